@@ -1,0 +1,1 @@
+"""From records to efficiencies, predictions and the analytic chain."""

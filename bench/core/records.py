@@ -1,0 +1,186 @@
+"""The versioned schema of what is measured.  SI units, named in the keys; null where a reading is not to be had.
+
+A record is one line of records.jsonl: a point measured once, or the ceilings of the device.  Keys may be added within
+a version; a key that changes its meaning makes a new version (and an entry in CHANGELOG.md).
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+
+Outcome = Literal["ok", "oom", "error", "timeout", "skipped_budget", "skipped_unsupported", "unstable"]
+OUTCOMES: tuple[str, ...] = ("ok", "oom", "error", "timeout", "skipped_budget", "skipped_unsupported", "unstable")
+Provenance = Literal["counted", "measured", "fitted", "extrapolated", "claimed"]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+class StageCount(Strict):
+    """One stage's work, counted on meta tensors at the workload's batch."""
+
+    linear_flops: int
+    attention_flops: int
+    conv_flops: int
+    other_flops: int
+    norm_flops: int
+    """fvcore's estimate for norms, in no total."""
+    bytes_modelled_min: int
+    bytes_modelled_max: int
+    bytes_elementwise: int
+    """Modelled bytes of the operators without products."""
+    bytes_largest_operator: int
+    kernels: int
+    """Operators that touch memory."""
+    uncounted_ops: dict[str, int]
+    """Operators without products: name -> calls."""
+
+    @property
+    def flops(self) -> int:
+        """Products and convolutions; 1 MAC = 2 FLOPs."""
+        return self.linear_flops + self.attention_flops + self.conv_flops + self.other_flops
+
+
+class Timing(Strict):
+    """One stage's seconds.  Provenance: measured."""
+
+    samples_s: list[float]
+    """In the order taken, warm-up not among them."""
+    warmup_s: list[float]
+    median_s: float
+    low_s: float
+    """Of the 95 % confidence interval of the median."""
+    high_s: float
+    p5_s: float
+    p25_s: float
+    p75_s: float
+    p95_s: float
+    n: int
+    stop: Literal["converged", "noise_stable", "timeout", "max_samples"]
+
+
+class Memory(Strict):
+    """Peaks in bytes over the stages of a point."""
+
+    weights: int
+    """Of the parts that the timed stages run, counted."""
+    peak_allocated: int | None
+    """CUDA's caching allocator; on a CPU the process's peak resident memory."""
+    peak_reserved: int | None
+    reason: str | None
+    """Why a reading is null."""
+
+
+class Telemetry(Strict):
+    """Read once, right after the timed stages."""
+
+    sm_clock_hz: float | None
+    memory_clock_hz: float | None
+    power_w: float | None
+    temperature_c: float | None
+    throttle_reasons: list[str] | None
+    reason: str | None
+    """Why readings are null."""
+
+
+class Environment(Strict):
+    """What the measurement depended on.  Nothing here identifies a person or a host."""
+
+    gpu: str
+    """Name in configs/gpus, else a slug of the device's name."""
+    device: Literal["cpu", "cuda"]
+    device_name: str
+    device_uuid_hash: str | None
+    """SHA-256 of the UUID, 16 digits."""
+    driver: str | None
+    cuda: str | None
+    cudnn: int | None
+    torch: str
+    python: str
+    os: str
+    threads: int
+    memory_bytes: int
+    code_version: str
+
+    def differences(self, other: "Environment") -> list[str]:
+        """What would make two results unlike: 'torch 2.11 / 2.13', ..."""
+        mine, theirs = self.model_dump(), other.model_dump()
+        return [f"{key} {mine[key]} / {theirs[key]}" for key in mine if key != "memory_bytes" and mine[key] != theirs[key]]
+
+
+class Probe(Strict):
+    """One ceiling measurement."""
+
+    kind: Literal["gemm", "attention", "conv3d", "copy", "triad"]
+    dtype: str
+    backend: str | None
+    """SDPA backend of an attention probe, as a recipe names it."""
+    shape: dict[str, int]
+    """gemm: m n k; attention: batch heads tokens head_dim; conv3d: channels frames height width; copy, triad: bytes."""
+    flops: int | None
+    bytes_moved: int | None
+    """Read and written."""
+    timing: Timing
+
+    @property
+    def rate(self) -> float:
+        """FLOP/s or bytes/s at the median."""
+        work = self.flops if self.flops is not None else self.bytes_moved
+        assert work is not None
+        return work / self.timing.median_s
+
+
+class _RecordBase(Strict):
+    schema_version: Literal[1] = SCHEMA_VERSION
+    fingerprint: str
+    suite: str
+    started_utc: str
+    wall_s: float
+    outcome: Outcome
+    reason: str | None
+    """One line where the outcome is not ok."""
+    environment: Environment
+
+
+class PointRecord(_RecordBase):
+    """A point measured once."""
+
+    kind: Literal["point"] = "point"
+    model: str
+    workload: str
+    recipe: str
+    point: dict[str, Any]
+    """The whole resolved Point, so that a record can be run again without the repository."""
+    tokens: int
+    counts: dict[str, StageCount]
+    """By stage, and `forward` for one call of the denoiser."""
+    timings: dict[str, Timing]
+    memory: Memory | None
+    telemetry: Telemetry | None
+
+    @property
+    def label(self) -> str:
+        return f"{self.model} {self.workload} {self.recipe}"
+
+
+class CeilingsRecord(_RecordBase):
+    """What this card reached."""
+
+    kind: Literal["ceilings"] = "ceilings"
+    probes: list[Probe]
+    telemetry: Telemetry | None
+
+    @property
+    def label(self) -> str:
+        return "ceilings"
+
+    def peak(self, kind: str, dtype: str | None = None, backend: str | None = None) -> float | None:
+        """Best rate of a kind (of one dtype, of one SDPA backend), None where it was not measured."""
+        return max((p.rate for p in self.probes
+                    if p.kind == kind and dtype in (None, p.dtype) and backend in (None, p.backend)), default=None)
+
+
+Record = Annotated[PointRecord | CeilingsRecord, Field(discriminator="kind")]

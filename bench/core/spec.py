@@ -1,0 +1,196 @@
+"""What can be run, as validated data: Model, Workload, Recipe, Gpu, Suite.  Unknown keys are errors; no torch.
+
+A point is model x workload x recipe, with the stages of it that are timed.
+"""
+
+import hashlib
+import json
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+from models.spec import DiTConfig, TextEncoderConfig, VAEConfig
+
+Stage = Literal["denoise_step", "vae_decode", "vae_encode", "text_encode"]
+Dtype = Literal["fp32", "bf16", "fp16"]
+DTYPE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+
+
+class Spec(BaseModel):
+    """A frozen piece of configuration; `name` is the file's name, set by the loader."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    name: str
+    description: str
+
+
+class Model(Spec):
+    """A denoiser with its VAE and text encoder."""
+
+    source: str
+    """Where the shape was published."""
+    denoiser: DiTConfig
+    vae: VAEConfig
+    text_encoder: TextEncoderConfig | None
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "Model":
+        if self.denoiser.in_channels != self.vae.latent_channels:
+            raise ValueError(f"denoiser.in_channels {self.denoiser.in_channels} is not "
+                             f"vae.latent_channels {self.vae.latent_channels}")
+        if self.denoiser.out_channels < self.denoiser.in_channels:
+            raise ValueError(f"denoiser.out_channels {self.denoiser.out_channels} is less than "
+                             f"in_channels {self.denoiser.in_channels}")
+        encoded = self.text_encoder.width if self.text_encoder else 0
+        if self.denoiser.text_width != encoded:
+            raise ValueError(f"denoiser.text_width {self.denoiser.text_width} is not "
+                             f"text_encoder.width {encoded}")
+        return self
+
+    def latent_shape(self, workload: "Workload") -> tuple[int, int, int]:
+        """(T, H, W) of the latents.  Raises ValueError for a workload this VAE cannot take."""
+        return self.vae.latent_shape(workload.frames, workload.height, workload.width)
+
+    def tokens(self, workload: "Workload") -> int:
+        """Tokens of one sample.  Raises ValueError for a workload this model cannot take."""
+        t, h, w = self.denoiser.grid(self.latent_shape(workload))
+        return t * h * w
+
+
+class Workload(Spec):
+    """What is generated."""
+
+    frames: PositiveInt
+    height: PositiveInt
+    width: PositiveInt
+    fps: PositiveFloat
+    """Frames a second of the finished video; with frames it says how much video that is."""
+    steps: PositiveInt
+    """Denoising steps."""
+    guidance: Literal["none", "cfg"]
+    """cfg: classifier-free guidance, two forwards a step."""
+    batch: PositiveInt
+
+    @property
+    def forwards_per_step(self) -> int:
+        return 2 if self.guidance == "cfg" else 1
+
+    @property
+    def video_s(self) -> float:
+        """Seconds of video, all samples of the batch together."""
+        return self.batch * self.frames / self.fps
+
+
+class Recipe(Spec):
+    """How a model is executed."""
+
+    dtype: Dtype
+    attention: Literal["auto", "flash", "cudnn", "efficient", "math"]
+    """SDPA backend; auto leaves the choice to PyTorch (on Hopper that is FlashAttention-2, cuDNN's is faster)."""
+
+
+class Price(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    low: PositiveFloat
+    high: PositiveFloat
+    date: str
+    source: str
+
+
+class Gpu(Spec):
+    """A card's datasheet.  null where nothing is published."""
+
+    device_names: tuple[str, ...]
+    """Exact names as CUDA reports them; an unlisted device is unknown, never guessed."""
+    peak_flops_per_s: dict[Literal["fp32", "tf32", "bf16", "fp16", "fp8"], PositiveFloat]
+    """Dense, by dtype; 1 multiply-accumulate = 2 FLOPs."""
+    memory_bytes: PositiveInt | None
+    bandwidth_bytes_per_s: PositiveFloat | None
+    tdp_w: PositiveFloat | None
+    price_usd_per_hour: Price | None
+    source: str
+
+
+def _as_tuple(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+
+
+class SuitePoints(BaseModel):
+    """The product of the named models, workloads and recipes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: Names
+    workload: Names
+    recipe: Names
+    stages: tuple[Stage, ...] = ("denoise_step",)
+    set: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """Dotted paths to values, as --set takes them."""
+
+
+class Headline(BaseModel):
+    """The point whose minutes of video per GPU-hour the suite is about."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    workload: str
+    recipe: str
+
+
+class Sampling(BaseModel):
+    """When to stop timing.  See `bench.measure.sampling`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    target_relative_half_width: PositiveFloat
+    """Of the 95 % confidence interval of the median."""
+    min_samples: PositiveInt
+    max_samples: PositiveInt
+    max_s: PositiveFloat
+    """Time for one stage's samples, after warm-up."""
+
+
+class Suite(Spec):
+    """Which points, in which order."""
+
+    ceilings: bool
+    """Measure GEMM, attention, convolution, copy and triad first."""
+    sampling: Sampling
+    point_timeout_s: PositiveFloat
+    points: tuple[SuitePoints, ...]
+    headline: Headline
+
+
+class Point(BaseModel):
+    """One model x workload x recipe, with the stages that are timed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    model: Model
+    workload: Workload
+    recipe: Recipe
+    stages: tuple[Stage, ...]
+
+    @property
+    def label(self) -> str:
+        return f"{self.model.name} {self.workload.name} {self.recipe.name}"
+
+    @property
+    def fingerprint(self) -> str:
+        """Of everything that decides what is executed; names and descriptions do not."""
+        return fingerprint({
+            **{part: getattr(self, part).model_dump(mode="json", exclude={"name", "description", "source"})
+               for part in ("model", "workload", "recipe")},
+            "stages": self.stages,
+        })
+
+
+def fingerprint(data: object) -> str:
+    """Sixteen hex digits of the SHA-256 of canonical JSON."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,174 @@
+"""A result directory: records.jsonl and samples.jsonl, append-only, each line on disk before the next is measured.
+
+A torn last line (the process was killed while writing it) is left out with a warning, and cut on resume.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from bench.core.errors import EnvironmentFault, UserError
+from bench.core.records import SCHEMA_VERSION, CeilingsRecord, PointRecord, Record
+
+RECORDS, SAMPLES, SUITE, CALIBRATION = "records.jsonl", "samples.jsonl", "suite.json", "calibration.json"
+_ADAPTER: TypeAdapter = TypeAdapter(Record)
+
+
+class TornLine(UserWarning):
+    """The last line of a file was cut off in writing."""
+
+
+def read_records(directory: Path) -> list[PointRecord | CeilingsRecord]:
+    """All records, in the order they were measured.
+
+    Raises UserError where there is no such file, or none or not all of its lines hold a record; a torn last line
+    after valid ones is a TornLine warning."""
+    path = directory / RECORDS
+    if not directory.is_dir():
+        raise UserError(f"{directory}: no such result directory")
+    if not path.is_file():
+        raise UserError(f"{directory}: no {RECORDS} in it, so it is not a result directory; `ldt-bench run` makes one")
+    records = []
+    for number, data in _lines(path):
+        version = data.get("schema_version")
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise UserError(f"{path}:{number}: schema version {version} is newer than this ldt-bench's "
+                            f"{SCHEMA_VERSION}; upgrade it to read this result")
+        try:
+            records.append(_ADAPTER.validate_python(data))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(p) for p in first["loc"])
+            raise UserError(f"{path}:{number}: not a record: {where}: {first['msg']}") from None
+    if not records:
+        raise UserError(f"{path}: holds no record; was the run stopped before its first point? "
+                        f"`ldt-bench run SUITE --resume {directory}` goes on with it")
+    return records
+
+
+def point_records(records: list[PointRecord | CeilingsRecord]) -> list[PointRecord]:
+    return [r for r in records if isinstance(r, PointRecord)]
+
+
+def ceilings_record(records: list[PointRecord | CeilingsRecord]) -> CeilingsRecord | None:
+    """The last successful ceilings of a result."""
+    return next((r for r in reversed(records) if isinstance(r, CeilingsRecord) and r.outcome == "ok"), None)
+
+
+class Store:
+    """Appends to one result directory, under its lock.  Use as a context manager."""
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+        self._lock: Any = None
+
+    def __enter__(self) -> "Store":
+        """Raises UserError where another process writes here, EnvironmentFault where nothing can be written."""
+        with disk_faults(self.directory):
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.directory / ".lock", "w")     # noqa: SIM115 (held until __exit__)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise UserError(f"{self.directory}: another ldt-bench is writing here") from None
+        for name in (RECORDS, SAMPLES):
+            _cut_torn_line(self.directory / name)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._lock.close()
+
+    def append_record(self, record: PointRecord | CeilingsRecord) -> None:
+        self._append(RECORDS, record.model_dump(mode="json"))
+
+    def append_samples(self, fingerprint: str, stage: str, samples_s: list[float]) -> None:
+        """One round of a stage of a point."""
+        self._append(SAMPLES, {"fingerprint": fingerprint, "stage": stage, "samples_s": samples_s})
+
+    def records(self) -> list[PointRecord | CeilingsRecord]:
+        """Records so far; none in a fresh directory."""
+        path = self.directory / RECORDS
+        return read_records(self.directory) if path.is_file() and path.stat().st_size else []
+
+    def prior_samples(self) -> dict[str, dict[str, list[float]]]:
+        """fingerprint -> stage -> samples already taken."""
+        prior: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        if (self.directory / SAMPLES).is_file():
+            for _, line in _lines(self.directory / SAMPLES):
+                prior[line["fingerprint"]][line["stage"]] += line["samples_s"]
+        return prior
+
+    def _append(self, name: str, data: dict[str, Any]) -> None:
+        with disk_faults(self.directory), open(self.directory / name, "ab") as file:
+            file.write(json.dumps(data, separators=(",", ":")).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def disk_faults(path: Path) -> Iterator[None]:
+    """Turn a full or read-only disk into EnvironmentFault, a wrong path into UserError."""
+    try:
+        yield
+    except OSError as error:
+        reason = f"{path}: {(error.strerror or str(error)).lower()}"
+        if error.errno in (errno.EEXIST, errno.ENOTDIR):
+            raise UserError(f"{reason}: a directory is expected") from None
+        raise EnvironmentFault(f"{reason}; what was measured before is kept") from None
+
+
+def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, object) of a JSON-lines file.  Raises UserError for a broken line that is not the last."""
+    raw = path.read_bytes().split(b"\n")
+    torn = raw.pop()        # empty where the file ends with a newline
+    for number, line in enumerate(raw, start=1):
+        data = _parse(line)
+        if data is None:
+            if number == len(raw) and not torn and number > 1:
+                torn = line
+                break
+            raise UserError(f"{path}:{number}: not a JSON object; the file is damaged or not ldt-bench's")
+        yield number, data
+    if torn and (whole := _parse(torn)) is not None:      # only the newline is missing: an editor took it off
+        yield len(raw) + 1, whole
+    elif torn:
+        if len(raw) == 0:
+            raise UserError(f"{path}: holds no whole record, only a torn line")
+        warnings.warn(f"{path}: the last line is torn (killed while writing) and left out", TornLine, stacklevel=3)
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        data = json.loads(line)
+    except ValueError:
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def _cut_torn_line(path: Path) -> None:
+    if not path.is_file():
+        return
+    raw = path.read_bytes()
+    *lines, tail = raw.split(b"\n")
+    if tail and _parse(tail) is not None:
+        with disk_faults(path), open(path, "ab") as file:
+            file.write(b"\n")
+        return
+    whole = len(raw) - len(tail)
+    if not tail and lines and _parse(lines[-1]) is None:
+        whole -= len(lines[-1]) + 1
+    if whole != len(raw):
+        warnings.warn(f"{path}: cut a torn last line of {len(raw) - whole} bytes", TornLine, stacklevel=3)
+        with disk_faults(path), open(path, "r+b") as file:
+            file.truncate(whole)
+            os.fsync(file.fileno())

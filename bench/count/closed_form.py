@@ -1,0 +1,97 @@
+"""FLOPs from the config alone, the cross-check of the traced counts.  Needs no torch.  1 MAC = 2 FLOPs.
+
+Each function returns FLOPs by class; norms and elementwise work are left out, as in fvcore's products.
+"""
+
+from math import prod
+
+from models.spec import DiTConfig, TextEncoderConfig, VAEConfig
+
+TIME_FREQUENCIES = 256   # models.dit.TIME_FREQUENCIES, which needs torch to import
+
+
+def attention_flops(batch: int, heads: int, n_q: int, n_kv: int, head_dim: int) -> int:
+    """FLOPs of softmax(QK^T)V; softmax not counted."""
+    return 4 * batch * heads * n_q * n_kv * head_dim          # QK^T and AV, 2 FLOPs a MAC each
+
+
+def linear_flops(rows: int, n_in: int, n_out: int) -> int:
+    return 2 * rows * n_in * n_out
+
+
+def dit_forward(config: DiTConfig, latent_shape: tuple[int, int, int], batch: int) -> dict[str, int]:
+    """One forward of SpatioTemporalDiT at latents (T, H, W)."""
+    t, h, w = config.grid(latent_shape)
+    n, d, rows = t * h * w, config.width, batch * t * h * w
+    patch = prod(config.patch_size)
+    linear = linear_flops(rows, config.in_channels * patch, d)
+    linear += linear_flops(batch, TIME_FREQUENCIES, d) + linear_flops(batch, d, d)
+    if config.text_width:
+        linear += linear_flops(batch, config.text_width, d) + linear_flops(batch, d, d)
+    linear += config.depth * (
+        linear_flops(rows, d, 3 * d) + linear_flops(rows, d, d)           # QKV, projection
+        + 2 * linear_flops(rows, d, config.mlp_width)                     # MLP
+        + linear_flops(batch, d, 6 * d)                                   # adaLN: once a sample, not once a token
+    )
+    linear += linear_flops(batch, d, 2 * d) + linear_flops(rows, d, config.out_channels * patch)
+    heads, e = config.num_heads, config.head_dim
+    if config.attention == "full":
+        attention = config.depth * attention_flops(batch, heads, n, n, e)
+    else:
+        space = attention_flops(batch * t, heads, h * w, h * w, e)
+        time = attention_flops(batch * h * w, heads, t, t, e)
+        attention = config.depth // 2 * (space + time)
+    return {"linear": linear, "attention": attention, "conv": 0, "other": 0}
+
+
+def text_encode(config: TextEncoderConfig, batch: int) -> dict[str, int]:
+    """One forward of TextEncoder."""
+    rows, d, inner = batch * config.tokens, config.width, config.num_heads * config.head_dim
+    linear = linear_flops(rows, d, 4 * inner) + linear_flops(rows, d, 3 * config.ffn_width)
+    attention = attention_flops(batch, config.num_heads, config.tokens, config.tokens, config.head_dim)
+    return {"linear": config.depth * linear, "attention": config.depth * attention, "conv": 0, "other": 0}
+
+
+def vae_decode(config: VAEConfig, latent_shape: tuple[int, int, int], batch: int) -> dict[str, int]:
+    """Decoding latents (T, H, W), the frames of a filled last group included."""
+    k, widths = 9 * config.temporal_kernel, config.channels[::-1]
+    t, h, w = latent_shape
+    voxels = t * h * w
+    macs = k * voxels * config.latent_channels * widths[0] + _res_block(k, voxels, widths[0], widths[0])
+    for level, width in enumerate(widths):
+        previous = widths[max(level - 1, 0)]
+        macs += _res_block(k, voxels, previous, width) + config.res_blocks * _res_block(k, voxels, width, width)
+        if level < len(widths) - 1:
+            if config.time_halvings[::-1][level]:
+                t = 2 * t - 1 if config.first_frame_alone else 2 * t
+            h, w = 2 * h, 2 * w
+            voxels = t * h * w
+            macs += k * voxels * width * width
+    macs += k * voxels * widths[-1] * config.in_channels
+    return {"linear": 0, "attention": 0, "conv": 2 * batch * macs, "other": 0}
+
+
+def vae_encode(config: VAEConfig, frames: int, height: int, width: int, batch: int) -> dict[str, int]:
+    """Encoding a clip of pixels, the frames that fill its last group included."""
+    k, t, h, w = 9 * config.temporal_kernel, frames, height, width
+    if not config.first_frame_alone:
+        t += -t % config.temporal_factor
+    voxels = t * h * w
+    macs = k * voxels * config.in_channels * config.channels[0]
+    for level, c in enumerate(config.channels):
+        previous = config.channels[max(level - 1, 0)]
+        macs += _res_block(k, voxels, previous, c) + (config.res_blocks - 1) * _res_block(k, voxels, c, c)
+        if level < len(config.channels) - 1:
+            if config.time_halvings[level]:
+                t = (t + 1) // 2
+            h, w = h // 2, w // 2
+            voxels = t * h * w
+            macs += k * voxels * c * c
+    last = config.channels[-1]
+    macs += _res_block(k, voxels, last, last) + k * voxels * last * 2 * config.latent_channels
+    return {"linear": 0, "attention": 0, "conv": 2 * batch * macs, "other": 0}
+
+
+def _res_block(k: int, voxels: int, c_in: int, c_out: int) -> int:
+    skip = voxels * c_in * c_out if c_in != c_out else 0
+    return k * voxels * (c_in * c_out + c_out * c_out) + skip

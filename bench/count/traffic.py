@@ -1,0 +1,30 @@
+"""Bytes a stage moves, modelled from its operators: a lower and an upper bound, never a measurement.
+
+The lower bound is a perfectly fused program: every product, convolution and attention reads its operands and writes
+its result once, and everything elementwise rides along in those kernels.  The upper bound runs each operator by itself
+and writes attention's scores out.  Caches are not modelled.
+"""
+
+from collections.abc import Iterable
+
+from bench.count.flops import PRODUCT_CLASSES, Op
+
+
+def modelled_min(ops: Iterable[Op]) -> int:
+    """Bytes of the perfectly fused program."""
+    return sum(op.bytes_in + op.bytes_out for op in ops if op.kind in PRODUCT_CLASSES)
+
+
+def modelled_max(ops: Iterable[Op]) -> int:
+    """Bytes of the unfused program."""
+    return sum(op.unfused_bytes for op in ops)
+
+
+def elementwise(ops: Iterable[Op]) -> int:
+    """Bytes of the operators that hold no product: what eager execution pays for norms, modulation, copies."""
+    return sum(op.unfused_bytes for op in ops if op.kind not in PRODUCT_CLASSES)
+
+
+def largest_operator(ops: Iterable[Op]) -> int:
+    """Operands and result of the largest operator: with the weights, a floor under peak memory."""
+    return max((op.bytes_in + op.bytes_out for op in ops), default=0)

@@ -1,0 +1,134 @@
+"""What this device reaches: matrix products, attention, 3D convolution, copy and triad.  Random operands, never zeros."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from bench.core.records import Probe
+from bench.core.spec import Sampling
+from bench.count.closed_form import attention_flops
+from bench.count.count import DTYPES
+from bench.measure.clock import Clock
+from bench.measure.sampling import sample
+from bench.measure.sdpa import sdpa_backend
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of the probes of one kind of device, small to large."""
+
+    gemm: tuple[tuple[int, int, int], ...]
+    """m, n, k."""
+    attention: tuple[tuple[int, int, int, int], ...]
+    """batch, heads, tokens, head_dim."""
+    conv3d: tuple[tuple[int, int, int, int], ...]
+    """channels in and out, frames, height, width; 3 x 3 x 3."""
+    memory_bytes: tuple[int, ...]
+    """Of one array; the largest is far over any cache."""
+
+
+SIZES = {
+    "cpu": Sizes(
+        gemm=((256, 256, 256), (576, 768, 256), (1024, 1024, 1024), (2048, 2048, 2048)),
+        attention=((1, 4, 576, 64), (1, 4, 2048, 64)),
+        conv3d=((32, 5, 64, 64), (64, 9, 64, 64)),
+        memory_bytes=(2**20, 2**28),
+    ),
+    "cuda": Sizes(
+        gemm=((2048, 2048, 2048), (4096, 4096, 4096), (8192, 8192, 8192), (16384, 16384, 16384),
+              (32768, 15360, 5120), (32768, 20480, 5120)),      # the last two: QKV and MLP of a 5,120-wide DiT
+        attention=((1, 40, 4096, 128), (1, 40, 16384, 128), (1, 40, 32768, 128)),
+        conv3d=((128, 9, 256, 256), (256, 9, 256, 256), (512, 9, 128, 128)),
+        memory_bytes=(2**24, 2**28, 2**32),
+    ),
+}
+
+
+def measure_ceilings(
+    device: torch.device, clock: Clock, plan: Sampling, recipes: list[tuple[str, str]], *,
+    prior: dict[str, list[float]], on_round: Callable[[str, list[float]], None], seed: int = 0,
+) -> list[Probe]:
+    """Run every probe for each (dtype, SDPA backend).  `prior` and `on_round` are keyed by probe, as in sampling."""
+    probes: list[Probe] = []
+    for key, probe, make in _probes(device, recipes, seed):
+        call = make()
+        timing = sample(lambda call=call: clock.time(call), plan, clock.now, prior=prior.get(key),
+                        on_round=lambda samples, key=key: on_round(key, samples))
+        probes.append(Probe(**probe, timing=timing))
+        del call
+    return probes
+
+
+def _probes(device: torch.device, recipes: list[tuple[str, str]], seed: int):
+    """(key, Probe's fields, maker of the call).  Operands are made only when a probe's turn comes."""
+    sizes = SIZES[device.type]
+    for dtype in dict.fromkeys(dtype for dtype, _ in recipes):
+        for shape in sizes.gemm:
+            m, n, k = shape
+            yield _probe("gemm", dtype, None, dict(zip("mnk", shape, strict=True)), 2 * m * n * k, None,
+                         lambda m=m, n=n, k=k, d=dtype: _gemm(m, n, k, device, d, seed))
+        for shape in sizes.conv3d:
+            c, t, h, w = shape
+            yield _probe("conv3d", dtype, None, dict(zip(("channels", "frames", "height", "width"), shape, strict=True)),
+                         2 * 27 * c * c * t * h * w, None,
+                         lambda c=c, t=t, h=h, w=w, d=dtype: _conv3d(c, t, h, w, device, d, seed))
+    for dtype, backend in dict.fromkeys(recipes):
+        for shape in sizes.attention:
+            b, a, n, e = shape
+            yield _probe("attention", dtype, backend,
+                         dict(zip(("batch", "heads", "tokens", "head_dim"), shape, strict=True)),
+                         attention_flops(b, a, n, n, e), None,
+                         lambda b=b, a=a, n=n, e=e, d=dtype, s=backend: _attention(b, a, n, e, device, d, s, seed))
+    for size in sizes.memory_bytes:
+        yield _probe("copy", "fp32", None, {"bytes": size}, None, 2 * size,
+                     lambda size=size: _copy(size, device, seed))
+        yield _probe("triad", "fp32", None, {"bytes": size}, None, 3 * size,
+                     lambda size=size: _triad(size, device, seed))
+
+
+def _probe(kind: str, dtype: str, backend: str | None, shape: dict[str, int], flops: int | None,
+           bytes_moved: int | None, make: Callable[[], Callable[[], Any]]):
+    key = "/".join([kind, dtype, *([backend] if backend else []), "x".join(map(str, shape.values()))])
+    return key, {"kind": kind, "dtype": dtype, "backend": backend, "shape": shape, "flops": flops,
+                 "bytes_moved": bytes_moved}, make
+
+
+def _randn(*shape: int, device: torch.device, dtype: str, seed: int) -> torch.Tensor:
+    return torch.randn(*shape, device=device, dtype=DTYPES[dtype],
+                       generator=torch.Generator(device).manual_seed(seed))
+
+
+def _gemm(m: int, n: int, k: int, device: torch.device, dtype: str, seed: int) -> Callable[[], Any]:
+    a, b = _randn(m, k, device=device, dtype=dtype, seed=seed), _randn(n, k, device=device, dtype=dtype, seed=seed + 1)
+    return lambda: F.linear(a, b)              # weights (n, k), as a linear layer holds them
+
+
+def _attention(b: int, a: int, n: int, e: int, device: torch.device, dtype: str, backend: str,
+               seed: int) -> Callable[[], Any]:
+    q, k, v = _randn(3, b, a, n, e, device=device, dtype=dtype, seed=seed).unbind(0)
+
+    def call() -> Any:
+        with sdpa_backend(backend):
+            return F.scaled_dot_product_attention(q, k, v)
+    return call
+
+
+def _conv3d(c: int, t: int, h: int, w: int, device: torch.device, dtype: str, seed: int) -> Callable[[], Any]:
+    x = _randn(1, c, t, h, w, device=device, dtype=dtype, seed=seed)
+    weight = _randn(c, c, 3, 3, 3, device=device, dtype=dtype, seed=seed + 1)
+    return lambda: F.conv3d(x, weight, padding=1)
+
+
+def _copy(size: int, device: torch.device, seed: int) -> Callable[[], Any]:
+    a = _randn(size // 4, device=device, dtype="fp32", seed=seed)
+    b = torch.empty_like(a)
+    return lambda: b.copy_(a)
+
+
+def _triad(size: int, device: torch.device, seed: int) -> Callable[[], Any]:
+    b, c = _randn(2, size // 4, device=device, dtype="fp32", seed=seed).unbind(0)
+    a = torch.empty_like(b)
+    return lambda: torch.add(b, c, alpha=3.0, out=a)      # STREAM's triad: a = b + s c

@@ -1,0 +1,121 @@
+"""One point: build it, count it, time its stages.  The same code on a CPU and on an H100."""
+
+import gc
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from bench.core.records import Memory, Telemetry, Timing
+from bench.core.spec import DTYPE_BYTES, Point, Sampling
+from bench.count.count import DTYPES, ModelCount, count_model
+from bench.measure.clock import Clock
+from bench.measure.sampling import sample
+from bench.measure.sdpa import sdpa_backend, unsupported_reason
+from bench.measure.telemetry import read_telemetry
+from models.pipeline import PARTS_OF_STAGE, build_pipeline, example_inputs, stage_calls
+
+WEIGHTS_SEED, INPUTS_SEED = 0, 1
+
+
+class OutOfMemory(Exception):
+    """The point does not fit; the text says how much was wanted where that is known."""
+
+
+class Unsupported(Exception):
+    """The point cannot run on this device; the text says why."""
+
+
+def count_stages(point: Point) -> ModelCount:
+    """Counts of every stage, forward and denoise_step included."""
+    return count_model(point.model, point.workload, point.recipe.dtype)
+
+
+def measure_point(
+    point: Point, counts: ModelCount, device: torch.device, clock: Clock, plan: Sampling, *,
+    prior: dict[str, list[float]], on_round: Callable[[str, list[float]], None],
+) -> tuple[dict[str, Timing], Memory, Telemetry]:
+    """Time the point's stages.
+
+    prior: samples already taken, by stage; on_round(stage, new samples) is called as they come.
+    Raises OutOfMemory and Unsupported; anything else is the model's own error."""
+    reason = unsupported_reason(point.recipe.attention, device)
+    if reason:
+        raise Unsupported(reason)
+    parts = {PARTS_OF_STAGE[stage] for stage in point.stages}
+    weights = sum(counts.params[part] for part in parts) * DTYPE_BYTES[point.recipe.dtype]
+    if device.type == "cpu":
+        _refuse_to_swap(point, counts, weights)
+    try:
+        return _measure(point, device, clock, plan, weights, prior, on_round)
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(str(error).splitlines()[0]) from None
+    except RuntimeError as error:      # the CPU allocator has no exception of its own
+        if "DefaultCPUAllocator" in str(error):
+            raise OutOfMemory(str(error).splitlines()[0]) from None
+        raise
+
+
+def _measure(point: Point, device: torch.device, clock: Clock, plan: Sampling, weights: int,
+             prior: dict[str, list[float]],
+             on_round: Callable[[str, list[float]], None]) -> tuple[dict[str, Timing], Memory, Telemetry]:
+    model, workload, dtype = point.model, point.workload, DTYPES[point.recipe.dtype]
+    gc.collect()
+    _reset_peak(device)
+    pipeline = build_pipeline(model.denoiser, model.vae, model.text_encoder, device=device, dtype=dtype,
+                              seed=WEIGHTS_SEED, stages=point.stages)
+    inputs = example_inputs(pipeline, batch=workload.batch, latent_shape=model.latent_shape(workload), device=device,
+                            dtype=dtype, seed=INPUTS_SEED)
+    calls = stage_calls(pipeline, inputs, frames=workload.frames, height=workload.height, width=workload.width,
+                        guided=workload.guidance == "cfg", steps=workload.steps, seed=INPUTS_SEED)
+    timings = {}
+    with torch.inference_mode(), sdpa_backend(point.recipe.attention):
+        for stage in point.stages:
+            timings[stage] = sample(
+                lambda stage=stage: clock.time(calls[stage]), plan, clock.now, prior=prior.get(stage),
+                on_round=lambda samples, stage=stage: on_round(stage, samples))
+    return timings, _memory(device, weights), read_telemetry(device)
+
+
+def _refuse_to_swap(point: Point, counts: ModelCount, weights: int) -> None:
+    """A CPU host that runs out of memory takes the machine with it, so what cannot fit is not tried."""
+    largest = max(counts.stages[stage].bytes_largest_operator for stage in point.stages)
+    available = _meminfo("MemAvailable")
+    if available is not None and weights + largest > 0.9 * available:
+        raise OutOfMemory(f"needs at least {(weights + largest) / 1e9:.3g} GB (weights and its largest operator), "
+                          f"{available / 1e9:.3g} GB are free; not tried")
+
+
+def _meminfo(key: str) -> int | None:
+    try:
+        match = re.search(rf"^{key}:\s+(\d+) kB$", Path("/proc/meminfo").read_text(), flags=re.MULTILINE)
+    except OSError:
+        return None
+    return int(match[1]) * 1024 if match else None
+
+
+def _reset_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        try:
+            Path(f"/proc/{os.getpid()}/clear_refs").write_text("5")      # resets VmHWM (proc(5))
+        except OSError:
+            pass                                                         # the peak is then the process's so far
+
+
+def _memory(device: torch.device, weights: int) -> Memory:
+    if device.type == "cuda":
+        return Memory(weights=weights, peak_allocated=torch.cuda.max_memory_allocated(device),
+                      peak_reserved=torch.cuda.max_memory_reserved(device), reason=None)
+    try:
+        peak = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), flags=re.MULTILINE)
+    except OSError:
+        peak = None
+    return Memory(weights=weights, peak_allocated=int(peak[1]) * 1024 if peak else None, peak_reserved=None,
+                  reason="a CPU has no caching allocator" if peak else "no /proc/self/status on this system")
+
+

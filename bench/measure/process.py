@@ -1,0 +1,129 @@
+"""The suite's side of the worker process: start it, hand it a job, hear its rounds, outlive its death.  No torch."""
+
+import json
+import os
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from bench.core.errors import EnvironmentFault
+from bench.core.records import Environment
+
+START_TIMEOUT_S = 300.0     # importing torch from a cold, slow disk takes minutes
+
+
+class JobFailed(Exception):
+    """A job ended otherwise than ok."""
+
+    def __init__(self, outcome: str, reason: str):
+        super().__init__(reason)
+        self.outcome, self.reason = outcome, reason
+
+
+class Worker:
+    """One persistent worker; started when first needed and again after it died.  Use as a context manager."""
+
+    def __init__(self, device: str | None, stderr: Any = None):
+        self.device, self.stderr = device, stderr
+        self._process: subprocess.Popen | None = None
+        self._buffer = b""
+        self._environment: Environment | None = None
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.kill()
+
+    @property
+    def environment(self) -> Environment:
+        """Raises EnvironmentFault where the device cannot be had."""
+        if self._environment is None:
+            self._start()
+        assert self._environment is not None
+        return self._environment
+
+    def run(self, job: dict[str, Any], timeout_s: float,
+            on_round: Callable[[str, list[float]], None]) -> dict[str, Any]:
+        """Run one job.  Raises JobFailed with its outcome: timeout, oom, error, skipped_unsupported."""
+        if self._process is None or self._process.poll() is not None:
+            self._start()
+        assert self._process is not None and self._process.stdin is not None
+        deadline = time.monotonic() + timeout_s
+        try:
+            self._process.stdin.write(json.dumps(job).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass            # it died just now: the read below says how
+        while True:
+            event = self._read(deadline)
+            if event is None:
+                self.kill()
+                raise JobFailed("timeout", f"stopped after {timeout_s:.0f} s")
+            kind = event.pop("event")
+            if kind == "round":
+                on_round(event["stage"], event["samples_s"])
+            elif kind == "done":
+                return event
+            elif kind == "failed":
+                raise JobFailed(event["outcome"], event["reason"])
+            else:
+                raise AssertionError(f"worker sent {kind!r}")
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._events.close()
+            self._process = None
+
+    def _start(self) -> None:
+        self.kill()
+        read_fd, write_fd = os.pipe()
+        device = ["--device", self.device] if self.device else []
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "bench.measure.worker", "--events-fd", str(write_fd), *device],
+            stdin=subprocess.PIPE, stdout=sys.stderr if self.stderr is None else self.stderr, stderr=self.stderr,
+            pass_fds=[write_fd], start_new_session=True,       # Ctrl-C is the parent's to handle
+        )
+        os.close(write_fd)
+        self._events = os.fdopen(read_fd, "rb", buffering=0)
+        self._buffer = b""
+        try:
+            hello = self._read(time.monotonic() + START_TIMEOUT_S)
+        except JobFailed as failure:
+            raise EnvironmentFault(f"the measuring process did not start: {failure.reason}") from None
+        if hello is None:
+            self.kill()
+            raise EnvironmentFault(f"the measuring process did not start within {START_TIMEOUT_S:.0f} s")
+        if hello["event"] == "failed":
+            self.kill()
+            raise EnvironmentFault(hello["reason"])
+        environment = Environment.model_validate(hello["environment"])
+        assert self._environment in (None, environment), "the device changed between two workers of one run"
+        self._environment = environment
+
+    def _read(self, deadline: float) -> dict[str, Any] | None:
+        """The next event; None at the deadline.  Raises JobFailed where the worker died."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._events, selectors.EVENT_READ)
+            while b"\n" not in self._buffer:
+                remaining = deadline - time.monotonic()
+                if remaining <= 0 or not selector.select(remaining):
+                    return None
+                chunk = self._events.read(2**16)
+                if not chunk:
+                    raise JobFailed(*self._death())
+                self._buffer += chunk
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return json.loads(line)
+
+    def _death(self) -> tuple[str, str]:
+        assert self._process is not None
+        code = self._process.wait()
+        if code == -9:      # nobody here sent it: on Linux that is the kernel's out-of-memory killer
+            return "oom", "the measuring process was killed (signal 9), most likely for want of memory"
+        return "error", f"the measuring process died ({f'signal {-code}' if code < 0 else f'exit code {code}'})"

@@ -1,0 +1,106 @@
+"""The process that touches the device.  Jobs come as JSON lines on stdin, events go as JSON lines to a pipe of its own.
+
+It is apart from the suite so that a crash, a hang or a poisoned CUDA context costs one point.  It dies with its parent:
+by the kernel's parent-death signal on Linux, and elsewhere when its stdin closes.
+
+Events: hello {environment}; round {stage, samples_s}; done {...}; failed {outcome, reason}.
+"""
+
+import argparse
+import ctypes
+import json
+import os
+import signal
+import sys
+import traceback
+from typing import Any, TextIO
+
+PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--events-fd", type=int, required=True)
+    parser.add_argument("--device", choices=["cpu", "cuda"])
+    args = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)          # Ctrl-C reaches the whole group; the parent decides
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:                        # it died before the signal was asked for
+            sys.exit(1)
+    with os.fdopen(args.events_fd, "w", buffering=1) as events:
+        serve(sys.stdin, events, args.device)
+
+
+def serve(jobs: TextIO, events: TextIO, device_name: str | None) -> None:
+    """Answer jobs until stdin closes."""
+    # torch is imported here, after the parent-death signal is set: it takes seconds.
+    from bench.core.errors import EnvironmentFault
+    from bench.measure.clock import clock_for
+    from bench.measure.environment import choose_device, describe
+
+    def send(event: str, **fields: Any) -> None:
+        events.write(json.dumps({"event": event, **fields}) + "\n")
+        events.flush()
+
+    try:
+        device = choose_device(device_name)
+        send("hello", environment=describe(device).model_dump(mode="json"))
+    except EnvironmentFault as error:
+        send("failed", outcome="error", reason=str(error))
+        return
+    clock = clock_for(device)
+    for line in jobs:
+        job = json.loads(line)
+        try:
+            send("done", **run_job(job, device, clock, lambda stage, samples: send("round", stage=stage,
+                                                                                    samples_s=samples)))
+        except Exception as error:   # noqa: BLE001 (any failure of a model is an outcome, not a crash)
+            outcome, reason = classify(error)
+            if outcome == "error":
+                traceback.print_exc()
+            send("failed", outcome=outcome, reason=reason)
+            if device.type == "cuda" and outcome == "error":
+                return               # the CUDA context may be poisoned: a fresh process takes the next job
+
+
+def run_job(job: dict[str, Any], device: Any, clock: Any, on_round: Any) -> dict[str, Any]:
+    """A point or the ceilings -> the fields of its record that only the device can give."""
+    from bench.core.spec import Point, Sampling
+    from bench.measure.ceilings import measure_ceilings
+    from bench.measure.point import count_stages, measure_point
+    from bench.measure.telemetry import read_telemetry
+
+    plan = Sampling.model_validate(job["sampling"])
+    if job["job"] == "ceilings":
+        probes = measure_ceilings(device, clock, plan, [tuple(r) for r in job["recipes"]], prior=job["prior"],
+                                  on_round=on_round)
+        return {"probes": [p.model_dump(mode="json") for p in probes],
+                "telemetry": read_telemetry(device).model_dump(mode="json")}
+    point = Point.model_validate(job["point"])
+    counts = count_stages(point)
+    timings, memory, telemetry = measure_point(point, counts, device, clock, plan, prior=job["prior"],
+                                               on_round=on_round)
+    return {
+        "tokens": counts.tokens,
+        "counts": {stage: count.model_dump(mode="json") for stage, count in counts.stages.items()},
+        "timings": {stage: timing.model_dump(mode="json") for stage, timing in timings.items()},
+        "memory": memory.model_dump(mode="json"), "telemetry": telemetry.model_dump(mode="json"),
+    }
+
+
+def classify(error: Exception) -> tuple[str, str]:
+    """(outcome, one line) of a failed job."""
+    from bench.measure.point import OutOfMemory, Unsupported
+
+    line = (str(error).strip().splitlines() or [""])[0]
+    if isinstance(error, (OutOfMemory, MemoryError)) or type(error).__name__ == "OutOfMemoryError":
+        return "oom", line or "out of memory"
+    if isinstance(error, Unsupported):
+        return "skipped_unsupported", line
+    return "error", f"{type(error).__name__}: {line}"
+
+
+if __name__ == "__main__":
+    main()

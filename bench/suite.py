@@ -1,0 +1,187 @@
+"""Run a suite: ceilings, then points in order, within a time budget, resumable.  Needs no torch: the worker has it."""
+
+import json
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench.core.errors import UserError
+from bench.core.load import load_point, suite_points
+from bench.core.records import CeilingsRecord, Environment, PointRecord
+from bench.core.spec import Point, Suite, fingerprint
+from bench.core.store import SUITE, Store, disk_faults
+from bench.count.closed_form import dit_forward
+from bench.measure.process import JobFailed, Worker
+
+FINISHED = {"ok", "oom", "error", "timeout", "skipped_unsupported", "unstable"}    # on resume, not measured again
+CALLS_OF_A_POINT = 5        # the fewest calls a stage takes: two of warm-up and three samples
+
+
+@dataclass(frozen=True)
+class Job:
+    """One line of records.jsonl to come."""
+
+    fingerprint: str
+    label: str
+    point: Point | None
+    """None for the ceilings."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a watcher is told before each job, and once at the end."""
+
+    done: int
+    total: int
+    label: str
+
+
+def suite_jobs(suite: Suite) -> list[Job]:
+    """Ceilings first, then the points.  Raises UserError for an entry that cannot be run."""
+    points = suite_points(suite)
+    recipes = _recipes(points)
+    headline = load_point(suite.headline.model, suite.headline.workload, suite.headline.recipe)
+    if headline.recipe.name not in {p.recipe.name for p in points}:
+        raise UserError(f"suite {suite.name}: headline.recipe {headline.recipe.name} is measured by none of its points")
+    jobs = [Job(p.fingerprint, p.label, p) for p in points]
+    if suite.ceilings:
+        jobs.insert(0, Job(fingerprint({"ceilings": recipes}), "ceilings", None))
+    return jobs
+
+
+def run_suite(
+    suite: Suite, *, device: str | None, root: Path, resume: Path | None, budget_s: float | None,
+    watch: Callable[[Progress], None] = lambda progress: None, quiet_worker: Any = None,
+) -> Path:
+    """Measure what is not measured yet -> the result directory.
+
+    Raises UserError for a suite that cannot be run or a --resume that does not fit; EnvironmentFault for a device
+    or a disk that cannot be had.  On KeyboardInterrupt everything measured is on disk."""
+    jobs = suite_jobs(suite)
+    started = time.monotonic()
+    with Worker(device, quiet_worker) as worker:
+        environment = worker.environment
+        directory = resume or _new_directory(root, environment, suite)
+        if resume is not None:
+            _check_resume(resume, suite)
+        with Store(directory) as store:
+            _write_suite(directory, suite)
+            before = store.records()
+            _check_environment(before, environment, directory)
+            finished = {r.fingerprint for r in before if r.outcome in FINISHED}
+            prior = store.prior_samples()
+            todo = [job for job in jobs if job.fingerprint not in finished]
+            rates: list[float] = []        # FLOP/s of the denoise steps so far, for the budget
+            for index, job in enumerate(todo):
+                watch(Progress(len(jobs) - len(todo) + index, len(jobs), job.label))
+                left = None if budget_s is None else budget_s - (time.monotonic() - started)
+                record = _run_job(job, suite, worker, store, environment, prior.get(job.fingerprint, {}), left, rates)
+                store.append_record(record)
+            watch(Progress(len(jobs), len(jobs), "done"))
+    return directory
+
+
+def _run_job(job: Job, suite: Suite, worker: Worker, store: Store, environment: Environment,
+             prior: dict[str, list[float]], left: float | None, rates: list[float]) -> PointRecord | CeilingsRecord:
+    started, started_utc = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+    request = {
+        "job": "ceilings" if job.point is None else "point", "prior": prior,
+        "sampling": suite.sampling.model_dump(mode="json"),
+        **({"recipes": _recipes(suite_points(suite))} if job.point is None
+           else {"point": job.point.model_dump(mode="json")}),
+    }
+    result: dict[str, Any] = {}
+    outcome, reason = "ok", None
+    skip = _over_budget(job, left, rates)
+    if skip:
+        outcome, reason = "skipped_budget", skip
+    else:
+        timeout = suite.point_timeout_s if left is None else min(suite.point_timeout_s, left)
+        try:
+            result = worker.run(request, timeout,
+                                lambda stage, samples: store.append_samples(job.fingerprint, stage, samples))
+        except JobFailed as failure:
+            outcome, reason = failure.outcome, failure.reason
+            if outcome == "timeout" and timeout < suite.point_timeout_s:
+                outcome, reason = "skipped_budget", f"cut off when the budget was up, after {timeout:.0f} s"
+    common = {
+        "fingerprint": job.fingerprint, "suite": suite.name, "started_utc": started_utc,
+        "wall_s": round(time.monotonic() - started, 3), "outcome": outcome, "reason": reason,
+        "environment": environment,
+    }
+    if job.point is None:
+        return CeilingsRecord(**common, probes=result.get("probes", []), telemetry=result.get("telemetry"))
+    point = job.point
+    record = PointRecord(
+        **common, model=point.model.name, workload=point.workload.name, recipe=point.recipe.name,
+        point=point.model_dump(mode="json"), tokens=point.model.tokens(point.workload),
+        counts=result.get("counts", {}), timings=result.get("timings", {}),
+        memory=result.get("memory"), telemetry=result.get("telemetry"),
+    )
+    if outcome == "ok" and "denoise_step" in record.timings:
+        rates.append(record.counts["denoise_step"].flops / record.timings["denoise_step"].median_s)
+    return record
+
+
+def _over_budget(job: Job, left: float | None, rates: list[float]) -> str | None:
+    """Why a job is not started: no time is left, or the fewest calls it takes would not fit at the best rate so far."""
+    if left is None:
+        return None
+    if left <= 0:
+        return "the budget is spent"
+    if job.point is None or not rates:
+        return None
+    model, workload = job.point.model, job.point.workload
+    flops = sum(dit_forward(model.denoiser, model.latent_shape(workload), workload.batch).values())
+    least = CALLS_OF_A_POINT * workload.forwards_per_step * flops / max(rates)
+    return f"would take at least {least:.0f} s, {left:.0f} s of the budget are left" if least > left else None
+
+
+def _recipes(points: list[Point]) -> list[tuple[str, str]]:
+    return list(dict.fromkeys((p.recipe.dtype, p.recipe.attention) for p in points))
+
+
+def _new_directory(root: Path, environment: Environment, suite: Suite) -> Path:
+    stem = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}_{suite.name}"
+    for suffix in ("", *(f"-{i}" for i in range(2, 100))):     # two runs may start in one second
+        directory = root / environment.gpu / (stem + suffix)
+        with disk_faults(directory):
+            directory.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                directory.mkdir()
+                return directory
+            except FileExistsError:
+                continue
+    raise UserError(f"{root}: a hundred results of this second are there already")
+
+
+def _write_suite(directory: Path, suite: Suite) -> None:
+    with disk_faults(directory):
+        (directory / SUITE).write_text(suite.model_dump_json(indent=1))
+
+
+def _check_resume(directory: Path, suite: Suite) -> None:
+    path = directory / SUITE
+    if not path.is_file():
+        raise UserError(f"--resume {directory}: no {SUITE} in it, so `ldt-bench run` did not make it")
+    try:
+        name = json.loads(path.read_text())["name"]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"--resume {directory}: {SUITE} is damaged") from None
+    if name != suite.name:
+        raise UserError(f"--resume {directory}: it holds suite {name}, not {suite.name}")
+
+
+def _check_environment(records: list[PointRecord | CeilingsRecord], now: Environment, directory: Path) -> None:
+    if records:
+        differences = records[-1].environment.differences(now)
+        versions = [d for d in differences if d.startswith("code_version")]
+        if differences != versions:
+            raise UserError(f"--resume {directory}: measured elsewhere or otherwise: {'; '.join(differences)}; "
+                            "start a new result instead of mixing the two")
+        if versions:
+            warnings.warn(f"{directory}: measured with another version of ldt-bench: {versions[0]}", stacklevel=2)

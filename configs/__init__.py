@@ -1,0 +1,1 @@
+"""What to run, as data: one YAML file per model, workload, recipe, gpu and suite.  Read by `bench.core.load`."""

@@ -1,0 +1,121 @@
+"""Building blocks of the transformers.  Shapes: B batch, N tokens, D width, A heads, E head_dim."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+
+def sinusoidal_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
+    """cos then sin of t over geometric frequencies.  t (B,) -> (B, dim), float32 (DiT, arXiv 2212.09748)."""
+    half = dim // 2
+    freqs = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
+    angles = t.float()[:, None] * freqs                               # (B, dim/2)
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def sincos_positions(grid: tuple[int, int, int], width: int, device: torch.device) -> Tensor:
+    """Fixed positions of tokens ordered (t h w): DiT's two spatial axes of width/2 each, columns first, plus a
+    time axis where there is more than one frame (Latte), so that an image gets exactly DiT's.  -> (N, width)."""
+    t, h, w = grid
+
+    def axis(n: int, dim: int) -> Tensor:
+        omega = 1.0 / 10_000.0 ** (torch.arange(dim // 2, dtype=torch.float32, device=device) / (dim / 2))
+        angles = torch.arange(n, dtype=torch.float32, device=device)[:, None] * omega
+        return torch.cat([angles.sin(), angles.cos()], dim=-1)        # (n, dim)
+
+    cols = axis(w, width // 2)[None, None].expand(t, h, w, -1)
+    rows = axis(h, width // 2)[None, :, None].expand(t, h, w, -1)
+    space = torch.cat([cols, rows], dim=-1)                           # (t, h, w, width)
+    if t > 1:
+        space = space + axis(t, width)[:, None, None]
+    return rearrange(space, "t h w d -> (t h w) d")
+
+
+def rope_angles(grid: tuple[int, int, int], axes: tuple[int, int, int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of rotary embedding (arXiv 2104.09864) in three axes; axes sum to E.  -> 2 x (N, E/2)."""
+    parts = []
+    for i, (n, dim) in enumerate(zip(grid, axes, strict=True)):
+        freqs = 10_000.0 ** (-torch.arange(0, dim, 2, dtype=torch.float32, device=device) / dim)
+        angles = torch.arange(n, dtype=torch.float32, device=device)[:, None] * freqs      # (n, dim/2)
+        shape = [1, 1, 1, dim // 2]
+        shape[i] = n
+        parts.append(angles.view(shape).expand(*grid, dim // 2))
+    angles = rearrange(torch.cat(parts, dim=-1), "t h w e -> (t h w) e")
+    return angles.cos(), angles.sin()
+
+
+def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate neighbouring pairs of channels, in real arithmetic.  x (..., N, E), cos and sin (N, E/2)."""
+    even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)                   # 2 x (..., N, E/2)
+    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2)
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """x (B, N, D), shift and scale (B, D) -> x * (1 + scale) + shift."""
+    return torch.addcmul(shift[:, None], x, 1 + scale[:, None])
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with one fused QKV projection, through SDPA."""
+
+    def __init__(self, width: int, num_heads: int, head_dim: int, bias: bool):
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(width, 3 * num_heads * head_dim, bias=bias)
+        self.proj = nn.Linear(num_heads * head_dim, width, bias=bias)
+
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """x (B, N, D) -> (B, N, D)."""
+        q, k, v = rearrange(self.qkv(x), "b n (three a e) -> three b a n e", three=3, a=self.num_heads)
+        if rope is not None:
+            q, k = apply_rope(q, *rope), apply_rope(k, *rope)
+        out = F.scaled_dot_product_attention(q, k, v)                 # (B, A, N, E)
+        return self.proj(rearrange(out, "b a n e -> b n (a e)"))
+
+
+class MLP(nn.Module):
+    """Linear, tanh-GELU, linear, as in DiT."""
+
+    def __init__(self, width: int, hidden: int):
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+
+
+class Embedder(nn.Module):
+    """Linear, SiLU, linear: brings a timestep's or a text's vector to the model's width.  (B, D_in) -> (B, D)."""
+
+    def __init__(self, in_width: int, width: int):
+        super().__init__()
+        self.fc1 = nn.Linear(in_width, width)
+        self.fc2 = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.silu(self.fc1(x)))
+
+
+@torch.no_grad()
+def init_benchmark_weights(module: nn.Module, seed: int) -> None:
+    """Random weights of unit gain, gates and output layers included.
+
+    adaLN-Zero's own initialisation makes every block the identity and the output zero: timing it is fair, but any
+    divergence or caching figure would mean nothing.  Norm weights start at 1."""
+    if any(p.is_meta for p in module.parameters()):
+        return
+    generator: dict[torch.device, torch.Generator] = {}
+    for submodule in module.modules():
+        for name, p in submodule.named_parameters(recurse=False):
+            g = generator.setdefault(p.device, torch.Generator(p.device).manual_seed(seed))
+            if p.ndim >= 2:
+                fan_in = 1 if isinstance(submodule, nn.Embedding) else p.shape[1:].numel()
+                p.normal_(0.0, fan_in**-0.5, generator=g)
+            elif name == "weight":                     # the scale of a norm
+                p.fill_(1.0)
+            else:
+                p.normal_(0.0, 0.02, generator=g)

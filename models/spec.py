@@ -1,0 +1,194 @@
+"""Shapes of the models as frozen, torch-free dataclasses, so that listing and closed forms need no torch.
+
+Shapes: B batch, C channels, T H W frames/rows/columns, N tokens, D width.
+Every field is required: a preset is complete.  A field's docstring gives its unit.
+"""
+
+from dataclasses import dataclass
+from math import ceil, log2
+from typing import ClassVar, Literal
+
+
+def _require_positive(owner: object, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if value < 1:
+            raise ValueError(f"{name} is {value}: it must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiTConfig:
+    """A diffusion transformer in the manner of DiT (Peebles & Xie 2022, arXiv 2212.09748), extended to video."""
+
+    __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}  # an unknown key in YAML is an error
+
+    in_channels: int
+    """Latent channels."""
+    out_channels: int
+    """Predicted channels: in_channels, or twice that where the variance is learned as in DiT."""
+    patch_size: tuple[int, int, int]
+    """(time, height, width) in latent cells."""
+    width: int
+    """D, channels of a token."""
+    depth: int
+    """Number of transformer blocks."""
+    num_heads: int
+    mlp_ratio: float
+    """Hidden width of the MLP over D."""
+    num_classes: int
+    """Class labels, 0 for none.  One more embedding row is held for the unconditional class (guidance)."""
+    text_width: int
+    """Channels of the pooled text vector, 0 for none."""
+    positions: Literal["sincos", "rope"]
+    """sincos: added to the tokens (DiT); rope: rotary on q and k, in three axes."""
+    rope_axes: tuple[int, int, int] | None
+    """Split of head_dim over (time, height, width), for rope; null: HunyuanVideo's proportions (128 -> 16, 56, 56)."""
+    attention: Literal["full", "factorised"]
+    """full: all tokens attend to all.  factorised: even blocks within a frame, odd blocks along time (Latte,
+    arXiv 2401.03048, variant 1)."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "in_channels", "out_channels", "width", "depth", "num_heads")
+        if min(self.patch_size) < 1:
+            raise ValueError(f"patch_size {self.patch_size}: each entry must be at least 1")
+        if min(self.num_classes, self.text_width) < 0:
+            raise ValueError(f"num_classes {self.num_classes}, text_width {self.text_width}: neither may be negative")
+        if self.width % self.num_heads:
+            raise ValueError(
+                f"width {self.width} is not a multiple of num_heads {self.num_heads}; "
+                f"nearest: {_nearest_multiples(self.width, self.num_heads)}"
+            )
+        if self.mlp_ratio <= 0 or self.mlp_ratio * self.width != int(self.mlp_ratio * self.width):
+            raise ValueError(f"mlp_ratio {self.mlp_ratio} times width {self.width} must be a positive whole number")
+        if self.positions == "rope":
+            axes = self.rope_split
+            if sum(axes) != self.head_dim or any(a % 2 or a < 0 for a in axes):
+                raise ValueError(
+                    f"rope_axes {list(axes)}: three even numbers that sum to head_dim {self.head_dim} are needed"
+                )
+        elif self.width % 4:
+            raise ValueError(f"width {self.width}: sincos positions need a multiple of 4")
+        if self.attention == "factorised" and self.depth % 2:
+            raise ValueError(f"depth {self.depth}: factorised attention alternates space and time, so it must be even")
+
+    @property
+    def head_dim(self) -> int:
+        return self.width // self.num_heads
+
+    @property
+    def rope_split(self) -> tuple[int, int, int]:
+        """rope_axes, or where they are null 7/16 of head_dim for height and for width, the rest for time."""
+        if self.rope_axes is not None:
+            return self.rope_axes
+        space = 2 * (7 * self.head_dim // 32)
+        return self.head_dim - 2 * space, space, space
+
+    @property
+    def mlp_width(self) -> int:
+        return int(self.mlp_ratio * self.width)
+
+    def grid(self, latent_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Tokens along (time, height, width) for latents (T, H, W).
+
+        Raises ValueError where the latents do not divide into patches."""
+        for axis, size, patch in zip(("frames", "rows", "columns"), latent_shape, self.patch_size, strict=True):
+            if size % patch:
+                raise ValueError(
+                    f"{size} latent {axis} do not divide into patches of {patch}; "
+                    f"nearest: {_nearest_multiples(size, patch)}"
+                )
+        t, h, w = (size // patch for size, patch in zip(latent_shape, self.patch_size, strict=True))
+        return t, h, w
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAEConfig:
+    """A 3D convolutional autoencoder.  Spatial factor 2 per level after the first; time on the last levels."""
+
+    __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}
+
+    in_channels: int
+    """Colour channels."""
+    latent_channels: int
+    channels: tuple[int, ...]
+    """Width of each level, from pixels to latents; levels - 1 halvings of height and width."""
+    res_blocks: int
+    """Residual blocks per encoder level (a decoder level has one more, as in Stable Diffusion's)."""
+    temporal_factor: int
+    """Frames per latent frame: a power of two, applied on the deepest levels (as in Wan 2.1)."""
+    temporal_kernel: Literal[1, 3]
+    """Kernel of the convolutions along time: 1 makes an image VAE that treats frames alone."""
+    causal: bool
+    """A latent frame sees no later frame than its own last one."""
+    first_frame_alone: bool
+    """True: frames = k f + 1, the first frame has a latent of its own (Wan, CogVideoX).
+    False: T_latent = ceil(frames / f), the last group filled by repeating its last frame."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "in_channels", "latent_channels", "res_blocks", "temporal_factor")
+        if not self.channels or min(self.channels) < 1:
+            raise ValueError(f"channels {self.channels}: at least one level, each at least 1 wide")
+        legal = [2**i for i in range(len(self.channels))]
+        if self.temporal_factor not in legal:
+            raise ValueError(
+                f"temporal_factor {self.temporal_factor}: with {len(self.channels)} levels it must be one of {legal}"
+            )
+        if self.temporal_factor > 1 and self.temporal_kernel == 1:
+            raise ValueError(f"temporal_factor {self.temporal_factor} needs temporal_kernel 3")
+
+    @property
+    def spatial_factor(self) -> int:
+        return 2 ** (len(self.channels) - 1)
+
+    @property
+    def time_halvings(self) -> tuple[bool, ...]:
+        """For each of the levels - 1 resamplings, from pixels to latents: does it also halve time?"""
+        steps, halvings = len(self.channels) - 1, int(log2(self.temporal_factor))
+        return tuple(i >= steps - halvings for i in range(steps))
+
+    def latent_frames(self, frames: int) -> int:
+        """Latent frames of a clip.  Raises ValueError, naming the nearest legal counts, where it cannot be taken."""
+        if frames < 1:
+            raise ValueError(f"frames is {frames}: it must be at least 1")
+        f = self.temporal_factor
+        if not self.first_frame_alone:
+            return ceil(frames / f)
+        if (frames - 1) % f:
+            low = (frames - 1) // f * f + 1
+            raise ValueError(f"{frames} frames: this VAE takes {f} k + 1 frames; nearest: {low} or {low + f}")
+        return (frames - 1) // f + 1
+
+    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
+        """(T, H, W) latents of a clip in pixels.  Raises ValueError for sizes it cannot take."""
+        for axis, size in (("height", height), ("width", width)):
+            if size < 1 or size % self.spatial_factor:
+                raise ValueError(
+                    f"{axis} {size} is not a positive multiple of the VAE's {self.spatial_factor}; "
+                    f"nearest: {_nearest_multiples(size, self.spatial_factor)}"
+                )
+        return self.latent_frames(frames), height // self.spatial_factor, width // self.spatial_factor
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextEncoderConfig:
+    """A text encoder's shape: a stand-in of the same products as T5's encoder (arXiv 1910.10683), without its
+    vocabulary or relative bias, which multiply nothing."""
+
+    __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}
+
+    width: int
+    depth: int
+    num_heads: int
+    head_dim: int
+    ffn_width: int
+    """Hidden width of the gated feed-forward layer."""
+    tokens: int
+    """Prompt length it is padded to."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "width", "depth", "num_heads", "head_dim", "ffn_width", "tokens")
+
+
+def _nearest_multiples(value: int, base: int) -> str:
+    low = value // base * base
+    return f"{low} or {low + base}" if low > 0 else f"{base}"

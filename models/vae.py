@@ -1,0 +1,173 @@
+"""Video VAE: 3D convolutions, causal or symmetric in time.  Shapes: B batch, C channels, T H W.
+
+Reads top-down: VideoVAE, Encoder3d, Decoder3d, their blocks.  The config is `models.spec.VAEConfig`.  No norm pools
+over time or space, so that a clip decoded in parts can equal the clip decoded whole.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.spec import VAEConfig
+
+
+class VideoVAE(nn.Module):
+    """Encode (B, C, F, H, W) pixels in [-1, 1] to latents and back (KL autoencoder, arXiv 2112.10752)."""
+
+    def __init__(self, config: VAEConfig):
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder3d(config)
+        self.decoder = Decoder3d(config)
+
+    def encode(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """video (B, C, F, H, W) -> mean and log-variance, each (B, C_latent, T, H/s, W/s).
+
+        Raises ValueError for a frame count or size the VAE cannot take."""
+        frames, height, width = video.shape[2:]
+        self.config.latent_shape(frames, height, width)
+        missing = -frames % self.config.temporal_factor
+        if missing and not self.config.first_frame_alone:
+            video = torch.cat([video, video[:, :, -1:].expand(-1, -1, missing, -1, -1)], dim=2)
+        mean, logvar = self.encoder(video).chunk(2, dim=1)
+        return mean, logvar.clamp(-30.0, 20.0)       # Stable Diffusion's bounds: exp stays finite
+
+    def reparameterise(self, mean: Tensor, logvar: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Sample mean + sigma * noise, same shape as mean."""
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+        return mean + (0.5 * logvar).exp() * noise
+
+    def decode(self, latents: Tensor, frames: int | None = None) -> Tensor:
+        """latents (B, C_latent, T, H, W) -> (B, C, F, s H, s W); `frames` cuts the filled last group off."""
+        video = self.decoder(latents)
+        return video if frames is None else video[:, :, :frames]
+
+
+class Encoder3d(nn.Module):
+    """Pixels to 2 C_latent channels (mean, log-variance)."""
+
+    def __init__(self, config: VAEConfig):
+        super().__init__()
+        widths = config.channels
+        layers: list[nn.Module] = [conv(config, config.in_channels, widths[0])]
+        for level, width in enumerate(widths):
+            previous = widths[max(level - 1, 0)]
+            layers += [ResBlock(config, previous if i == 0 else width, width) for i in range(config.res_blocks)]
+            if level < len(widths) - 1:
+                layers.append(Downsample(config, width, halve_time=config.time_halvings[level]))
+        layers.append(ResBlock(config, widths[-1], widths[-1]))
+        self.layers = nn.Sequential(*layers)
+        self.head = Head(config, widths[-1], 2 * config.latent_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layers(x))
+
+
+class Decoder3d(nn.Module):
+    """Latents to pixels: the encoder mirrored, with one more residual block per level."""
+
+    def __init__(self, config: VAEConfig):
+        super().__init__()
+        widths = config.channels[::-1]
+        layers: list[nn.Module] = [conv(config, config.latent_channels, widths[0]), ResBlock(config, widths[0], widths[0])]
+        for level, width in enumerate(widths):
+            previous = widths[max(level - 1, 0)]
+            layers += [ResBlock(config, previous if i == 0 else width, width) for i in range(config.res_blocks + 1)]
+            if level < len(widths) - 1:
+                layers.append(Upsample(config, width, double_time=config.time_halvings[::-1][level]))
+        self.layers = nn.Sequential(*layers)
+        self.head = Head(config, widths[-1], config.in_channels)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.head(self.layers(z))
+
+
+class TimePaddedConv3d(nn.Conv3d):
+    """3D convolution padded in space by kernel // 2 and in time by `time_padding` (front, back) frames of zeros."""
+
+    def __init__(self, c_in: int, c_out: int, kernel: tuple[int, int, int], stride: tuple[int, int, int],
+                 time_padding: tuple[int, int]):
+        symmetric = time_padding[0] == time_padding[1]
+        super().__init__(c_in, c_out, kernel, stride,
+                         padding=(time_padding[0] if symmetric else 0, kernel[1] // 2, kernel[2] // 2))
+        self.time_padding = None if symmetric else time_padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.time_padding is not None:
+            x = F.pad(x, (0, 0, 0, 0, *self.time_padding))
+        return super().forward(x)
+
+
+def conv(config: VAEConfig, c_in: int, c_out: int, halve: tuple[int, int, int] = (1, 1, 1)) -> TimePaddedConv3d:
+    """The VAE's convolution: 3 x 3 in space, temporal_kernel in time, with the padding its time rule asks for."""
+    k = config.temporal_kernel
+    if k == 1:
+        padding = (0, 0)
+    elif halve[0] == 2 and not config.first_frame_alone:
+        padding = (1, 0)             # latent i sees frames 2i-1 .. 2i+1: its own group and the frame before it
+    else:
+        padding = (2, 0) if config.causal else (1, 1)
+    return TimePaddedConv3d(c_in, c_out, (k, 3, 3), halve, padding)
+
+
+class ChannelNorm(nn.Module):
+    """RMS norm over channels at each place and time, as in Wan 2.1's VAE: GroupNorm would pool over time."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, C, T, H, W) -> same."""
+        scale = torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-6)
+        return x * scale * self.weight[:, None, None, None]
+
+
+class ResBlock(nn.Module):
+    """Two normed convolutions with a skip.  (B, C_in, T, H, W) -> (B, C_out, T, H, W)."""
+
+    def __init__(self, config: VAEConfig, c_in: int, c_out: int):
+        super().__init__()
+        self.norm1, self.conv1 = ChannelNorm(c_in), conv(config, c_in, c_out)
+        self.norm2, self.conv2 = ChannelNorm(c_out), conv(config, c_out, c_out)
+        self.skip = nn.Conv3d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv1(F.silu(self.norm1(x)))
+        return self.skip(x) + self.conv2(F.silu(self.norm2(y)))
+
+
+class Downsample(nn.Module):
+    """Halve height and width, and time where asked, by a strided convolution."""
+
+    def __init__(self, config: VAEConfig, channels: int, *, halve_time: bool):
+        super().__init__()
+        self.conv = conv(config, channels, channels, (2 if halve_time else 1, 2, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class Upsample(nn.Module):
+    """Double height and width, and time where asked (but for a first frame that stands alone), then convolve."""
+
+    def __init__(self, config: VAEConfig, channels: int, *, double_time: bool):
+        super().__init__()
+        self.double_time = double_time
+        self.drop_first = double_time and config.first_frame_alone
+        self.conv = conv(config, channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.interpolate(x, scale_factor=(2.0 if self.double_time else 1.0, 2.0, 2.0), mode="nearest")
+        return self.conv(x[:, :, 1:] if self.drop_first else x)
+
+
+class Head(nn.Module):
+    """Norm, SiLU, convolution."""
+
+    def __init__(self, config: VAEConfig, c_in: int, c_out: int):
+        super().__init__()
+        self.norm, self.conv = ChannelNorm(c_in), conv(config, c_in, c_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.silu(self.norm(x)))
