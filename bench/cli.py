@@ -1,1 +1,289 @@
-def main(): pass
+"""The command line: parses, calls, prints.  Nothing heavy is imported before a command needs it (torch costs 2 s).
+
+Exit codes: 0 ok, 1 a verdict failed, 2 the user's mistake, 3 the environment, 130 interrupted.
+With --json one JSON document goes to stdout and everything for people to stderr.
+"""
+
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bench.core.errors import EnvironmentFault, UserError
+
+app = typer.Typer(
+    name="ldt-bench", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="Build, count, time and calibrate latent diffusion transformers: minutes of video per GPU-hour.",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Set = Annotated[list[str] | None, typer.Option(
+    "--set", metavar="PATH=VALUE", help="Override a field, e.g. width=1024, workload.frames=17. Repeatable.")]
+WorkloadName = Annotated[str, typer.Option("--workload", "-w", help="A name in configs/workloads, or a YAML file.")]
+Device = Annotated[str | None, typer.Option("--device", help="cuda or cpu; cuda where there is one by default.")]
+ResultDir = Annotated[Path, typer.Argument(help="A directory made by `ldt-bench run`.", show_default=False)]
+
+
+@app.command("list")
+def list_(kind: Annotated[str | None, typer.Argument(help="models, workloads, recipes, gpus or suites.")] = None,
+          as_json: Json = False) -> None:
+    """List the presets."""
+    from bench.core.load import KINDS, load, names
+    from bench.report.listing import describe
+
+    kinds = [kind] if kind else list(KINDS)
+    entries = [describe(k, load(KINDS[k], name)) for k in kinds for name in names(k)]
+    if as_json:
+        return _print_json(entries)
+    from bench.report.tables import table
+
+    _show(*(table(k, "name", "description", "", rows=[(e["name"], e["description"], e["summary"]) for e in entries
+                                                    if e["kind"] == k]) for k in kinds))
+
+
+@app.command()
+def count(model: Annotated[str, typer.Argument(help="A name in configs/models, or a YAML file.", show_default=False)],
+          workload: WorkloadName,
+          recipe: Annotated[str, typer.Option(help="Its dtype decides the bytes.")] = "eager-bf16",
+          overrides: Set = None, as_json: Json = False) -> None:
+    """Count FLOPs, bytes and parameters of a model at a workload, on meta tensors; three counters must agree."""
+    from bench.core.load import load_point, parse_overrides
+
+    point = load_point(model, workload, recipe, parse_overrides(overrides or []))
+    from bench.count.count import count_model
+    from bench.count.document import count_document
+
+    document = count_document(point, count_model(point.model, point.workload, point.recipe.dtype))
+    if as_json:
+        return _print_json(document)
+    from bench.report.tables import count_table, module_table
+
+    _show(count_table(document), module_table(document))
+
+
+@app.command()
+def ceilings(device: Device = None,
+             recipe: Annotated[list[str] | None, typer.Option(
+                 help="Whose dtype and attention backend to probe; eager-bf16 on a GPU, eager-fp32 on a CPU.")] = None,
+             as_json: Json = False) -> None:
+    """Measure what this device reaches: GEMM, attention, 3D convolution, copy and triad."""
+    from bench.core.load import load
+    from bench.core.spec import Recipe
+    from bench.measure.process import JobFailed, Worker
+    from bench.report.documents import ceilings_document
+    from bench.report.progress import Spinner
+    from bench.report.tables import ceilings_table
+    from bench.suite import CEILINGS_SAMPLING, ceilings_only
+
+    _check_device(device)
+    with Worker(device) as worker:
+        default = ["eager-bf16" if worker.environment.device == "cuda" else "eager-fp32"]
+        recipes = [load(Recipe, name) for name in recipe or default]
+        try:
+            with Spinner("measuring ceilings") as spinner:
+                record = ceilings_only(worker, recipes, CEILINGS_SAMPLING, lambda stage, samples: spinner.say(stage))
+        except JobFailed as failure:
+            raise EnvironmentFault(f"ceilings: {failure.outcome}: {failure.reason}") from None
+    if as_json:
+        return _print_json(ceilings_document(record))
+    from bench.calibrate.calibrate import datasheet
+
+    _show(ceilings_table(record, datasheet(record.environment.gpu)))
+
+
+@app.command()
+def run(suite: Annotated[str, typer.Argument(help="A name in configs/suites, or a YAML file.", show_default=False)],
+        device: Device = None,
+        out: Annotated[Path, typer.Option(help="Where results go: OUT/<gpu>/<time>_<suite>/.")] = Path("results"),
+        budget: Annotated[str | None, typer.Option(help="Stop measuring after this long, e.g. 8m.")] = None,
+        resume: Annotated[Path | None, typer.Option(help="Go on with a result directory.")] = None,
+        as_json: Json = False) -> None:
+    """Measure a suite, calibrate, and write the report.  The last line on stdout is a JSON summary."""
+    from bench.core.load import load
+    from bench.core.spec import Suite
+    from bench.core.units import parse_duration
+    from bench.report.progress import SuiteProgress
+    from bench.suite import run_suite
+
+    _check_device(device)
+    budget_s = parse_duration(budget) if budget else None
+    loaded = load(Suite, suite)
+    with SuiteProgress(loaded.name) as progress:
+        try:
+            directory = run_suite(loaded, device=device, root=out, resume=resume, budget_s=budget_s,
+                                  watch=progress.watch, opened=progress.opened)
+        except KeyboardInterrupt:
+            if progress.directory is not None:
+                _say(f"interrupted; what was measured is in {progress.directory}; "
+                     f"go on with: ldt-bench run {suite} --resume {progress.directory}")
+            raise
+        progress.say("calibrating and writing the report")
+        summary, tables = _finish(directory)
+    if not as_json:
+        _show(*tables)
+        typer.echo(f"report: {summary['report']}")
+    _print_json(summary)
+
+
+@app.command()
+def calibrate(result_dir: ResultDir, as_json: Json = False) -> None:
+    """Fit utilisation by operator class to a result's records, beside the constant-utilisation baseline."""
+    from bench.calibrate.calibrate import calibrate as calibrate_result
+    from bench.report.documents import calibration_document
+    from bench.report.tables import errors_table, parameters_table
+
+    calibration = calibrate_result(result_dir)
+    if as_json:
+        return _print_json(calibration_document(calibration))
+    _show(*(t for fit in calibration.fits.values() for t in (parameters_table(fit), errors_table(fit))))
+
+
+@app.command()
+def predict(model: Annotated[str, typer.Argument(help="A name in configs/models, or a YAML file.", show_default=False)],
+            workload: WorkloadName,
+            calibration: Annotated[Path, typer.Option(help="A result directory.")],
+            recipe: Annotated[str | None, typer.Option(help="A calibrated recipe; the headline's by default.")] = None,
+            overrides: Set = None, as_json: Json = False) -> None:
+    """Predict seconds, minutes of video per GPU-hour, dollars and kWh of any model at any workload."""
+    from bench.calibrate.calibrate import estimate, load_or_calibrate
+    from bench.core.load import load_point, parse_overrides
+    from bench.report.documents import estimate_document
+    from bench.report.tables import estimate_table
+
+    calibrated = load_or_calibrate(calibration)
+    point = load_point(model, workload, calibrated.fit_for(recipe).recipe, parse_overrides(overrides or []))
+    predicted = estimate(point, calibrated)
+    if as_json:
+        return _print_json(estimate_document(point, calibrated, predicted))
+    _show(estimate_table(f"{point.label} on {calibrated.gpu}", predicted))
+    for warning in predicted.warnings:
+        _say(f"warning: {warning}")
+
+
+@app.command()
+def analytic(calibration: Annotated[Path | None, typer.Option(help="A result directory: adds calibrated values.")] = None,
+             as_json: Json = False) -> None:
+    """The pencil estimate A1 to A17, as printed and as computed, and the waterfall to the calibrated figure."""
+    from bench.calibrate.analytic import Assumptions, chain
+    from bench.calibrate.demand import Demand, Headroom
+    from bench.calibrate.waterfall import waterfall
+
+    reference = None
+    if calibration is not None:
+        from bench.calibrate.calibrate import load_or_calibrate
+
+        calibrated = load_or_calibrate(calibration)
+        reference = calibrated.reference
+        if reference is None:
+            raise UserError(f"--calibration {calibration}: {calibrated.reference_missing}")
+    assumptions = Assumptions()
+    rows = chain(assumptions, Demand(), Headroom(), reference.minutes.model_dump() if reference else None)
+    bars = waterfall(assumptions, reference)
+    if as_json:
+        return _print_json({"rows": [r.as_dict() for r in rows], "waterfall": [b.as_dict() for b in bars],
+                            "warnings": reference.warnings if reference else []})
+    from bench.report.tables import chain_table, waterfall_table
+
+    _show(chain_table(rows), waterfall_table(bars))
+    for warning in reference.warnings if reference else []:
+        _say(f"warning: {warning}")
+
+
+@app.command()
+def report(result_dir: ResultDir, as_json: Json = False) -> None:
+    """Write report.md and the figures of a result anew."""
+    from bench.report.markdown import write_report
+
+    path = write_report(result_dir)
+    _print_json({"report": str(path)}) if as_json else typer.echo(str(path))
+
+
+def _finish(directory: Path) -> tuple[dict[str, Any], list[Any]]:
+    """Calibrate and report a measured directory -> the JSON summary and the tables.  A suite too small or too broken
+    to calibrate still gets its report."""
+    from bench.calibrate.calibrate import calibrate as calibrate_result
+    from bench.core.store import point_records, read_records
+    from bench.report.documents import run_summary
+    from bench.report.markdown import write_report
+    from bench.report.tables import errors_table, parameters_table, points_table
+
+    try:
+        calibration = calibrate_result(directory)
+    except UserError as error:
+        calibration = None
+        _say(f"not calibrated: {error}")
+    path = write_report(directory)
+    records = read_records(directory)
+    tables = [points_table(point_records(records))]
+    if calibration is not None:
+        fit = calibration.fit_for(None)
+        tables += [parameters_table(fit), errors_table(fit)]
+    return run_summary(directory, path, records, calibration), tables
+
+
+def _check_device(device: str | None) -> None:
+    if device not in (None, "cpu", "cuda"):
+        from bench.core.errors import nearest
+
+        raise UserError(f"--device {device!r} is not one of cpu, cuda{nearest(device, ['cpu', 'cuda'])}")
+
+
+def _print_json(document: Any) -> None:
+    typer.echo(json.dumps(document, allow_nan=False))
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _show(*tables: Any) -> None:
+    from rich.console import Console
+
+    # Piped output has no width of its own: 80 columns would cut names, so it gets room.
+    console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
+    for table in tables:
+        console.print(table)
+
+
+def main() -> None:
+    """The entry point: every foreseen failure is one line on stderr and an exit code."""
+    warnings.showwarning = lambda message, category, *rest, **kwargs: (
+        _say(f"warning: {message}") if issubclass(category, UserWarning) else None)
+    try:
+        code = app(standalone_mode=False)
+    except (UserError, EnvironmentFault) as error:
+        _say(f"error: {error}")
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:            # the reader of a pipe has gone: nothing is left to say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except Exception as error:
+        code = _foreseen(error)
+        if code is None:
+            raise
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _foreseen(error: Exception) -> int | None:
+    """Exit code of a usage error or a failed count, said in one line; None for a bug, which keeps its traceback."""
+    message = getattr(error, "format_message", None)      # click's, or the one that typer carries with it
+    if message is not None:
+        if message():
+            _say(f"error: {message()} (ldt-bench --help)")
+        return int(getattr(error, "exit_code", 2))
+    if type(error).__name__ == "Abort":
+        return 130
+    if type(error).__name__ in ("CountMismatch", "UncountedOperator"):
+        _say(f"error: {error}")
+        return 1
+    return None
+
+
+if __name__ == "__main__":
+    main()

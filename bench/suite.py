@@ -12,12 +12,14 @@ from typing import Any
 from bench.core.errors import UserError
 from bench.core.load import load_point, suite_points
 from bench.core.records import CeilingsRecord, Environment, PointRecord
-from bench.core.spec import Point, Suite, fingerprint
+from bench.core.spec import Point, Recipe, Sampling, Suite, fingerprint
 from bench.core.store import SUITE, Store, disk_faults
 from bench.count.closed_form import dit_forward
 from bench.measure.process import JobFailed, Worker
 
 FINISHED = {"ok", "oom", "error", "timeout", "skipped_unsupported", "unstable"}    # on resume, not measured again
+CEILINGS_SAMPLING = Sampling(target_relative_half_width=0.01, min_samples=7, max_samples=100, max_s=2.0)
+CEILINGS_TIMEOUT_S = 600.0
 CALLS_OF_A_POINT = 5        # the fewest calls a stage takes: two of warm-up and three samples
 
 
@@ -55,7 +57,7 @@ def suite_jobs(suite: Suite) -> list[Job]:
 
 def run_suite(
     suite: Suite, *, device: str | None, root: Path, resume: Path | None, budget_s: float | None,
-    watch: Callable[[Progress], None] = lambda progress: None, quiet_worker: Any = None,
+    watch: Callable[[Progress], None] = lambda progress: None, opened: Callable[[Path], None] = lambda directory: None,
 ) -> Path:
     """Measure what is not measured yet -> the result directory.
 
@@ -63,11 +65,12 @@ def run_suite(
     or a disk that cannot be had.  On KeyboardInterrupt everything measured is on disk."""
     jobs = suite_jobs(suite)
     started = time.monotonic()
-    with Worker(device, quiet_worker) as worker:
+    with Worker(device) as worker:
         environment = worker.environment
         directory = resume or _new_directory(root, environment, suite)
         if resume is not None:
             _check_resume(resume, suite)
+        opened(directory)
         with Store(directory) as store:
             _write_suite(directory, suite)
             before = store.records()
@@ -125,6 +128,18 @@ def _run_job(job: Job, suite: Suite, worker: Worker, store: Store, environment: 
     if outcome == "ok" and "denoise_step" in record.timings:
         rates.append(record.counts["denoise_step"].flops / record.timings["denoise_step"].median_s)
     return record
+
+
+def ceilings_only(worker: Worker, recipes: list[Recipe], sampling: Sampling,
+                  on_round: Callable[[str, list[float]], None]) -> CeilingsRecord:
+    """Measure ceilings without a result directory.  Raises JobFailed."""
+    started, started_utc = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+    pairs = list(dict.fromkeys((r.dtype, r.attention) for r in recipes))
+    result = worker.run({"job": "ceilings", "prior": {}, "recipes": pairs, "sampling": sampling.model_dump(mode="json")},
+                        CEILINGS_TIMEOUT_S, on_round)
+    return CeilingsRecord(
+        fingerprint=fingerprint({"ceilings": pairs}), suite="ceilings", started_utc=started_utc,
+        wall_s=round(time.monotonic() - started, 3), outcome="ok", reason=None, environment=worker.environment, **result)
 
 
 def _over_budget(job: Job, left: float | None, rates: list[float]) -> str | None:

@@ -75,7 +75,7 @@ class Store:
         """Raises UserError where another process writes here, EnvironmentFault where nothing can be written."""
         with disk_faults(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.directory / ".lock", "w")     # noqa: SIM115 (held until __exit__)
+            self._lock = open(self.directory / ".lock", "w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -95,3 +95,19 @@ def vae_encode(config: VAEConfig, frames: int, height: int, width: int, batch: i
 def _res_block(k: int, voxels: int, c_in: int, c_out: int) -> int:
     skip = voxels * c_in * c_out if c_in != c_out else 0
     return k * voxels * (c_in * c_out + c_out * c_out) + skip
+
+
+def dit_parameters(config: DiTConfig) -> int:
+    """Parameters of SpatioTemporalDiT, biases and the unconditional class included."""
+    d, patch = config.width, prod(config.patch_size)
+
+    def linear(n_in: int, n_out: int) -> int:
+        return n_in * n_out + n_out
+
+    total = linear(config.in_channels * patch, d) + linear(TIME_FREQUENCIES, d) + linear(d, d)
+    if config.num_classes:
+        total += (config.num_classes + 1) * d
+    if config.text_width:
+        total += linear(config.text_width, d) + linear(d, d)
+    block = linear(d, 3 * d) + linear(d, d) + linear(d, config.mlp_width) + linear(config.mlp_width, d) + linear(d, 6 * d)
+    return total + config.depth * block + linear(d, 2 * d) + linear(d, config.out_channels * patch)

@@ -1,16 +1,14 @@
 """One model at one workload: FLOPs by class and module, bytes, parameters, three counters that must agree."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from bench.core.records import StageCount
 from bench.core.spec import DTYPE_BYTES, Model, Workload
 from bench.count import closed_form, traffic
-from bench.count.flops import PRODUCT_CLASSES, Op, torch_flops, trace
+from bench.count.flops import PRODUCT_CLASSES, Op, Trace, trace
 from models.pipeline import VideoPipeline, build_pipeline, example_inputs, stage_calls
 
 META = torch.device("meta")
@@ -48,26 +46,28 @@ def count_model(model: Model, workload: Workload, dtype: str) -> ModelCount:
     inputs = example_inputs(pipeline, batch=workload.batch, latent_shape=shape, device=META, dtype=DTYPES[dtype], seed=0)
     calls = stage_calls(pipeline, inputs, frames=workload.frames, height=workload.height, width=workload.width,
                         guided=workload.guidance == "cfg", steps=workload.steps, seed=0)
-    calls["forward"]()     # positions are computed once per shape and kept: no part of a step
+    pipeline.denoiser.positions(model.denoiser.grid(shape), inputs.latents)   # kept per shape: no part of a step
     traces = {stage: trace(call) for stage, call in calls.items()}
     expected = _closed_forms(model, workload, shape)
-    by_torch = {stage: _check(model, stage, traces[stage], calls[stage], flops) for stage, flops in expected.items()}
+    for stage, flops in expected.items():
+        _check(model, stage, traces[stage], flops)
     return ModelCount(
         tokens=model.tokens(workload), latent_shape=shape, params=_params(pipeline),
-        stages={stage: stage_count(ops) for stage, ops in traces.items()},
+        stages={stage: stage_count(traced) for stage, traced in traces.items()},
         cross_check={
-            "fvcore": _flops(traces["forward"]), "torch_flop_counter": by_torch["forward"],
+            "fvcore": sum(traces["forward"].flops_by_class().values()),
+            "torch_flop_counter": traces["forward"].torch_flops,
             "closed_form": sum(expected["forward"].values()),
         },
-        by_module=_by_module(traces["forward"]),
+        by_module=_by_module(traces["forward"].ops),
     )
 
 
-def stage_count(ops: list[Op]) -> StageCount:
+def stage_count(traced: Trace) -> StageCount:
     """Sum a stage's operators."""
-    by_class = {kind: 2 * sum(op.macs for op in ops if op.kind == kind) for kind in PRODUCT_CLASSES}
+    ops = traced.ops
     return StageCount(
-        **{f"{kind}_flops": flops for kind, flops in by_class.items()},
+        **{f"{kind}_flops": flops for kind, flops in traced.flops_by_class().items()},
         norm_flops=sum(op.norm_flops for op in ops),
         bytes_modelled_min=traffic.modelled_min(ops), bytes_modelled_max=traffic.modelled_max(ops),
         bytes_elementwise=traffic.elementwise(ops), bytes_largest_operator=traffic.largest_operator(ops),
@@ -88,19 +88,13 @@ def _closed_forms(model: Model, workload: Workload, shape: tuple[int, int, int])
     return forms
 
 
-def _check(model: Model, stage: str, ops: list[Op], call: Callable[[], Any], expected: dict[str, int]) -> int:
-    traced = {kind: 2 * sum(op.macs for op in ops if op.kind == kind) for kind in PRODUCT_CLASSES}
-    if traced != expected:
-        raise CountMismatch(f"model {model.name}, {stage}: fvcore's rules give {traced}, the closed form {expected}")
-    by_torch = torch_flops(call)
-    if by_torch != sum(expected.values()):
-        raise CountMismatch(f"model {model.name}, {stage}: fvcore's rules give {sum(traced.values())} FLOPs, "
-                            f"torch's counter {by_torch}")
-    return by_torch
-
-
-def _flops(ops: list[Op]) -> int:
-    return 2 * sum(op.macs for op in ops)
+def _check(model: Model, stage: str, traced: Trace, expected: dict[str, int]) -> None:
+    by_class = traced.flops_by_class()
+    if by_class != expected:
+        raise CountMismatch(f"model {model.name}, {stage}: fvcore's rules give {by_class}, the closed form {expected}")
+    if traced.torch_flops != sum(expected.values()):
+        raise CountMismatch(f"model {model.name}, {stage}: fvcore's rules give {sum(by_class.values())} FLOPs, "
+                            f"torch's counter {traced.torch_flops}")
 
 
 def _params(pipeline: VideoPipeline) -> dict[str, int]:

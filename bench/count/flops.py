@@ -53,7 +53,7 @@ class _Value:
     def __init__(self, value: Any):
         self.value = value
 
-    def isCompleteTensor(self) -> bool:  # noqa: N802 (fvcore's name)
+    def isCompleteTensor(self) -> bool:
         return isinstance(self.value, Tensor)
 
     def type(self) -> "_Value":
@@ -62,7 +62,7 @@ class _Value:
     def sizes(self) -> list[int]:
         return list(self.value.shape)
 
-    def toIValue(self) -> Any:  # noqa: N802 (fvcore's name)
+    def toIValue(self) -> Any:
         return self.value
 
 
@@ -113,21 +113,28 @@ class UncountedOperator(ValueError):
     """An operator that may hold products has no rule."""
 
 
-def trace(call: Callable[[], Any]) -> list[Op]:
-    """Run `call` on meta tensors and list the operators that touch memory, views left out.
+@dataclass(frozen=True)
+class Trace:
+    """A call seen by two counters at once."""
+
+    ops: list[Op]
+    """What touches memory, in order; views left out."""
+    torch_flops: int
+    """torch.utils.flop_counter's own count: it has its own formulas, and sees attention on meta as bmm."""
+
+    def flops_by_class(self) -> dict[str, int]:
+        """By fvcore's rules; 1 MAC = 2 FLOPs."""
+        return {kind: 2 * sum(op.macs for op in self.ops if op.kind == kind) for kind in PRODUCT_CLASSES}
+
+
+def trace(call: Callable[[], Any]) -> Trace:
+    """Run `call` once on meta tensors under both counters.
 
     Raises UncountedOperator, naming the operator, where one may multiply tensors and no rule is known."""
     recorder = _Recorder()
-    with torch.no_grad(), recorder.tracker, _LayerMarker(recorder), recorder:
+    with (torch.no_grad(), FlopCounterMode(display=False) as counter, recorder.tracker, _LayerMarker(recorder), recorder):
         call()
-    return recorder.ops
-
-
-def torch_flops(call: Callable[[], Any]) -> int:
-    """The same call counted by torch.utils.flop_counter, for the cross-check.  On meta it sees attention as bmm."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        call()
-    return counter.get_total_flops()
+    return Trace(recorder.ops, counter.get_total_flops())
 
 
 class _Recorder(TorchDispatchMode):

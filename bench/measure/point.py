@@ -1,5 +1,6 @@
 """One point: build it, count it, time its stages.  The same code on a CPU and on an H100."""
 
+import contextlib
 import gc
 import os
 import re
@@ -101,10 +102,8 @@ def _reset_peak(device: torch.device) -> None:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     else:
-        try:
+        with contextlib.suppress(OSError):           # where it cannot be reset, the peak is the process's so far
             Path(f"/proc/{os.getpid()}/clear_refs").write_text("5")      # resets VmHWM (proc(5))
-        except OSError:
-            pass                                                         # the peak is then the process's so far
 
 
 def _memory(device: torch.device, weights: int) -> Memory:

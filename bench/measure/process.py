@@ -51,7 +51,8 @@ class Worker:
         """Run one job.  Raises JobFailed with its outcome: timeout, oom, error, skipped_unsupported."""
         if self._process is None or self._process.poll() is not None:
             self._start()
-        assert self._process is not None and self._process.stdin is not None
+        assert self._process is not None
+        assert self._process.stdin is not None
         deadline = time.monotonic() + timeout_s
         try:
             self._process.stdin.write(json.dumps(job).encode() + b"\n")

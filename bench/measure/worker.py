@@ -56,7 +56,7 @@ def serve(jobs: TextIO, events: TextIO, device_name: str | None) -> None:
         try:
             send("done", **run_job(job, device, clock, lambda stage, samples: send("round", stage=stage,
                                                                                     samples_s=samples)))
-        except Exception as error:   # noqa: BLE001 (any failure of a model is an outcome, not a crash)
+        except Exception as error:
             outcome, reason = classify(error)
             if outcome == "error":
                 traceback.print_exc()

@@ -1,0 +1,175 @@
+"""An estimate: seconds, minutes of video per GPU-hour, dollars and kWh for any model x workload, from a calibration.
+
+    video_s = steps * step_s + vae_decode_s + text_encode_s * prompts,   prompts = 2 with guidance (the empty one), else 1
+
+The interval joins the bootstrap draws of the parameters with the held-out residuals: 90 %.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from bench.calibrate.calibration import Calibration, Fit
+from bench.calibrate.cost_model import INTERVAL, PARAMETERS, Ceilings, features, seconds, seconds_by_class
+from bench.core.errors import UserError
+from bench.core.records import StageCount
+from bench.core.spec import DTYPE_BYTES, Gpu, Point, Workload
+from bench.core.units import SECONDS_PER_HOUR, SECONDS_PER_MINUTE
+
+JOULES_PER_KWH = 3.6e6
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A value with its 90 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def scaled(self, factor: float) -> "Quantity":
+        return Quantity(self.value * factor, self.low * factor, self.high * factor)
+
+    def as_dict(self) -> dict[str, float]:
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A predicted point."""
+
+    step_s: Quantity
+    video_s: Quantity
+    """One batch of videos: all steps, decode, text."""
+    stages: dict[str, Quantity]
+    """Seconds of denoise (all steps), vae_decode, text_encode."""
+    step_s_by_class: dict[str, float]
+    """linear, attention, conv, memory, kernel: they sum to step_s."""
+    minutes_per_gpu_hour: Quantity
+    usd_per_minute: Quantity | None
+    kwh_per_minute: Quantity | None
+    fits_memory: bool | None
+    provenance: Literal["fitted", "extrapolated"]
+    warnings: list[str]
+    heldout_error: dict[str, float] | None
+    """Leave-one-out mean and worst of the calibration's denoise steps."""
+
+
+def minutes_per_gpu_hour(workload: Workload, seconds_per_batch: float) -> float:
+    """Minutes of video an hour makes, when one batch takes so many seconds."""
+    return workload.video_s / SECONDS_PER_MINUTE * SECONDS_PER_HOUR / seconds_per_batch
+
+
+def predict(point: Point, counts: dict[str, StageCount], params: dict[str, int], calibration: Calibration, fit: Fit,
+            gpu: Gpu | None) -> Estimate:
+    """Estimate a point from its counts.  `gpu` gives memory, price and power, where it is known.
+
+    Raises UserError where the point needs a class of work that no measured point had."""
+    workload, rates = point.workload, Ceilings(**fit.ceilings)
+    theta = {name: p.value for name, p in fit.parameters.items()}
+    calls = stage_calls_per_video(workload, counts)
+    x = {stage: features(counts[stage], rates) for stage in calls}
+    try:
+        by_class = {stage: seconds_by_class(xs, theta) for stage, xs in x.items()}
+    except ValueError as error:
+        raise UserError(f"model {point.model.name} needs {error} work, which no measured point of recipe {fit.recipe} "
+                        f"had; add a stage with it to the suite {calibration.suite} and run it") from None
+    draws, spread = np.array(fit.draws), np.exp(np.array(fit.residuals or [0.0]))
+    theta_array = np.array([1.0 if theta[name] is None else theta[name] for name in PARAMETERS])
+    # Each parameter draw meets each held-out residual: the residual is common to all stages, as a disturbed
+    # machine or a wrong rate would be.
+    stage_draws = {s: np.outer([calls[s] * seconds(xs[None], draw)[0] for draw in draws], spread).ravel()
+                   for s, xs in x.items()}
+    values = {s: calls[s] * float(seconds(xs[None], theta_array)[0]) for s, xs in x.items()}
+    video, video_draws = sum(values.values()), sum(stage_draws.values())
+    step = _quantity(values["denoise_step"], stage_draws["denoise_step"]).scaled(1 / workload.steps)
+    minutes = _quantity(minutes_per_gpu_hour(workload, video), minutes_per_gpu_hour(workload, 1.0) / video_draws)
+    warnings = _range_warnings(point, counts, fit) + _bound_warnings(fit)
+    fits = fits_memory(point, counts, params, gpu.memory_bytes if gpu else None)
+    if fits is False:
+        warnings.append(f"does not fit {gpu.name}'s memory: weights and the largest operator alone are more")
+    warnings += decode_warning(counts, gpu.memory_bytes if gpu else None)
+    return Estimate(
+        step_s=step, video_s=_quantity(video, video_draws),
+        stages={_STAGE_NAMES[s]: _quantity(values[s], stage_draws[s]) for s in calls},
+        step_s_by_class=by_class["denoise_step"], minutes_per_gpu_hour=minutes,
+        usd_per_minute=_dollars(minutes, gpu), kwh_per_minute=_energy(minutes, calibration, warnings),
+        fits_memory=fits,
+        provenance="extrapolated" if _range_warnings(point, counts, fit) else "fitted", warnings=warnings,
+        heldout_error={"mean": fit.leave_one_out.mean, "worst": fit.leave_one_out.worst} if fit.leave_one_out else None,
+    )
+
+
+_STAGE_NAMES = {"denoise_step": "denoise", "vae_decode": "vae_decode", "text_encode": "text_encode"}
+
+
+def stage_calls_per_video(workload: Workload, stages: dict[str, StageCount]) -> dict[str, int]:
+    """How often each stage runs for one batch of videos."""
+    calls = {"denoise_step": workload.steps, "vae_decode": 1}
+    if "text_encode" in stages:
+        calls["text_encode"] = workload.forwards_per_step     # the prompt, and with guidance the empty one
+    return calls
+
+
+def fits_memory(point: Point, counts: dict[str, StageCount], params: dict[str, int], memory: int | None) -> bool | None:
+    """Do the denoiser's weights and the largest operator of a step fit?  None where the memory is unknown.
+
+    A floor: activations that live beside that operator come on top.  The VAE is looked at by decode_warning."""
+    if memory is None:
+        return None
+    weights = params["denoiser"] * DTYPE_BYTES[point.recipe.dtype]
+    return weights + counts["denoise_step"].bytes_largest_operator <= memory
+
+
+def decode_warning(counts: dict[str, StageCount], memory: int | None) -> list[str]:
+    """Says so where the VAE cannot decode the clip in one piece: its predicted time then is that of its work alone."""
+    largest = counts["vae_decode"].bytes_largest_operator
+    if memory is None or largest <= memory:
+        return []
+    return [f"vae_decode in one piece needs {largest / 1e9:.0f} GB for one operator alone; its time here is that of its "
+            "work, as if decoded in parts without loss"]
+
+
+def _quantity(value: float, draws: np.ndarray) -> "Quantity":
+    low, high = np.percentile(draws, INTERVAL)
+    return Quantity(value, min(float(low), value), max(float(high), value))
+
+
+def _range_warnings(point: Point, counts: dict[str, StageCount], fit: Fit) -> list[str]:
+    """In which dimension, and by how much, the point lies outside what was measured."""
+    step = counts["denoise_step"]
+    values = {
+        "tokens": (float(point.model.tokens(point.workload)), "tokens"),
+        "step_flops": (float(step.flops), "FLOPs of a step"),
+        "attention_share": (step.attention_flops / step.flops, "attention's share of FLOPs"),
+    }
+    out = []
+    for name, (value, words) in values.items():
+        span = fit.ranges.get(name)
+        if span is not None and value > 1.1 * span.high:
+            out.append(f"extrapolated: {words} {value:.4g} is {value / span.high:.3g} times the largest measured")
+        elif span is not None and value < span.low / 1.1:
+            out.append(f"extrapolated: {words} {value:.4g} is {span.low / value:.3g} times under the smallest measured")
+    return out
+
+
+def _bound_warnings(fit: Fit) -> list[str]:
+    stuck = [name for name, p in fit.parameters.items() if p.at_bound]
+    out = [f"fitted parameter at its bound: {', '.join(stuck)}"] if stuck else []
+    return out + ([] if fit.converged else ["the fit did not converge"])
+
+
+def _dollars(minutes: Quantity, gpu: Gpu | None) -> Quantity | None:
+    if gpu is None or gpu.price_usd_per_hour is None:
+        return None
+    price = gpu.price_usd_per_hour
+    return Quantity((price.low + price.high) / 2 / minutes.value, price.low / minutes.high, price.high / minutes.low)
+
+
+def _energy(minutes: Quantity, calibration: Calibration, warnings: list[str]) -> Quantity | None:
+    if calibration.power_w is None:
+        warnings.append("no energy: no power reading on this device")
+        return None
+    kwh_per_hour = calibration.power_w * SECONDS_PER_HOUR / JOULES_PER_KWH
+    return Quantity(kwh_per_hour / minutes.value, kwh_per_hour / minutes.high, kwh_per_hour / minutes.low)

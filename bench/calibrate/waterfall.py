@@ -1,0 +1,70 @@
+"""From the pencil's 5.03 minutes of video per H100-hour to the calibrated figure, one named factor at a time.
+
+Each bar's value is the one before times its multiplier, so the multipliers multiply out exactly.  Without a calibration
+the bars end at 100 % of the datasheet rate; with one they end at the predicted figure, guidance off.  A last bar, apart
+from the product, shows guidance on.
+"""
+
+from dataclasses import dataclass
+
+from bench.calibrate.analytic import Assumptions
+from bench.calibrate.calibration import Reference
+from bench.core.load import load
+from bench.core.spec import Model, Workload
+from bench.count import closed_form
+
+MODEL, WORKLOAD = "sora-20b", "sora-1min-512"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One step of the waterfall."""
+
+    factor: str
+    multiplier: float
+    value: float
+    """Minutes of video per GPU-hour once this factor is in."""
+    provenance: str
+    extra: bool = False
+    """Stands apart: not one of the factors that lead to the calibrated figure."""
+
+    def as_dict(self) -> dict[str, object]:
+        return vars(self)
+
+
+def waterfall(a: Assumptions, reference: Reference | None = None) -> list[Bar]:
+    """Bars from the pencil estimate to 100 % of the datasheet, or on to the calibrated figure."""
+    dit, sora = load(Model, "dit-xl-2"), load(Model, MODEL)
+    image, minute = load(Workload, "image-512"), load(Workload, WORKLOAD)
+    dit_flops = closed_form.dit_forward(dit.denoiser, dit.latent_shape(image), 1)
+    sora_flops = closed_form.dit_forward(sora.denoiser, sora.latent_shape(minute), 1)
+    # The pencil's step: DiT's linear and attention parts, both scaled by parameters and by frames.
+    scaled_attention = dit_flops["attention"] * a.params_ratio * a.latent_frames
+    pencil_flops = 2 * a.sora_step
+    linear, attention = sora_flops["linear"], sora_flops["attention"]
+
+    def minutes(step_flops: float) -> float:
+        return a.h100_flops_per_s * 3600 / (step_flops * a.steps) * a.video_s / 60
+
+    values = [
+        ("pencil estimate", minutes(a.sora_step), "claimed"),
+        ("a multiply-accumulate is 2 FLOPs", minutes(pencil_flops), "counted"),
+        ("per-token parameters: the preset's own linear layers", minutes(linear + scaled_attention), "counted"),
+        ("attention is quadratic in tokens", minutes(linear + attention), "counted"),
+    ]
+    guidance = 0.5
+    guidance_provenance = "counted"
+    if reference is not None:
+        at_ceiling = values[-1][1] * reference.gemm_ceiling_flops_per_s / a.h100_flops_per_s
+        values += [
+            (f"GEMM ceiling of this {reference.gpu} instead of the H100's datasheet", at_ceiling, "measured"),
+            ("utilisation of the denoiser", reference.denoise_minutes, reference.provenance),
+            ("VAE decode and text encoder", reference.minutes.value, reference.provenance),
+        ]
+        guidance, guidance_provenance = reference.guided_minutes / reference.minutes.value, reference.provenance
+    bars, previous = [], values[0][1]
+    for factor, value, provenance in values:
+        bars.append(Bar(factor, value / previous, value, provenance))
+        previous = value
+    bars.append(Bar("extra: with classifier-free guidance", guidance, previous * guidance, guidance_provenance, extra=True))
+    return bars

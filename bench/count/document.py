@@ -1,0 +1,32 @@
+"""The document of `count --json`; keys may be added, never renamed."""
+
+from typing import Any
+
+from bench.core.spec import Point
+from bench.count.count import ModelCount
+
+
+def count_document(point: Point, counted: ModelCount) -> dict[str, Any]:
+    """Everything about one model at one workload.  Provenance: counted; bytes are modelled."""
+    workload, stages = point.workload, counted.stages
+    forward = stages["forward"]
+    by_class = {kind: getattr(forward, f"{kind}_flops") for kind in ("linear", "attention", "conv", "other")}
+    step_flops = forward.flops * workload.forwards_per_step
+    # With guidance the empty prompt is encoded too.
+    text = stages["text_encode"].flops * workload.forwards_per_step if "text_encode" in stages else 0
+    return {
+        "model": point.model.name, "workload": workload.name, "provenance": "counted",
+        "params": counted.params["denoiser"], "params_by_part": counted.params,
+        "tokens": counted.tokens, "latent_shape": list(counted.latent_shape), "batch": workload.batch,
+        "forwards_per_step": workload.forwards_per_step, "steps": workload.steps,
+        "forward": {"flops": forward.flops, "macs": forward.flops // 2,
+                    "linear_only_flops": forward.linear_flops, "by_class": by_class,
+                    "norm_flops": forward.norm_flops},
+        "step_flops": step_flops,
+        "text_encode_flops": text,
+        "vae_encode_flops": stages["vae_encode"].flops, "vae_decode_flops": stages["vae_decode"].flops,
+        "video_flops": workload.steps * step_flops + stages["vae_decode"].flops + text,
+        "bytes": {"modelled_min": forward.bytes_modelled_min, "modelled_max": forward.bytes_modelled_max},
+        "cross_check": counted.cross_check, "uncounted_ops": forward.uncounted_ops,
+        "by_module": counted.by_module,
+    }

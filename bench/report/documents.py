@@ -1,0 +1,84 @@
+"""The documents of --json: the machine-readable contract.  Keys may be added, never renamed.  SI units."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from bench.calibrate.calibration import Calibration, Fit
+from bench.calibrate.predict import Estimate, Quantity
+from bench.core.records import OUTCOMES, CeilingsRecord, PointRecord
+from bench.core.spec import Point
+
+
+def run_summary(directory: Path, report: Path, records: list[PointRecord | CeilingsRecord],
+                calibration: Calibration | None) -> dict[str, Any]:
+    """The last stdout line of `run`.  A point measured again on resume counts by its last outcome."""
+    last = {r.fingerprint: r.outcome for r in records}
+    counted = Counter(last.values())
+    headline = calibration.headline if calibration else None
+    return {
+        "result_dir": str(directory), "report": str(report), "outcomes": {name: counted[name] for name in OUTCOMES},
+        "headline": headline.model_dump() if headline else None,
+        "headline_missing": None if headline else
+            (calibration.headline_missing if calibration else "not calibrated"),
+    }
+
+
+def calibration_document(calibration: Calibration) -> dict[str, Any]:
+    """`calibrate --json`: the headline recipe's fit at the top, every recipe's under by_recipe."""
+    by_recipe = {name: _fit_document(fit) for name, fit in calibration.fits.items()}
+    return {
+        **by_recipe[calibration.headline_recipe], "gpu": calibration.gpu, "device_name": calibration.device_name,
+        "headline": calibration.headline.model_dump() if calibration.headline else None,
+        "reference": calibration.reference.model_dump() if calibration.reference else None,
+        "by_recipe": by_recipe,
+    }
+
+
+def _fit_document(fit: Fit) -> dict[str, Any]:
+    def errors(e: Any) -> dict[str, float] | None:
+        return e.model_dump() if e else None
+
+    return {
+        "recipe": fit.recipe, "provenance": "fitted",
+        "parameters": {name: p.model_dump() for name, p in fit.parameters.items()},
+        "leave_one_out": errors(fit.leave_one_out), "upward": errors(fit.upward),
+        "constant_mfu_baseline": errors(fit.constant_mfu_baseline),
+        "leave_one_out_by_stage": {s: e.model_dump() for s, e in fit.leave_one_out_by_stage.items()},
+        "ceilings": fit.ceilings, "converged": fit.converged,
+        "points": [s.model_dump() for s in fit.stages],
+    }
+
+
+def estimate_document(point: Point, calibration: Calibration, e: Estimate) -> dict[str, Any]:
+    """`predict --json`."""
+    def quantity(q: Quantity | None) -> dict[str, float] | None:
+        return q.as_dict() if q else None
+
+    return {
+        "model": point.model.name, "workload": point.workload.name, "recipe": point.recipe.name,
+        "gpu": calibration.gpu, "step_s": quantity(e.step_s), "video_s": quantity(e.video_s),
+        "stages": {name: quantity(q) for name, q in e.stages.items()}, "step_s_by_class": e.step_s_by_class,
+        "minutes_per_gpu_hour": quantity(e.minutes_per_gpu_hour), "usd_per_minute": quantity(e.usd_per_minute),
+        "kwh_per_minute": quantity(e.kwh_per_minute), "fits_memory": e.fits_memory, "provenance": e.provenance,
+        "warnings": e.warnings, "heldout_error": e.heldout_error,
+    }
+
+
+def ceilings_document(record: CeilingsRecord) -> dict[str, Any]:
+    """`ceilings --json`."""
+    def probes(kind: str) -> list[dict[str, Any]]:
+        return [{**p.shape, "dtype": p.dtype, **({"backend": p.backend} if p.backend else {}),
+                 "flops_per_s" if p.flops is not None else "bytes_per_s": p.rate,
+                 "median_s": p.timing.median_s, "low_s": p.timing.low_s, "high_s": p.timing.high_s,
+                 "n": p.timing.n, "stop": p.timing.stop} for p in record.probes if p.kind == kind]
+
+    return {
+        "device": record.environment.device_name, "gpu": record.environment.gpu, "provenance": "measured",
+        "gemm": probes("gemm"), "attention": probes("attention"), "conv3d": probes("conv3d"),
+        "copy": {"bytes_per_s": record.peak("copy"), "sizes": probes("copy")},
+        "triad": {"bytes_per_s": record.peak("triad"), "sizes": probes("triad")},
+        "peak": {"gemm_flops_per_s": record.peak("gemm"), "attention_flops_per_s": record.peak("attention"),
+                 "conv_flops_per_s": record.peak("conv3d"), "copy_bytes_per_s": record.peak("copy")},
+        "environment": record.environment.model_dump(),
+    }

@@ -1,0 +1,118 @@
+"""Figures of a report: SVG for print, PNG for a glance.  Colours are Okabe and Ito's, safe for colour-blind readers."""
+
+import textwrap
+from collections.abc import Iterable
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+from bench.calibrate.calibration import Fit
+from bench.calibrate.waterfall import Bar
+from bench.core.records import PointRecord
+
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8C8C8C"
+STAGE_COLOURS = {"denoise_step": BLUE, "vae_decode": ORANGE, "vae_encode": GREEN, "text_encode": "#CC79A7"}
+PROVENANCE_COLOURS = {"claimed": GREY, "counted": BLUE, "measured": GREEN, "fitted": ORANGE, "extrapolated": "#CC79A7"}
+STYLE = {
+    "figure.figsize": (7.0, 4.4), "figure.constrained_layout.use": True, "font.size": 10, "axes.grid": True,
+    "grid.alpha": 0.3, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "ldt-bench",
+}
+
+
+def save_all(directory: Path, records: list[PointRecord], fit: Fit | None, bars: list[Bar]) -> dict[str, str]:
+    """Draw every figure there is data for -> {name: caption}; files NAME.svg and NAME.png in `directory`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    captions = {}
+    with plt.rc_context(STYLE):
+        if any("denoise_step" in r.timings for r in records):
+            captions["latency_vs_tokens"] = latency_vs_tokens(directory, records, fit)
+        if fit is not None:
+            captions["predicted_vs_measured"] = predicted_vs_measured(directory, fit)
+        captions["waterfall"] = waterfall(directory, bars)
+    return captions
+
+
+def latency_vs_tokens(directory: Path, records: Iterable[PointRecord], fit: Fit | None) -> str:
+    """One denoiser forward against tokens, per sample; what the fit says of the same points as open rings."""
+    figure, axes = plt.subplots()
+    steps = [r for r in records if "denoise_step" in r.timings]
+    fitted = {s.point: s.fitted_s for s in fit.stages if s.stage == "denoise_step"} if fit else {}
+    families: dict[str, list[PointRecord]] = {}
+    for r in sorted(steps, key=lambda r: r.tokens):
+        families.setdefault(f"{r.model}, {r.recipe}", []).append(r)
+    colours = [BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00", "#000000", GREY]
+    for i, (label, members) in enumerate(families.items()):
+        per_forward = [_forwards(r) for r in members]
+        t = [r.timings["denoise_step"] for r in members]
+        y = [x.median_s / f for x, f in zip(t, per_forward, strict=True)]
+        errors = [[(x.median_s - x.low_s) / f for x, f in zip(t, per_forward, strict=True)],
+                  [(x.high_s - x.median_s) / f for x, f in zip(t, per_forward, strict=True)]]
+        x = [r.tokens for r in members]
+        axes.errorbar(x, y, yerr=errors, fmt="o-", ms=5, lw=1, capsize=3, color=colours[i % len(colours)], label=label)
+        rings = [(r.tokens, fitted[r.label] / f) for r, f in zip(members, per_forward, strict=True) if r.label in fitted]
+        if rings:
+            axes.plot(*zip(*rings, strict=True), "o", ms=10, mfc="none", color=colours[i % len(colours)])
+    axes.set(xscale="log", yscale="log", xlabel="tokens of one sample", ylabel="one forward of the denoiser (s)",
+             title="Latency against tokens (measured; rings: fitted)")
+    axes.legend(fontsize=8)
+    _save(figure, directory, "latency_vs_tokens")
+    return ("Seconds of one denoiser forward against tokens. Dots: measured medians with their 95 % intervals, n as in "
+            "the table; rings: the fit of the same points.")
+
+
+def predicted_vs_measured(directory: Path, fit: Fit) -> str:
+    """Held-out prediction (or the fit, where nothing else has that work) against measurement, all stages."""
+    figure, axes = plt.subplots()
+    ends = [min(s.measured_s for s in fit.stages) / 1.5, max(s.measured_s for s in fit.stages) * 1.5]
+    axes.plot(ends, ends, color=GREY, lw=1)
+    axes.fill_between(ends, [0.9 * e for e in ends], [1.1 * e for e in ends], color=GREY, alpha=0.2, lw=0, label="±10 %")
+    for stage, colour in STAGE_COLOURS.items():
+        held = [(s.measured_s, s.held_out_s) for s in fit.stages if s.stage == stage and s.held_out_s is not None]
+        seen = [(s.measured_s, s.fitted_s) for s in fit.stages if s.stage == stage and s.held_out_s is None]
+        if held:
+            axes.plot(*zip(*held, strict=True), "o", color=colour, label=f"{stage}, held out (n={len(held)})")
+        if seen:
+            axes.plot(*zip(*seen, strict=True), "x", color=colour, label=f"{stage}, in the fit (n={len(seen)})")
+    axes.set(xscale="log", yscale="log", xlabel="measured (s)", ylabel="predicted (s)", xlim=ends, ylim=ends,
+             title=f"Predicted against measured, {fit.recipe}")
+    axes.legend(fontsize=8)
+    _save(figure, directory, "predicted_vs_measured")
+    return "Each stage predicted by a fit that had not seen it, against its measurement."
+
+
+def waterfall(directory: Path, bars: list[Bar]) -> str:
+    """Minutes per GPU-hour, factor by factor, on a log axis."""
+    figure, axes = plt.subplots(figsize=(7.0, 0.55 * len(bars) + 1.2))
+    floor = min(b.value for b in bars) / 4
+    for i, bar in enumerate(bars):
+        axes.barh(i, bar.value - floor, left=floor, color=PROVENANCE_COLOURS[bar.provenance],
+                  hatch="//" if bar.extra else None, edgecolor="white")
+        axes.text(bar.value * 1.08, i, f"{bar.value:.3g}" + (f"  (×{bar.multiplier:.3g})" if i else ""), va="center",
+                  fontsize=9)
+    axes.set_yticks(range(len(bars)), [_wrap(b.factor) for b in bars], fontsize=8)
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    axes.set(xscale="log", xlabel="minutes of video per GPU-hour (log)",
+             xlim=(floor, max(b.value for b in bars) * 12))
+    used = dict.fromkeys(b.provenance for b in bars)
+    axes.legend(handles=[mpl.patches.Patch(color=PROVENANCE_COLOURS[p], label=p) for p in used], fontsize=8,
+                loc="lower right")
+    _save(figure, directory, "waterfall")
+    return "From the pencil estimate to the calibrated figure; each bar is the one before times its factor."
+
+
+def _forwards(record: PointRecord) -> int:
+    return 2 if record.point["workload"]["guidance"] == "cfg" else 1
+
+
+def _wrap(text: str, width: int = 34) -> str:
+    return "\n".join(textwrap.wrap(text, width))
+
+
+def _save(figure: plt.Figure, directory: Path, name: str) -> None:
+    figure.savefig(directory / f"{name}.svg", metadata={"Date": None})
+    figure.savefig(directory / f"{name}.png", dpi=150)
+    plt.close(figure)

@@ -1,0 +1,34 @@
+"""One line about a preset."""
+
+from typing import Any
+
+from bench.core.spec import Gpu, Model, Recipe, Spec, Suite, Workload
+from bench.core.units import si
+from bench.count.closed_form import dit_parameters
+
+
+def describe(kind: str, spec: Spec) -> dict[str, Any]:
+    """{kind name description summary ...} for `list`; the figures are counted (models) or claimed (gpus)."""
+    entry: dict[str, Any] = {"kind": kind, "name": spec.name, "description": spec.description}
+    match spec:
+        case Model():
+            d = spec.denoiser
+            entry |= {"params": dit_parameters(d), "width": d.width, "depth": d.depth, "num_heads": d.num_heads,
+                      "source": spec.source}
+            entry["summary"] = f"{entry['params'] / 1e6:,.0f} M parameters, {d.depth} x {d.width}, {d.attention} attention"
+        case Workload():
+            entry |= spec.model_dump(exclude={"name", "description"})
+            entry["summary"] = (f"{spec.frames} x {spec.width}x{spec.height}, {spec.steps} steps, "
+                                f"guidance {spec.guidance}")
+        case Recipe():
+            entry |= spec.model_dump(exclude={"name", "description"})
+            entry["summary"] = f"{spec.dtype}, attention {spec.attention}"
+        case Gpu():
+            entry |= spec.model_dump(mode="json", exclude={"name", "description"})
+            peak = spec.peak_flops_per_s.get("bf16")
+            entry["summary"] = f"{si(peak, 'FLOP/s')} bf16, {si(spec.bandwidth_bytes_per_s, 'B/s')} (claimed)" \
+                if peak and spec.bandwidth_bytes_per_s else "no datasheet"
+        case Suite():
+            entry |= {"headline": spec.headline.model_dump()}
+            entry["summary"] = f"headline {spec.headline.model} on {spec.headline.workload}"
+    return entry

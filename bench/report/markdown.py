@@ -1,0 +1,42 @@
+"""report.md and figures/ of a result, from its records and calibration.json."""
+
+from pathlib import Path
+
+import jinja2
+
+from bench.calibrate.analytic import Assumptions
+from bench.calibrate.calibrate import read_suite
+from bench.calibrate.calibration import Calibration, read_calibration
+from bench.calibrate.waterfall import waterfall
+from bench.core.store import CALIBRATION, ceilings_record, disk_faults, point_records, read_records
+from bench.report import figures
+from bench.report.tables import quantity
+
+
+def write_report(directory: Path) -> Path:
+    """Write report.md -> its path.  Raises UserError where the records or the calibration cannot be read.
+
+    A result without a calibration gets a report that says so."""
+    records = read_records(directory)
+    suite = read_suite(directory)
+    calibration: Calibration | None = read_calibration(directory) if (directory / CALIBRATION).is_file() else None
+    points = point_records(records)
+    fit = calibration.fit_for(None) if calibration else None
+    reference = calibration.reference if calibration else None
+    bars = waterfall(Assumptions(), reference)
+    with disk_faults(directory):
+        captions = figures.save_all(directory / "figures", points, fit, bars)
+        environment = jinja2.Environment(loader=jinja2.PackageLoader("bench.report", "."), autoescape=False,
+                                         undefined=jinja2.StrictUndefined)
+        text = environment.get_template("report.md.j2").render(
+            suite=suite, environment=records[-1].environment, points=points, ceilings=ceilings_record(records),
+            headline=calibration.headline if calibration else None,
+            headline_missing=calibration.headline_missing if calibration else "not calibrated",
+            reference=reference,
+            reference_missing=calibration.reference_missing if calibration else "not calibrated",
+            fits=list(calibration.fits.values()) if calibration else [], bars=bars, figures=captions,
+            quantity=lambda q: quantity(q.model_dump(include={"value", "low", "high"})),
+        )
+        path = directory / "report.md"
+        path.write_text(text, encoding="utf-8")
+    return path

@@ -1,0 +1,146 @@
+"""Tables for people, by rich.  Every figure carries its provenance."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from bench.calibrate.analytic import Row
+from bench.calibrate.calibration import Fit
+from bench.calibrate.predict import Estimate, Quantity
+from bench.calibrate.waterfall import Bar
+from bench.core.records import CeilingsRecord, PointRecord
+from bench.core.spec import Gpu
+from bench.core.units import seconds, si
+
+
+def table(title: str, *columns: str, rows: Iterable[Iterable[str]]) -> Table:
+    """Columns whose name starts with '#' are numbers, right-aligned."""
+    out = Table(title=title, title_justify="left", header_style="bold")
+    for column in columns:
+        out.add_column(column.removeprefix("#"), justify="right" if column.startswith("#") else "left",
+                       overflow="fold")
+    for row in rows:
+        out.add_row(*(escape(cell) for cell in row))      # names are the user's: [x] is no markup
+    return out
+
+
+def quantity(q: Quantity | Mapping[str, float] | None, digits: int = 3) -> str:
+    """'0.418 (0.39 to 0.45)'."""
+    if q is None:
+        return "–"
+    d = q.as_dict() if isinstance(q, Quantity) else q
+    return f"{d['value']:.{digits}g} ({d['low']:.{digits}g} to {d['high']:.{digits}g})"
+
+
+def count_table(count: Mapping[str, Any]) -> Table:
+    """From `count --json`'s document."""
+    forward, bytes_ = count["forward"], count["bytes"]
+    rows = [
+        ("parameters of the denoiser", f"{count['params']:,}"),
+        ("latents (T, H, W)", " x ".join(map(str, count["latent_shape"]))),
+        ("tokens", f"{count['tokens']:,}"),
+        ("one forward", f"{si(forward['flops'], 'FLOP', 4)} = {si(forward['macs'], 'MAC', 4)}"),
+        ("  linear layers alone", si(forward["linear_only_flops"], "FLOP", 4)),
+        *((f"  {kind}", f"{si(flops, 'FLOP', 4)}  {flops / forward['flops']:.1%}")
+          for kind, flops in forward["by_class"].items() if flops),
+        ("one step", f"{si(count['step_flops'], 'FLOP', 4)} ({count['forwards_per_step']} forward(s))"),
+        ("text encoder", si(count["text_encode_flops"], "FLOP", 4)),
+        ("VAE encode", si(count["vae_encode_flops"], "FLOP", 4)),
+        ("VAE decode", si(count["vae_decode_flops"], "FLOP", 4)),
+        (f"whole video, {count['steps']} steps", si(count["video_flops"], "FLOP", 4)),
+        ("bytes of a forward, modelled", f"{si(bytes_['modelled_min'], 'B')} fused to "
+                                         f"{si(bytes_['modelled_max'], 'B')} unfused"),
+        ("cross-check", "fvcore = torch = closed form" if None not in count["cross_check"].values() else "fvcore = torch"),
+    ]
+    return table(f"{count['model']} on {count['workload']} (counted)", "quantity", "#value", rows=rows)
+
+
+def module_table(count: Mapping[str, Any]) -> Table:
+    """FLOPs of a forward by module, blocks summed."""
+    sums: dict[str, int] = {}
+    for path, by_class in count["by_module"].items():
+        parts = [p for p in path.split(".")[1:] if not p.isdigit()]
+        if len(parts) == (2 if parts[:1] == ["blocks"] else 1):      # one level deep, two within blocks
+            sums[".".join(parts)] = sums.get(".".join(parts), 0) + sum(by_class.values())
+    total = count["forward"]["flops"]
+    return table("By module (counted; all blocks together)", "module", "#FLOP", "#share", rows=[
+        (name, si(flops, "FLOP", 4), f"{flops / total:.1%}") for name, flops in sums.items()])
+
+
+def ceilings_table(record: CeilingsRecord, gpu: Gpu | None) -> Table:
+    rows = []
+    for probe in record.probes:
+        compute = probe.flops is not None
+        sheet = None
+        if gpu is not None:
+            sheet = gpu.peak_flops_per_s.get(probe.dtype) if compute else gpu.bandwidth_bytes_per_s
+        rows.append((
+            probe.kind, probe.dtype + (f" {probe.backend}" if probe.backend else ""),
+            " ".join(f"{k}={v:,}" for k, v in probe.shape.items()),
+            si(probe.rate, "FLOP/s" if compute else "B/s"), f"{probe.rate / sheet:.0%}" if sheet else "–",
+            str(probe.timing.n),
+        ))
+    return table(f"Ceilings of {record.environment.device_name} (measured, median of n)",
+                 "probe", "dtype", "shape", "#rate", "#of datasheet", "#n", rows=rows)
+
+
+def points_table(records: Iterable[PointRecord]) -> Table:
+    rows = []
+    for r in records:
+        if r.outcome != "ok":
+            rows.append((r.label, "", "", "", "", f"{r.outcome}: {r.reason}"))
+        for stage, t in r.timings.items():
+            half = (t.high_s - t.low_s) / 2 / t.median_s
+            rows.append((r.label, stage, f"{r.tokens:,}", f"{seconds(t.median_s)} ±{half:.1%}",
+                         si(r.counts[stage].flops / t.median_s, "FLOP/s"), f"n={t.n} {t.stop}"))
+    return table("Points (measured: median, half its 95 % interval)",
+                 "point", "stage", "#tokens", "#time", "#rate", "samples", rows=rows)
+
+
+def parameters_table(fit: Fit) -> Table:
+    rows = []
+    for name, p in fit.parameters.items():
+        text = "not measured" if p.value is None else quantity(p.model_dump(include={"value", "low", "high"}))
+        rows.append((name, text, p.unit, "at bound" if p.at_bound else ""))
+    return table(f"Calibration of {fit.recipe} (fitted, 90 % intervals)", "parameter", "#value", "unit", "", rows=rows)
+
+
+def errors_table(fit: Fit) -> Table:
+    def words(e: Any) -> tuple[str, str, str]:
+        return ("–", "–", "0") if e is None else (f"{e.mean:.1%}", f"{e.worst:.1%}", str(e.n))
+
+    return table("Error of predicted denoise steps that the fit had not seen", "how", "#mean", "#worst", "#n", rows=[
+        ("leave one out", *words(fit.leave_one_out)),
+        ("larger half from the smaller", *words(fit.upward)),
+        ("baseline: one MFU for all, leave one out", *words(fit.constant_mfu_baseline)),
+    ])
+
+
+def estimate_table(title: str, e: Estimate) -> Table:
+    rows = [
+        ("one denoising step", f"{quantity(e.step_s)} s"),
+        *((f"  {stage}, whole video", f"{quantity(q)} s") for stage, q in e.stages.items()),
+        ("whole video", f"{quantity(e.video_s)} s"),
+        ("minutes of video per GPU-hour", quantity(e.minutes_per_gpu_hour)),
+        ("dollars per minute", quantity(e.usd_per_minute)), ("kWh per minute", quantity(e.kwh_per_minute)),
+        ("fits memory", "unknown" if e.fits_memory is None else "yes" if e.fits_memory else "no"),
+    ]
+    return table(f"{title} ({e.provenance}, 90 % intervals)", "quantity", "#value", rows=rows)
+
+
+def chain_table(rows: Iterable[Row]) -> Table:
+    def number(v: float | None) -> str:
+        return "–" if v is None else f"{v:,.4g}" if abs(v) < 1e6 else f"{v:.4g}"
+
+    return table("The pencil estimate, row by row (claimed | computed and corrected: counted)", "", "quantity",
+                 "#printed", "#computed", "#corrected", "#calibrated", "unit", "agreement, note",
+                 rows=[(r.id, r.quantity, number(r.printed), number(r.computed), number(r.corrected),
+                        quantity(r.calibrated) if r.calibrated else "–", r.unit,
+                        "; ".join(t for t in (r.agreement, r.note) if t)) for r in rows])
+
+
+def waterfall_table(bars: Iterable[Bar]) -> Table:
+    return table("Minutes of video per GPU-hour, factor by factor", "factor", "#times", "#minutes", "provenance",
+                 rows=[(b.factor, f"{b.multiplier:.3g}", f"{b.value:.3g}", b.provenance) for b in bars])
