@@ -33,15 +33,6 @@ class Job:
     """None for the ceilings."""
 
 
-@dataclass(frozen=True)
-class Progress:
-    """What a watcher is told before each job, and once at the end."""
-
-    done: int
-    total: int
-    label: str
-
-
 def suite_jobs(suite: Suite) -> list[Job]:
     """Ceilings first, then the points.  Raises UserError for an entry that cannot be run."""
     points = suite_points(suite)
@@ -57,9 +48,11 @@ def suite_jobs(suite: Suite) -> list[Job]:
 
 def run_suite(
     suite: Suite, *, device: str | None, root: Path, resume: Path | None, budget_s: float | None,
-    watch: Callable[[Progress], None] = lambda progress: None, opened: Callable[[Path], None] = lambda directory: None,
+    watch: Callable[[int, int, str], None] = lambda done, total, label: None, opened: Callable[[Path], None] = lambda directory: None,
 ) -> Path:
     """Measure what is not measured yet -> the result directory.
+
+    watch(done, total, label) is called before each job and once at the end; opened(directory) as soon as there is one.
 
     Raises UserError for a suite that cannot be run or a --resume that does not fit; EnvironmentFault for a device
     or a disk that cannot be had.  On KeyboardInterrupt everything measured is on disk."""
@@ -80,11 +73,11 @@ def run_suite(
             todo = [job for job in jobs if job.fingerprint not in finished]
             rates: list[float] = []        # FLOP/s of the denoise steps so far, for the budget
             for index, job in enumerate(todo):
-                watch(Progress(len(jobs) - len(todo) + index, len(jobs), job.label))
+                watch(len(jobs) - len(todo) + index, len(jobs), job.label)
                 left = None if budget_s is None else budget_s - (time.monotonic() - started)
                 record = _run_job(job, suite, worker, store, environment, prior.get(job.fingerprint, {}), left, rates)
                 store.append_record(record)
-            watch(Progress(len(jobs), len(jobs), "done"))
+            watch(len(jobs), len(jobs), "done")
     return directory
 
 

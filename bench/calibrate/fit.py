@@ -29,6 +29,8 @@ class Observation:
 
 @dataclass(frozen=True)
 class FitResult:
+    """Parameters, and how far each observation lies from them."""
+
     theta: np.ndarray
     """(5,); unobserved parameters hold 1 and are marked."""
     observed: np.ndarray

@@ -8,6 +8,8 @@ import torch
 
 
 class Clock(Protocol):
+    """What timing needs of a device."""
+
     def time(self, call: Callable[[], Any]) -> float:
         """Run `call` to its end on the device -> seconds."""
         ...

@@ -36,6 +36,8 @@ def main() -> None:
 def serve(jobs: TextIO, events: TextIO, device_name: str | None) -> None:
     """Answer jobs until stdin closes."""
     # torch is imported here, after the parent-death signal is set: it takes seconds.
+    import torch
+
     from bench.core.errors import EnvironmentFault
     from bench.measure.clock import clock_for
     from bench.measure.environment import choose_device, describe
@@ -50,6 +52,7 @@ def serve(jobs: TextIO, events: TextIO, device_name: str | None) -> None:
     except EnvironmentFault as error:
         send("failed", outcome="error", reason=str(error))
         return
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False     # fp32 means fp32: cuDNN's default is TF32
     clock = clock_for(device)
     for line in jobs:
         job = json.loads(line)

@@ -4,9 +4,8 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-from bench.suite import Progress as SuiteState
 
 
 class SuiteProgress:
@@ -32,13 +31,13 @@ class SuiteProgress:
         self.directory = directory
         self.say(f"results in {directory}")
 
-    def watch(self, state: SuiteState) -> None:
-        self.bar.update(self.task, completed=state.done, total=state.total, description=state.label)
+    def watch(self, done: int, total: int, label: str) -> None:
+        self.bar.update(self.task, completed=done, total=total, description=escape(label))
         if not self.console.is_terminal:
-            print(f"[{state.done}/{state.total}] {state.label}", file=sys.stderr, flush=True)
+            print(f"[{done}/{total}] {label}", file=sys.stderr, flush=True)
 
     def say(self, text: str) -> None:
-        self.bar.update(self.task, description=text)
+        self.bar.update(self.task, description=escape(text))
         if not self.console.is_terminal:
             print(text, file=sys.stderr, flush=True)
 
@@ -58,4 +57,4 @@ class Spinner:
         self.status.stop()
 
     def say(self, what: str) -> None:
-        self.status.update(f"{self.text}: {what}")
+        self.status.update(escape(f"{self.text}: {what}"))

@@ -1,0 +1,59 @@
+"""Shared fixtures.  The suite here is small enough for a few seconds and still has every stage."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+GOLDEN = Path(__file__).parent / "golden"
+
+MICRO_SUITE = """
+description: a few points in a few seconds
+ceilings: true
+sampling: {target_relative_half_width: 0.5, min_samples: 3, max_samples: 6, max_s: 0.2}
+point_timeout_s: 60
+points:
+  - {model: tiny, workload: tiny-image, recipe: eager-fp32, stages: [denoise_step, vae_decode, vae_encode, text_encode]}
+  - {model: tiny, workload: tiny-clip, recipe: eager-fp32}
+  - {model: tiny, workload: tiny-image, recipe: eager-fp32, set: {denoiser.depth: 2}}
+  - {model: tiny, workload: tiny-clip, recipe: eager-fp32, set: {denoiser.depth: 2}}
+  - {model: tiny-factorised, workload: tiny-clip, recipe: eager-fp32}
+headline: {model: tiny, workload: tiny-image, recipe: eager-fp32}
+"""
+
+
+def pytest_collection_modifyitems(config, items):
+    """GPU tests are skipped, not failed, where they are asked for and no GPU is."""
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="no CUDA device here"))
+
+
+def cli(*args: str, cwd: Path | None = None, env: dict[str, str] | None = None,
+        timeout: float = 120) -> subprocess.CompletedProcess:
+    """Run ldt-bench in a process of its own, as a user would."""
+    return subprocess.run([sys.executable, "-m", "bench.cli", *args], capture_output=True, text=True, cwd=cwd or ROOT,
+                          env={**os.environ, **(env or {})}, timeout=timeout, check=False)
+
+
+@pytest.fixture(scope="session")
+def micro_suite(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("suite") / "micro.yaml"
+    path.write_text(MICRO_SUITE)
+    return path
+
+
+@pytest.fixture(scope="session")
+def measured(tmp_path_factory, micro_suite) -> tuple[Path, subprocess.CompletedProcess]:
+    """A result directory made by one real run of the micro suite, and what that run printed."""
+    root = tmp_path_factory.mktemp("results")
+    done = cli("run", str(micro_suite), "--device", "cpu", "--out", str(root))
+    assert done.returncode == 0, done.stderr
+    (directory,) = (root / "cpu").iterdir()
+    return directory, done

@@ -1,0 +1,204 @@
+"""Every command as a user calls it: exit codes, one line for a mistake, one JSON document on stdout."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT, cli
+
+from bench.calibrate.cost_model import PARAMETERS
+from bench.core.store import RECORDS
+
+
+def document(*args: str):
+    done = cli(*args, "--json")
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    return json.loads(line)
+
+
+@pytest.mark.parametrize("args", [[], ["list"], ["count"], ["ceilings"], ["run"], ["calibrate"], ["predict"], ["analytic"],
+                                  ["report"]])
+def test_help_needs_nothing_heavy(args):
+    code = ("import sys; sys.argv = ['ldt-bench', *sys.argv[1:]]\n"
+            "from bench.cli import main\n"
+            "try: main()\n"
+            "except SystemExit as e: assert not e.code\n"
+            "heavy = {'torch', 'scipy', 'matplotlib', 'numpy', 'diffusers'} & set(sys.modules)\n"
+            "assert not heavy, heavy")
+    done = subprocess.run([sys.executable, "-c", code, *args, "--help"], capture_output=True, text=True, cwd=ROOT,
+                          check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Usage:" in done.stdout
+
+
+@pytest.mark.parametrize("args", [["list", "--json"], ["analytic", "--json"]])
+def test_list_and_analytic_import_no_torch(args):
+    code = ("import sys; sys.argv = ['ldt-bench', *sys.argv[1:]]\n"
+            "from bench.cli import main\n"
+            "try: main()\n"
+            "except SystemExit as e: assert not e.code\n"
+            "assert 'torch' not in sys.modules and 'scipy' not in sys.modules")
+    assert subprocess.run([sys.executable, "-c", code, *args], capture_output=True, cwd=ROOT, check=False).returncode == 0
+
+
+def test_list():
+    entries = document("list")
+    assert {e["kind"] for e in entries} == {"models", "workloads", "recipes", "gpus", "suites"}
+    assert all(e["name"] and e["description"] for e in entries)
+    models = {e["name"]: e for e in document("list", "models")}
+    assert len([n for n in models if n.startswith("dit-")]) == 12
+    assert models["dit-xl-2"]["params"] == 674_834_720
+
+
+def test_count():
+    d = document("count", "dit-xl-2", "--workload", "image-512")
+    assert d["forward"]["macs"] == pytest.approx(524.5e9, rel=1e-3)
+    assert d["params"] == pytest.approx(675e6, rel=1e-3)
+    for key in ("model", "workload", "params", "tokens", "latent_shape", "forwards_per_step", "steps", "step_flops",
+                "text_encode_flops", "vae_encode_flops", "vae_decode_flops", "video_flops", "bytes", "cross_check",
+                "uncounted_ops"):
+        assert key in d
+    assert document("count", "dit-xl-2", "-w", "image-512", "--set", "width=1024")["model"] == "dit-xl-2[width=1024]"
+
+
+def test_analytic():
+    d = document("analytic")
+    assert {r["id"] for r in d["rows"]} == {f"A{i}" for i in range(1, 18)}
+    assert all({"id", "printed", "computed", "calibrated", "unit", "note"} <= set(r) for r in d["rows"])
+    assert all(r["calibrated"] is None for r in d["rows"])
+    assert [b["provenance"] for b in d["waterfall"]] == ["claimed", "counted", "counted", "counted", "counted"]
+
+
+def test_calibrate_predict_analytic_agree(measured):
+    directory, _ = measured
+    c = document("calibrate", str(directory))
+    assert set(c["parameters"]) == set(PARAMETERS)
+    for p in c["parameters"].values():
+        assert p["low"] <= p["value"] <= p["high"]
+    assert c["leave_one_out"]["worst"] >= c["leave_one_out"]["mean"] > 0
+    assert {"upward", "constant_mfu_baseline", "points"} <= set(c)
+    p = document("predict", "sora-20b", "-w", "sora-1min-512", "--calibration", str(directory))
+    assert p["provenance"] == "extrapolated"
+    assert any("tokens" in w for w in p["warnings"])
+    assert p["video_s"]["value"] == pytest.approx(sum(s["value"] for s in p["stages"].values()))
+    assert p["step_s"]["value"] == pytest.approx(sum(p["step_s_by_class"].values()))
+    a = document("analytic", "--calibration", str(directory))
+    *factors, extra = a["waterfall"]
+    assert factors[-1]["value"] == pytest.approx(p["minutes_per_gpu_hour"]["value"])
+    assert extra["extra"]
+    assert 0.5 <= extra["multiplier"] < 0.55      # the decode is not doubled
+    (a11,) = [r for r in a["rows"] if r["id"] == "A11"]
+    assert a11["calibrated"]["value"] == factors[-1]["value"]
+
+
+def test_ceilings():
+    d = document("ceilings", "--device", "cpu")
+    assert {"device", "gemm", "attention", "conv3d", "copy", "triad", "peak"} <= set(d)
+    assert all(d["peak"][k] > 1e6 for k in ("gemm_flops_per_s", "attention_flops_per_s", "conv_flops_per_s",
+                                            "copy_bytes_per_s"))
+    assert d["peak"]["gemm_flops_per_s"] == max(g["flops_per_s"] for g in d["gemm"])
+    assert {"m", "n", "k", "dtype", "flops_per_s"} <= set(d["gemm"][0])
+
+
+@pytest.mark.parametrize(("args", "code", "message"), [
+    (["count", "sora-20", "-w", "image-512"], 2, "did you mean sora-20b?"),
+    (["count", "tiny", "-w", "480p-80f"], 2, "did you mean 480p-81f?"),
+    (["count", "tiny"], 2, "--workload"),
+    (["count", "tiny", "-w", "tiny-clip", "--set", "workload.frames=20"], 2, "nearest: 17 or 21"),
+    (["count", "tiny", "-w", "tiny-clip", "--set", "num_heads=3"], 2, "width 256 is not a multiple of num_heads 3"),
+    (["count", "tiny", "-w", "tiny-clip", "--set", "workload.width=-64"], 2, "-64"),
+    (["list", "modles"], 2, "did you mean models?"),
+    (["run", "smok"], 2, "did you mean smoke?"),
+    (["run", "smoke", "--budget", "soon"], 2, "duration 'soon'"),
+    (["run", "smoke", "--device", "gpu"], 2, "not one of cpu, cuda"),
+    (["run", "smoke", "--resume", "/nowhere"], 2, "/nowhere"),
+    (["calibrate", "/nowhere"], 2, "no such result directory"),
+    (["report", "/nowhere"], 2, "no such result directory"),
+    (["predict", "tiny", "-w", "tiny-clip", "--calibration", "/nowhere"], 2, "/nowhere"),
+    (["analytic", "--calibration", "/nowhere"], 2, "/nowhere"),
+    (["fly"], 2, "fly"),
+    (["list", "--colour"], 2, "--colour"),
+])
+def test_mistakes_get_one_line_and_their_exit_code(args, code, message):
+    done = cli(*args)
+    assert done.returncode == code
+    assert done.stdout == ""
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+
+
+def test_no_cuda_is_the_environments_fault(tmp_path):
+    done = cli("run", "smoke", "--device", "cuda", "--out", str(tmp_path), env={"CUDA_VISIBLE_DEVICES": ""})
+    assert done.returncode == 3
+    assert done.stderr.strip().splitlines()[-1].startswith("error: --device cuda: no CUDA device")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    ("", "holds no record"), ("not json\n", "not a JSON object"), ("{}\n", "not a record"),
+])
+def test_records_without_a_valid_one(tmp_path, content, message):
+    (tmp_path / RECORDS).write_text(content)
+    for command in ("calibrate", "report"):
+        done = cli(command, str(tmp_path))
+        assert done.returncode == 2
+        (line,) = done.stderr.strip().splitlines()
+        assert message in line
+
+
+def test_a_torn_last_line_is_a_warning(measured, tmp_path):
+    directory = tmp_path / "copy"
+    shutil.copytree(measured[0], directory)
+    with open(directory / RECORDS, "a") as file:
+        file.write('{"schema_version":1,"kind":"poi')
+    done = cli("calibrate", str(directory), "--json")
+    assert done.returncode == 0
+    assert done.stderr.startswith("warning: ")
+    assert "torn" in done.stderr
+    json.loads(done.stdout)
+
+
+def test_damaged_calibration(measured, tmp_path):
+    directory = tmp_path / "copy"
+    shutil.copytree(measured[0], directory)
+    (directory / "calibration.json").write_text("{")
+    done = cli("analytic", "--calibration", str(directory))
+    assert (done.returncode, "makes it anew" in done.stderr) == (2, True)
+
+
+def test_too_few_points_say_what_would_supply_them(measured, tmp_path):
+    directory = tmp_path / "copy"
+    shutil.copytree(measured[0], directory)
+    kept = (directory / RECORDS).read_text().splitlines()[:2]
+    record = json.loads(kept[1])
+    record["timings"] = {"denoise_step": record["timings"]["denoise_step"]}
+    (directory / RECORDS).write_text(kept[0] + "\n" + json.dumps(record) + "\n")
+    done = cli("calibrate", str(directory))
+    assert done.returncode == 2
+    assert "1 measured stages" in done.stderr
+    assert f"--resume {directory}" in done.stderr
+
+
+def test_records_of_several_devices_are_refused(measured, tmp_path):
+    directory = tmp_path / "copy"
+    shutil.copytree(measured[0], directory)
+    lines = (directory / RECORDS).read_text().splitlines()
+    record = json.loads(lines[-1])
+    record["environment"]["device_name"] = "another"
+    (directory / RECORDS).write_text("\n".join([*lines[:-1], json.dumps(record)]) + "\n")
+    done = cli("calibrate", str(directory))
+    assert (done.returncode, "several devices" in done.stderr) == (2, True)
+
+
+def test_works_from_any_directory(tmp_path):
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-m", "bench.cli", "list", "models", "--json"], capture_output=True, text=True,
+                          cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "PATH": ""}, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)
+    assert time.monotonic() > started

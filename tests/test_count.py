@@ -1,0 +1,183 @@
+"""Counts are exact.  The arithmetic stands beside each golden number."""
+
+import csv
+
+import pytest
+import torch
+from conftest import GOLDEN
+from fvcore.nn import FlopCountAnalysis
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_spec import DIT, VAE
+
+from bench.core.load import load_point
+from bench.count import closed_form
+from bench.count.count import count_model
+from bench.count.document import count_document
+from bench.count.flops import UncountedOperator, trace
+from models.dit import SpatioTemporalDiT
+from models.spec import DiTConfig, TextEncoderConfig, VAEConfig
+from models.text import TextEncoder
+from models.vae import VideoVAE
+
+META = torch.device("meta")
+
+
+def published_table():
+    lines = [line for line in (GOLDEN / "dit_table.csv").read_text().splitlines() if not line.startswith("#")]
+    return list(csv.DictReader(lines))
+
+
+@pytest.mark.parametrize("row", published_table(), ids=lambda r: f"{r['model']} {r['workload']}")
+def test_dit_equals_the_papers_table(row):
+    """To the printed digits, or 0.3 % where the paper itself is a digit off (B/4 prints 5.56, its shape has 5.57)."""
+    point = load_point(row["model"], row["workload"], "eager-bf16")
+    flops = sum(closed_form.dit_forward(point.model.denoiser, point.model.latent_shape(point.workload), 1).values())
+    gmacs, printed = flops / 2 / 1e9, row["gmacs"]
+    digits = len(printed.partition(".")[2])
+    assert round(gmacs, digits) == float(printed) or abs(gmacs / float(printed) - 1) < 0.003
+    assert abs(closed_form.dit_parameters(point.model.denoiser) / 1e6 - float(row["params_M"])) < 1
+
+
+def test_dit_xl_2_at_512_to_the_last_flop():
+    point = load_point("dit-xl-2", "image-512", "eager-bf16")
+    counted = count_model(point.model, point.workload, "bf16")
+    n, d, depth = 1024, 1152, 28
+    macs = (
+        n * 4 * 4 * d                                  # patch embedding: 4 channels of 2 x 2
+        + 256 * d + d * d                              # timestep
+        + depth * (12 * n * d * d + 6 * d * d)         # QKV 3, projection 1, MLP 8, a token; adaLN 6, a sample
+        + depth * 2 * n * n * d                        # QK^T and AV
+        + 2 * d * d + n * d * 8 * 4                    # final adaLN; projection to 8 channels of 2 x 2
+    )
+    assert macs == 524_538_298_368
+    assert counted.cross_check == dict.fromkeys(("fvcore", "torch_flop_counter", "closed_form"), 2 * macs)
+    assert counted.params["denoiser"] == 674_834_720
+
+
+def test_sora_20b_for_a_minute():
+    """Full attention at 184,320 tokens: 3.41e16 FLOP a step, 12.05 times the pencil's 2.83e15."""
+    point = load_point("sora-20b", "sora-1min-512", "eager-bf16")
+    counted = count_model(point.model, point.workload, "bf16")
+    n, d, depth = 184_320, 5120, 42
+    macs = (n * 64 * d + 256 * d + d * d + 4096 * d + d * d
+            + depth * (12 * n * d * d + 6 * d * d + 2 * n * n * d) + 2 * d * d + n * d * 64)
+    assert 2 * macs == 34_093_705_453_895_680
+    assert set(counted.cross_check.values()) == {2 * macs}
+    assert counted.params["denoiser"] == closed_form.dit_parameters(point.model.denoiser) == 19_949_143_104
+    assert 2 * macs / (524e9 * 30 * 180) == pytest.approx(12.05, abs=0.005)
+
+
+@pytest.mark.parametrize(("name", "billions"), [("sora-10b", 10.05), ("sora-3b", 2.99)])
+def test_smaller_soras(name, billions):
+    config = load_point(name, "image-512", "eager-bf16").model.denoiser
+    assert closed_form.dit_parameters(config) / 1e9 == pytest.approx(billions, abs=0.005)
+
+
+def on_meta(kind, config):
+    with META:
+        return kind(config)
+
+
+def dit_configs():
+    return st.builds(
+        lambda heads, e, depth, patch, classes, text, positions, attention, c: DiTConfig(
+            in_channels=c, out_channels=2 * c, patch_size=patch, width=4 * heads * e, depth=2 * depth,
+            num_heads=heads, mlp_ratio=2.0, num_classes=classes, text_width=text, positions=positions, rope_axes=None,
+            attention=attention),
+        st.integers(1, 4), st.integers(1, 8), st.integers(1, 2), st.tuples(*[st.integers(1, 2)] * 3),
+        st.sampled_from([0, 10]), st.sampled_from([0, 24]), st.sampled_from(["rope", "sincos"]),
+        st.sampled_from(["full", "factorised"]), st.integers(1, 4))
+
+
+@settings(max_examples=25, deadline=None)
+@given(dit_configs(), st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 4)), st.integers(1, 2))
+def test_three_counters_agree_on_any_dit(config, grid, batch):
+    latents = tuple(g * p for g, p in zip(grid, config.patch_size, strict=True))
+    model = on_meta(SpatioTemporalDiT, config)
+    x, t = torch.empty(batch, config.in_channels, *latents, device=META), torch.empty(batch, device=META)
+    labels = torch.empty(batch, dtype=torch.long, device=META) if config.num_classes else None
+    text = torch.empty(batch, config.text_width, device=META) if config.text_width else None
+    traced = trace(lambda: model(x, t, labels=labels, text=text))
+    expected = closed_form.dit_forward(config, latents, batch)
+    assert traced.flops_by_class() == expected
+    assert traced.torch_flops == sum(expected.values())
+    assert sum(p.numel() for p in model.parameters()) == closed_form.dit_parameters(config)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 2), st.sampled_from([1, 2, 4]), st.booleans(), st.booleans(), st.integers(1, 3), st.integers(1, 2))
+def test_three_counters_agree_on_any_vae(res_blocks, factor, causal, alone, groups, batch):
+    config = VAEConfig(**{**VAE, "channels": (4, 8, 8), "res_blocks": res_blocks, "temporal_factor": factor,
+                          "causal": causal, "first_frame_alone": alone})
+    frames = groups * factor + 1 if alone else groups * factor
+    shape = config.latent_shape(frames, 16, 24)
+    model = on_meta(VideoVAE, config)
+    encode = trace(lambda: model.encode(torch.empty(batch, 3, frames, 16, 24, device=META)))
+    decode = trace(lambda: model.decode(torch.empty(batch, 4, *shape, device=META)))
+    for traced, expected in ((encode, closed_form.vae_encode(config, frames, 16, 24, batch)),
+                             (decode, closed_form.vae_decode(config, shape, batch))):
+        assert traced.flops_by_class() == expected
+        assert traced.torch_flops == sum(expected.values())
+
+
+def test_text_encoder():
+    config = TextEncoderConfig(width=8, depth=3, num_heads=2, head_dim=4, ffn_width=16, tokens=5)
+    traced = trace(lambda: on_meta(TextEncoder, config)(torch.empty(2, 5, 8, device=META)))
+    macs = 3 * 2 * 5 * (4 * 8 * 8 + 3 * 8 * 16) + 3 * 2 * 2 * 5 * 5 * 8     # linears; QK^T and AV
+    assert traced.flops_by_class() == closed_form.text_encode(config, 2)
+    assert sum(traced.flops_by_class().values()) == 2 * macs
+
+
+def test_fvcores_own_tracer_agrees_outside_attention():
+    """FlopCountAnalysis needs real tensors and silently counts attention as 0; everything else must agree."""
+    config = DiTConfig(**{**DIT, "positions": "sincos"})
+    model = SpatioTemporalDiT(config)
+    x, t = torch.randn(1, 4, 2, 8, 8), torch.rand(1)
+    analysis = FlopCountAnalysis(model, (x, t)).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    by_operator = analysis.by_operator()
+    expected = closed_form.dit_forward(config, (2, 8, 8), 1)
+    assert 2 * by_operator["linear"] == expected["linear"]
+    assert by_operator["bmm"] == by_operator["matmul"] == 0
+    traced = trace(lambda: on_meta(SpatioTemporalDiT, config)(x.to(META), t.to(META)))
+    assert by_operator["layer_norm"] == sum(op.norm_flops for op in traced.ops)
+
+
+@pytest.mark.parametrize("call", [
+    lambda a: torch.cdist(a, a), lambda a: torch.linalg.solve(a, a), lambda a: torch.linalg.householder_product(a, a[0]),
+], ids=["cdist", "solve", "householder_product"])
+def test_an_operator_that_may_multiply_and_has_no_rule_stops_the_count(call):
+    with pytest.raises(UncountedOperator, match="aten::"):
+        trace(lambda: call(torch.empty(4, 4, device=META)))
+
+
+def test_products_outside_layers_are_counted_apart():
+    a, b = torch.empty(2, 3, 4, device=META), torch.empty(2, 4, 5, device=META)
+    bias = torch.empty(2, 3, 5, device=META)
+    assert trace(lambda: a @ b).flops_by_class()["other"] == 2 * 2 * 3 * 4 * 5
+    assert trace(lambda: torch.baddbmm(bias, a, b)).flops_by_class()["other"] == 2 * 2 * 3 * 4 * 5
+    assert trace(lambda: torch.einsum("bij,bjk->bik", a, b)).flops_by_class()["other"] == 2 * 2 * 3 * 4 * 5
+
+
+def test_bytes_of_one_linear_layer_and_one_attention():
+    layer, x = torch.nn.Linear(8, 16, device=META), torch.empty(4, 8, device=META)
+    (op,) = trace(lambda: layer(x)).ops
+    assert op.bytes_in + op.bytes_out == 4 * (4 * 8 + 8 * 16 + 16 + 4 * 16)       # x, weight, bias, result; float32
+    q = torch.empty(2, 3, 10, 8, device=META)
+    (op,) = trace(lambda: torch.nn.functional.scaled_dot_product_attention(q, q, q)).ops
+    assert op.bytes_in + op.bytes_out == 4 * 4 * (2 * 3 * 10 * 8)                 # q, k, v, result
+    assert op.unfused_bytes - op.bytes_in - op.bytes_out == 4 * 4 * (2 * 3 * 10 * 10)   # scores, four times
+
+
+def test_document_adds_up():
+    point = load_point("tiny", "tiny-video", "eager-bf16")
+    document = count_document(point, count_model(point.model, point.workload, "bf16"))
+    forward = document["forward"]
+    assert forward["flops"] == 2 * forward["macs"] == sum(forward["by_class"].values())
+    assert forward["linear_only_flops"] == forward["by_class"]["linear"]
+    assert document["step_flops"] == 2 * forward["flops"]                         # guidance
+    assert document["video_flops"] == (20 * document["step_flops"] + document["vae_decode_flops"]
+                                       + document["text_encode_flops"])
+    assert document["bytes"]["modelled_min"] < document["bytes"]["modelled_max"]
+    assert sum(document["by_module"]["SpatioTemporalDiT"].values()) == forward["flops"]
+    assert set(document["cross_check"]) == {"fvcore", "torch_flop_counter", "closed_form"}

@@ -1,0 +1,137 @@
+"""When timing stops, on a fake clock: no test here waits or reads a real one."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.core.spec import Sampling
+from bench.measure.sampling import median_interval, quantile, sample, summarise
+
+PLAN = Sampling(target_relative_half_width=0.02, min_samples=7, max_samples=200, max_s=10.0)
+
+
+class FakeClock:
+    """Each call takes the next duration; time passes only so."""
+
+    def __init__(self, durations):
+        self.durations, self.t, self.calls = iter(durations), 0.0, 0
+
+    def once(self) -> float:
+        seconds = next(self.durations)
+        self.t += seconds
+        self.calls += 1
+        return seconds
+
+    def now(self) -> float:
+        return self.t
+
+
+def run(durations, plan=PLAN, **kwargs):
+    clock = FakeClock(durations)
+    return sample(clock.once, plan, clock.now, **kwargs), clock
+
+
+def forever(value):
+    while True:
+        yield value
+
+
+def noisy(seed, mean=0.05, sd=0.3):
+    rng = random.Random(seed)
+    while True:
+        yield max(mean * rng.gauss(1, sd), 1e-4)
+
+
+def test_a_steady_call_converges_at_once():
+    timing, _ = run(forever(0.1))
+    assert (timing.stop, timing.median_s) == ("converged", 0.1)
+    assert timing.n >= PLAN.min_samples
+    assert len(timing.warmup_s) == 2
+
+
+def test_compile_and_cache_misses_stay_in_the_warm_up():
+    def calls():
+        yield from (3.0, 0.5, 0.2, 0.11)
+        yield from forever(0.1)
+
+    timing, _ = run(calls())
+    assert timing.warmup_s == [3.0, 0.5, 0.2, 0.11, 0.1]
+    assert set(timing.samples_s) == {0.1}
+
+
+def test_noise_runs_into_the_limit_and_says_so():
+    timing, clock = run(noisy(0), PLAN.model_copy(update={"target_relative_half_width": 1e-6, "max_s": 2.0}))
+    assert timing.stop in ("timeout", "noise_stable")
+    assert clock.t < 4.0
+    timing, _ = run(noisy(0), PLAN.model_copy(update={"target_relative_half_width": 1e-6, "max_s": 1e6,
+                                                      "max_samples": 20}))
+    assert timing.stop == "max_samples"
+    assert timing.n == 20
+
+
+def test_noise_that_does_not_fall_stops_the_sampling():
+    """A machine that drifts: the more samples, the wider."""
+    def drifting():
+        for i in range(10**6):
+            yield 0.01 * (1 + i / 20)
+
+    timing, _ = run(drifting(), PLAN.model_copy(update={"max_s": 1e6, "max_samples": 10_000}))
+    assert timing.stop == "noise_stable"
+
+
+def test_long_steps_take_one_warm_up_and_three_samples():
+    timing, clock = run(forever(60.0))
+    assert (len(timing.warmup_s), timing.n, clock.calls) == (1, 3, 4)
+    timing, _ = run(iter([60.0, 60.0, 61.0, 70.0]))
+    assert timing.n == 3
+
+
+def test_rounds_are_handed_over_as_they_come_and_hold_every_sample():
+    rounds = []
+    timing, _ = run(noisy(1), PLAN.model_copy(update={"max_s": 3.0}), on_round=rounds.append)
+    assert [s for r in rounds for s in r] == timing.samples_s
+    assert len(rounds) > 3
+
+
+def test_prior_samples_count_and_are_not_taken_again():
+    timing, clock = run(forever(0.1), prior=[0.1] * 7)
+    assert timing.n == 7
+    assert clock.calls == 2                                   # the warm-up alone
+    timing, _ = run(forever(0.1), prior=[0.1] * 5)
+    assert timing.n >= 7
+    assert timing.samples_s[:5] == [0.1] * 5
+
+
+@given(st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=60))
+def test_summary_is_ordered_and_within_the_samples(samples):
+    t = summarise(samples, [1.0], "converged")
+    assert min(samples) <= t.low_s <= t.median_s <= t.high_s <= max(samples)
+    assert t.p5_s <= t.p25_s <= t.median_s <= t.p75_s <= t.p95_s
+    assert t.n == len(samples)
+
+
+def test_no_samples_is_an_error():
+    with pytest.raises(ValueError, match="no samples"):
+        summarise([], [], "timeout")
+
+
+@pytest.mark.parametrize(("n", "low", "high"), [(3, 0, 2), (5, 0, 4), (6, 0, 5), (10, 1, 8), (20, 5, 14)])
+def test_interval_of_the_median_from_order_statistics(n, low, high):
+    """n = 10: P(fewer than 2 of 10 below the median) = 11/1024, twice that is 2.1 %; fewer than 3: 10.9 %."""
+    assert median_interval([float(i) for i in range(n)]) == (low, high)
+
+
+def test_interval_covers_the_median_19_times_of_20():
+    rng = random.Random(0)
+    covered = 0
+    for _ in range(1000):
+        low, high = median_interval(sorted(rng.expovariate(1.0) for _ in range(25)))
+        covered += low <= 0.6931 <= high                      # ln 2
+    assert 940 <= covered <= 985                              # at least 95 %: order statistics err on the safe side
+
+
+def test_quantile_interpolates():
+    assert quantile([0.0, 1.0, 2.0, 3.0], 0.5) == 1.5
+    assert quantile([5.0], 0.95) == 5.0

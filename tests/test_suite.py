@@ -1,0 +1,253 @@
+"""The whole way, as a user runs it: measured, interrupted, killed, resumed.  Nothing measured is lost or repeated."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import MICRO_SUITE, ROOT, cli
+
+from bench.core.load import load
+from bench.core.records import OUTCOMES, CeilingsRecord, PointRecord
+from bench.core.spec import Suite
+from bench.core.store import RECORDS, SAMPLES, point_records, read_records
+from bench.measure.process import JobFailed, Worker
+from bench.suite import suite_jobs
+
+
+def test_the_last_line_on_stdout_is_the_summary(measured):
+    directory, done = measured
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert Path(summary["result_dir"]) == directory
+    assert Path(summary["report"]).is_file()
+    assert set(summary["outcomes"]) == set(OUTCOMES)
+    assert summary["outcomes"]["ok"] == 6
+    headline = summary["headline"]
+    assert (headline["model"], headline["workload"], headline["gpu"]) == ("tiny", "tiny-image", "cpu")
+    assert headline["provenance"] == "measured"
+    minutes = headline["minutes_per_gpu_hour"]
+    assert 0 < minutes["low"] <= minutes["value"] <= minutes["high"]
+
+
+def test_the_headline_is_the_sum_of_its_measured_stages(measured):
+    directory, done = measured
+    headline = json.loads(done.stdout.splitlines()[-1])["headline"]
+    record = point_records(read_records(directory))[0]
+    t = {stage: timing.median_s for stage, timing in record.timings.items()}
+    video_s = 20 * t["denoise_step"] + t["vae_decode"] + t["text_encode"]         # tiny-image: 20 steps, no guidance
+    assert headline["video_s"]["value"] == pytest.approx(video_s)
+    assert headline["minutes_per_gpu_hour"]["value"] == pytest.approx(1 / 8 / 60 * 3600 / video_s)   # one frame at 8 fps
+
+
+def test_records_hold_raw_samples_environment_and_counts(measured):
+    directory, _ = measured
+    records = read_records(directory)
+    assert isinstance(records[0], CeilingsRecord)
+    assert {p.kind for p in records[0].probes} == {"gemm", "attention", "conv3d", "copy", "triad"}
+    rounds = [json.loads(line) for line in (directory / SAMPLES).read_text().splitlines()]
+    for record in point_records(records):
+        assert record.environment.device == "cpu"
+        assert record.environment.torch
+        assert record.environment.code_version
+        assert record.memory.peak_allocated > record.memory.weights
+        for stage, timing in record.timings.items():
+            assert timing.n == len(timing.samples_s) >= 3
+            assert timing.warmup_s
+            flushed = [s for r in rounds if (r["fingerprint"], r["stage"]) == (record.fingerprint, stage)
+                       for s in r["samples_s"]]
+            assert flushed == timing.samples_s
+            assert record.counts[stage].flops > 0
+    text = (directory / RECORDS).read_text()
+    for private in (os.uname().nodename, str(Path.home()), str(ROOT)):
+        assert private not in text or len(private) < 4
+
+
+def test_calibration_and_report_are_there(measured):
+    directory, _ = measured
+    report = (directory / "report.md").read_text()
+    for words in ("measured, 95 % interval", "leave one out", "baseline", "claimed", "To reproduce"):
+        assert words in report
+    for figure in ("latency_vs_tokens", "predicted_vs_measured", "waterfall"):
+        assert f"figures/{figure}.png" in report
+        assert (directory / "figures" / f"{figure}.png").stat().st_size > 5000
+        assert (directory / "figures" / f"{figure}.svg").read_text().startswith("<?xml")
+    again = cli("report", str(directory))
+    assert again.returncode == 0
+    assert (directory / "report.md").read_text() == report
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.is_file() else []
+
+
+def start(suite: Path, root: Path) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-m", "bench.cli", "run", str(suite), "--device", "cpu", "--out", str(root)],
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True)
+
+
+def wait_for(condition, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def result_dir(root: Path) -> Path:
+    wait_for(lambda: list(root.glob("cpu/*/suite.json")))
+    return next(root.glob("cpu/*/suite.json")).parent
+
+
+def workers_in(session: int) -> list[int]:
+    """Processes of the run's worker: it leads a session of its own, so it is found by its parent's id in /proc."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+            command = (stat.parent / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if int(fields[1]) == session and b"bench.measure.worker" in command:
+            found.append(int(stat.parent.name))
+    return found
+
+
+def gone(pid: int) -> bool:
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill -9"])
+def test_interrupted_and_resumed(tmp_path, sent):
+    suite = variant(tmp_path, "cut")
+    run = start(suite, tmp_path)
+    directory = result_dir(tmp_path)
+    wait_for(lambda: len(lines(directory / RECORDS)) >= 2)
+    (worker,) = workers_in(run.pid)
+    os.kill(run.pid, sent)
+    _, stderr = run.communicate(timeout=30)
+    wait_for(lambda: gone(worker), 10)                       # it dies with its parent
+    if sent is signal.SIGINT:
+        assert run.returncode == 130
+        assert f"--resume {directory}" in stderr
+        assert "Traceback" not in stderr
+    before = lines(directory / RECORDS)
+    assert 2 <= len(before) < 5
+    samples = lines(directory / SAMPLES)
+
+    done = cli("run", str(suite), "--device", "cpu", "--resume", str(directory))
+    assert done.returncode == 0, done.stderr
+    after = lines(directory / RECORDS)
+    assert after[: len(before)] == before                    # nothing lost
+    fingerprints = [json.loads(line)["fingerprint"] for line in after]
+    assert len(set(fingerprints)) == len(fingerprints) == 5  # nothing repeated
+    assert lines(directory / SAMPLES)[: len(samples)] == samples
+    started = {json.loads(line)["fingerprint"] for line in samples}
+    for record in point_records(read_records(directory)):    # samples of the point it was in were not taken again
+        if record.fingerprint in started:
+            flushed = [s for line in samples for r in [json.loads(line)]
+                       if (r["fingerprint"], r["stage"]) == (record.fingerprint, "denoise_step") for s in r["samples_s"]]
+            assert record.timings["denoise_step"].samples_s[: len(flushed)] == flushed
+
+    once_more = cli("run", str(suite), "--device", "cpu", "--resume", str(directory))
+    assert once_more.returncode == 0
+    assert lines(directory / RECORDS) == after               # all there: nothing to measure
+
+
+def variant(tmp_path: Path, name: str = "variant", **change) -> Path:
+    path = tmp_path / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(MICRO_SUITE), "ceilings": False, **change}))
+    return path
+
+
+def outcomes(done: subprocess.CompletedProcess) -> dict[str, str]:
+    directory = json.loads(done.stdout.splitlines()[-1])["result_dir"]
+    return {r.label: f"{r.outcome}: {r.reason}" for r in point_records(read_records(Path(directory)))}
+
+
+def test_what_cannot_run_is_an_outcome_and_the_suite_goes_on(tmp_path):
+    """Out of memory and an attention backend without a device, then a point that works; the report says it all."""
+    suite = variant(tmp_path, points=[
+        {"model": "tiny", "workload": "tiny-image", "recipe": "eager-fp32", "set": {"denoiser.width": 2**18}},
+        {"model": "tiny", "workload": "tiny-image", "recipe": "eager-fp32", "set": {"recipe.attention": "cudnn"}},
+        {"model": "tiny", "workload": "tiny-image", "recipe": "eager-fp32"},
+    ])
+    done = cli("run", str(suite), "--device", "cpu", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    oom, unsupported, ok = outcomes(done).values()
+    assert oom.startswith("oom: needs at least")
+    assert unsupported == "skipped_unsupported: attention cudnn needs CUDA"
+    assert ok == "ok: None"
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert (summary["outcomes"]["oom"], summary["outcomes"]["ok"]) == (1, 1)
+    assert "not calibrated" in done.stderr            # no ceilings here
+    assert "oom: needs at least" in Path(summary["report"]).read_text()
+
+
+def test_a_point_over_its_time_is_stopped_and_the_next_one_runs(tmp_path):
+    slow = {"model": "tiny", "workload": "tiny-image", "recipe": "eager-fp32",
+            "set": {"denoiser.width": 2048, "denoiser.depth": 32, "workload.batch": 64}}
+    suite = variant(tmp_path, point_timeout_s=4.0, points=[
+        slow, {"model": "tiny", "workload": "tiny-image", "recipe": "eager-fp32"}])
+    first, second = outcomes(cli("run", str(suite), "--device", "cpu", "--out", str(tmp_path))).values()
+    assert first == "timeout: stopped after 4 s"
+    assert second == "ok: None"
+
+
+def test_budget_skips_and_says_so_and_resume_measures_the_rest(tmp_path):
+    suite = variant(tmp_path)
+    done = cli("run", str(suite), "--device", "cpu", "--out", str(tmp_path), "--budget", "0.001s")
+    assert done.returncode == 0, done.stderr
+    assert set(outcomes(done).values()) == {"skipped_budget: the budget is spent"}
+    summary = json.loads(done.stdout.splitlines()[-1])
+    resumed = cli("run", str(suite), "--device", "cpu", "--resume", summary["result_dir"])
+    assert json.loads(resumed.stdout.splitlines()[-1])["outcomes"]["ok"] == 5
+
+
+def test_a_suites_point_that_cannot_be_run_is_named_before_anything_is_measured(tmp_path):
+    suite = variant(tmp_path, points=[{"model": "tiny", "workload": "tiny-clip", "recipe": "eager-fp32",
+                                       "set": {"workload.frames": 20}}])
+    done = cli("run", str(suite), "--device", "cpu", "--out", str(tmp_path / "out"))
+    assert done.returncode == 2
+    assert "nearest: 17 or 21" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_resume_does_not_mix_suites_or_environments(tmp_path, measured, micro_suite):
+    directory, _ = measured
+    other = variant(tmp_path, "other")
+    done = cli("run", str(other), "--resume", str(directory))
+    assert (done.returncode, "it holds suite micro, not other" in done.stderr) == (2, True)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in (RECORDS, "suite.json"):
+        (copy / name).write_text((directory / name).read_text().replace('"threads":', '"threads":9'))
+    done = cli("run", str(micro_suite), "--resume", str(copy))
+    assert (done.returncode, "measured elsewhere or otherwise: threads 9" in done.stderr) == (2, True)
+
+
+def test_a_worker_killed_for_memory_is_oom_and_the_next_job_gets_a_fresh_one(micro_suite):
+    suite = load(Suite, str(micro_suite))
+    job = {"job": "point", "prior": {}, "sampling": suite.sampling.model_dump(mode="json"),
+           "point": suite_jobs(suite)[1].point.model_dump(mode="json")}
+    with Worker("cpu") as worker:
+        assert worker.environment.device == "cpu"
+        os.kill(worker._process.pid, signal.SIGKILL)
+        with pytest.raises(JobFailed, match="signal 9") as caught:
+            # A job handed to a worker that is just dying; poll() may not have seen it yet.
+            worker._process.poll = lambda: None
+            worker.run(job, 60, lambda stage, samples: None)
+        assert caught.value.outcome == "oom"
+        del worker._process.poll
+        rounds = []
+        result = worker.run(job, 60, lambda stage, samples: rounds.append((stage, samples)))
+        assert PointRecord.model_fields["timings"]
+        assert set(result["timings"]) == {"denoise_step", "vae_decode", "vae_encode", "text_encode"}
+        assert {stage for stage, _ in rounds} == set(result["timings"])
