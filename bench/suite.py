@@ -48,7 +48,8 @@ def suite_jobs(suite: Suite) -> list[Job]:
 
 def run_suite(
     suite: Suite, *, device: str | None, root: Path, resume: Path | None, budget_s: float | None,
-    watch: Callable[[int, int, str], None] = lambda done, total, label: None, opened: Callable[[Path], None] = lambda directory: None,
+    watch: Callable[[int, int, str], None] = lambda done, total, label: None,
+    opened: Callable[[Path], None] = lambda directory: None,
 ) -> Path:
     """Measure what is not measured yet -> the result directory.
 

@@ -1,5 +1,6 @@
 """The pencil estimate: every printed figure comes out of its own assumptions, and the corrections are what they say."""
 
+import itertools
 import math
 
 import pytest
@@ -13,8 +14,7 @@ ROWS = chain(Assumptions(), Demand(), Headroom())
 
 
 def row(id_: str, part: str):
-    found = min((r for r in ROWS if r.id == id_ and part in r.quantity), key=lambda r: len(r.quantity))
-    return found
+    return min((r for r in ROWS if r.id == id_ and part in r.quantity), key=lambda r: len(r.quantity))
 
 
 def test_the_ids_are_a1_to_a17():
@@ -81,7 +81,7 @@ REFERENCE = Reference(gpu="h100-sxm", gemm_ceiling_flops_per_s=800e12, denoise_m
 def test_the_waterfall_multiplies_out_exactly(reference):
     *factors, extra = waterfall(Assumptions(), reference)
     assert factors[0].value == pytest.approx(5.035, abs=0.001)
-    for before, bar in zip(factors, factors[1:], strict=False):
+    for before, bar in itertools.pairwise(factors):
         assert bar.value == pytest.approx(before.value * bar.multiplier, rel=1e-12)
     product = factors[0].value * math.prod(b.multiplier for b in factors)
     assert product == pytest.approx(factors[-1].value, rel=1e-12)
