@@ -52,7 +52,7 @@ def serve(jobs: TextIO, events: TextIO, device_name: str | None) -> None:
     except EnvironmentFault as error:
         send("failed", outcome="error", reason=str(error))
         return
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False     # fp32 means fp32: cuDNN's default is TF32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False    # cuDNN's default is TF32
     clock = clock_for(device)
     for line in jobs:
         job = json.loads(line)
