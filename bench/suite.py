@@ -16,6 +16,7 @@ from bench.core.spec import Point, Recipe, Sampling, Suite, fingerprint
 from bench.core.store import SUITE, Store, disk_faults
 from bench.count.closed_form import dit_forward
 from bench.measure.process import JobFailed, Worker
+from models.spec import DiTConfig
 
 FINISHED = {"ok", "oom", "error", "timeout", "skipped_unsupported", "unstable"}    # on resume, not measured again
 CEILINGS_SAMPLING = Sampling(target_relative_half_width=0.01, min_samples=7, max_samples=100, max_s=2.0)
@@ -145,6 +146,8 @@ def _over_budget(job: Job, left: float | None, rates: list[float]) -> str | None
     if job.point is None or not rates:
         return None
     model, workload = job.point.model, job.point.workload
+    if not isinstance(model.denoiser, DiTConfig):
+        return None             # a public class has no closed form, and this process has no torch
     flops = sum(dit_forward(model.denoiser, model.latent_shape(workload), workload.batch).values())
     least = CALLS_OF_A_POINT * workload.forwards_per_step * flops / max(rates)
     return f"would take at least {least:.0f} s, {left:.0f} s of the budget are left" if least > left else None

@@ -3,6 +3,9 @@
 Reads top-down: model, block, final layer.  The config is `models.spec.DiTConfig`; an image is T = 1.
 """
 
+from collections.abc import Callable
+
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
@@ -66,6 +69,20 @@ class SpatioTemporalDiT(nn.Module):
         for block in self.blocks:
             tokens = block(tokens, c, grid, rope)                             # (B, N, D)
         return unpatchify(self.final_layer(tokens, c), grid, self.config.patch_size)
+
+    def prepare(self, x: Tensor) -> None:
+        """Compute what depends on the shape of x alone, as a denoising loop does once."""
+        self.positions(self.config.grid(tuple(x.shape[2:])), x)
+
+    def example_condition(self, batch: int, randn: Callable[..., Tensor], *, unconditional: bool) -> dict[str, Tensor]:
+        """What forward takes beside x and t: random labels (the extra class when unconditional) and pooled text."""
+        condition = {}
+        if self.label_embed is not None:
+            classes, device = self.config.num_classes, randn(1).device
+            condition["labels"] = torch.full((batch,), classes if unconditional else classes // 2, device=device)
+        if self.text_embed is not None:
+            condition["text"] = randn(batch, self.config.text_width)
+        return condition
 
     def positions(self, grid: tuple[int, int, int], x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Positions for a grid, kept for the next call of the same shape."""

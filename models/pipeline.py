@@ -1,4 +1,4 @@
-"""Text -> latents -> denoise -> decode, as stages that can be timed one by one.
+"""Text -> latents -> denoise -> decode, as stages that can be timed one by one.  Own and public models alike.
 
 Shapes: B batch, C channels, T H W latents, L text tokens, D width.
 """
@@ -12,39 +12,34 @@ from torch import Tensor, nn
 
 from models.dit import SpatioTemporalDiT
 from models.layers import init_benchmark_weights
-from models.spec import DiTConfig, TextEncoderConfig, VAEConfig
+from models.spec import DiffusersDenoiser, DiffusersVAE, DiTConfig, TextEncoderConfig, VAEConfig
 from models.text import TextEncoder
-from models.vae import VideoVAE
+from models.vae import VideoVAE, reparameterise
 
+Condition = dict[str, Tensor]
+"""What a denoiser takes beside latents and time, by keyword."""
 
-@dataclass(frozen=True)
-class Condition:
-    """What the denoiser is conditioned on; one or both are None."""
-
-    labels: Tensor | None
-    """(B,) class indices."""
-    text: Tensor | None
-    """(B, D_text) pooled."""
+PARTS_OF_STAGE = {"forward": "denoiser", "denoise_step": "denoiser", "vae_decode": "vae", "vae_encode": "vae",
+                  "text_encode": "text_encoder"}
 
 
 @dataclass
 class VideoPipeline:
-    """A denoiser with its VAE and text encoder; built by `build_pipeline`."""
+    """A denoiser with its VAE and text encoders; built by `build_pipeline`."""
 
-    denoiser: SpatioTemporalDiT
-    vae: VideoVAE
-    text_encoder: TextEncoder | None
+    denoiser: nn.Module
+    """SpatioTemporalDiT, or a public one (models.zoo.PublicDenoiser): forward(x, t, **condition)."""
+    vae: nn.Module
+    """VideoVAE, or a public one (models.zoo.PublicVAE): encode, decode."""
+    text_encoders: list[TextEncoder]
 
-    def encode_text(self, tokens: Tensor) -> Tensor:
-        """tokens (B, L, D) embeddings -> (B, D) pooled."""
-        if self.text_encoder is None:
-            raise ValueError("this model has no text encoder")
-        return self.text_encoder(tokens)
+    def encode_text(self, embeddings: list[Tensor]) -> list[Tensor]:
+        """One (B, L, D) of token embeddings per encoder -> the same shapes."""
+        return [encoder(x) for encoder, x in zip(self.text_encoders, embeddings, strict=True)]
 
     def predict(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """One forward of the denoiser, without a learned variance.  (B, C, T, H, W) -> same."""
-        out = self.denoiser(x, t, labels=condition.labels, text=condition.text)
-        return out[:, : x.shape[1]]
+        return self.denoiser(x, t, **condition)[:, : x.shape[1]]
 
     def denoise_step(self, x: Tensor, t: Tensor, dt: float, condition: Condition,
                      unconditional: Condition | None, guidance_scale: float) -> Tensor:
@@ -67,23 +62,9 @@ class VideoPipeline:
             x = self.denoise_step(x, t, -1.0 / steps, condition, unconditional, guidance_scale)
         return self.vae.decode(x, frames)
 
-    def condition(self, batch: int, text: Tensor | None, *, unconditional: bool, generator: torch.Generator | None,
-                  device: torch.device) -> Condition:
-        """Class labels drawn at random (the extra class when unconditional), and the pooled text."""
-        labels = None
-        classes = self.denoiser.config.num_classes
-        if classes:
-            labels = (torch.full((batch,), classes, device=device) if unconditional
-                      else torch.randint(0, classes, (batch,), generator=generator, device=device))
-        return Condition(labels=labels, text=text)
 
-
-PARTS_OF_STAGE = {"forward": "denoiser", "denoise_step": "denoiser", "vae_decode": "vae", "vae_encode": "vae",
-                  "text_encode": "text_encoder"}
-
-
-def build_pipeline(denoiser: DiTConfig, vae: VAEConfig, text_encoder: TextEncoderConfig | None, *,
-                   device: torch.device, dtype: torch.dtype, seed: int,
+def build_pipeline(denoiser: DiTConfig | DiffusersDenoiser, vae: VAEConfig | DiffusersVAE,
+                   text_encoders: Iterable[TextEncoderConfig], *, device: torch.device, dtype: torch.dtype, seed: int,
                    stages: Iterable[str] = tuple(PARTS_OF_STAGE)) -> VideoPipeline:
     """Build on `device` with random benchmark weights; on "meta" nothing is allocated.
 
@@ -91,9 +72,9 @@ def build_pipeline(denoiser: DiTConfig, vae: VAEConfig, text_encoder: TextEncode
     exists twice or in float32."""
     needed = {PARTS_OF_STAGE[stage] for stage in stages}
 
-    def part(name: str, kind: type[nn.Module], config: object, offset: int) -> nn.Module:
+    def part(name: str, config: object, offset: int) -> nn.Module:
         with torch.device("meta"):
-            module = kind(config)
+            module = _layout(config)
         module = module.to(dtype).eval().requires_grad_(False)
         if device.type != "meta" and name in needed:
             module = module.to_empty(device=device)
@@ -101,10 +82,18 @@ def build_pipeline(denoiser: DiTConfig, vae: VAEConfig, text_encoder: TextEncode
         return module
 
     return VideoPipeline(
-        denoiser=part("denoiser", SpatioTemporalDiT, denoiser, 0),
-        vae=part("vae", VideoVAE, vae, 1),
-        text_encoder=None if text_encoder is None else part("text_encoder", TextEncoder, text_encoder, 2),
+        denoiser=part("denoiser", denoiser, 0), vae=part("vae", vae, 1),
+        text_encoders=[part("text_encoder", config, 2 + i) for i, config in enumerate(text_encoders)],
     )
+
+
+def _layout(config: object) -> nn.Module:
+    own = {DiTConfig: SpatioTemporalDiT, VAEConfig: VideoVAE, TextEncoderConfig: TextEncoder}
+    if type(config) in own:
+        return own[type(config)](config)
+    from models import zoo  # diffusers takes seconds to import
+
+    return {DiffusersDenoiser: zoo.PublicDenoiser, DiffusersVAE: zoo.PublicVAE}[type(config)](config)
 
 
 @dataclass(frozen=True)
@@ -116,59 +105,47 @@ class StageInputs:
     t: Tensor
     """(B,) in [0, 1], float32."""
     condition: Condition
-    text_tokens: Tensor | None
-    """(B, L, D_text) embeddings."""
+    unconditional: Condition
+    text_embeddings: list[Tensor]
+    """(B, L, D) for each text encoder."""
 
 
-def example_inputs(pipeline: VideoPipeline, *, batch: int, latent_shape: tuple[int, int, int], device: torch.device,
-                   dtype: torch.dtype, seed: int) -> StageInputs:
+def example_inputs(pipeline: VideoPipeline, *, batch: int, channels: int, latent_shape: tuple[int, int, int],
+                   device: torch.device, dtype: torch.dtype, seed: int) -> StageInputs:
     """Inputs of the right shapes on `device`; on "meta" nothing is allocated."""
     g = None if device.type == "meta" else torch.Generator(device).manual_seed(seed)
 
     def randn(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=g, device=device, dtype=dtype)
 
-    text = text_tokens = None
-    if pipeline.text_encoder is not None:
-        config = pipeline.text_encoder.config
-        text, text_tokens = randn(batch, config.width), randn(batch, config.tokens, config.width)
     return StageInputs(
-        latents=randn(batch, pipeline.denoiser.config.in_channels, *latent_shape),
-        t=torch.full((batch,), 0.5, device=device),
-        condition=pipeline.condition(batch, text, unconditional=False, generator=g, device=device),
-        text_tokens=text_tokens,
+        latents=randn(batch, channels, *latent_shape), t=torch.full((batch,), 0.5, device=device),
+        condition=pipeline.denoiser.example_condition(batch, randn, unconditional=False),
+        unconditional=pipeline.denoiser.example_condition(batch, randn, unconditional=True),
+        text_embeddings=[randn(batch, e.config.tokens, e.config.width) for e in pipeline.text_encoders],
     )
 
 
 def stage_calls(pipeline: VideoPipeline, inputs: StageInputs, *, frames: int, height: int, width: int,
-                guided: bool, steps: int, seed: int) -> dict[str, Callable[[], Tensor]]:
+                guided: bool, steps: int, seed: int) -> dict[str, Callable[[], object]]:
     """The stages as calls without arguments: forward, denoise_step, vae_decode, vae_encode, text_encode.
 
     The pixels that vae_encode needs are made at its first call, since a minute of video is large."""
     latents, device = inputs.latents, inputs.latents.device
-    batch = latents.shape[0]
-    unconditional = None
-    if guided:
-        unconditional = pipeline.condition(batch, inputs.condition.text, unconditional=True, generator=None,
-                                           device=device)
 
     @cache
     def video() -> Tensor:
         g = None if device.type == "meta" else torch.Generator(device).manual_seed(seed)
-        pixels = torch.rand(batch, pipeline.vae.config.in_channels, frames, height, width, generator=g, device=device)
+        pixels = torch.rand(latents.shape[0], 3, frames, height, width, generator=g, device=device)
         return (2 * pixels - 1).to(latents.dtype)
 
-    def encode() -> Tensor:
-        mean, logvar = pipeline.vae.encode(video())
-        return pipeline.vae.reparameterise(mean, logvar)
-
-    calls = {
+    calls: dict[str, Callable[[], object]] = {
         "forward": lambda: pipeline.predict(latents, inputs.t, inputs.condition),
         "denoise_step": lambda: pipeline.denoise_step(
-            latents, inputs.t, -1.0 / steps, inputs.condition, unconditional, guidance_scale=5.0),
+            latents, inputs.t, -1.0 / steps, inputs.condition, inputs.unconditional if guided else None, 5.0),
         "vae_decode": lambda: pipeline.vae.decode(latents, frames),
-        "vae_encode": encode,
+        "vae_encode": lambda: reparameterise(*pipeline.vae.encode(video())),
     }
-    if inputs.text_tokens is not None:
-        calls["text_encode"] = lambda: pipeline.encode_text(inputs.text_tokens)
+    if pipeline.text_encoders:
+        calls["text_encode"] = lambda: pipeline.encode_text(inputs.text_embeddings)
     return calls

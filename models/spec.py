@@ -6,7 +6,7 @@ Every field is required: a preset is complete.  A field's docstring gives its un
 
 from dataclasses import dataclass
 from math import ceil, log2
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 
 def _require_positive(owner: object, *names: str) -> None:
@@ -49,6 +49,8 @@ class DiTConfig:
 
     def __post_init__(self) -> None:
         _require_positive(self, "in_channels", "out_channels", "width", "depth", "num_heads")
+        if self.out_channels < self.in_channels:
+            raise ValueError(f"out_channels {self.out_channels} is less than in_channels {self.in_channels}")
         if min(self.patch_size) < 1:
             raise ValueError(f"patch_size {self.patch_size}: each entry must be at least 1")
         if min(self.num_classes, self.text_width) < 0:
@@ -87,22 +89,78 @@ class DiTConfig:
     def mlp_width(self) -> int:
         return int(self.mlp_ratio * self.width)
 
-    def grid(self, latent_shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Tokens along (time, height, width) for latents (T, H, W).
+    def tokens(self, latent_shape: tuple[int, int, int]) -> int:
+        """Tokens of one sample.  Raises ValueError where the latents do not divide into patches."""
+        t, h, w = self.grid(latent_shape)
+        return t * h * w
 
-        Raises ValueError where the latents do not divide into patches."""
-        for axis, size, patch in zip(("frames", "rows", "columns"), latent_shape, self.patch_size, strict=True):
-            if size % patch:
-                raise ValueError(
-                    f"{size} latent {axis} do not divide into patches of {patch}; "
-                    f"nearest: {_nearest_multiples(size, patch)}"
-                )
-        t, h, w = (size // patch for size, patch in zip(latent_shape, self.patch_size, strict=True))
-        return t, h, w
+    def grid(self, latent_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Tokens along (time, height, width) for latents (T, H, W).  Raises ValueError as `tokens` does."""
+        return divide_into_patches(latent_shape, self.patch_size)
 
 
 @dataclass(frozen=True, kw_only=True)
-class VAEConfig:
+class DiffusersDenoiser:
+    """A public denoiser, built by its diffusers class from a config, with random weights."""
+
+    __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}
+
+    diffusers: str
+    """Name of the class in diffusers."""
+    config: dict[str, Any]
+    """Its constructor's arguments; what is left out is the class's default."""
+    in_channels: int
+    """Latent channels that are denoised."""
+    patch_size: tuple[int, int, int]
+    """(time, height, width) in latent cells, for the token count."""
+    text_tokens: int
+    """Prompt length its pipeline pads to, 0 for none."""
+    experts: int
+    """Denoisers held, of which one runs a step (2 for Wan 2.2 A14B), else 1."""
+    published: str
+    """The label its authors print, e.g. "1.3 B"."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "in_channels", "experts")
+
+    def tokens(self, latent_shape: tuple[int, int, int]) -> int:
+        """Visual tokens of one sample.  Raises ValueError where the latents do not divide into patches."""
+        t, h, w = divide_into_patches(latent_shape, self.patch_size)
+        return t * h * w
+
+
+class VAEShape:
+    """How a clip in pixels becomes latents: shared by own and public VAEs."""
+
+    temporal_factor: int
+    spatial_factor: int
+    first_frame_alone: bool
+
+    def latent_frames(self, frames: int) -> int:
+        """Latent frames of a clip.  Raises ValueError, naming the nearest legal counts, where it cannot be taken."""
+        if frames < 1:
+            raise ValueError(f"frames is {frames}: it must be at least 1")
+        f = self.temporal_factor
+        if not self.first_frame_alone:
+            return ceil(frames / f)
+        if (frames - 1) % f:
+            low = (frames - 1) // f * f + 1
+            raise ValueError(f"{frames} frames: this VAE takes {f} k + 1 frames; nearest: {low} or {low + f}")
+        return (frames - 1) // f + 1
+
+    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
+        """(T, H, W) latents of a clip in pixels.  Raises ValueError for sizes it cannot take."""
+        for axis, size in (("height", height), ("width", width)):
+            if size < 1 or size % self.spatial_factor:
+                raise ValueError(
+                    f"{axis} {size} is not a positive multiple of the VAE's {self.spatial_factor}; "
+                    f"nearest: {_nearest_multiples(size, self.spatial_factor)}"
+                )
+        return self.latent_frames(frames), height // self.spatial_factor, width // self.spatial_factor
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAEConfig(VAEShape):
     """A 3D convolutional autoencoder.  Spatial factor 2 per level after the first; time on the last levels."""
 
     __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}
@@ -146,33 +204,29 @@ class VAEConfig:
         steps, halvings = len(self.channels) - 1, int(log2(self.temporal_factor))
         return tuple(i >= steps - halvings for i in range(steps))
 
-    def latent_frames(self, frames: int) -> int:
-        """Latent frames of a clip.  Raises ValueError, naming the nearest legal counts, where it cannot be taken."""
-        if frames < 1:
-            raise ValueError(f"frames is {frames}: it must be at least 1")
-        f = self.temporal_factor
-        if not self.first_frame_alone:
-            return ceil(frames / f)
-        if (frames - 1) % f:
-            low = (frames - 1) // f * f + 1
-            raise ValueError(f"{frames} frames: this VAE takes {f} k + 1 frames; nearest: {low} or {low + f}")
-        return (frames - 1) // f + 1
 
-    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
-        """(T, H, W) latents of a clip in pixels.  Raises ValueError for sizes it cannot take."""
-        for axis, size in (("height", height), ("width", width)):
-            if size < 1 or size % self.spatial_factor:
-                raise ValueError(
-                    f"{axis} {size} is not a positive multiple of the VAE's {self.spatial_factor}; "
-                    f"nearest: {_nearest_multiples(size, self.spatial_factor)}"
-                )
-        return self.latent_frames(frames), height // self.spatial_factor, width // self.spatial_factor
+@dataclass(frozen=True, kw_only=True)
+class DiffusersVAE(VAEShape):
+    """A public VAE, built by its diffusers class from a config, with random weights."""
+
+    __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}
+
+    diffusers: str
+    """Name of the class in diffusers."""
+    config: dict[str, Any]
+    latent_channels: int
+    spatial_factor: int
+    temporal_factor: int
+    first_frame_alone: bool
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "latent_channels", "spatial_factor", "temporal_factor")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextEncoderConfig:
-    """A text encoder's shape: a stand-in of the same products as T5's encoder (arXiv 1910.10683), without its
-    vocabulary or relative bias, which multiply nothing."""
+    """A text encoder's shape: a stand-in with the same products as T5's encoder (arXiv 1910.10683), Llama, Gemma or
+    CLIP, without vocabulary or relative bias, which multiply nothing."""
 
     __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}
 
@@ -180,13 +234,28 @@ class TextEncoderConfig:
     depth: int
     num_heads: int
     head_dim: int
+    kv_heads: int
+    """Heads of keys and values: num_heads, or fewer where they are shared (Llama, Qwen, Gemma)."""
     ffn_width: int
-    """Hidden width of the gated feed-forward layer."""
+    gated: bool
+    """Feed-forward of three matrices (T5 1.1, Llama) instead of two (CLIP)."""
     tokens: int
     """Prompt length it is padded to."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "width", "depth", "num_heads", "head_dim", "ffn_width", "tokens")
+        _require_positive(self, "width", "depth", "num_heads", "head_dim", "kv_heads", "ffn_width", "tokens")
+        if self.num_heads % self.kv_heads:
+            raise ValueError(f"num_heads {self.num_heads} is not a multiple of kv_heads {self.kv_heads}")
+
+
+def divide_into_patches(latent_shape: tuple[int, int, int], patch: tuple[int, int, int]) -> tuple[int, int, int]:
+    """(T, H, W) latents -> patches along each axis.  Raises ValueError where they do not divide."""
+    for axis, size, step in zip(("frames", "rows", "columns"), latent_shape, patch, strict=True):
+        if size % step:
+            raise ValueError(f"{size} latent {axis} do not divide into patches of {step}; "
+                             f"nearest: {_nearest_multiples(size, step)}")
+    t, h, w = (size // step for size, step in zip(latent_shape, patch, strict=True))
+    return t, h, w
 
 
 def _nearest_multiples(value: int, base: int) -> str:

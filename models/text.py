@@ -1,14 +1,17 @@
-"""Text encoder stand-in: the products of T5's encoder at a given shape, on random embeddings.  B batch, L tokens, D width."""
+"""Text encoder stand-in: the products of a published encoder's shape, on random embeddings.
+
+Shapes: B batch, L tokens, D width, A heads, E head_dim.
+"""
 
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
-from models.layers import SelfAttention
 from models.spec import TextEncoderConfig
 
 
 class TextEncoder(nn.Module):
-    """Pre-norm encoder blocks with gated GELU (T5 1.1, arXiv 1910.10683 and 2002.05202), mean-pooled at the end.
+    """Pre-norm encoder blocks (T5 1.1, arXiv 1910.10683 and 2002.05202; with shared keys as Llama, 2307.09288).
 
     Vocabulary and relative-position bias are left out: they multiply nothing, and the weights are random."""
 
@@ -19,10 +22,10 @@ class TextEncoder(nn.Module):
         self.norm = nn.LayerNorm(config.width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (B, L, D) token embeddings -> (B, D) pooled."""
+        """x (B, L, D) token embeddings -> (B, L, D)."""
         for block in self.blocks:
             x = block(x)
-        return self.norm(x).mean(dim=1)
+        return self.norm(x)
 
 
 class TextBlock(nn.Module):
@@ -30,13 +33,24 @@ class TextBlock(nn.Module):
 
     def __init__(self, config: TextEncoderConfig):
         super().__init__()
+        self.heads, self.kv_heads, inner = config.num_heads, config.kv_heads, config.num_heads * config.head_dim
+        self.gated = config.gated
         self.norm1 = nn.LayerNorm(config.width, bias=False)
-        self.attn = SelfAttention(config.width, config.num_heads, config.head_dim, bias=False)
+        self.qkv = nn.Linear(config.width, inner + 2 * config.kv_heads * config.head_dim, bias=False)
+        self.proj = nn.Linear(inner, config.width, bias=False)
         self.norm2 = nn.LayerNorm(config.width, bias=False)
-        self.gate_up = nn.Linear(config.width, 2 * config.ffn_width, bias=False)
+        self.up = nn.Linear(config.width, (2 if config.gated else 1) * config.ffn_width, bias=False)
         self.down = nn.Linear(config.ffn_width, config.width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x))
-        gate, up = self.gate_up(self.norm2(x)).chunk(2, dim=-1)
-        return x + self.down(F.gelu(gate, approximate="tanh") * up)
+        heads = rearrange(self.qkv(self.norm1(x)), "b l (a e) -> b a l e", a=self.heads + 2 * self.kv_heads)
+        q, k, v = heads.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
+        shared = self.heads // self.kv_heads
+        k, v = (y.repeat_interleave(shared, dim=1) if shared > 1 else y for y in (k, v))
+        out = F.scaled_dot_product_attention(q, k, v)
+        x = x + self.proj(rearrange(out, "b a l e -> b l (a e)"))
+        hidden = self.up(self.norm2(x))
+        if self.gated:
+            gate, up = hidden.chunk(2, dim=-1)
+            return x + self.down(F.gelu(gate, approximate="tanh") * up)
+        return x + self.down(F.gelu(hidden))

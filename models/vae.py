@@ -32,15 +32,16 @@ class VideoVAE(nn.Module):
         mean, logvar = self.encoder(video).chunk(2, dim=1)
         return mean, logvar.clamp(-30.0, 20.0)       # Stable Diffusion's bounds: exp stays finite
 
-    def reparameterise(self, mean: Tensor, logvar: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Sample mean + sigma * noise, same shape as mean."""
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
-        return mean + (0.5 * logvar).exp() * noise
-
     def decode(self, latents: Tensor, frames: int | None = None) -> Tensor:
         """latents (B, C_latent, T, H, W) -> (B, C, F, s H, s W); `frames` cuts the filled last group off."""
         video = self.decoder(latents)
         return video if frames is None else video[:, :, :frames]
+
+
+def reparameterise(mean: Tensor, logvar: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Sample mean + sigma * noise, same shape as mean."""
+    noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+    return mean + (0.5 * logvar).exp() * noise
 
 
 class Encoder3d(nn.Module):

@@ -121,10 +121,13 @@ def test_three_counters_agree_on_any_vae(res_blocks, factor, causal, alone, grou
         assert traced.torch_flops == sum(expected.values())
 
 
-def test_text_encoder():
-    config = TextEncoderConfig(width=8, depth=3, num_heads=2, head_dim=4, ffn_width=16, tokens=5)
+@pytest.mark.parametrize(("kv_heads", "gated"), [(2, True), (1, True), (2, False)])
+def test_text_encoder(kv_heads, gated):
+    config = TextEncoderConfig(width=8, depth=3, num_heads=2, head_dim=4, kv_heads=kv_heads, ffn_width=16, gated=gated,
+                               tokens=5)
     traced = trace(lambda: on_meta(TextEncoder, config)(torch.empty(2, 5, 8, device=META)))
-    macs = 3 * 2 * 5 * (4 * 8 * 8 + 3 * 8 * 16) + 3 * 2 * 2 * 5 * 5 * 8     # linears; QK^T and AV
+    a_token = 2 * 8 * 8 + 2 * 8 * 4 * kv_heads + (3 if gated else 2) * 8 * 16      # query, projection; keys, values; FFN
+    macs = 3 * 2 * 5 * a_token + 3 * 2 * 2 * 5 * 5 * 8                             # and QK^T and AV
     assert traced.flops_by_class() == closed_form.text_encode(config, 2)
     assert sum(traced.flops_by_class().values()) == 2 * macs
 

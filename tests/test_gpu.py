@@ -62,8 +62,8 @@ def test_attention_backends_give_the_same_output(attention):
 
     point = load_point("tiny", "tiny-clip", "eager-bf16")
     model, device = point.model, choose_device("cuda")
-    pipeline = build_pipeline(model.denoiser, model.vae, model.text_encoder, device=device, dtype=DTYPES["bf16"], seed=0)
-    inputs = example_inputs(pipeline, batch=1, latent_shape=model.latent_shape(point.workload), device=device,
+    pipeline = build_pipeline(model.denoiser, model.vae, model.text_encoders, device=device, dtype=DTYPES["bf16"], seed=0)
+    inputs = example_inputs(pipeline, batch=1, channels=4, latent_shape=model.latent_shape(point.workload), device=device,
                             dtype=DTYPES["bf16"], seed=1)
 
     def output(backend: str) -> torch.Tensor:

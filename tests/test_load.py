@@ -71,11 +71,11 @@ def test_own_file_extends_a_preset(tmp_path):
 
 def test_set_reaches_each_part_and_a_bare_name_is_the_denoisers():
     overrides = parse_overrides(["depth=2", "workload.height=1024", "recipe.attention=math", "vae.res_blocks=1",
-                                 "model.text_encoder.tokens=77"])
+                                 "model.text_encoders.0.tokens=77"])
     point = load_point("sora-3b", "image-512", "eager-bf16", overrides)
     assert point.model.denoiser.depth == 2
     assert point.model.vae.res_blocks == 1
-    assert point.model.text_encoder.tokens == 77
+    assert point.model.text_encoders[0].tokens == 77
     assert point.workload.height == 1024
     assert point.recipe.attention == "math"
     assert point.model.name == "sora-3b[depth=2,res_blocks=1,tokens=77]"

@@ -7,9 +7,9 @@ from test_spec import DIT, VAE
 from bench.core.load import load_point
 from models.dit import SpatioTemporalDiT, patchify, unpatchify
 from models.layers import apply_rope, init_benchmark_weights, rope_angles, sincos_positions
-from models.pipeline import Condition, build_pipeline, example_inputs, stage_calls
+from models.pipeline import build_pipeline, example_inputs, stage_calls
 from models.spec import DiTConfig, VAEConfig
-from models.vae import VideoVAE
+from models.vae import VideoVAE, reparameterise
 
 CPU = torch.device("cpu")
 
@@ -126,7 +126,7 @@ def test_vae_shapes(causal, alone):
         video = torch.randn(2, 3, frames, height, width)
         mean, logvar = model.encode(video)
         assert mean.shape == logvar.shape == (2, 4, *model.config.latent_shape(frames, height, width))
-        assert model.decode(model.reparameterise(mean, logvar), frames).shape == video.shape
+        assert model.decode(reparameterise(mean, logvar), frames).shape == video.shape
 
 
 @pytest.mark.parametrize("alone", [True, False])
@@ -175,9 +175,8 @@ def test_vae_refuses_frames_it_cannot_take():
 
 @torch.no_grad()
 def test_reparameterise_has_the_encoded_mean_and_variance():
-    model = vae()
     mean, logvar = torch.full((1, 1, 1, 200, 200), 2.0), torch.full((1, 1, 1, 200, 200), -1.0)
-    sample = model.reparameterise(mean, logvar, torch.Generator().manual_seed(0))
+    sample = reparameterise(mean, logvar, torch.Generator().manual_seed(0))
     assert sample.mean().item() == pytest.approx(2.0, abs=4 * 0.61 / 200)         # four standard errors
     assert sample.std().item() == pytest.approx(0.6065, abs=0.01)                 # exp(-1/2)
 
@@ -187,11 +186,11 @@ def test_reparameterise_has_the_encoded_mean_and_variance():
 def test_pipeline_from_text_to_video(name):
     point = load_point(name, "tiny-clip", "eager-fp32")
     model, workload = point.model, point.workload
-    pipeline = build_pipeline(model.denoiser, model.vae, model.text_encoder, device=CPU, dtype=torch.float32, seed=0)
-    inputs = example_inputs(pipeline, batch=1, latent_shape=model.latent_shape(workload), device=CPU,
+    pipeline = build_pipeline(model.denoiser, model.vae, model.text_encoders, device=CPU, dtype=torch.float32, seed=0)
+    inputs = example_inputs(pipeline, batch=1, channels=4, latent_shape=model.latent_shape(workload), device=CPU,
                             dtype=torch.float32, seed=1)
-    text = pipeline.encode_text(inputs.text_tokens)
-    condition, empty = Condition(None, text), Condition(None, torch.zeros_like(text))
+    (text,) = pipeline.encode_text(inputs.text_embeddings)
+    condition, empty = {"text": text.mean(dim=1)}, {"text": torch.zeros(1, text.shape[-1])}
     video = pipeline.generate(inputs.latents, 2, condition, workload.frames, empty, 3.0)
     assert video.shape == (1, 3, 17, 64, 64)
     assert video.isfinite().all()
@@ -201,9 +200,9 @@ def test_pipeline_from_text_to_video(name):
 def test_guidance_of_one_is_no_guidance_and_steps_integrate_a_constant_velocity():
     point = load_point("tiny", "tiny-image", "eager-fp32")
     model = point.model
-    pipeline = build_pipeline(model.denoiser, model.vae, model.text_encoder, device=CPU, dtype=torch.float32, seed=0)
-    inputs = example_inputs(pipeline, batch=1, latent_shape=(1, 16, 16), device=CPU, dtype=torch.float32, seed=1)
-    other = Condition(None, inputs.condition.text + 1)
+    pipeline = build_pipeline(model.denoiser, model.vae, model.text_encoders, device=CPU, dtype=torch.float32, seed=0)
+    inputs = example_inputs(pipeline, batch=1, channels=4, latent_shape=(1, 16, 16), device=CPU, dtype=torch.float32, seed=1)
+    other = {"text": inputs.condition["text"] + 1}
     plain = pipeline.denoise_step(inputs.latents, inputs.t, -0.1, inputs.condition, None, 1.0)
     guided = pipeline.denoise_step(inputs.latents, inputs.t, -0.1, inputs.condition, other, 1.0)
     torch.testing.assert_close(plain, guided)
@@ -215,7 +214,7 @@ def test_guidance_of_one_is_no_guidance_and_steps_integrate_a_constant_velocity(
 
 def test_only_the_parts_a_stage_runs_are_allocated():
     model = load_point("tiny", "tiny-image", "eager-fp32").model
-    pipeline = build_pipeline(model.denoiser, model.vae, model.text_encoder, device=CPU, dtype=torch.float32, seed=0,
+    pipeline = build_pipeline(model.denoiser, model.vae, model.text_encoders, device=CPU, dtype=torch.float32, seed=0,
                               stages=["vae_decode"])
     assert not next(pipeline.vae.parameters()).is_meta
     assert next(pipeline.denoiser.parameters()).is_meta
@@ -226,9 +225,9 @@ def test_weights_and_inputs_repeat_by_seed():
     model = load_point("tiny", "tiny-image", "eager-fp32").model
 
     def output(seed: int) -> torch.Tensor:
-        pipeline = build_pipeline(model.denoiser, model.vae, model.text_encoder, device=CPU, dtype=torch.float32,
+        pipeline = build_pipeline(model.denoiser, model.vae, model.text_encoders, device=CPU, dtype=torch.float32,
                                   seed=seed)
-        inputs = example_inputs(pipeline, batch=1, latent_shape=(1, 16, 16), device=CPU, dtype=torch.float32, seed=1)
+        inputs = example_inputs(pipeline, batch=1, channels=4, latent_shape=(1, 16, 16), device=CPU, dtype=torch.float32, seed=1)
         return stage_calls(pipeline, inputs, frames=1, height=64, width=64, guided=False, steps=1, seed=1)["forward"]()
 
     assert torch.equal(output(0), output(0))

@@ -11,12 +11,14 @@ from pydantic import BaseModel, ValidationError
 
 from bench.core.errors import UserError, nearest
 from bench.core.spec import Gpu, Model, Point, Recipe, Spec, Suite, Workload
-from models.spec import DiTConfig, TextEncoderConfig, VAEConfig
+from models.spec import DiffusersDenoiser, DiffusersVAE, DiTConfig, TextEncoderConfig, VAEConfig
 
 KINDS: dict[str, type[Spec]] = {
     "models": Model, "workloads": Workload, "recipes": Recipe, "gpus": Gpu, "suites": Suite,
 }
-PARTS = {"denoiser": DiTConfig, "vae": VAEConfig, "text_encoder": TextEncoderConfig}
+PARTS = ("denoiser", "vae", "text_encoders")
+PART_CLASSES = (DiTConfig, DiffusersDenoiser, VAEConfig, DiffusersVAE, TextEncoderConfig)
+UNION_TAGS = ("own", "diffusers")     # of the two kinds of denoiser and VAE; no part of a path the user wrote
 S = TypeVar("S", bound=Spec)
 
 
@@ -49,7 +51,7 @@ def load_point(model: str, workload: str, recipe: str, overrides: dict[str, Any]
                stages: tuple[str, ...] = ("denoise_step",)) -> Point:
     """Load the three parts, and check that the model can take the workload.
 
-    `overrides` maps model.X, workload.X, recipe.X to values; denoiser.X, vae.X and text_encoder.X mean the model's,
+    `overrides` maps model.X, workload.X, recipe.X to values; denoiser.X, vae.X and text_encoders.0.X mean the model's,
     and a bare name the denoiser's.  Raises UserError."""
     by_part: dict[str, dict[str, Any]] = {"model": {}, "workload": {}, "recipe": {}}
     for path, value in (overrides or {}).items():
@@ -77,7 +79,7 @@ def check_point(point: Point) -> None:
         point.model.tokens(point.workload)
     except ValueError as error:
         raise UserError(f"model {point.model.name}, workload {point.workload.name}: {error}") from None
-    if "text_encode" in point.stages and point.model.text_encoder is None:
+    if "text_encode" in point.stages and not point.model.text_encoders:
         raise UserError(f"model {point.model.name} has no text encoder, so no stage text_encode")
 
 
@@ -147,19 +149,25 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def _set(data: dict[str, Any], path: str, value: Any, what: str) -> None:
     *parents, leaf = path.split(".")
+    part: Any = data
     for key in parents:
-        if not isinstance(data.get(key), dict):
-            raise UserError(f"{what}: --set {path}: no part {key!r}{nearest(key, data)}")
-        data = data[key]
-    if leaf not in data:
-        raise UserError(f"{what}: --set {path}: no field {leaf!r}{nearest(leaf, data)} (fields: {', '.join(data)})")
-    data[leaf] = value
+        if isinstance(part, list) and key.isdigit() and int(key) < len(part):
+            part = part[int(key)]
+        elif isinstance(part, dict) and isinstance(part.get(key), (dict, list)):
+            part = part[key]
+        else:
+            raise UserError(f"{what}: --set {path}: no part {key!r}{nearest(key, part) if isinstance(part, dict) else ''}")
+    if not isinstance(part, dict) or leaf not in part:
+        fields = list(part) if isinstance(part, dict) else []
+        raise UserError(f"{what}: --set {path}: no field {leaf!r}{nearest(leaf, fields)} (fields: {', '.join(fields)})")
+    part[leaf] = value
 
 
 def _one_line(error: ValidationError, data: dict[str, Any]) -> str:
     """The first problem of a validation, in our words; how many more there are."""
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
+    loc = [part for i, part in enumerate(first["loc"]) if not (i == 1 and part in UNION_TAGS)]
+    where = ".".join(str(part) for part in loc)
     key = str(first["loc"][-1]) if first["loc"] else ""
     given = repr(first["input"])
     given = given if len(given) <= 60 else given[:57] + "..."
@@ -181,6 +189,6 @@ def _one_line(error: ValidationError, data: dict[str, Any]) -> str:
 
 def _all_fields() -> list[str]:
     fields: list[str] = []
-    for cls in (*KINDS.values(), *PARTS.values()):
+    for cls in (*KINDS.values(), *PART_CLASSES):
         fields += cls.model_fields if issubclass(cls, BaseModel) else [f.name for f in dataclasses.fields(cls)]
     return fields

@@ -7,9 +7,19 @@ import hashlib
 import json
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    model_validator,
+)
 
-from models.spec import DiTConfig, TextEncoderConfig, VAEConfig
+from models.spec import DiffusersDenoiser, DiffusersVAE, DiTConfig, TextEncoderConfig, VAEConfig
 
 Stage = Literal["denoise_step", "vae_decode", "vae_encode", "text_encode"]
 Dtype = Literal["fp32", "bf16", "fp16"]
@@ -25,27 +35,32 @@ class Spec(BaseModel):
     description: str
 
 
+def _own_or_public(value: object) -> str:
+    public = "diffusers" in value if isinstance(value, dict) else isinstance(value, (DiffusersDenoiser, DiffusersVAE))
+    return "diffusers" if public else "own"
+
+
 class Model(Spec):
     """A denoiser with its VAE and text encoder."""
 
     source: str
     """Where the shape was published."""
-    denoiser: DiTConfig
-    vae: VAEConfig
-    text_encoder: TextEncoderConfig | None
+    denoiser: Annotated[
+        Annotated[DiTConfig, Tag("own")] | Annotated[DiffusersDenoiser, Tag("diffusers")], Discriminator(_own_or_public)]
+    vae: Annotated[
+        Annotated[VAEConfig, Tag("own")] | Annotated[DiffusersVAE, Tag("diffusers")], Discriminator(_own_or_public)]
+    text_encoders: tuple[TextEncoderConfig, ...]
+    """In the order they run; own DiTs take the first one's width, pooled."""
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "Model":
         if self.denoiser.in_channels != self.vae.latent_channels:
             raise ValueError(f"denoiser.in_channels {self.denoiser.in_channels} is not "
                              f"vae.latent_channels {self.vae.latent_channels}")
-        if self.denoiser.out_channels < self.denoiser.in_channels:
-            raise ValueError(f"denoiser.out_channels {self.denoiser.out_channels} is less than "
-                             f"in_channels {self.denoiser.in_channels}")
-        encoded = self.text_encoder.width if self.text_encoder else 0
-        if self.denoiser.text_width != encoded:
-            raise ValueError(f"denoiser.text_width {self.denoiser.text_width} is not "
-                             f"text_encoder.width {encoded}")
+        if isinstance(self.denoiser, DiTConfig):
+            encoded = self.text_encoders[0].width if self.text_encoders else 0
+            if self.denoiser.text_width != encoded:
+                raise ValueError(f"denoiser.text_width {self.denoiser.text_width} is not text_encoders.0.width {encoded}")
         return self
 
     def latent_shape(self, workload: "Workload") -> tuple[int, int, int]:
@@ -54,8 +69,7 @@ class Model(Spec):
 
     def tokens(self, workload: "Workload") -> int:
         """Tokens of one sample.  Raises ValueError for a workload this model cannot take."""
-        t, h, w = self.denoiser.grid(self.latent_shape(workload))
-        return t * h * w
+        return self.denoiser.tokens(self.latent_shape(workload))
 
 
 class Workload(Spec):

@@ -47,7 +47,8 @@ def dit_forward(config: DiTConfig, latent_shape: tuple[int, int, int], batch: in
 def text_encode(config: TextEncoderConfig, batch: int) -> dict[str, int]:
     """One forward of TextEncoder."""
     rows, d, inner = batch * config.tokens, config.width, config.num_heads * config.head_dim
-    linear = linear_flops(rows, d, 4 * inner) + linear_flops(rows, d, 3 * config.ffn_width)
+    linear = linear_flops(rows, d, inner + 2 * config.kv_heads * config.head_dim) + linear_flops(rows, inner, d)
+    linear += linear_flops(rows, d, (3 if config.gated else 2) * config.ffn_width)
     attention = attention_flops(batch, config.num_heads, config.tokens, config.tokens, config.head_dim)
     return {"linear": config.depth * linear, "attention": config.depth * attention, "conv": 0, "other": 0}
 

@@ -10,6 +10,7 @@ from bench.core.spec import DTYPE_BYTES, Model, Workload
 from bench.count import closed_form, traffic
 from bench.count.flops import PRODUCT_CLASSES, Op, Trace, trace
 from models.pipeline import VideoPipeline, build_pipeline, example_inputs, stage_calls
+from models.spec import DiTConfig, VAEConfig
 
 META = torch.device("meta")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -30,8 +31,8 @@ class ModelCount:
     """denoiser, vae, text_encoder."""
     stages: dict[str, StageCount]
     """forward, denoise_step, vae_decode, vae_encode and, where there is one, text_encode."""
-    cross_check: dict[str, int]
-    """fvcore, torch_flop_counter, closed_form: FLOPs of `forward`."""
+    cross_check: dict[str, int | None]
+    """fvcore, torch_flop_counter, closed_form (null for public models): FLOPs of `forward`."""
     by_module: dict[str, dict[str, int]]
     """FLOPs of `forward` by module path, a module's children included, and class."""
 
@@ -42,22 +43,23 @@ def count_model(model: Model, workload: Workload, dtype: str) -> ModelCount:
     Raises CountMismatch where fvcore's rules, torch's counter and the closed form differ for any stage, and
     UncountedOperator (bench.count.flops) for an operator without a rule."""
     shape = model.latent_shape(workload)
-    pipeline = build_pipeline(model.denoiser, model.vae, model.text_encoder, device=META, dtype=DTYPES[dtype], seed=0)
-    inputs = example_inputs(pipeline, batch=workload.batch, latent_shape=shape, device=META, dtype=DTYPES[dtype], seed=0)
+    pipeline = build_pipeline(model.denoiser, model.vae, model.text_encoders, device=META, dtype=DTYPES[dtype], seed=0)
+    inputs = example_inputs(pipeline, batch=workload.batch, channels=model.denoiser.in_channels, latent_shape=shape,
+                             device=META, dtype=DTYPES[dtype], seed=0)
     calls = stage_calls(pipeline, inputs, frames=workload.frames, height=workload.height, width=workload.width,
                         guided=workload.guidance == "cfg", steps=workload.steps, seed=0)
-    pipeline.denoiser.positions(model.denoiser.grid(shape), inputs.latents)   # kept per shape: no part of a step
+    pipeline.denoiser.prepare(inputs.latents)   # kept per shape: no part of a step
     traces = {stage: trace(call) for stage, call in calls.items()}
     expected = _closed_forms(model, workload, shape)
-    for stage, flops in expected.items():
-        _check(model, stage, traces[stage], flops)
+    for stage, traced in traces.items():
+        _check(model, stage, traced, expected.get(stage))
     return ModelCount(
         tokens=model.tokens(workload), latent_shape=shape, params=_params(pipeline),
         stages={stage: stage_count(traced) for stage, traced in traces.items()},
         cross_check={
             "fvcore": sum(traces["forward"].flops_by_class().values()),
             "torch_flop_counter": traces["forward"].torch_flops,
-            "closed_form": sum(expected["forward"].values()),
+            "closed_form": sum(expected["forward"].values()) if "forward" in expected else None,
         },
         by_module=_by_module(traces["forward"].ops),
     )
@@ -77,29 +79,31 @@ def stage_count(traced: Trace) -> StageCount:
 
 
 def _closed_forms(model: Model, workload: Workload, shape: tuple[int, int, int]) -> dict[str, dict[str, int]]:
-    batch = workload.batch
-    forms = {
-        "forward": closed_form.dit_forward(model.denoiser, shape, batch),
-        "vae_decode": closed_form.vae_decode(model.vae, shape, batch),
-        "vae_encode": closed_form.vae_encode(model.vae, workload.frames, workload.height, workload.width, batch),
-    }
-    if model.text_encoder is not None:
-        forms["text_encode"] = closed_form.text_encode(model.text_encoder, batch)
+    """FLOPs by class of the stages whose part is our own: a public class has no closed form here."""
+    batch, forms = workload.batch, {}
+    if isinstance(model.denoiser, DiTConfig):
+        forms["forward"] = closed_form.dit_forward(model.denoiser, shape, batch)
+    if isinstance(model.vae, VAEConfig):
+        forms["vae_decode"] = closed_form.vae_decode(model.vae, shape, batch)
+        forms["vae_encode"] = closed_form.vae_encode(model.vae, workload.frames, workload.height, workload.width, batch)
+    if model.text_encoders:
+        per_encoder = [closed_form.text_encode(config, batch) for config in model.text_encoders]
+        forms["text_encode"] = {kind: sum(form[kind] for form in per_encoder) for kind in PRODUCT_CLASSES}
     return forms
 
 
-def _check(model: Model, stage: str, traced: Trace, expected: dict[str, int]) -> None:
+def _check(model: Model, stage: str, traced: Trace, expected: dict[str, int] | None) -> None:
     by_class = traced.flops_by_class()
-    if by_class != expected:
+    if expected is not None and by_class != expected:
         raise CountMismatch(f"model {model.name}, {stage}: fvcore's rules give {by_class}, the closed form {expected}")
-    if traced.torch_flops != sum(expected.values()):
+    if traced.torch_flops != sum(by_class.values()):
         raise CountMismatch(f"model {model.name}, {stage}: fvcore's rules give {sum(by_class.values())} FLOPs, "
                             f"torch's counter {traced.torch_flops}")
 
 
 def _params(pipeline: VideoPipeline) -> dict[str, int]:
-    parts = {"denoiser": pipeline.denoiser, "vae": pipeline.vae, "text_encoder": pipeline.text_encoder}
-    return {name: sum(p.numel() for p in part.parameters()) if part is not None else 0 for name, part in parts.items()}
+    parts = {"denoiser": [pipeline.denoiser], "vae": [pipeline.vae], "text_encoder": pipeline.text_encoders}
+    return {name: sum(p.numel() for module in modules for p in module.parameters()) for name, modules in parts.items()}
 
 
 def _by_module(ops: list[Op]) -> dict[str, dict[str, int]]:

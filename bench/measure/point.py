@@ -65,9 +65,10 @@ def _measure(point: Point, device: torch.device, clock: Clock, plan: Sampling, w
     model, workload, dtype = point.model, point.workload, DTYPES[point.recipe.dtype]
     gc.collect()
     _reset_peak(device)
-    pipeline = build_pipeline(model.denoiser, model.vae, model.text_encoder, device=device, dtype=dtype,
+    pipeline = build_pipeline(model.denoiser, model.vae, model.text_encoders, device=device, dtype=dtype,
                               seed=WEIGHTS_SEED, stages=point.stages)
-    inputs = example_inputs(pipeline, batch=workload.batch, latent_shape=model.latent_shape(workload), device=device,
+    inputs = example_inputs(pipeline, batch=workload.batch, channels=model.denoiser.in_channels,
+                            latent_shape=model.latent_shape(workload), device=device,
                             dtype=dtype, seed=INPUTS_SEED)
     calls = stage_calls(pipeline, inputs, frames=workload.frames, height=workload.height, width=workload.width,
                         guided=workload.guidance == "cfg", steps=workload.steps, seed=INPUTS_SEED)

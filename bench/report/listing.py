@@ -5,17 +5,20 @@ from typing import Any
 from bench.core.spec import Gpu, Model, Recipe, Spec, Suite, Workload
 from bench.core.units import si
 from bench.count.closed_form import dit_parameters
+from models.spec import DiTConfig
 
 
 def describe(kind: str, spec: Spec) -> dict[str, Any]:
     """{kind name description summary ...} for `list`; the figures are counted (models) or claimed (gpus)."""
     entry: dict[str, Any] = {"kind": kind, "name": spec.name, "description": spec.description}
     match spec:
-        case Model():
-            d = spec.denoiser
+        case Model(denoiser=DiTConfig() as d):
             entry |= {"params": dit_parameters(d), "width": d.width, "depth": d.depth, "num_heads": d.num_heads,
                       "source": spec.source}
             entry["summary"] = f"{entry['params'] / 1e6:,.0f} M parameters, {d.depth} x {d.width}, {d.attention} attention"
+        case Model(denoiser=d):
+            entry |= {"params": None, "published": d.published, "diffusers": d.diffusers, "source": spec.source}
+            entry["summary"] = f"{d.published} parameters (claimed), diffusers {d.diffusers}"
         case Workload():
             entry |= spec.model_dump(exclude={"name", "description"})
             entry["summary"] = (f"{spec.frames} x {spec.width}x{spec.height}, {spec.steps} steps, "
