@@ -1,7 +1,10 @@
 """Video VAE: 3D convolutions, causal or symmetric in time.  Shapes: B batch, C channels, T H W.
 
 Reads top-down: VideoVAE, Encoder3d, Decoder3d, their blocks.  The config is `models.spec.VAEConfig`.  No norm pools
-over time or space, so that a clip decoded in parts can equal the clip decoded whole.
+over time or space, so that a clip decoded in parts can equal the clip decoded whole (`models.vae_parts`).
+
+Every layer takes (x, state).  Without a state it pads time with zeros, as for a whole clip.  With one, a dict from layer
+to its last input frames, it goes on where the part before ended.
 """
 
 import torch
@@ -9,6 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.spec import VAEConfig
+
+State = dict[nn.Module, Tensor]
+"""Last input frames of each convolution along time, by layer; empty before the first part."""
 
 
 class VideoVAE(nn.Module):
@@ -56,12 +62,13 @@ class Encoder3d(nn.Module):
             layers += [ResBlock(config, previous if i == 0 else width, width) for i in range(config.res_blocks)]
             if level < len(widths) - 1:
                 layers.append(Downsample(config, width, halve_time=config.time_halvings[level]))
-        layers.append(ResBlock(config, widths[-1], widths[-1]))
-        self.layers = nn.Sequential(*layers)
-        self.head = Head(config, widths[-1], 2 * config.latent_channels)
+        layers += [ResBlock(config, widths[-1], widths[-1]), Head(config, widths[-1], 2 * config.latent_channels)]
+        self.layers = nn.ModuleList(layers)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.layers(x))
+    def forward(self, x: Tensor, state: State | None = None) -> Tensor:
+        for layer in self.layers:
+            x = layer(x, state)
+        return x
 
 
 class Decoder3d(nn.Module):
@@ -70,17 +77,20 @@ class Decoder3d(nn.Module):
     def __init__(self, config: VAEConfig):
         super().__init__()
         widths = config.channels[::-1]
-        layers: list[nn.Module] = [conv(config, config.latent_channels, widths[0]), ResBlock(config, widths[0], widths[0])]
+        layers: list[nn.Module] = [conv(config, config.latent_channels, widths[0]),
+                                   ResBlock(config, widths[0], widths[0])]
         for level, width in enumerate(widths):
             previous = widths[max(level - 1, 0)]
             layers += [ResBlock(config, previous if i == 0 else width, width) for i in range(config.res_blocks + 1)]
             if level < len(widths) - 1:
                 layers.append(Upsample(config, width, double_time=config.time_halvings[::-1][level]))
-        self.layers = nn.Sequential(*layers)
-        self.head = Head(config, widths[-1], config.in_channels)
+        layers.append(Head(config, widths[-1], config.in_channels))
+        self.layers = nn.ModuleList(layers)
 
-    def forward(self, z: Tensor) -> Tensor:
-        return self.head(self.layers(z))
+    def forward(self, z: Tensor, state: State | None = None) -> Tensor:
+        for layer in self.layers:
+            z = layer(z, state)
+        return z
 
 
 class TimePaddedConv3d(nn.Conv3d):
@@ -92,23 +102,30 @@ class TimePaddedConv3d(nn.Conv3d):
         super().__init__(c_in, c_out, kernel, stride,
                          padding=(time_padding[0] if symmetric else 0, kernel[1] // 2, kernel[2] // 2))
         self.time_padding = None if symmetric else time_padding
+        self.kept = kernel[0] - stride[0]        # frames the next part still needs
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.time_padding is not None:
+    def forward(self, x: Tensor, state: State | None = None) -> Tensor:
+        if self.time_padding is None:
+            return super().forward(x)
+        if state is None or self not in state:
             x = F.pad(x, (0, 0, 0, 0, *self.time_padding))
+        else:
+            x = torch.cat([state[self], x], dim=2)
+        if state is not None:
+            state[self] = x[:, :, x.shape[2] - self.kept:].clone()      # a view would keep the whole part alive
         return super().forward(x)
 
 
-def conv(config: VAEConfig, c_in: int, c_out: int, halve: tuple[int, int, int] = (1, 1, 1)) -> TimePaddedConv3d:
+def conv(config: VAEConfig, c_in: int, c_out: int, stride: tuple[int, int, int] = (1, 1, 1)) -> TimePaddedConv3d:
     """The VAE's convolution: 3 x 3 in space, temporal_kernel in time, with the padding its time rule asks for."""
     k = config.temporal_kernel
     if k == 1:
         padding = (0, 0)
-    elif halve[0] == 2 and not config.first_frame_alone:
+    elif stride[0] == 2 and not config.first_frame_alone:
         padding = (1, 0)             # latent i sees frames 2i-1 .. 2i+1: its own group and the frame before it
     else:
         padding = (2, 0) if config.causal else (1, 1)
-    return TimePaddedConv3d(c_in, c_out, (k, 3, 3), halve, padding)
+    return TimePaddedConv3d(c_in, c_out, (k, 3, 3), stride, padding)
 
 
 class ChannelNorm(nn.Module):
@@ -133,9 +150,9 @@ class ResBlock(nn.Module):
         self.norm2, self.conv2 = ChannelNorm(c_out), conv(config, c_out, c_out)
         self.skip = nn.Conv3d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.conv1(F.silu(self.norm1(x)))
-        return self.skip(x) + self.conv2(F.silu(self.norm2(y)))
+    def forward(self, x: Tensor, state: State | None = None) -> Tensor:
+        y = self.conv1(F.silu(self.norm1(x)), state)
+        return self.skip(x) + self.conv2(F.silu(self.norm2(y)), state)
 
 
 class Downsample(nn.Module):
@@ -145,8 +162,8 @@ class Downsample(nn.Module):
         super().__init__()
         self.conv = conv(config, channels, channels, (2 if halve_time else 1, 2, 2))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)
+    def forward(self, x: Tensor, state: State | None = None) -> Tensor:
+        return self.conv(x, state)
 
 
 class Upsample(nn.Module):
@@ -155,12 +172,13 @@ class Upsample(nn.Module):
     def __init__(self, config: VAEConfig, channels: int, *, double_time: bool):
         super().__init__()
         self.double_time = double_time
-        self.drop_first = double_time and config.first_frame_alone
+        self.first_alone = double_time and config.first_frame_alone
         self.conv = conv(config, channels, channels)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, state: State | None = None) -> Tensor:
         x = F.interpolate(x, scale_factor=(2.0 if self.double_time else 1.0, 2.0, 2.0), mode="nearest")
-        return self.conv(x[:, :, 1:] if self.drop_first else x)
+        starts = state is None or self.conv not in state      # of the clip: later parts have no first frame
+        return self.conv(x[:, :, 1:] if self.first_alone and starts else x, state)
 
 
 class Head(nn.Module):
@@ -170,5 +188,5 @@ class Head(nn.Module):
         super().__init__()
         self.norm, self.conv = ChannelNorm(c_in), conv(config, c_in, c_out)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.silu(self.norm(x)))
+    def forward(self, x: Tensor, state: State | None = None) -> Tensor:
+        return self.conv(F.silu(self.norm(x)), state)

@@ -227,7 +227,8 @@ def test_weights_and_inputs_repeat_by_seed():
     def output(seed: int) -> torch.Tensor:
         pipeline = build_pipeline(model.denoiser, model.vae, model.text_encoders, device=CPU, dtype=torch.float32,
                                   seed=seed)
-        inputs = example_inputs(pipeline, batch=1, channels=4, latent_shape=(1, 16, 16), device=CPU, dtype=torch.float32, seed=1)
+        inputs = example_inputs(pipeline, batch=1, channels=4, latent_shape=(1, 16, 16), device=CPU, dtype=torch.float32,
+                                seed=1)
         return stage_calls(pipeline, inputs, frames=1, height=64, width=64, guided=False, steps=1, seed=1)["forward"]()
 
     assert torch.equal(output(0), output(0))

@@ -1,0 +1,129 @@
+"""A clip decoded in parts equals the clip decoded whole; memory is set by the part."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from test_models import vae
+
+from models.vae_parts import Tiling, decode_in_parts, decode_parts, encode_in_parts, sight
+
+SHAPES = [{"temporal_factor": f, "first_frame_alone": alone} for f in (1, 2, 4, 8) for alone in (True, False)]
+IDS = [f"{s['temporal_factor']}x {'alone' if s['first_frame_alone'] else 'grouped'}" for s in SHAPES]
+
+
+def error(a: torch.Tensor, b: torch.Tensor) -> float:
+    assert a.shape == b.shape
+    return ((a - b).norm() / b.norm()).item()
+
+
+@pytest.mark.parametrize("dtype_and_tolerance", [(torch.float32, 1e-5), (torch.float64, 1e-12)], ids=["fp32", "fp64"])
+@pytest.mark.parametrize("shape", SHAPES, ids=IDS)
+@torch.no_grad()
+def test_causal_chunks_equal_the_whole(shape, dtype_and_tolerance):
+    dtype, tolerance = dtype_and_tolerance
+    model = vae(causal=True, **shape).to(dtype)
+    latents = torch.randn(1, 4, 5, 3, 2, dtype=dtype)
+    whole = model.decode(latents)
+    for chunk in (1, 2, 3, 5, 9):
+        assert error(decode_in_parts(model, latents, chunk=chunk), whole) < tolerance
+    video = torch.randn(1, 3, 2 * model.config.temporal_factor + 1, 16, 8, dtype=dtype)
+    for chunk in (1, 2):
+        for part, all_ in zip(encode_in_parts(model, video, chunk=chunk), model.encode(video), strict=True):
+            assert error(part, all_) < tolerance
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=IDS)
+@torch.no_grad()
+def test_symmetric_chunks_with_their_halo_equal_the_whole(shape):
+    model = vae(causal=False, channels=(4, 4, 4, 4), **shape).double()
+    latents = torch.randn(1, 4, 14, 1, 1, dtype=torch.double)
+    assert error(decode_in_parts(model, latents, chunk=3), model.decode(latents)) < 1e-12
+
+
+@torch.no_grad()
+def test_parts_come_one_by_one_and_frames_cuts_the_last_group():
+    model = vae(temporal_factor=4)
+    latents = torch.randn(2, 4, 3, 2, 2)
+    assert [p.shape for p in decode_parts(model, latents, chunk=2)] == [(2, 3, 8, 16, 16), (2, 3, 4, 16, 16)]
+    assert decode_in_parts(model, latents, 10, chunk=2).shape == (2, 3, 10, 16, 16)
+
+
+@torch.no_grad()
+def test_sight_is_how_far_a_change_in_the_middle_reaches():
+    model = vae(causal=False, channels=(4, 4, 4), temporal_factor=2).double()
+    time, space = sight(model.config)
+    latents = torch.randn(1, 4, 33, 41, 1, dtype=torch.double)
+    changed = latents.clone()
+    changed[0, :, 16, 20, 0] += 1
+    moved = (model.decode(latents) - model.decode(changed)).abs().amax(dim=(0, 1, 4)) > 0     # (F, s H)
+    rows = moved.any(dim=0).nonzero().flatten()
+    frames = moved.any(dim=1).nonzero().flatten()
+    reach_space = max(20 * 4 - rows[0], rows[-1] - (20 * 4 + 3)) / 4
+    reach_time = max(16 * 2 - frames[0], frames[-1] - (16 * 2 + 1)) / 2
+    assert reach_space <= space < reach_space + 1
+    assert reach_time <= time < reach_time + 1
+
+
+@torch.no_grad()
+def test_tiles_with_enough_overlap_equal_the_whole_and_less_overlap_errs_more():
+    model = vae(channels=(4, 4), res_blocks=1, temporal_factor=2).double()
+    latents = torch.randn(1, 4, 2, 75, 60, dtype=torch.double)
+    whole = model.decode(latents)
+    enough = 4 * int(sight(model.config)[1] + 1)
+    errors = {overlap: error(decode_in_parts(model, latents, chunk=1, tiling=Tiling(size=enough + 4, overlap=overlap)),
+                             whole) for overlap in (0, 4, 8, enough)}
+    assert errors[enough] < 1e-12
+    assert errors[0] > errors[4] > errors[8] > errors[enough]
+    assert errors[8] < 0.03         # random weights, unit gain: what 8 shared cells cost (0.025 seen)
+
+
+@torch.no_grad()
+def test_one_tile_larger_than_the_clip_is_no_tiling():
+    model = vae()
+    latents = torch.randn(1, 4, 2, 3, 5)
+    torch.testing.assert_close(decode_in_parts(model, latents, chunk=2, tiling=Tiling(size=8, overlap=2)),
+                               model.decode(latents))
+
+
+@pytest.mark.parametrize(("size", "overlap"), [(8, 8), (8, 9), (8, -1), (0, 0)])
+def test_impossible_tiles(size, overlap):
+    with pytest.raises(ValueError, match="tile overlap"):
+        Tiling(size=size, overlap=overlap)
+
+
+def test_impossible_parts():
+    with pytest.raises(ValueError, match="chunk 0"):
+        next(decode_parts(vae(), torch.randn(1, 4, 1, 1, 1), chunk=0))
+    with pytest.raises(ValueError, match="cannot be encoded in parts"):
+        encode_in_parts(vae(causal=False), torch.randn(1, 3, 8, 8, 8), chunk=1)
+
+
+def peak_bytes(call) -> int:
+    """Growth of the peak resident memory while `call` runs (proc(5): 5 resets VmHWM)."""
+    Path(f"/proc/{os.getpid()}/clear_refs").write_text("5")
+
+    def read(key: str) -> int:
+        return 1024 * int(re.search(rf"{key}:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+
+    before = read("VmRSS")
+    call()
+    return read("VmHWM") - before
+
+
+@pytest.mark.skipif(not os.access(f"/proc/{os.getpid()}/clear_refs", os.W_OK), reason="needs Linux's /proc")
+@torch.no_grad()
+def test_memory_is_set_by_the_part_and_not_by_the_clip():
+    model = vae(channels=(16, 16, 16, 16), temporal_factor=8)
+
+    def stream(frames: int) -> None:
+        for _ in decode_parts(model, torch.randn(1, 4, frames, 8, 8), chunk=1):
+            pass
+
+    stream(2)                                                        # allocator and kernels warm
+    short, long = (peak_bytes(lambda n=n: stream(n)) for n in (4, 32))
+    whole = peak_bytes(lambda: model.decode(torch.randn(1, 4, 32, 8, 8)))
+    assert long < 1.5 * short + 2**24                                # eight times the clip: the same memory
+    assert whole > 3 * long
