@@ -33,6 +33,8 @@ class StageCount(Strict):
     bytes_elementwise: int
     """Modelled bytes of the operators without products."""
     bytes_largest_operator: int
+    bytes_peak_activations: int
+    """Modelled peak of the tensors alive during the stage, beside weights and inputs (bench.count.memory)."""
     kernels: int
     """Operators that touch memory."""
     uncounted_ops: dict[str, int]

@@ -61,6 +61,9 @@ class Model(Spec):
             encoded = self.text_encoders[0].width if self.text_encoders else 0
             if self.denoiser.text_width != encoded:
                 raise ValueError(f"denoiser.text_width {self.denoiser.text_width} is not text_encoders.0.width {encoded}")
+            if self.denoiser.text_tokens and self.denoiser.text_tokens != self.text_encoders[0].tokens:
+                raise ValueError(f"denoiser.text_tokens {self.denoiser.text_tokens} is not "
+                                 f"text_encoders.0.tokens {self.text_encoders[0].tokens}")
         return self
 
     def latent_shape(self, workload: "Workload") -> tuple[int, int, int]:
