@@ -201,11 +201,17 @@ class Point(BaseModel):
     @property
     def fingerprint(self) -> str:
         """Of everything that decides what is executed; names and descriptions do not."""
-        return fingerprint({
-            **{part: getattr(self, part).model_dump(mode="json", exclude={"name", "description", "source"})
-               for part in ("model", "workload", "recipe")},
-            "stages": self.stages,
-        })
+        return fingerprint({**self._parts, "stages": self.stages})
+
+    @property
+    def subject(self) -> str:
+        """Fingerprint of model, workload and recipe, whichever stages are timed."""
+        return fingerprint(self._parts)
+
+    @property
+    def _parts(self) -> dict[str, object]:
+        return {part: getattr(self, part).model_dump(mode="json", exclude={"name", "description", "source"})
+                for part in ("model", "workload", "recipe")}
 
 
 def fingerprint(data: object) -> str:
