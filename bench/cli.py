@@ -54,10 +54,10 @@ def count(model: Annotated[str, typer.Argument(help="A name in configs/models, o
     from bench.core.load import load_point, parse_overrides
 
     point = load_point(model, workload, recipe, parse_overrides(overrides or []))
-    from bench.count.count import count_model
+    from bench.count.count import count_point
     from bench.count.document import count_document
 
-    document = count_document(point, count_model(point.model, point.workload, point.recipe.dtype))
+    document = count_document(point, count_point(point))
     if as_json:
         return _print_json(document)
     from bench.report.tables import count_table, module_table

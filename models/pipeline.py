@@ -14,13 +14,15 @@ from models.dit import SpatioTemporalDiT
 from models.layers import init_benchmark_weights
 from models.spec import DiffusersDenoiser, DiffusersVAE, DiTConfig, TextEncoderConfig, VAEConfig
 from models.text import TextEncoder
+from models.tiling import Tiling
 from models.vae import VideoVAE, reparameterise
+from models.vae_parts import decode_in_parts
 
 Condition = dict[str, Tensor]
 """What a denoiser takes beside latents and time, by keyword."""
 
 PARTS_OF_STAGE = {"forward": "denoiser", "denoise_step": "denoiser", "vae_decode": "vae", "vae_encode": "vae",
-                  "text_encode": "text_encoder"}
+                  "condition_encode": "vae", "text_encode": "text_encoder"}
 
 
 @dataclass
@@ -127,25 +129,39 @@ def example_inputs(pipeline: VideoPipeline, *, batch: int, channels: int, latent
 
 
 def stage_calls(pipeline: VideoPipeline, inputs: StageInputs, *, frames: int, height: int, width: int,
-                guided: bool, steps: int, seed: int) -> dict[str, Callable[[], object]]:
-    """The stages as calls without arguments: forward, denoise_step, vae_decode, vae_encode, text_encode.
+                guided: bool, steps: int, seed: int, encoded_frames: int = 0, control: bool = False,
+                chunk: int | None = None, tiling: Tiling | None = None) -> dict[str, Callable[[], object]]:
+    """The stages as calls without arguments: forward, denoise_step, vae_decode, vae_encode, text_encode, and
+    condition_encode where frames or a control video are given.
 
-    The pixels that vae_encode needs are made at its first call, since a minute of video is large."""
+    encoded_frames, control: what condition_encode encodes; chunk, tiling: decode in such parts, else in one piece.
+    The pixels that the encoders need are made at their first call, since a minute of video is large."""
     latents, device = inputs.latents, inputs.latents.device
 
     @cache
-    def video() -> Tensor:
+    def video(length: int) -> Tensor:
         g = None if device.type == "meta" else torch.Generator(device).manual_seed(seed)
-        pixels = torch.rand(latents.shape[0], 3, frames, height, width, generator=g, device=device)
+        pixels = torch.rand(latents.shape[0], 3, length, height, width, generator=g, device=device)
         return (2 * pixels - 1).to(latents.dtype)
+
+    def decode() -> Tensor:
+        if chunk is None:
+            return pipeline.vae.decode(latents, frames)
+        return decode_in_parts(pipeline.vae, latents, frames, chunk=chunk, tiling=tiling)
+
+    def encode_condition() -> list[Tensor]:
+        clips = ([encoded_frames] if encoded_frames else []) + ([frames] if control else [])
+        return [pipeline.vae.encode(video(length))[0] for length in clips]
 
     calls: dict[str, Callable[[], object]] = {
         "forward": lambda: pipeline.predict(latents, inputs.t, inputs.condition),
         "denoise_step": lambda: pipeline.denoise_step(
             latents, inputs.t, -1.0 / steps, inputs.condition, inputs.unconditional if guided else None, 5.0),
-        "vae_decode": lambda: pipeline.vae.decode(latents, frames),
-        "vae_encode": lambda: reparameterise(*pipeline.vae.encode(video())),
+        "vae_decode": decode,
+        "vae_encode": lambda: reparameterise(*pipeline.vae.encode(video(frames))),
     }
+    if encoded_frames or control:
+        calls["condition_encode"] = encode_condition
     if pipeline.text_encoders:
         calls["text_encode"] = lambda: pipeline.encode_text(inputs.text_embeddings)
     return calls

@@ -9,69 +9,30 @@ Shapes: B batch, C channels, T H W latents, F frames.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
-from math import ceil
 
 import torch
 from torch import Tensor
 
-from models.spec import VAEConfig
+from models.tiling import Tiling, parts, pixel_frames
 from models.vae import State, VideoVAE
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tiling:
-    """Tiles in latent cells."""
-
-    size: int
-    """Side of a tile."""
-    overlap: int
-    """Cells that neighbouring tiles share."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.overlap < self.size:
-            raise ValueError(f"tile overlap {self.overlap}: it must be at least 0 and less than the size {self.size}")
-
-
-def sight(config: VAEConfig) -> tuple[float, float]:
-    """How far the decoder sees, in latent frames (to each side, were it symmetric) and latent cells."""
-    time, space, t_scale, s_scale = 0.0, 0.0, 1, 1
-    reach = config.temporal_kernel // 2
-    convs = 3                                             # into the decoder, and one residual block
-    for level in range(len(config.channels)):
-        convs += 2 * (config.res_blocks + 1)
-        last = level == len(config.channels) - 1
-        time += (convs + last) * reach / t_scale          # the head is one more
-        space += (convs + last) / s_scale
-        if not last:
-            t_scale *= 2 if config.time_halvings[::-1][level] else 1
-            s_scale *= 2
-            convs = 1                                     # after the upsampling
-    return time, space
 
 
 def decode_parts(vae: VideoVAE, latents: Tensor, *, chunk: int, tiling: Tiling | None = None) -> Iterator[Tensor]:
     """Yield the clip's frames part by part.  latents (B, C, T, H, W) -> (B, 3, some F, s H, s W) at a time.
 
     chunk: latent frames a part.  Raises ValueError for a chunk under 1."""
-    if chunk < 1:
-        raise ValueError(f"chunk {chunk}: at least 1 latent frame")
-    config, frames = vae.config, latents.shape[2]
-    tiles = _tiles(latents.shape[3:], tiling)
+    config, tiles = vae.config, [(slice(None), slice(None))] if tiling is None else tiling.tiles(*latents.shape[3:])
     states: list[State] = [{} for _ in tiles]
-    halo = 0 if config.causal else ceil(sight(config)[0])
-    for start in range(0, frames, chunk):
-        stop = min(start + chunk, frames)
-        first, last = max(start - halo, 0), min(stop + halo, frames)
-        part = latents[:, :, first:last]
-        skip = _pixel_frames(config, start) - _pixel_frames(config, first)
-        wanted = _pixel_frames(config, stop) - _pixel_frames(config, start)
-        if first > 0 and config.first_frame_alone and not config.causal:
+    for part in parts(config, latents.shape[2], chunk):
+        given = latents[:, :, part.first:part.last]
+        skip = pixel_frames(config, part.start) - pixel_frames(config, part.first)
+        wanted = pixel_frames(config, part.stop) - pixel_frames(config, part.start)
+        if part.first > 0 and config.first_frame_alone and not config.causal:
             # The decoder takes the part's first latent frame for a clip's first: it makes one frame of it, not f.
             skip -= config.temporal_factor - 1
         decoded = [
-            vae.decoder(part[..., rows, cols], states[i] if config.causal else None)[:, :, skip:skip + wanted]
+            vae.decoder(given[..., rows, cols], states[i] if config.causal else None)[:, :, skip:skip + wanted]
             for i, (rows, cols) in enumerate(tiles)
         ]
         yield decoded[0] if tiling is None else _blend(decoded, tiles, latents.shape[3:], tiling, config.spatial_factor)
@@ -80,7 +41,12 @@ def decode_parts(vae: VideoVAE, latents: Tensor, *, chunk: int, tiling: Tiling |
 def decode_in_parts(vae: VideoVAE, latents: Tensor, frames: int | None = None, *, chunk: int,
                     tiling: Tiling | None = None) -> Tensor:
     """All parts joined: what vae.decode gives, in the memory of one part and of the finished clip."""
-    video = torch.cat(list(decode_parts(vae, latents, chunk=chunk, tiling=tiling)), dim=2)
+    config, at = vae.config, 0
+    size = (n * config.spatial_factor for n in latents.shape[3:])
+    video = latents.new_empty(latents.shape[0], config.in_channels, pixel_frames(config, latents.shape[2]), *size)
+    for part in decode_parts(vae, latents, chunk=chunk, tiling=tiling):
+        video[:, :, at:at + part.shape[2]] = part
+        at += part.shape[2]
     return video if frames is None else video[:, :, :frames]
 
 
@@ -95,33 +61,12 @@ def encode_in_parts(vae: VideoVAE, video: Tensor, *, chunk: int) -> tuple[Tensor
     missing = -video.shape[2] % config.temporal_factor
     if missing and not config.first_frame_alone:
         video = torch.cat([video, video[:, :, -1:].expand(-1, -1, missing, -1, -1)], dim=2)
-    latent_frames, state, parts = config.latent_frames(video.shape[2]), {}, []
-    cuts = [_pixel_frames(config, n) for n in (*range(0, latent_frames, chunk), latent_frames)]
+    latent_frames, state, encoded = config.latent_frames(video.shape[2]), {}, []
+    cuts = [pixel_frames(config, n) for n in (*range(0, latent_frames, chunk), latent_frames)]
     for start, stop in pairwise(cuts):
-        parts.append(vae.encoder(video[:, :, start:stop], state))
-    mean, logvar = torch.cat(parts, dim=2).chunk(2, dim=1)
+        encoded.append(vae.encoder(video[:, :, start:stop], state))
+    mean, logvar = torch.cat(encoded, dim=2).chunk(2, dim=1)
     return mean, logvar.clamp(-30.0, 20.0)
-
-
-def _pixel_frames(config: VAEConfig, latent_frames: int) -> int:
-    """Frames that the first so many latent frames hold."""
-    f = config.temporal_factor
-    return latent_frames * f if not config.first_frame_alone or latent_frames == 0 else (latent_frames - 1) * f + 1
-
-
-def _tiles(size: tuple[int, int], tiling: Tiling | None) -> list[tuple[slice, slice]]:
-    if tiling is None:
-        return [(slice(None), slice(None))]
-    rows, cols = (_spans(n, tiling) for n in size)
-    return [(r, c) for r in rows for c in cols]
-
-
-def _spans(n: int, tiling: Tiling) -> list[slice]:
-    """Spans of one axis, each tiling.size long (the last moved back to fit), overlapping by at least the overlap."""
-    if n <= tiling.size:
-        return [slice(0, n)]
-    starts = [*range(0, n - tiling.size, tiling.size - tiling.overlap), n - tiling.size]
-    return [slice(s, s + tiling.size) for s in starts]
 
 
 def _blend(parts: list[Tensor], tiles: list[tuple[slice, slice]], size: tuple[int, int], tiling: Tiling,

@@ -35,6 +35,14 @@ def pytest_collection_modifyitems(config, items):
                 item.add_marker(pytest.mark.skip(reason="no CUDA device here"))
 
 
+@pytest.fixture(autouse=True)
+def _seeded():
+    """Random inputs that are the same in every run."""
+    import torch
+
+    torch.manual_seed(0)
+
+
 def cli(*args: str, cwd: Path | None = None, env: dict[str, str] | None = None,
         timeout: float = 120) -> subprocess.CompletedProcess:
     """Run ldt-bench in a process of its own, as a user would."""

@@ -12,13 +12,15 @@ from test_spec import DIT, VAE
 
 from bench.core.load import load_point
 from bench.count import closed_form
-from bench.count.count import count_model
+from bench.count.count import count_model, count_point, stage_count
 from bench.count.document import count_document
 from bench.count.flops import UncountedOperator, trace
 from models.dit import SpatioTemporalDiT
 from models.spec import DiTConfig, TextEncoderConfig, VAEConfig
 from models.text import TextEncoder
+from models.tiling import Tiling
 from models.vae import VideoVAE
+from models.vae_parts import decode_in_parts
 
 META = torch.device("meta")
 
@@ -131,6 +133,57 @@ def test_three_counters_agree_on_any_vae(res_blocks, factor, causal, alone, grou
                              (decode, closed_form.vae_decode(config, shape, batch))):
         assert traced.flops_by_class() == expected
         assert traced.torch_flops == sum(expected.values())
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.booleans(), st.booleans(), st.integers(1, 6), st.integers(1, 3), st.sampled_from([None, (3, 1), (2, 0)]))
+def test_three_counters_agree_on_decoding_in_parts(causal, alone, frames, chunk, tile):
+    config = VAEConfig(**{**VAE, "channels": (4, 8, 8), "temporal_factor": 2, "causal": causal, "first_frame_alone": alone})
+    tiling = Tiling(size=tile[0], overlap=tile[1]) if tile else None
+    model, latents = on_meta(VideoVAE, config), empty(2, 4, frames, 4, 5)
+    traced = trace(lambda: decode_in_parts(model, latents, chunk=chunk, tiling=tiling))
+    expected = closed_form.vae_decode(config, (frames, 4, 5), 2, chunk, tiling)
+    assert traced.flops_by_class() == expected
+    assert traced.torch_flops == sum(expected.values())
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_long_clip_in_parts_is_counted_from_two_short_ones(causal):
+    """Exactly what tracing all of its parts gives: FLOPs, bytes, kernels, peak."""
+    point = load_point("tiny", "tiny-clip", "eager-fp32-chunks", {"vae.causal": causal, "workload.frames": 61})
+    counted = count_point(point).stages["vae_decode"]
+    model, latents = on_meta(VideoVAE, point.model.vae), empty(1, 4, *point.model.latent_shape(point.workload))
+    tiling = point.recipe.vae_tile
+    assert counted == stage_count(trace(lambda: decode_in_parts(model, latents, chunk=1, tiling=tiling)))
+    whole = count_point(load_point("tiny", "tiny-clip", "eager-fp32", {"vae.causal": causal, "workload.frames": 61}))
+    assert counted.bytes_peak_activations < whole.stages["vae_decode"].bytes_peak_activations
+
+
+TASK = {"denoiser.masked_condition": True, "workload.frames": 17}
+
+
+@pytest.mark.parametrize(("task", "given", "encoded"), [
+    ("image-to-video", 0, 1), ("video-to-video", 0, 17), ("extend", 9, 9), ("extend-backward", 9, 9), ("loop", 5, 5)])
+def test_what_is_given_is_encoded_once(task, given, encoded):
+    point = load_point("tiny", "tiny-clip", "eager-fp32", TASK | {"workload.task": task, "workload.given_frames": given})
+    document = count_document(point, count_point(point))
+    plain = load_point("tiny", "tiny-clip", "eager-fp32", TASK)
+    base = count_document(plain, count_point(plain))
+    expected = closed_form.vae_encode(point.model.vae, encoded, 64, 64, 1)["conv"]
+    assert document["condition_encode_flops"] == expected
+    assert document["video_flops"] == base["video_flops"] + expected
+    assert base["condition_encode_flops"] == 0
+
+
+def test_a_control_video_is_encoded_and_its_blocks_counted():
+    point = load_point("tiny", "tiny-clip", "eager-fp32", {"denoiser.control_blocks": 2})
+    plain = load_point("tiny", "tiny-clip", "eager-fp32")
+    document, base = (count_document(p, count_point(p)) for p in (point, plain))
+    assert document["condition_encode_flops"] == base["vae_encode_flops"]
+    # two of four blocks again, their outputs (D x D a token), the control's patches (C * 4 x D); 5 x 8 x 8 tokens
+    n, d = 5 * 8 * 8, 256
+    block = 2 * n * 12 * d * d + 2 * 6 * d * d + 4 * n * n * d
+    assert document["forward"]["flops"] - base["forward"]["flops"] == 2 * (block + 2 * n * d * d) + 2 * n * 16 * d
 
 
 @pytest.mark.parametrize(("kv_heads", "gated"), [(2, True), (1, True), (2, False)])

@@ -107,10 +107,10 @@ def load_or_calibrate(directory: Path) -> Calibration:
 
 def estimate(point: Point, calibration: Calibration) -> Estimate:
     """Count the point (imports torch) and predict it by its recipe's fit.  Raises UserError."""
-    from bench.count.count import count_model
+    from bench.count.count import count_point
 
     fitted = calibration.fit_for(point.recipe.name)
-    count = count_model(point.model, point.workload, point.recipe.dtype)
+    count = count_point(point)
     return predict(point, count.stages, count.params, calibration, fitted, datasheet(calibration.gpu))
 
 

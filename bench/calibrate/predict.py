@@ -1,6 +1,8 @@
 """An estimate: seconds, minutes of video per GPU-hour, dollars and kWh for any model x workload, from a calibration.
 
-    video_s = steps * step_s + vae_decode_s + text_encode_s * prompts,   prompts = 2 with guidance (the empty one), else 1
+    video_s = steps * step_s + vae_decode_s + text_encode_s * prompts + condition_encode_s
+
+with two prompts under guidance (the empty one), else one; condition_encode where frames or a control video are given.
 
 The interval joins the bootstrap draws of the parameters with the held-out residuals: 90 %.
 """
@@ -89,7 +91,7 @@ def predict(point: Point, counts: dict[str, StageCount], params: dict[str, int],
     warnings = _range_warnings(point, counts, fit) + _bound_warnings(fit)
     fits = fits_memory(point, counts, params, gpu.memory_bytes if gpu else None)
     if fits is False:
-        warnings.append(f"does not fit {gpu.name}'s memory: weights and the largest operator alone are more")
+        warnings.append(f"does not fit {gpu.name}'s memory: weights and a step's activations are more")
     warnings += decode_warning(counts, gpu.memory_bytes if gpu else None)
     return Estimate(
         step_s=step, video_s=_quantity(video, video_draws),
@@ -102,34 +104,37 @@ def predict(point: Point, counts: dict[str, StageCount], params: dict[str, int],
     )
 
 
-_STAGE_NAMES = {"denoise_step": "denoise", "vae_decode": "vae_decode", "text_encode": "text_encode"}
+_STAGE_NAMES = {"denoise_step": "denoise", "vae_decode": "vae_decode", "condition_encode": "condition_encode",
+                "text_encode": "text_encode"}
 
 
 def stage_calls_per_video(workload: Workload, stages: dict[str, StageCount]) -> dict[str, int]:
     """How often each stage runs for one batch of videos."""
     calls = {"denoise_step": workload.steps, "vae_decode": 1}
+    if "condition_encode" in stages:
+        calls["condition_encode"] = 1
     if "text_encode" in stages:
         calls["text_encode"] = workload.forwards_per_step     # the prompt, and with guidance the empty one
     return calls
 
 
 def fits_memory(point: Point, counts: dict[str, StageCount], params: dict[str, int], memory: int | None) -> bool | None:
-    """Do the denoiser's weights and the largest operator of a step fit?  None where the memory is unknown.
+    """Do the denoiser's weights and the modelled peak of a step fit?  None where the memory is unknown.
 
-    A floor: activations that live beside that operator come on top.  The VAE is looked at by decode_warning."""
+    Kernels' workspaces and what an allocator rounds up come on top.  The VAE is looked at by decode_warning."""
     if memory is None:
         return None
     weights = params["denoiser"] * DTYPE_BYTES[point.recipe.dtype]
-    return weights + counts["denoise_step"].bytes_largest_operator <= memory
+    return weights + counts["denoise_step"].bytes_peak_activations <= memory
 
 
 def decode_warning(counts: dict[str, StageCount], memory: int | None) -> list[str]:
-    """Says so where the VAE cannot decode the clip in one piece: its predicted time then is that of its work alone."""
-    largest = counts["vae_decode"].bytes_largest_operator
-    if memory is None or largest <= memory:
+    """Says so where the VAE cannot decode the clip as the recipe has it: its predicted time then is that of its work."""
+    peak = counts["vae_decode"].bytes_peak_activations
+    if memory is None or peak <= memory:
         return []
-    return [f"vae_decode in one piece needs {largest / 1e9:.0f} GB for one operator alone; its time here is that of its "
-            "work, as if decoded in parts without loss"]
+    return [f"vae_decode needs {peak / 1e9:.0f} GB beside its weights; its time here is that of its work alone, and a recipe "
+            "with a smaller vae_chunk or a vae_tile would fit"]
 
 
 def _quantity(value: float, draws: np.ndarray) -> "Quantity":

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from bench.core.errors import UserError, nearest
-from bench.core.spec import Gpu, Model, Point, Recipe, Spec, Suite, Workload
+from bench.core.spec import Gpu, Model, Point, Recipe, Spec, Suite, Workload, needs_condition
 from models.spec import DiffusersDenoiser, DiffusersVAE, DiTConfig, TextEncoderConfig, VAEConfig
 
 KINDS: dict[str, type[Spec]] = {
@@ -37,6 +37,8 @@ def load(spec: type[S], name_or_path: str, overrides: dict[str, Any] | None = No
     Raises UserError, with one line, for an unknown name, malformed YAML, unknown keys and impossible values."""
     kind = next(k for k, s in KINDS.items() if s is spec)
     data, name = _read(kind, name_or_path, ())
+    optional = {key: f.default for key, f in spec.model_fields.items() if not f.is_required()}
+    data = {**optional, **data}                      # so that an override finds them
     for path, value in (overrides or {}).items():
         _set(data, path, value, f"{kind[:-1]} {name}")
     if overrides:
@@ -76,11 +78,14 @@ def load_point(model: str, workload: str, recipe: str, overrides: dict[str, Any]
 def check_point(point: Point) -> None:
     """Raises UserError where the model cannot take the workload, or lacks a stage's part."""
     try:
-        point.model.tokens(point.workload)
+        point.model.check(point.workload, point.recipe)
     except ValueError as error:
         raise UserError(f"model {point.model.name}, workload {point.workload.name}: {error}") from None
     if "text_encode" in point.stages and not point.model.text_encoders:
         raise UserError(f"model {point.model.name} has no text encoder, so no stage text_encode")
+    if "condition_encode" in point.stages and not needs_condition(point.model, point.workload):
+        raise UserError(f"workload {point.workload.name}: task {point.workload.task} encodes nothing, so there is no stage "
+                        "condition_encode")
 
 
 def suite_points(suite: Suite) -> list[Point]:

@@ -13,6 +13,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     Tag,
@@ -20,8 +21,11 @@ from pydantic import (
 )
 
 from models.spec import DiffusersDenoiser, DiffusersVAE, DiTConfig, TextEncoderConfig, VAEConfig
+from models.tiling import Tiling
 
-Stage = Literal["denoise_step", "vae_decode", "vae_encode", "text_encode"]
+Stage = Literal["denoise_step", "vae_decode", "vae_encode", "condition_encode", "text_encode"]
+Task = Literal["text-to-video", "image-to-video", "video-to-video", "extend", "extend-backward", "loop"]
+MASKED_TASKS = ("image-to-video", "extend", "extend-backward", "loop")
 Dtype = Literal["fp32", "bf16", "fp16"]
 DTYPE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
@@ -70,6 +74,21 @@ class Model(Spec):
         """(T, H, W) of the latents.  Raises ValueError for a workload this VAE cannot take."""
         return self.vae.latent_shape(workload.frames, workload.height, workload.width)
 
+    def check(self, workload: "Workload", recipe: "Recipe") -> None:
+        """Raises ValueError where the three do not go together."""
+        self.tokens(workload)
+        if workload.encoded_frames:
+            try:
+                self.vae.latent_frames(workload.encoded_frames)
+            except ValueError as error:
+                raise ValueError(f"given_frames: {error}") from None
+        masked = isinstance(self.denoiser, DiTConfig) and self.denoiser.masked_condition
+        if workload.task in MASKED_TASKS and not masked:
+            raise ValueError(f"task {workload.task} needs a denoiser with masked_condition; this one takes text-to-video "
+                             "and video-to-video")
+        if recipe.vae_chunk is not None and not isinstance(self.vae, VAEConfig):
+            raise ValueError(f"recipe {recipe.name}: vae_chunk {recipe.vae_chunk}: only own VAEs decode in parts")
+
     def tokens(self, workload: "Workload") -> int:
         """Tokens of one sample.  Raises ValueError for a workload this model cannot take."""
         return self.denoiser.tokens(self.latent_shape(workload))
@@ -88,6 +107,29 @@ class Workload(Spec):
     guidance: Literal["none", "cfg"]
     """cfg: classifier-free guidance, two forwards a step."""
     batch: PositiveInt
+    task: Task = "text-to-video"
+    """What is given beside the prompt.  image-to-video: the first frame.  extend: the first `given_frames`;
+    extend-backward: the last; loop: the same clip at both ends.  These go into the model beside a mask.
+    video-to-video: the whole clip, noised (SDEdit, arXiv 2108.01073); `steps` are those that are run."""
+    given_frames: NonNegativeInt = 0
+    """For extend, extend-backward and loop, else 0."""
+
+    @model_validator(mode="after")
+    def _given_fits(self) -> "Workload":
+        takes = self.task in ("extend", "extend-backward", "loop")
+        if takes != (self.given_frames > 0):
+            raise ValueError(f"given_frames {self.given_frames} with task {self.task}: "
+                             f"{'at least 1 is needed' if takes else '0 is needed'}")
+        most = (self.frames - 1) // (2 if self.task == "loop" else 1)
+        if takes and self.given_frames > most:
+            raise ValueError(f"given_frames {self.given_frames}: at most {most} of {self.frames} frames can be given "
+                             f"to {self.task}")
+        return self
+
+    @property
+    def encoded_frames(self) -> int:
+        """Frames that the VAE encodes before the first step."""
+        return {"text-to-video": 0, "image-to-video": 1, "video-to-video": self.frames}.get(self.task, self.given_frames)
 
     @property
     def forwards_per_step(self) -> int:
@@ -99,12 +141,32 @@ class Workload(Spec):
         return self.batch * self.frames / self.fps
 
 
+def needs_condition(model: Model, workload: Workload) -> bool:
+    """Is a clip encoded before the first step: frames that are given, or a side branch's control video?"""
+    return workload.encoded_frames > 0 or has_control(model)
+
+
+def has_control(model: Model) -> bool:
+    """Does the denoiser take a control video?"""
+    return isinstance(model.denoiser, DiTConfig) and model.denoiser.control_blocks > 0
+
+
 class Recipe(Spec):
     """How a model is executed."""
 
     dtype: Dtype
     attention: Literal["auto", "flash", "cudnn", "efficient", "math"]
     """SDPA backend; auto leaves the choice to PyTorch (on Hopper that is FlashAttention-2, cuDNN's is faster)."""
+    vae_chunk: PositiveInt | None = None
+    """Decode so many latent frames at a time; null: the clip in one piece.  Own VAEs."""
+    vae_tile: Tiling | None = None
+    """Decode in overlapping tiles of latent cells; needs vae_chunk."""
+
+    @model_validator(mode="after")
+    def _tiles_in_chunks(self) -> "Recipe":
+        if self.vae_tile is not None and self.vae_chunk is None:
+            raise ValueError("vae_tile without vae_chunk: say how many latent frames at a time")
+        return self
 
 
 class Price(BaseModel):

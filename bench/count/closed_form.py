@@ -6,6 +6,7 @@ Each function returns FLOPs by class; norms and elementwise work are left out, a
 from math import prod
 
 from models.spec import DiTConfig, TextEncoderConfig, VAEConfig
+from models.tiling import Tiling, parts
 from models.windows import attended_pairs
 
 TIME_FREQUENCIES = 256   # models.dit.TIME_FREQUENCIES, which needs torch to import
@@ -81,10 +82,21 @@ def text_encode(config: TextEncoderConfig, batch: int) -> dict[str, int]:
     return {"linear": config.depth * linear, "attention": config.depth * attention, "conv": 0, "other": 0}
 
 
-def vae_decode(config: VAEConfig, latent_shape: tuple[int, int, int], batch: int) -> dict[str, int]:
-    """Decoding latents (T, H, W), the frames of a filled last group included."""
+def vae_decode(config: VAEConfig, latent_shape: tuple[int, int, int], batch: int, chunk: int | None = None,
+               tiling: Tiling | None = None) -> dict[str, int]:
+    """Decoding latents (T, H, W), the frames of a filled last group included; in one piece, or in parts."""
+    frames, rows, columns = latent_shape
+    pieces = parts(config, frames, chunk or frames)
+    tiles = tiling.tiles(rows, columns) if tiling else [(slice(0, rows), slice(0, columns))]
+    macs = sum(_decode_macs(config, piece.last - piece.first, r.stop - r.start, c.stop - c.start,
+                            fresh=piece.first == 0 or not config.causal)
+               for piece in pieces for r, c in tiles)
+    return {"linear": 0, "attention": 0, "conv": 2 * batch * macs, "other": 0}
+
+
+def _decode_macs(config: VAEConfig, t: int, h: int, w: int, fresh: bool) -> int:
+    """fresh: the piece begins like a clip, not from the frames that an earlier one left."""
     k, widths = 9 * config.temporal_kernel, config.channels[::-1]
-    t, h, w = latent_shape
     voxels = t * h * w
     macs = k * voxels * config.latent_channels * widths[0] + _res_block(k, voxels, widths[0], widths[0])
     for level, width in enumerate(widths):
@@ -92,12 +104,11 @@ def vae_decode(config: VAEConfig, latent_shape: tuple[int, int, int], batch: int
         macs += _res_block(k, voxels, previous, width) + config.res_blocks * _res_block(k, voxels, width, width)
         if level < len(widths) - 1:
             if config.time_halvings[::-1][level]:
-                t = 2 * t - 1 if config.first_frame_alone else 2 * t
+                t = 2 * t - 1 if config.first_frame_alone and fresh else 2 * t
             h, w = 2 * h, 2 * w
             voxels = t * h * w
             macs += k * voxels * width * width
-    macs += k * voxels * widths[-1] * config.in_channels
-    return {"linear": 0, "attention": 0, "conv": 2 * batch * macs, "other": 0}
+    return macs + k * voxels * widths[-1] * config.in_channels
 
 
 def vae_encode(config: VAEConfig, frames: int, height: int, width: int, batch: int) -> dict[str, int]:

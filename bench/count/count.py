@@ -6,11 +6,13 @@ from dataclasses import dataclass
 import torch
 
 from bench.core.records import StageCount
-from bench.core.spec import DTYPE_BYTES, Model, Workload
+from bench.core.spec import DTYPE_BYTES, Model, Point, Workload, has_control
 from bench.count import closed_form, traffic
 from bench.count.flops import PRODUCT_CLASSES, Op, Trace, trace
 from models.pipeline import VideoPipeline, build_pipeline, example_inputs, stage_calls
 from models.spec import DiTConfig, VAEConfig
+from models.tiling import Tiling, few_parts
+from models.vae_parts import decode_in_parts
 
 META = torch.device("meta")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -30,15 +32,22 @@ class ModelCount:
     params: dict[str, int]
     """denoiser, vae, text_encoder."""
     stages: dict[str, StageCount]
-    """forward, denoise_step, vae_decode, vae_encode and, where there is one, text_encode."""
+    """forward, denoise_step, vae_decode, vae_encode and, where they are run, condition_encode and text_encode."""
     cross_check: dict[str, int | None]
     """fvcore, torch_flop_counter, closed_form (null for public models): FLOPs of `forward`."""
     by_module: dict[str, dict[str, int]]
     """FLOPs of `forward` by module path, a module's children included, and class."""
 
 
-def count_model(model: Model, workload: Workload, dtype: str) -> ModelCount:
-    """Count on meta tensors; nothing is allocated.
+def count_point(point: Point) -> ModelCount:
+    """Count a point as its recipe runs it.  Raises as count_model."""
+    return count_model(point.model, point.workload, point.recipe.dtype, chunk=point.recipe.vae_chunk,
+                       tiling=point.recipe.vae_tile)
+
+
+def count_model(model: Model, workload: Workload, dtype: str, *, chunk: int | None = None,
+                tiling: Tiling | None = None) -> ModelCount:
+    """Count on meta tensors; nothing is allocated.  chunk, tiling: the VAE decodes in such parts.
 
     Raises CountMismatch where fvcore's rules, torch's counter and the closed form differ for any stage, and
     UncountedOperator (bench.count.flops) for an operator without a rule."""
@@ -47,15 +56,20 @@ def count_model(model: Model, workload: Workload, dtype: str) -> ModelCount:
     inputs = example_inputs(pipeline, batch=workload.batch, channels=model.denoiser.in_channels, latent_shape=shape,
                              device=META, dtype=DTYPES[dtype], seed=0)
     calls = stage_calls(pipeline, inputs, frames=workload.frames, height=workload.height, width=workload.width,
-                        guided=workload.guidance == "cfg", steps=workload.steps, seed=0)
+                        guided=workload.guidance == "cfg", steps=workload.steps, seed=0,
+                        encoded_frames=workload.encoded_frames, control=has_control(model))
     pipeline.denoiser.prepare(inputs.latents)   # kept per shape: no part of a step
-    traces = {stage: trace(call) for stage, call in calls.items()}
+    whole = [stage for stage in calls if stage != "vae_decode" or chunk is None]
+    traces = {stage: trace(calls[stage]) for stage in whole}
     expected = _closed_forms(model, workload, shape)
     for stage, traced in traces.items():
         _check(model, stage, traced, expected.get(stage))
+    stages = {stage: stage_count(traced) for stage, traced in traces.items()}
+    if chunk is not None:
+        stages["vae_decode"] = _count_decode_in_parts(model, pipeline, inputs.latents, chunk, tiling)
     return ModelCount(
         tokens=model.tokens(workload), latent_shape=shape, params=_params(pipeline),
-        stages={stage: stage_count(traced) for stage, traced in traces.items()},
+        stages={stage: stages[stage] for stage in calls},
         cross_check={
             "fvcore": sum(traces["forward"].flops_by_class().values()),
             "torch_flop_counter": traces["forward"].torch_flops,
@@ -78,6 +92,32 @@ def stage_count(traced: Trace) -> StageCount:
     )
 
 
+def _count_decode_in_parts(model: Model, pipeline: VideoPipeline, latents: torch.Tensor, chunk: int,
+                           tiling: Tiling | None) -> StageCount:
+    """All inner parts cost the same, so two short clips tell what one costs; tracing a minute would take one."""
+    def traced(frames: int) -> StageCount:
+        short = latents[:, :, :frames]
+        counted = trace(lambda: decode_in_parts(pipeline.vae, short, chunk=chunk, tiling=tiling))
+        _check(model, "vae_decode", counted,
+               closed_form.vae_decode(model.vae, tuple(short.shape[2:]), latents.shape[0], chunk, tiling))
+        return stage_count(counted)
+
+    frames, few = latents.shape[2], few_parts(model.vae, latents.shape[2], chunk)
+    long = traced(few)
+    if few == frames:
+        return long
+    short, more = traced(few - chunk), (frames - few) // chunk
+    total = {}
+    for name, value in long:
+        if name == "uncounted_ops":
+            total[name] = {op: n + more * (n - short.uncounted_ops.get(op, 0)) for op, n in value.items()}
+        elif name == "bytes_largest_operator":
+            total[name] = value
+        else:                    # the peak grows too: by the finished frames, for which there is room from the start
+            total[name] = value + more * (value - getattr(short, name))
+    return StageCount(**total)
+
+
 def _closed_forms(model: Model, workload: Workload, shape: tuple[int, int, int]) -> dict[str, dict[str, int]]:
     """FLOPs by class of the stages whose part is our own: a public class has no closed form here."""
     batch, forms = workload.batch, {}
@@ -86,10 +126,18 @@ def _closed_forms(model: Model, workload: Workload, shape: tuple[int, int, int])
     if isinstance(model.vae, VAEConfig):
         forms["vae_decode"] = closed_form.vae_decode(model.vae, shape, batch)
         forms["vae_encode"] = closed_form.vae_encode(model.vae, workload.frames, workload.height, workload.width, batch)
+        clips = [workload.encoded_frames] * (workload.encoded_frames > 0) + [workload.frames] * has_control(model)
+        if clips:
+            forms["condition_encode"] = _total(
+                [closed_form.vae_encode(model.vae, frames, workload.height, workload.width, batch) for frames in clips])
     if model.text_encoders:
         per_encoder = [closed_form.text_encode(config, batch) for config in model.text_encoders]
-        forms["text_encode"] = {kind: sum(form[kind] for form in per_encoder) for kind in PRODUCT_CLASSES}
+        forms["text_encode"] = _total(per_encoder)
     return forms
+
+
+def _total(forms: list[dict[str, int]]) -> dict[str, int]:
+    return {kind: sum(form[kind] for form in forms) for kind in PRODUCT_CLASSES}
 
 
 def _check(model: Model, stage: str, traced: Trace, expected: dict[str, int] | None) -> None:

@@ -14,6 +14,7 @@ def count_document(point: Point, counted: ModelCount) -> dict[str, Any]:
     step_flops = forward.flops * workload.forwards_per_step
     # With guidance the empty prompt is encoded too.
     text = stages["text_encode"].flops * workload.forwards_per_step if "text_encode" in stages else 0
+    condition = stages["condition_encode"].flops if "condition_encode" in stages else 0
     return {
         "model": point.model.name, "workload": workload.name, "provenance": "counted",
         "params": counted.params["denoiser"], "params_by_part": counted.params,
@@ -24,8 +25,9 @@ def count_document(point: Point, counted: ModelCount) -> dict[str, Any]:
                     "norm_flops": forward.norm_flops},
         "step_flops": step_flops,
         "text_encode_flops": text,
-        "vae_encode_flops": stages["vae_encode"].flops, "vae_decode_flops": stages["vae_decode"].flops,
-        "video_flops": workload.steps * step_flops + stages["vae_decode"].flops + text,
+        "condition_encode_flops": condition, "vae_encode_flops": stages["vae_encode"].flops,
+        "vae_decode_flops": stages["vae_decode"].flops,
+        "video_flops": workload.steps * step_flops + stages["vae_decode"].flops + condition + text,
         "bytes": {"modelled_min": forward.bytes_modelled_min, "modelled_max": forward.bytes_modelled_max},
         "cross_check": counted.cross_check, "uncounted_ops": forward.uncounted_ops,
         "by_module": counted.by_module,

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from bench.core.records import Memory, Telemetry, Timing
-from bench.core.spec import DTYPE_BYTES, Point, Sampling
-from bench.count.count import DTYPES, ModelCount, count_model
+from bench.core.spec import DTYPE_BYTES, Point, Sampling, has_control
+from bench.count.count import DTYPES, ModelCount, count_point
 from bench.measure.clock import Clock
 from bench.measure.sampling import sample
 from bench.measure.sdpa import sdpa_backend, unsupported_reason
@@ -31,7 +31,7 @@ class Unsupported(Exception):
 
 def count_stages(point: Point) -> ModelCount:
     """Counts of every stage, forward and denoise_step included."""
-    return count_model(point.model, point.workload, point.recipe.dtype)
+    return count_point(point)
 
 
 def measure_point(
@@ -71,7 +71,9 @@ def _measure(point: Point, device: torch.device, clock: Clock, plan: Sampling, w
                             latent_shape=model.latent_shape(workload), device=device,
                             dtype=dtype, seed=INPUTS_SEED)
     calls = stage_calls(pipeline, inputs, frames=workload.frames, height=workload.height, width=workload.width,
-                        guided=workload.guidance == "cfg", steps=workload.steps, seed=INPUTS_SEED)
+                        guided=workload.guidance == "cfg", steps=workload.steps, seed=INPUTS_SEED,
+                        encoded_frames=workload.encoded_frames, control=has_control(model),
+                        chunk=point.recipe.vae_chunk, tiling=point.recipe.vae_tile)
     timings = {}
     with torch.inference_mode(), sdpa_backend(point.recipe.attention):
         for stage in point.stages:
