@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from models.layers import (
     MLP,
@@ -38,6 +39,7 @@ class SpatioTemporalDiT(nn.Module):
         self.text_embed = Embedder(config.text_width, config.width) if config.text_width else None
         self.blocks = nn.ModuleList(DiTBlock(config, index) for index in range(config.depth))
         self.final_layer = FinalLayer(config.width, config.out_channels * patch)
+        self.gradient_checkpointing = False   # train in the memory of one block, for one more forward
         self._positions: tuple = ((), None)   # (key, value): one shape is kept, as a denoising loop uses one
 
     def forward(self, x: Tensor, t: Tensor, *, labels: Tensor | None = None, text: Tensor | None = None) -> Tensor:
@@ -67,7 +69,10 @@ class SpatioTemporalDiT(nn.Module):
             rope = positions
         c = F.silu(c)                                                         # shared by all modulations
         for block in self.blocks:
-            tokens = block(tokens, c, grid, rope)                             # (B, N, D)
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                tokens = checkpoint(block, tokens, c, grid, rope, use_reentrant=False)
+            else:
+                tokens = block(tokens, c, grid, rope)                         # (B, N, D)
         return unpatchify(self.final_layer(tokens, c), grid, self.config.patch_size)
 
     def prepare(self, x: Tensor) -> None:
