@@ -18,6 +18,7 @@ from models.diffusion import (
     build_scheduler,
     coefficients,
     convert,
+    diffusion_coefficient,
     draw_times,
     prediction_loss,
     sample,
@@ -190,14 +191,36 @@ def test_model_is_called_as_the_steps_say_and_shape_is_kept():
         assert out.dtype == x.dtype
         assert out.isfinite().all()
         assert len(times) == calls, sampler
-        assert max(times) <= 1
         assert min(times) >= 0
+        # From pure noise: diffusers' default spacing of DDIM and DDPM would start below it.
+        assert max(times) == pytest.approx(1 - EDGE if sampler.prediction == "noise" else 1.0, abs=1e-6)
 
 
 def test_half_precision_stays_half():
     x = torch.randn(2, 3, 1, 4, 4).bfloat16()
     for sampler in (config("euler", 3, "gvp"), config("sde", 3, "linear"), config("flow-heun", 3, "linear")):
         assert sample(lambda x, t: 0.1 * x, x, sampler).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(("form", "noise_end", "middle", "data_end"), [
+    ("constant", 1, 1, 1), ("sigma", 1, 0.5, 0), ("linear", 1, 0.5, 0), ("decreasing", 1, 0.25, 0),
+    ("increasing-decreasing", 0, 1, 0),
+    ("sbdm", None, 2, 0),              # 2 t / (1 - t) on the linear path: infinite at the noise end
+])
+def test_diffusion_coefficients_by_their_formulas(form, noise_end, middle, data_end):
+    """Every w keeps the marginals, so that samples cannot tell one form from another: values must."""
+    for t, wanted in ((1.0, noise_end), (0.5, middle), (0.0, data_end)):
+        if wanted is not None:
+            at = torch.tensor([t], dtype=F64)
+            assert diffusion_coefficient(form, 3.0, at, "linear", at).item() == pytest.approx(3.0 * wanted, abs=1e-12)
+
+
+def test_sbdm_on_ddpms_path_is_its_beta():
+    """w = beta(t) makes the SDE DDPM's own (arXiv 2011.13456): beta of a level is -1000 log(1 - beta_k)."""
+    t = torch.tensor([0.4995], dtype=F64)                              # inside level 500
+    beta = 1e-4 + (0.02 - 1e-4) * 499 / 999
+    assert diffusion_coefficient("sbdm", 1.0, t, "ddpm-linear", t).item() == pytest.approx(
+        -1000 * math.log(1 - beta), rel=1e-3)
 
 
 # --- paths ---------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import importlib.util
 import math
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -147,16 +148,17 @@ def learn_script():
 def test_a_few_steps_lower_the_losses_and_raise_the_psnr(learn_script, tmp_path):
     """A corner of the clip, 5 frames of 32 x 32, in seconds; the same code as the whole."""
     clip = learn_script.load_clip()[:, :, :5, 16:48, 32:64].contiguous()
+    dit = replace(learn_script.DIT, width=128, depth=2, num_heads=4, patch_size=(1, 2, 2))
     with Progress(disable=True) as progress:
         learned = learn_script.learn(
-            clip, learn_script.VAE, learn_script.DIT, learn_script.Training(steps=30, learning_rate=3e-3, batch=2),
-            learn_script.Training(steps=40, learning_rate=2e-3, batch=4), (5, 16, 16), 0, progress)
-    assert sum(learned.vae_losses[-5:]) < sum(learned.vae_losses[:5]) / 2
-    assert sum(learned.dit_losses[-5:]) < sum(learned.dit_losses[:5]) / 2
-    assert learned.psnr_reconstructed > learned.psnr_untrained + 3
+            clip, learn_script.VAE, dit, learn_script.Training(steps=60, learning_rate=4e-3, batch=4),
+            learn_script.Training(steps=200, learning_rate=4e-3, batch=8), (5, 24, 24), 0, progress)
+    assert sum(learned.vae_losses[-5:]) < sum(learned.vae_losses[:5]) / 2          # measured: a third
+    assert sum(learned.dit_losses[-5:]) < sum(learned.dit_losses[:5]) / 8          # a twentieth
+    assert learned.psnr_reconstructed > learned.psnr_untrained + 4                 # 6 dB
     for video in learned.sampled.values():
         assert video.shape == clip.shape
-    assert min(learned.psnr_sampled.values()) > learned.psnr_untrained
+    assert min(learned.psnr_sampled.values()) > learned.psnr_reconstructed - 1     # 0.04 dB below
     learn_script.save_strip(learned, tmp_path / "strip.png")
     learn_script.save_gif(learned, tmp_path / "moving.gif")
     assert Image.open(tmp_path / "strip.png").width > 400
