@@ -33,7 +33,9 @@ VAE = VAEConfig(in_channels=3, latent_channels=8, channels=(16, 32, 64), res_blo
 # Positions are added, not rotary: at t = 1 there is noise alone, and only a token that knows its own place can learn the
 # clip.  Rotary positions tell differences.
 DIT = DiTConfig(in_channels=8, out_channels=8, patch_size=(1, 4, 4), width=256, depth=4, num_heads=8, mlp_ratio=4.0,
-                num_classes=0, text_width=0, positions="sincos", rope_axes=None, attention="full")
+                num_classes=0, text="none", text_width=0, text_tokens=0, single_blocks=0, modulation="per_block",
+                qk_norm="none", positions="sincos", rope_axes=None, attention="full", window=None, window_tiles=None,
+                masked_condition=False, control_blocks=0)
 OBJECTIVE = ObjectiveConfig(path="linear", prediction="velocity", times="uniform")
 SAMPLERS = {
     name: SamplerConfig(sampler=name, steps=steps, path="linear", prediction="velocity", diffusion=None,

@@ -6,8 +6,10 @@ The optimiser and the data stay with the caller: `docs/learn.py` is one that tra
 import torch
 from torch import Tensor, nn
 
+from models.attention import CrossAttention
+from models.blocks import FinalLayer, Modulation
 from models.diffusion import draw_times, prediction_loss
-from models.dit import DiTBlock, FinalLayer
+from models.dit import ControlBranch, SpatioTemporalDiT
 from models.layers import Embedder
 from models.spec import ObjectiveConfig
 from models.vae import ResBlock, VideoVAE, reparameterise
@@ -77,11 +79,10 @@ def init_training_weights(module: nn.Module, seed: int) -> None:
         if isinstance(m, Embedder):
             for layer in (m.fc1, m.fc2):
                 layer.weight.normal_(0.0, 0.02, generator=generator)
-        elif isinstance(m, DiTBlock):
-            m.modulation.weight.zero_()
-        elif isinstance(m, FinalLayer):
-            m.modulation.weight.zero_()
-            m.linear.weight.zero_()
+        elif isinstance(m, (Modulation, FinalLayer, CrossAttention, ControlBranch)):
+            _zero_what_opens(m)
+        elif isinstance(m, SpatioTemporalDiT) and m.shared_modulation is not None:
+            m.shared_modulation.weight.zero_()
         elif isinstance(m, ResBlock):
             m.conv2.weight.zero_()
         elif isinstance(m, VideoVAE):
@@ -89,3 +90,19 @@ def init_training_weights(module: nn.Module, seed: int) -> None:
             mean_logvar.weight[m.config.latent_channels:].zero_()
             mean_logvar.bias[m.config.latent_channels:] = START_LOGVAR
             pixels.weight.mul_(0.1)
+
+
+def _zero_what_opens(m: nn.Module) -> None:
+    """Zero what a part adds through: gates, the output, ungated cross-attention (PixArt-alpha), ControlNet's hints."""
+    if isinstance(m, CrossAttention):
+        m.proj.weight.zero_()
+    elif isinstance(m, ControlBranch):
+        for out in m.outs:
+            out.weight.zero_()
+    else:
+        if m.shared:
+            m.table.zero_()
+        else:
+            (m.linear if isinstance(m, Modulation) else m.modulation).weight.zero_()
+        if isinstance(m, FinalLayer):
+            m.linear.weight.zero_()

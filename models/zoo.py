@@ -62,7 +62,8 @@ class PublicDenoiser(nn.Module):
     def prepare(self, x: Tensor) -> None:
         """Nothing is kept between steps that the classes do not keep themselves."""
 
-    def example_condition(self, batch: int, randn: Callable[..., Tensor], *, unconditional: bool) -> dict[str, Tensor]:
+    def example_condition(self, latent_shape: tuple[int, int, int], batch: int, randn: Callable[..., Tensor], *,
+                          unconditional: bool) -> dict[str, Tensor]:
         """Random text embeddings and whatever else the class takes."""
         return self.adapter.condition(self.spec, self.model.config, batch, randn)
 
