@@ -70,6 +70,9 @@ class SpatioTemporalDiT(nn.Module):
             tokens = block(tokens, c, grid, rope)                             # (B, N, D)
         return unpatchify(self.final_layer(tokens, c), grid, self.config.patch_size)
 
+    def at(self, t: float) -> None:
+        """One set of weights serves every time; public models may hold several (models.zoo)."""
+
     def prepare(self, x: Tensor) -> None:
         """Compute what depends on the shape of x alone, as a denoising loop does once."""
         self.positions(self.config.grid(tuple(x.shape[2:])), x)
