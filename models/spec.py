@@ -260,7 +260,8 @@ class DiffusersVAE(VAEShape):
             for (axis, size), tile, step in zip(sizes, self.tile, self.tile_stride, strict=True):
                 if size < tile or (size - tile) % step:
                     low = tile + max(size - tile, 0) // step * step
-                    raise ValueError(f"{axis} {size}: this VAE's tiles cover {tile} + {step} k; nearest: {low} or {low + step}")
+                    raise ValueError(f"{axis} {size}: this VAE's tiles cover {tile} + {step} k; "
+                                     f"nearest: {low} or {low + step}")
         return super().latent_shape(frames, height, width)
 
 

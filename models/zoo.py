@@ -87,6 +87,8 @@ class PublicVAE(nn.Module):
         self.model = _construct(spec)
         if spec.tile is not None:
             self.model.enable_tiling()
+        if isinstance(self.model, (diffusers.AutoencoderKLAllegro, diffusers.AutoencoderKLHunyuanVideo15)):
+            self.model.enable_slicing()     # sample by sample: diffusers 0.42 raises on a batch of more than one
 
     def encode(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, F, H, W) -> mean and log-variance, each (B, C_latent, T, H/s, W/s)."""

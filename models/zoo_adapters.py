@@ -109,7 +109,8 @@ def _cogvideox(spec: DiffusersDenoiser, model: nn.Module, x: Tensor, timestep: T
 
 def _hunyuan_condition(spec: DiffusersDenoiser, config: Any, batch: int, randn: Randn) -> Tensors:
     pooled = randn(batch, config["pooled_projection_dim"])
-    guidance = {"guidance": torch.full_like(pooled[:, 0], 6000.0)} if config["guidance_embeds"] else {}   # 6.0 is distilled in
+    # HunyuanVideoPipeline's guidance of 6.0 is an input, times 1,000, since it was distilled in
+    guidance = {"guidance": torch.full_like(pooled[:, 0], 6000.0)} if config["guidance_embeds"] else {}
     return {"pooled_projections": pooled, **guidance,
             **_text(spec, config, batch, randn, width="text_embed_dim", mask="encoder_attention_mask")}
 
@@ -196,7 +197,7 @@ def _allegro_rope(spec: DiffusersDenoiser, model: nn.Module, x: Tensor) -> Tenso
         embed_dim=config["attention_head_dim"], crops_coords=((0, 0), (h, w)), grid_size=(h, w), temporal_size=x.shape[2],
         interpolation_scale=tuple(config[f"interpolation_scale_{axis}"] for axis in "thw"), device=x.device)
     places = torch.cartesian_prod(grid_t.long(), grid_h.long(), grid_w.long())                # (N, 3)
-    return {"image_rotary_emb": (tuple(angles), tuple(rearrange(places, "n axis -> axis 1 n").contiguous()))}
+    return {"image_rotary_emb": (tuple(angles), tuple(rearrange(places, "n a -> a 1 n").contiguous()))}
 
 
 # --- Cosmos ---

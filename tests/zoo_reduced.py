@@ -20,19 +20,19 @@ COSMOS = {"num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 16, "
 LTX_095 = {"block_out_channels": [8, 16, 32, 64, 128], "decoder_block_out_channels": [16, 32, 64],
            "layers_per_block": [1, 1, 1, 1, 1], "decoder_layers_per_block": [1, 1, 1, 1]}
 
-CLIP = (9, 64, 64)          # frames, height, width
+CLIP, CLIP8 = (5, 32, 32), (9, 64, 64)       # frames, height, width; for VAEs of 4x8x8 or 4x16x16, and of 8x32x32
 REDUCED = {                 # name -> overrides of the denoiser's config, of the VAE's, the clip
     "dit-xl-2-diffusers": ({"num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 8, "sample_size": 8,
-                            "num_embeds_ada_norm": 10}, KL, (1, 64, 64)),
+                            "num_embeds_ada_norm": 10}, KL, (1, 32, 32)),
     "latte": ({"num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 8, "cross_attention_dim": 16,
-               "caption_channels": 16, "sample_size": 8}, KL, (16, 64, 64)),
+               "caption_channels": 16, "sample_size": 8}, KL, (16, 32, 32)),
     "cogvideox-2b": (COGVIDEOX, COGVIDEOX_VAE, CLIP),
     "cogvideox-5b": (COGVIDEOX, COGVIDEOX_VAE, CLIP),
-    "cogvideox1.5-5b": (COGVIDEOX, COGVIDEOX_VAE, CLIP),         # 3 latent frames in patches of 2
+    "cogvideox1.5-5b": (COGVIDEOX, COGVIDEOX_VAE, (9, 32, 32)),  # 3 latent frames in patches of 2
     "hunyuanvideo": ({"num_layers": 2, "num_single_layers": 2, "num_refiner_layers": 1, "num_attention_heads": 2,
                       "attention_head_dim": 12, "rope_axes_dim": [4, 4, 4], "text_embed_dim": 16,
                       "pooled_projection_dim": 8},
-                     {"block_out_channels": [4, 4, 8, 8], "layers_per_block": 1, "norm_num_groups": 2}, (9, 64, 64)),
+                     {"block_out_channels": [4, 4, 8, 8], "layers_per_block": 1, "norm_num_groups": 2}, CLIP),
     "hunyuanvideo-1.5": ({"num_layers": 2, "num_refiner_layers": 1, "num_attention_heads": 2, "attention_head_dim": 12,
                           "rope_axes_dim": [4, 4, 4], "text_embed_dim": 16, "text_embed_2_dim": 8, "image_embed_dim": 8},
                          {"block_out_channels": [8, 16, 32, 64, 64], "layers_per_block": 1}, CLIP),
@@ -41,14 +41,14 @@ REDUCED = {                 # name -> overrides of the denoiser's config, of the
     "wan2.2-ti2v-5b": (WAN, {**WAN_VAE, "decoder_base_dim": 4}, CLIP),
     "wan2.2-t2v-a14b": (WAN, WAN_VAE, CLIP),
     "ltx-video-2b": (LTX, {"block_out_channels": [4, 4, 8, 8], "decoder_block_out_channels": [4, 4, 8, 8],
-                           "layers_per_block": [1, 1, 1, 1, 1], "decoder_layers_per_block": [1, 1, 1, 1, 1]}, CLIP),
-    "ltx-video-13b": (LTX, LTX_095, CLIP),
+                           "layers_per_block": [1, 1, 1, 1, 1], "decoder_layers_per_block": [1, 1, 1, 1, 1]}, CLIP8),
+    "ltx-video-13b": (LTX, LTX_095, CLIP8),
     "ltx-2": ({**LTX, "audio_num_attention_heads": 2, "audio_attention_head_dim": 6, "audio_cross_attention_dim": 12},
-              LTX_095 | {"block_out_channels": [16, 32, 64, 128]}, CLIP),
+              LTX_095 | {"block_out_channels": [16, 32, 64, 128]}, CLIP8),
     "mochi-1": ({"num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 12, "pooled_projection_dim": 8,
                  "text_embed_dim": 16, "time_embed_dim": 8},
                 {"encoder_block_out_channels": [32, 32, 32, 32], "decoder_block_out_channels": [32, 32, 32, 32],
-                 "layers_per_block": [1, 1, 1, 1, 1]}, (7, 64, 64)),
+                 "layers_per_block": [1, 1, 1, 1, 1]}, (7, 32, 32)),
     "allegro": ({"num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 12, "cross_attention_dim": 24,
                  "caption_channels": 16, "sample_height": 20, "sample_width": 20, "sample_frames": 6},
                 {"block_out_channels": [4, 4, 8, 8], "layers_per_block": 1, "norm_num_groups": 2, "sample_size": 160},
