@@ -19,7 +19,6 @@ from bench.core.spec import Model
 from bench.count.count import META, count_model
 from bench.count.flops import Trace, trace
 from models import zoo
-from models.layers import init_benchmark_weights
 from models.pipeline import VideoPipeline, build_pipeline, example_inputs, stage_calls
 from models.spec import DiffusersDenoiser
 
@@ -119,11 +118,20 @@ def test_published_wan_14b_counts_everything():
 
 # --- reduced copies, for real ---
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Operators this small are slower on several."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def reduced_calls(model, workload, device, stages):
     """The pipeline on `device` and its stages as calls."""
     pipeline = build_pipeline(model.denoiser, model.vae, (), device=device, dtype=FP32, seed=0, stages=stages)
-    inputs = example_inputs(pipeline, batch=1, channels=model.denoiser.in_channels, device=device, dtype=FP32, seed=0,
-                            latent_shape=model.latent_shape(workload))
+    inputs = example_inputs(pipeline, batch=workload.batch, channels=model.denoiser.in_channels, device=device, dtype=FP32,
+                            latent_shape=model.latent_shape(workload), seed=0)
     pipeline.denoiser.prepare(inputs.latents)
     return stage_calls(pipeline, inputs, frames=workload.frames, height=workload.height, width=workload.width,
                        guided=False, steps=4, seed=0)
@@ -136,7 +144,7 @@ def check_stages(name, shapes):
     for stage, shape in shapes.items():
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             out = real[stage]()
-        assert out.shape == (1, *shape)
+        assert out.shape == (workload.batch, *shape)
         assert torch.isfinite(out).all()
         assert out.std() > 0.1                             # neither zero nor the identity of a zero-initialised output
         traced = trace(meta[stage])
@@ -162,18 +170,6 @@ def test_reduced_vae_runs_what_is_counted(name):
                         "vae_encode": (model.vae.latent_channels, *model.latent_shape(workload))})
 
 
-@pytest.mark.parametrize("name", ["allegro", "hunyuanvideo-1.5"])
-def test_a_batch_of_two_where_diffusers_takes_one(name):
-    spec = reduced(name)[0].vae
-    vae = zoo.build(spec, CPU, FP32)
-    init_benchmark_weights(vae, 0)
-    clip = (24, 160, 160) if spec.tile else (5, 32, 32)
-    with torch.no_grad():
-        mean, _ = vae.encode(torch.rand(2, 3, *clip))
-        assert mean.shape == (2, spec.latent_channels, *spec.latent_shape(*clip))
-        assert vae.decode(mean).shape == (2, 3, *clip)
-
-
 def test_tables_made_while_building_have_their_values():
     """Rotary and sincos tables are buffers; laid out on meta they would be garbage on the device."""
     from diffusers import LatteTransformer3DModel, WanTransformer3DModel
@@ -188,9 +184,16 @@ def test_tables_made_while_building_have_their_values():
 
 # --- two experts ---
 
+class Undecoded:
+    """Latents as they are."""
+
+    def decode(self, latents, frames):
+        return latents
+
+
 def test_the_expert_follows_time():
     model, workload = reduced("wan2.2-t2v-a14b")
-    pipeline = build_pipeline(model.denoiser, model.vae, (), device=CPU, dtype=FP32, seed=0, stages=("forward", "vae_decode"))
+    pipeline = build_pipeline(model.denoiser, model.vae, (), device=CPU, dtype=FP32, seed=0, stages=("forward",))
     first, second = pipeline.denoiser.experts
     assert not torch.equal(next(first.parameters()), next(second.parameters()))
     for t, expert in ((1.0, first), (0.875, first), (0.874, second), (0.0, second)):
@@ -201,6 +204,7 @@ def test_the_expert_follows_time():
         expert.register_forward_pre_hook(lambda *_, i=i: ran.append(i))
     inputs = example_inputs(pipeline, batch=1, channels=16, latent_shape=model.latent_shape(workload), device=CPU, dtype=FP32,
                             seed=0)
+    pipeline.vae = Undecoded()
     pipeline.generate(inputs.latents, 8, inputs.condition, workload.frames)
     assert ran == [0, 0, 1, 1, 1, 1, 1, 1]                     # t = 1, 7/8, 6/8, ...
 

@@ -51,8 +51,8 @@ REDUCED = {                 # name -> overrides of the denoiser's config, of the
                  "layers_per_block": [1, 1, 1, 1, 1]}, (7, 32, 32)),
     "allegro": ({"num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 12, "cross_attention_dim": 24,
                  "caption_channels": 16, "sample_height": 20, "sample_width": 20, "sample_frames": 6},
-                {"block_out_channels": [4, 4, 8, 8], "layers_per_block": 1, "norm_num_groups": 2, "sample_size": 160},
-                (24, 160, 160)),
+                {"block_out_channels": [2, 2, 2, 2], "layers_per_block": 1, "norm_num_groups": 2, "sample_size": 128},
+                (24, 128, 128)),
     "cosmos-predict2-2b": (COSMOS, WAN_VAE, CLIP),
     "cosmos-predict2-14b": (COSMOS, WAN_VAE, CLIP),
     "sana-video-2b": ({"num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 12, "num_cross_attention_heads": 2,
@@ -61,11 +61,15 @@ REDUCED = {                 # name -> overrides of the denoiser's config, of the
 }
 
 
+BATCHED = {"hunyuanvideo-1.5", "mochi-1", "ltx-2", "wan2.2-ti2v-5b", "cogvideox1.5-5b"}   # run with two samples
+
+
 def reduced(name: str) -> tuple[Model, Workload]:
     """The reduced model and a clip for it.  Latent channels, factors and patches stay the public ones."""
     denoiser, vae, (frames, height, width) = REDUCED[name]
-    model, workload = load(Model, name), load(Workload, "tiny-video", {"frames": frames, "height": height, "width": width})
-    tile = {"tile": (24, 160, 160), "tile_stride": (16, 40, 80)} if model.vae.tile else {}
+    model, workload = load(Model, name), load(Workload, "tiny-video", {"frames": frames, "height": height, "width": width,
+                                                                             "batch": 2 if name in BATCHED else 1})
+    tile = {"tile": (24, 128, 128), "tile_stride": (16, 8, 48)} if model.vae.tile else {}
     return model.model_copy(update={
         "denoiser": dataclasses.replace(model.denoiser, config={**model.denoiser.config, **denoiser},
                                         text_tokens=T5["tokens"] if model.denoiser.text_tokens else 0),
