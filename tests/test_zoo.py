@@ -8,7 +8,7 @@ from functools import cache
 
 import pytest
 import torch
-from conftest import GOLDEN
+from conftest import GOLDEN, ROOT
 from safetensors.torch import save_file
 from torch.utils.flop_counter import FlopCounterMode
 from zoo_reduced import REDUCED, reduced
@@ -59,6 +59,14 @@ def test_every_public_model_has_a_golden_row_and_a_reduced_copy():
     public = {name for name in names("models") if isinstance(load(Model, name).denoiser, DiffusersDenoiser)}
     assert public == {row["model"] for row in golden()} == set(REDUCED)
     assert len(public) == 20
+
+
+@pytest.mark.parametrize("row", golden(), ids=lambda row: row["model"])
+def test_the_documented_table_is_the_golden_one(row):
+    (line,) = [x for x in (ROOT / "docs" / "models.md").read_text().splitlines() if x.startswith(f"| `{row['model']}` |")]
+    for cell in (f"{int(row['denoiser_params']) / 1e9:.3f} B", row["published"], f"`{row['workload']}`",
+                 f"{int(row['tokens']):,}", f"{int(row['forward_flops']) / 1e12:,.1f} T"):
+        assert f"| {cell} |" in line
 
 
 def test_wan_1_3b_to_the_last_flop():
