@@ -1,6 +1,5 @@
 """Run a suite: ceilings, then points in order, within a time budget, resumable.  Needs no torch: the worker has it."""
 
-import json
 import time
 import warnings
 from collections.abc import Callable
@@ -9,6 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from bench.core.errors import UserError
 from bench.core.load import load_point, suite_points
 from bench.core.records import CeilingsRecord, Environment, PointRecord
@@ -16,9 +17,10 @@ from bench.core.spec import Point, Recipe, Sampling, Suite, fingerprint
 from bench.core.store import SUITE, Store, disk_faults
 from bench.count.closed_form import dit_forward
 from bench.measure.process import JobFailed, Worker
+from bench.measure.sampling import unstable_reason
 from models.spec import DiTConfig
 
-FINISHED = {"ok", "oom", "error", "timeout", "skipped_unsupported", "unstable"}    # on resume, not measured again
+FINISHED = {"ok", "skipped_unsupported", "unstable"}    # on resume, not measured again; what failed is tried anew
 CEILINGS_SAMPLING = Sampling(target_relative_half_width=0.01, min_samples=7, max_samples=100, max_s=2.0)
 CEILINGS_TIMEOUT_S = 600.0
 CALLS_OF_A_POINT = 5        # the fewest calls a stage takes: two of warm-up and three samples
@@ -64,12 +66,12 @@ def run_suite(
         environment = worker.environment
         directory = resume or _new_directory(root, environment, suite)
         if resume is not None:
-            _check_resume(resume, suite)
-        opened(directory)
+            _check_resume(resume, suite, jobs)
         with Store(directory) as store:
-            _write_suite(directory, suite)
             before = store.records()
             _check_environment(before, environment, directory)
+            opened(directory)
+            _write_suite(directory, suite)
             finished = {r.fingerprint for r in before if r.outcome in FINISHED}
             prior = store.prior_samples()
             todo = [job for job in jobs if job.fingerprint not in finished]
@@ -77,13 +79,13 @@ def run_suite(
             for index, job in enumerate(todo):
                 watch(len(jobs) - len(todo) + index, len(jobs), job.label)
                 left = None if budget_s is None else budget_s - (time.monotonic() - started)
-                record = _run_job(job, suite, worker, store, environment, prior.get(job.fingerprint, {}), left, rates)
+                record = _run_job(job, suite, worker, store, prior.get(job.fingerprint, {}), left, rates)
                 store.append_record(record)
             watch(len(jobs), len(jobs), "done")
     return directory
 
 
-def _run_job(job: Job, suite: Suite, worker: Worker, store: Store, environment: Environment,
+def _run_job(job: Job, suite: Suite, worker: Worker, store: Store,
              prior: dict[str, list[float]], left: float | None, rates: list[float]) -> PointRecord | CeilingsRecord:
     started, started_utc = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
     request = {
@@ -109,7 +111,7 @@ def _run_job(job: Job, suite: Suite, worker: Worker, store: Store, environment: 
     common = {
         "fingerprint": job.fingerprint, "suite": suite.name, "started_utc": started_utc,
         "wall_s": round(time.monotonic() - started, 3), "outcome": outcome, "reason": reason,
-        "environment": environment,
+        "environment": worker.environment,
     }
     if job.point is None:
         return CeilingsRecord(**common, probes=result.get("probes", []), telemetry=result.get("telemetry"))
@@ -120,6 +122,9 @@ def _run_job(job: Job, suite: Suite, worker: Worker, store: Store, environment: 
         counts=result.get("counts", {}), timings=result.get("timings", {}),
         memory=result.get("memory"), telemetry=result.get("telemetry"),
     )
+    unstable = [reason for item in record.timings.items() if (reason := unstable_reason(*item))]
+    if outcome == "ok" and unstable:
+        record = record.model_copy(update={"outcome": "unstable", "reason": "; ".join(unstable)})
     if outcome == "ok" and "denoise_step" in record.timings:
         rates.append(record.counts["denoise_step"].flops / record.timings["denoise_step"].median_s)
     return record
@@ -176,16 +181,24 @@ def _write_suite(directory: Path, suite: Suite) -> None:
         (directory / SUITE).write_text(suite.model_dump_json(indent=1))
 
 
-def _check_resume(directory: Path, suite: Suite) -> None:
+def _check_resume(directory: Path, suite: Suite, jobs: list[Job]) -> None:
+    """A suite may have grown since, and nothing else: what is measured must still be part of it, in the same way."""
     path = directory / SUITE
     if not path.is_file():
         raise UserError(f"--resume {directory}: no {SUITE} in it, so `ldt-bench run` did not make it")
     try:
-        name = json.loads(path.read_text())["name"]
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"--resume {directory}: {SUITE} is damaged") from None
-    if name != suite.name:
-        raise UserError(f"--resume {directory}: it holds suite {name}, not {suite.name}")
+        before = Suite.model_validate_json(path.read_bytes())
+    except ValidationError:
+        raise UserError(f"--resume {directory}: {SUITE} is damaged, or was written by another version") from None
+    if before.name != suite.name:
+        raise UserError(f"--resume {directory}: it holds suite {before.name}, not {suite.name}")
+    if before.sampling != suite.sampling:
+        raise UserError(f"--resume {directory}: suite {suite.name} sampled otherwise then; start a new result")
+    known = {job.fingerprint for job in jobs}
+    gone = [job.label for job in suite_jobs(before) if job.fingerprint not in known]
+    if gone:
+        raise UserError(f"--resume {directory}: suite {suite.name} had {', '.join(gone[:3])}"
+                        f"{f' and {len(gone) - 3} more' if len(gone) > 3 else ''} then, and has not now; start a new result")
 
 
 def _check_environment(records: list[PointRecord | CeilingsRecord], now: Environment, directory: Path) -> None:

@@ -1,6 +1,9 @@
-"""Building blocks of the transformers.  Shapes: B batch, N tokens, D width, A heads, E head_dim."""
+"""Building blocks of the transformers: positions, modulation, MLP, embedder, benchmark weights.
+
+Shapes: B batch, N tokens, D width, A heads, E head_dim."""
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -8,10 +11,12 @@ from einops import rearrange
 from torch import Tensor, nn
 
 
-def sinusoidal_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
-    """cos then sin of t over geometric frequencies.  t (B,) -> (B, dim), float32 (DiT, arXiv 2212.09748)."""
+def sinusoidal_embedding(t: Tensor, dim: int, max_period: float = 10_000.0, shift: int = 0) -> Tensor:
+    """cos then sin of t over geometric frequencies.  t (B,) -> (B, dim), float32 (DiT, arXiv 2212.09748).
+
+    shift: 0 spaces dim/2 frequencies over dim/2 steps, 1 over dim/2 - 1."""
     half = dim // 2
-    freqs = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
+    freqs = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device) / (half - shift))
     angles = t.float()[:, None] * freqs                               # (B, dim/2)
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
@@ -54,26 +59,8 @@ def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """x (B, N, D), shift and scale (B, D) -> x * (1 + scale) + shift."""
-    return torch.addcmul(shift[:, None], x, 1 + scale[:, None])
-
-
-class SelfAttention(nn.Module):
-    """Multi-head self-attention with one fused QKV projection, through SDPA."""
-
-    def __init__(self, width: int, num_heads: int, head_dim: int, bias: bool):
-        super().__init__()
-        self.num_heads = num_heads
-        self.qkv = nn.Linear(width, 3 * num_heads * head_dim, bias=bias)
-        self.proj = nn.Linear(num_heads * head_dim, width, bias=bias)
-
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """x (B, N, D) -> (B, N, D)."""
-        q, k, v = rearrange(self.qkv(x), "b n (three a e) -> three b a n e", three=3, a=self.num_heads)
-        if rope is not None:
-            q, k = apply_rope(q, *rope), apply_rope(k, *rope)
-        out = F.scaled_dot_product_attention(q, k, v)                 # (B, A, N, E)
-        return self.proj(rearrange(out, "b a n e -> b n (a e)"))
+    """x (B, N, D), shift and scale (B, 1 or N, D) -> x * (1 + scale) + shift."""
+    return torch.addcmul(shift, x, 1 + scale)
 
 
 class MLP(nn.Module):
@@ -85,19 +72,26 @@ class MLP(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+        return self.fc2(gelu_tanh(self.fc1(x)))
 
 
 class Embedder(nn.Module):
-    """Linear, SiLU, linear: brings a timestep's or a text's vector to the model's width.  (B, D_in) -> (B, D)."""
+    """Linear, activation, linear: brings a timestep, a pooled vector or text tokens to the model's width.
 
-    def __init__(self, in_width: int, width: int):
+    (..., D_in) -> (..., D).  SiLU for vectors (DiT), tanh-GELU for text tokens (PixArt-alpha, Wan 2.1)."""
+
+    def __init__(self, in_width: int, width: int, activation: Callable[[Tensor], Tensor] = F.silu):
         super().__init__()
         self.fc1 = nn.Linear(in_width, width)
         self.fc2 = nn.Linear(width, width)
+        self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.silu(self.fc1(x)))
+        return self.fc2(self.activation(self.fc1(x)))
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
 
 
 @torch.no_grad()

@@ -121,8 +121,8 @@ def example_inputs(pipeline: VideoPipeline, *, batch: int, channels: int, latent
 
     return StageInputs(
         latents=randn(batch, channels, *latent_shape), t=torch.full((batch,), 0.5, device=device),
-        condition=pipeline.denoiser.example_condition(batch, randn, unconditional=False),
-        unconditional=pipeline.denoiser.example_condition(batch, randn, unconditional=True),
+        condition=pipeline.denoiser.example_condition(latent_shape, batch, randn, unconditional=False),
+        unconditional=pipeline.denoiser.example_condition(latent_shape, batch, randn, unconditional=True),
         text_embeddings=[randn(batch, e.config.tokens, e.config.width) for e in pipeline.text_encoders],
     )
 

@@ -37,15 +37,34 @@ class DiTConfig:
     """Hidden width of the MLP over D."""
     num_classes: int
     """Class labels, 0 for none.  One more embedding row is held for the unconditional class (guidance)."""
+    text: Literal["none", "pooled", "cross", "joint"]
+    """pooled: one vector, added to the timestep's.  cross: cross-attention in every block (PixArt, Wan).
+    joint: text tokens attend and are attended to (MMDiT, arXiv 2403.03206)."""
     text_width: int
-    """Channels of the pooled text vector, 0 for none."""
+    """Channels of the text encoder, 0 for none."""
+    text_tokens: int
+    """Prompt length for cross and joint, else 0."""
+    single_blocks: int
+    """Of depth, the last ones with joint text that run video and text as one stream (HunyuanVideo, FLUX), else 0."""
+    modulation: Literal["per_block", "shared"]
+    """per_block: adaLN-Zero.  shared: one for all blocks, with a table a block (PixArt-alpha, Wan 2.1)."""
+    qk_norm: Literal["none", "per_head", "across_heads"]
+    """RMSNorm of queries and keys (SD3 per head; Wan across heads)."""
     positions: Literal["sincos", "rope"]
     """sincos: added to the tokens (DiT); rope: rotary on q and k, in three axes."""
     rope_axes: tuple[int, int, int] | None
     """Split of head_dim over (time, height, width), for rope; null: HunyuanVideo's proportions (128 -> 16, 56, 56)."""
-    attention: Literal["full", "factorised"]
+    attention: Literal["full", "factorised", "windowed"]
     """full: all tokens attend to all.  factorised: even blocks within a frame, odd blocks along time (Latte,
-    arXiv 2401.03048, variant 1)."""
+    arXiv 2401.03048, variant 1).  windowed: a tile of tokens attends to the tiles around it (models.windows)."""
+    window: tuple[int, int, int] | None
+    """(time, height, width) tokens of a tile, for windowed."""
+    window_tiles: tuple[int, int, int] | None
+    """Tiles that a tile sees along each axis, odd numbers, for windowed."""
+    masked_condition: bool
+    """Takes given latents and a mask beside the noisy ones: image-to-video, extend, loop (as Wan 2.1 I2V does)."""
+    control_blocks: int
+    """Blocks of a ControlNet-like side branch (arXiv 2302.05543), 0 for none."""
 
     def __post_init__(self) -> None:
         _require_positive(self, "in_channels", "out_channels", "width", "depth", "num_heads")
@@ -53,8 +72,9 @@ class DiTConfig:
             raise ValueError(f"out_channels {self.out_channels} is less than in_channels {self.in_channels}")
         if min(self.patch_size) < 1:
             raise ValueError(f"patch_size {self.patch_size}: each entry must be at least 1")
-        if min(self.num_classes, self.text_width) < 0:
-            raise ValueError(f"num_classes {self.num_classes}, text_width {self.text_width}: neither may be negative")
+        for name in ("num_classes", "text_width", "text_tokens", "single_blocks", "control_blocks"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: it may not be negative")
         if self.width % self.num_heads:
             raise ValueError(
                 f"width {self.width} is not a multiple of num_heads {self.num_heads}; "
@@ -72,10 +92,45 @@ class DiTConfig:
             raise ValueError(f"width {self.width}: sincos positions need a multiple of 4")
         if self.attention == "factorised" and self.depth % 2:
             raise ValueError(f"depth {self.depth}: factorised attention alternates space and time, so it must be even")
+        self._check_text()
+        self._check_window()
+
+    def _check_text(self) -> None:
+        if (self.text == "none") != (self.text_width == 0):
+            raise ValueError(f"text {self.text} with text_width {self.text_width}: "
+                             f"{'0 is needed' if self.text == 'none' else 'at least 1 is needed'}")
+        if (self.text in ("cross", "joint")) != (self.text_tokens > 0):
+            raise ValueError(f"text {self.text} with text_tokens {self.text_tokens}: "
+                             f"{'0 is needed' if self.text in ('none', 'pooled') else 'at least 1 is needed'}")
+        if self.text != "joint" and self.single_blocks:
+            raise ValueError(f"single_blocks {self.single_blocks} with text {self.text}: only joint text has them")
+        if self.text == "joint" and self.attention != "full":
+            raise ValueError(f"attention {self.attention} with joint text: it must be full")
+        if self.single_blocks > self.depth:
+            raise ValueError(f"single_blocks {self.single_blocks} is more than depth {self.depth}")
+        if self.control_blocks > self.depth:
+            raise ValueError(f"control_blocks {self.control_blocks} is more than depth {self.depth}")
+
+    def _check_window(self) -> None:
+        windowed = self.attention == "windowed"
+        for name in ("window", "window_tiles"):
+            value = getattr(self, name)
+            if windowed != (value is not None):
+                raise ValueError(f"{name} {value} with attention {self.attention}: "
+                                 f"{'three numbers are' if windowed else 'null is'} needed")
+            if value is not None and min(value) < 1:
+                raise ValueError(f"{name} {list(value)}: each entry must be at least 1")
+        if windowed and any(tiles % 2 == 0 for tiles in self.window_tiles):
+            raise ValueError(f"window_tiles {list(self.window_tiles)}: odd numbers are needed, the tile itself in the middle")
 
     @property
     def head_dim(self) -> int:
         return self.width // self.num_heads
+
+    @property
+    def input_channels(self) -> int:
+        """Channels that are patched: with masked_condition the given latents and the mask come on top."""
+        return 2 * self.in_channels + 1 if self.masked_condition else self.in_channels
 
     @property
     def rope_split(self) -> tuple[int, int, int]:

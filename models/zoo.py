@@ -57,7 +57,8 @@ class PublicDenoiser(nn.Module):
             self._prepared = key, self.adapter.prepare(self.spec, self.model, x)
         return self._prepared[1]
 
-    def example_condition(self, batch: int, randn: Callable[..., Tensor], *, unconditional: bool) -> dict[str, Tensor]:
+    def example_condition(self, latent_shape: tuple[int, int, int], batch: int, randn: Callable[..., Tensor], *,
+                          unconditional: bool) -> dict[str, Tensor]:
         """Random text embeddings and whatever else the class takes."""
         return self.adapter.condition(self.spec, self.model.config, batch, randn)
 

@@ -79,26 +79,38 @@ def on_meta(kind, config):
         return kind(config)
 
 
-def dit_configs():
-    return st.builds(
-        lambda heads, e, depth, patch, classes, text, positions, attention, c: DiTConfig(
-            in_channels=c, out_channels=2 * c, patch_size=patch, width=4 * heads * e, depth=2 * depth,
-            num_heads=heads, mlp_ratio=2.0, num_classes=classes, text_width=text, positions=positions, rope_axes=None,
-            attention=attention),
-        st.integers(1, 4), st.integers(1, 8), st.integers(1, 2), st.tuples(*[st.integers(1, 2)] * 3),
-        st.sampled_from([0, 10]), st.sampled_from([0, 24]), st.sampled_from(["rope", "sincos"]),
-        st.sampled_from(["full", "factorised"]), st.integers(1, 4))
+@st.composite
+def dit_configs(draw):
+    """Any combination of the choices that DiTConfig allows."""
+    heads, e = draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    text = draw(st.sampled_from(["none", "pooled", "cross", "joint"]))
+    attention = "full" if text == "joint" else draw(st.sampled_from(["full", "factorised", "windowed"]))
+    depth, windowed, c = 2 * draw(st.integers(1, 2)), attention == "windowed", draw(st.integers(1, 3))
+    return DiTConfig(
+        in_channels=c, out_channels=2 * c, patch_size=draw(st.tuples(*[st.integers(1, 2)] * 3)), width=4 * heads * e,
+        depth=depth, num_heads=heads, mlp_ratio=2.0, num_classes=draw(st.sampled_from([0, 10])), text=text,
+        text_width=0 if text == "none" else 24, text_tokens=7 if text in ("cross", "joint") else 0,
+        single_blocks=draw(st.integers(0, depth)) if text == "joint" else 0,
+        modulation=draw(st.sampled_from(["per_block", "shared"])),
+        qk_norm=draw(st.sampled_from(["none", "per_head", "across_heads"])),
+        positions=draw(st.sampled_from(["rope", "sincos"])), rope_axes=None, attention=attention,
+        window=draw(st.tuples(*[st.integers(1, 3)] * 3)) if windowed else None,
+        window_tiles=draw(st.tuples(*[st.sampled_from([1, 3])] * 3)) if windowed else None,
+        masked_condition=draw(st.booleans()), control_blocks=draw(st.integers(0, depth)))
 
 
-@settings(max_examples=25, deadline=None)
-@given(dit_configs(), st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 4)), st.integers(1, 2))
+def empty(*shape):
+    return torch.empty(*shape, device=META)
+
+
+@settings(max_examples=60, deadline=None)
+@given(dit_configs(), st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(1, 4)), st.integers(1, 2))
 def test_three_counters_agree_on_any_dit(config, grid, batch):
     latents = tuple(g * p for g, p in zip(grid, config.patch_size, strict=True))
     model = on_meta(SpatioTemporalDiT, config)
-    x, t = torch.empty(batch, config.in_channels, *latents, device=META), torch.empty(batch, device=META)
-    labels = torch.empty(batch, dtype=torch.long, device=META) if config.num_classes else None
-    text = torch.empty(batch, config.text_width, device=META) if config.text_width else None
-    traced = trace(lambda: model(x, t, labels=labels, text=text))
+    x, t = empty(batch, config.in_channels, *latents), empty(batch)
+    condition = model.example_condition(latents, batch, empty, unconditional=False)
+    traced = trace(lambda: model(x, t, **condition))
     expected = closed_form.dit_forward(config, latents, batch)
     assert traced.flops_by_class() == expected
     assert traced.torch_flops == sum(expected.values())

@@ -78,7 +78,7 @@ def test_set_reaches_each_part_and_a_bare_name_is_the_denoisers():
     assert point.model.text_encoders[0].tokens == 77
     assert point.workload.height == 1024
     assert point.recipe.attention == "math"
-    assert point.model.name == "sora-3b[depth=2,res_blocks=1,tokens=77]"
+    assert point.model.name == "sora-3b[depth=2,vae.res_blocks=1,text_encoders.0.tokens=77]"
 
 
 @pytest.mark.parametrize(("assignment", "message"), [

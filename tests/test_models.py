@@ -53,7 +53,7 @@ def test_every_block_changes_the_output():
 
 @torch.no_grad()
 def test_conditions_reach_the_output():
-    model, x, t = dit(num_classes=10, text_width=12), torch.randn(1, 4, 1, 4, 4), torch.rand(1)
+    model, x, t = dit(num_classes=10, text="pooled", text_width=12), torch.randn(1, 4, 1, 4, 4), torch.rand(1)
     labels, text = torch.tensor([3]), torch.randn(1, 12)
     base = model(x, t, labels=labels, text=text)
     for other in (model(x, t + 0.1, labels=labels, text=text), model(x, t, labels=torch.tensor([10]), text=text),
@@ -63,7 +63,7 @@ def test_conditions_reach_the_output():
 
 @pytest.mark.parametrize("given", [{}, {"labels": torch.tensor([1]), "text": torch.zeros(1, 12)}])
 def test_missing_or_unexpected_conditions_are_named(given):
-    with pytest.raises(ValueError, match="labels missing|text not taken"):
+    with pytest.raises(ValueError, match="(labels missing|text not taken): this config takes labels"):
         dit(num_classes=10)(torch.randn(1, 4, 1, 4, 4), torch.rand(1), **given)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.core.spec import Sampling
-from bench.measure.sampling import median_interval, quantile, sample, summarise
+from bench.measure.sampling import median_interval, quantile, sample, summarise, unstable_reason
 
 PLAN = Sampling(target_relative_half_width=0.02, min_samples=7, max_samples=200, max_s=10.0)
 
@@ -61,6 +61,34 @@ def test_compile_and_cache_misses_stay_in_the_warm_up():
     assert set(timing.samples_s) == {0.1}
 
 
+def test_warm_up_says_whether_it_settled_and_takes_two_calls_where_time_is_short():
+    short = PLAN.model_copy(update={"max_s": 1.0})
+    timing, _ = run(forever(1.5), short)                                  # the first call spends the time
+    assert (timing.warmup_s, timing.warmup_settled) == ([1.5, 1.5], True)
+    erratic = (d for i in range(1000) for d in (0.1, 0.2))
+    timing, _ = run(erratic)
+    assert (len(timing.warmup_s), timing.warmup_settled) == (10, False)
+    timing, _ = run(forever(6.0))
+    assert (timing.warmup_s, timing.warmup_settled) == ([6.0], True)
+
+
+@pytest.mark.parametrize(("n", "confidence"), [(1, 0.0), (3, 0.75), (4, 0.875), (5, 0.9375), (6, 0.96875)])
+def test_a_few_samples_have_only_their_range(n, confidence):
+    """P(median outside the range of n) = 2 / 2^n; six samples are the first to reach 95 %."""
+    assert median_interval([float(i) for i in range(n)]) == (0.0, n - 1.0, confidence)
+
+
+def test_an_unstable_median_is_named_and_a_long_call_is_not():
+    timing, _ = run(noisy(1, sd=0.5), PLAN.model_copy(update={"max_samples": 7}))
+    assert timing.stop == "max_samples"
+    assert "vae_decode: the median of 7 samples is known to ±" in unstable_reason("vae_decode", timing)
+    steady, _ = run(forever(0.1))
+    assert unstable_reason("vae_decode", steady) is None
+    long, _ = run(iter([6.0, 6.0, 12.0, 18.0]))
+    assert long.relative_half_width > 0.2
+    assert unstable_reason("vae_decode", long) is None
+
+
 def test_noise_runs_into_the_limit_and_says_so():
     timing, clock = run(noisy(0), PLAN.model_copy(update={"target_relative_half_width": 1e-6, "max_s": 2.0}))
     assert timing.stop in ("timeout", "noise_stable")
@@ -106,7 +134,7 @@ def test_prior_samples_count_and_are_not_taken_again():
 
 @given(st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=60))
 def test_summary_is_ordered_and_within_the_samples(samples):
-    t = summarise(samples, [1.0], "converged")
+    t = summarise(samples, [1.0], "converged", True)
     assert min(samples) <= t.low_s <= t.median_s <= t.high_s <= max(samples)
     assert t.p5_s <= t.p25_s <= t.median_s <= t.p75_s <= t.p95_s
     assert t.n == len(samples)
@@ -114,20 +142,20 @@ def test_summary_is_ordered_and_within_the_samples(samples):
 
 def test_no_samples_is_an_error():
     with pytest.raises(ValueError, match="no samples"):
-        summarise([], [], "timeout")
+        summarise([], [], "timeout", True)
 
 
 @pytest.mark.parametrize(("n", "low", "high"), [(3, 0, 2), (5, 0, 4), (6, 0, 5), (10, 1, 8), (20, 5, 14)])
 def test_interval_of_the_median_from_order_statistics(n, low, high):
     """n = 10: P(fewer than 2 of 10 below the median) = 11/1024, twice that is 2.1 %; fewer than 3: 10.9 %."""
-    assert median_interval([float(i) for i in range(n)]) == (low, high)
+    assert median_interval([float(i) for i in range(n)]) [:2] == (low, high)
 
 
 def test_interval_covers_the_median_19_times_of_20():
     rng = random.Random(0)
     covered = 0
     for _ in range(1000):
-        low, high = median_interval(sorted(rng.expovariate(1.0) for _ in range(25)))
+        low, high, _ = median_interval(sorted(rng.expovariate(1.0) for _ in range(25)))
         covered += low <= 0.6931 <= high                      # ln 2
     assert 940 <= covered <= 985                              # at least 95 %: order statistics err on the safe side
 

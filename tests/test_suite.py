@@ -12,12 +12,13 @@ import pytest
 import yaml
 from conftest import MICRO_SUITE, ROOT, cli
 
+from bench.core.errors import EnvironmentFault, UserError
 from bench.core.load import load
 from bench.core.records import OUTCOMES, CeilingsRecord, PointRecord
 from bench.core.spec import Suite
 from bench.core.store import RECORDS, SAMPLES, point_records, read_records
 from bench.measure.process import JobFailed, Worker
-from bench.suite import suite_jobs
+from bench.suite import _check_resume, suite_jobs
 
 
 def test_the_last_line_on_stdout_is_the_summary(measured):
@@ -26,7 +27,7 @@ def test_the_last_line_on_stdout_is_the_summary(measured):
     assert Path(summary["result_dir"]) == directory
     assert Path(summary["report"]).is_file()
     assert set(summary["outcomes"]) == set(OUTCOMES)
-    assert summary["outcomes"]["ok"] == 6
+    assert summary["outcomes"]["ok"] + summary["outcomes"]["unstable"] == 6     # the machine may be busy
     headline = summary["headline"]
     assert (headline["model"], headline["workload"], headline["gpu"]) == ("tiny", "tiny-image", "cpu")
     assert headline["provenance"] == "measured"
@@ -70,7 +71,7 @@ def test_records_hold_raw_samples_environment_and_counts(measured):
 def test_calibration_and_report_are_there(measured):
     directory, _ = measured
     report = (directory / "report.md").read_text()
-    for words in ("measured, 95 % interval", "leave one out", "baseline", "claimed", "To reproduce"):
+    for words in ("measured, interval of the medians", "leave one out", "baseline", "claimed", "To reproduce"):
         assert words in report
     for figure in ("latency_vs_tokens", "predicted_vs_measured", "waterfall"):
         assert f"figures/{figure}.png" in report
@@ -184,9 +185,9 @@ def test_what_cannot_run_is_an_outcome_and_the_suite_goes_on(tmp_path):
     oom, unsupported, ok = outcomes(done).values()
     assert oom.startswith("oom: needs at least")
     assert unsupported == "skipped_unsupported: attention cudnn needs CUDA"
-    assert ok == "ok: None"
+    assert ok.startswith(("ok", "unstable"))
     summary = json.loads(done.stdout.splitlines()[-1])
-    assert (summary["outcomes"]["oom"], summary["outcomes"]["ok"]) == (1, 1)
+    assert summary["outcomes"]["oom"] == summary["outcomes"]["skipped_unsupported"] == 1
     assert "not calibrated" in done.stderr            # no ceilings here
     assert "oom: needs at least" in Path(summary["report"]).read_text()
 
@@ -194,11 +195,11 @@ def test_what_cannot_run_is_an_outcome_and_the_suite_goes_on(tmp_path):
 def test_a_point_over_its_time_is_stopped_and_the_next_one_runs(tmp_path):
     slow = {"model": "tiny", "workload": "tiny-image", "recipe": "eager-fp32",
             "set": {"denoiser.width": 2048, "denoiser.depth": 32, "workload.batch": 64}}
-    suite = variant(tmp_path, point_timeout_s=4.0, points=[
+    suite = variant(tmp_path, point_timeout_s=12.0, points=[
         slow, {"model": "tiny", "workload": "tiny-image", "recipe": "eager-fp32"}])
     first, second = outcomes(cli("run", str(suite), "--device", "cpu", "--out", str(tmp_path))).values()
-    assert first == "timeout: stopped after 4 s"
-    assert second == "ok: None"
+    assert first == "timeout: stopped after 12 s"
+    assert second.startswith(("ok", "unstable"))
 
 
 def test_budget_skips_and_says_so_and_resume_measures_the_rest(tmp_path):
@@ -208,7 +209,8 @@ def test_budget_skips_and_says_so_and_resume_measures_the_rest(tmp_path):
     assert set(outcomes(done).values()) == {"skipped_budget: the budget is spent"}
     summary = json.loads(done.stdout.splitlines()[-1])
     resumed = cli("run", str(suite), "--device", "cpu", "--resume", summary["result_dir"])
-    assert json.loads(resumed.stdout.splitlines()[-1])["outcomes"]["ok"] == 5
+    counted = json.loads(resumed.stdout.splitlines()[-1])["outcomes"]
+    assert counted["ok"] + counted["unstable"] == 5
 
 
 def test_a_suites_point_that_cannot_be_run_is_named_before_anything_is_measured(tmp_path):
@@ -229,8 +231,80 @@ def test_resume_does_not_mix_suites_or_environments(tmp_path, measured, micro_su
     copy.mkdir()
     for name in (RECORDS, "suite.json"):
         (copy / name).write_text((directory / name).read_text().replace('"threads":', '"threads":9'))
+    kept = (copy / "suite.json").read_bytes()
     done = cli("run", str(micro_suite), "--resume", str(copy))
     assert (done.returncode, "measured elsewhere or otherwise: threads 9" in done.stderr) == (2, True)
+    assert (copy / "suite.json").read_bytes() == kept          # refused before anything is written
+
+
+def test_resume_takes_a_suite_that_grew_and_no_other_change(tmp_path, measured):
+    directory, _ = measured
+    base = yaml.safe_load(MICRO_SUITE)
+    for change, words in (
+        ({"points": base["points"][1:]}, "had tiny tiny-image eager-fp32 then, and has not now"),
+        ({"sampling": {**base["sampling"], "max_s": 0.3}}, "sampled otherwise then"),
+    ):
+        path = tmp_path / "micro.yaml"
+        path.write_text(yaml.safe_dump({**base, **change}))
+        with pytest.raises(UserError, match=words):
+            _check_resume(directory, load(Suite, str(path)), suite_jobs(load(Suite, str(path))))
+    path.write_text(yaml.safe_dump({**base, "points": [*base["points"], {**base["points"][1], "workload": "tiny-wide"}]}))
+    _check_resume(directory, load(Suite, str(path)), suite_jobs(load(Suite, str(path))))
+
+
+def test_what_failed_is_measured_again_on_resume(tmp_path, measured, micro_suite):
+    """A worker killed by the kernel may find memory next time; the last record of a point counts."""
+    directory, _ = measured
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "suite.json").write_bytes((directory / "suite.json").read_bytes())
+    records = [json.loads(line) for line in lines(directory / RECORDS)]
+    records[2] |= {"outcome": "oom", "reason": "killed", "timings": {}}
+    (copy / RECORDS).write_text("".join(json.dumps(r) + "\n" for r in records))
+    done = cli("run", str(micro_suite), "--device", "cpu", "--resume", str(copy))
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line) for line in lines(copy / RECORDS)][: len(records)] == records
+    assert len(lines(copy / RECORDS)) == len(records) + 1
+    again = point_records(read_records(copy))
+    assert [r.fingerprint for r in again] == [r["fingerprint"] for r in records[1:]]
+    assert all(r.outcome in ("ok", "unstable") for r in again)
+
+
+def test_a_headline_is_its_own_point_and_needs_no_fit(tmp_path):
+    """A user's YAML called like a preset is not the preset; a measured headline stands where too little is there to fit."""
+    (tmp_path / "tiny.yaml").write_text("extends: tiny\ndescription: another\ndenoiser: {depth: 1}\n")
+    stages = ["denoise_step", "vae_decode", "text_encode"]
+    point = {"workload": "tiny-image", "recipe": "eager-fp32", "stages": stages}
+    suite = variant(tmp_path, points=[{"model": str(tmp_path / "tiny.yaml"), **point}],
+                    headline={"model": "tiny", "workload": "tiny-image", "recipe": "eager-fp32"})
+    done = cli("run", str(suite), "--device", "cpu", "--out", str(tmp_path))
+    assert json.loads(done.stdout.splitlines()[-1])["headline"] is None
+    suite = variant(tmp_path, "own", points=[{"model": "tiny", **point}],
+                    headline={"model": "tiny", "workload": "tiny-image", "recipe": "eager-fp32"})
+    done = cli("run", str(suite), "--device", "cpu", "--out", str(tmp_path))
+    assert json.loads(done.stdout.splitlines()[-1])["headline"]["provenance"] == "measured"
+    both = variant(tmp_path, "both", points=[{"model": m, **point} for m in ("tiny", str(tmp_path / "tiny.yaml"))])
+    with pytest.raises(UserError, match="two different points are called tiny tiny-image eager-fp32"):
+        suite_jobs(load(Suite, str(both)))
+
+
+def test_the_worker_runs_this_code_whatever_lies_in_the_directory(tmp_path):
+    (tmp_path / "einops.py").write_text("raise ImportError('not this one')")
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench" / "__init__.py").write_text("")
+    done = cli("ceilings", "--device", "cpu", "--json", cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"})
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_worker_that_comes_back_elsewhere_ends_the_run_and_edited_code_does_not(micro_suite):
+    with Worker("cpu") as worker:
+        first = worker.environment
+        worker._environment = first.model_copy(update={"code_version": "other"})
+        worker._start()
+        assert worker.environment == first
+        worker._environment = first.model_copy(update={"threads": 99})
+        with pytest.raises(EnvironmentFault, match="came back otherwise: threads 99"):
+            worker._start()
 
 
 def test_a_worker_killed_for_memory_is_oom_and_the_next_job_gets_a_fresh_one(micro_suite):

@@ -45,6 +45,7 @@ from bench.core.spec import Gpu, Point, Suite
 from bench.core.store import CALIBRATION, SUITE, ceilings_record, disk_faults, point_records, read_records
 
 T = TypeVar("T")
+MEASURED = ("ok", "unstable")      # the robust fit bears a noisy point better than the loss of one
 
 
 def calibrate(directory: Path) -> Calibration:
@@ -60,9 +61,11 @@ def calibrate(directory: Path) -> Calibration:
     ceilings = ceilings_record(records)
     if ceilings is None:
         raise UserError(f"{directory}: no ceilings were measured; run a suite with `ceilings: true`, as smoke has")
+    with disk_faults(directory):
+        (directory / CALIBRATION).unlink(missing_ok=True)        # where this one fails, an older one would be a lie
     by_recipe: dict[str, list[PointRecord]] = defaultdict(list)
     for record in point_records(records):
-        if record.outcome == "ok":
+        if record.outcome in MEASURED:
             by_recipe[record.recipe].append(record)
     if not by_recipe:
         raise UserError(f"{directory}: no point was measured with outcome ok; `ldt-bench report {directory}` says why")
@@ -118,11 +121,31 @@ def datasheet(gpu: str) -> Gpu | None:
 
 def _headline(suite: Suite, records: list[PointRecord], calibration: Calibration) -> Headline:
     """Measured where every stage of the headline point was timed, else predicted.  Raises UserError."""
+    measured = measured_headline(suite, records)
+    if measured is not None:
+        return measured
     point = load_point(suite.headline.model, suite.headline.workload, suite.headline.recipe)
-    common = {"model": point.model.name, "workload": point.workload.name, "recipe": point.recipe.name,
-              "gpu": calibration.gpu}
+    predicted = estimate(point, calibration)
+    return Headline(model=point.model.name, workload=point.workload.name, recipe=point.recipe.name, gpu=calibration.gpu,
+                    minutes_per_gpu_hour=_interval(predicted.minutes_per_gpu_hour), video_s=_interval(predicted.video_s),
+                    provenance=predicted.provenance, warnings=predicted.warnings)
+
+
+def headline_of(directory: Path, calibration: Calibration | None) -> tuple[Headline | None, str | None]:
+    """A result's headline, and why there is none.  A measured one stands without a calibration.  Raises UserError."""
+    if calibration is not None:
+        return calibration.headline, calibration.headline_missing
+    headline = measured_headline(read_suite(directory), point_records(read_records(directory)))
+    return headline, None if headline else "not calibrated, and its point was not measured whole"
+
+
+def measured_headline(suite: Suite, records: list[PointRecord]) -> Headline | None:
+    """The headline where every stage of its point was timed: no fit is needed for it.  Else None.
+
+    The point is known by what it is, not by its name: a user's own YAML may be called like a preset."""
+    point = load_point(suite.headline.model, suite.headline.workload, suite.headline.recipe)
     for record in records:
-        if record.outcome != "ok" or record.label != point.label:
+        if record.outcome not in MEASURED or Point.model_validate(record.point).subject != point.subject:
             continue
         calls = stage_calls_per_video(point.workload, record.counts)
         if set(calls) <= set(record.timings):
@@ -130,14 +153,13 @@ def _headline(suite: Suite, records: list[PointRecord], calibration: Calibration
             value, low, high = (sum(n * getattr(timings[stage], end) for stage, n in calls.items())
                                 for end in ("median_s", "low_s", "high_s"))
             return Headline(
-                **common, video_s=Interval(value=value, low=low, high=high), provenance="measured", warnings=[],
+                model=point.model.name, workload=point.workload.name, recipe=point.recipe.name,
+                gpu=record.environment.gpu, video_s=Interval(value=value, low=low, high=high), provenance="measured",
+                warnings=[record.reason] if record.outcome == "unstable" and record.reason else [],
                 minutes_per_gpu_hour=Interval(value=minutes_per_gpu_hour(point.workload, value),
                                               low=minutes_per_gpu_hour(point.workload, high),
                                               high=minutes_per_gpu_hour(point.workload, low)))
-    predicted = estimate(point, calibration)
-    return Headline(**common, minutes_per_gpu_hour=_interval(predicted.minutes_per_gpu_hour),
-                    video_s=_interval(predicted.video_s), provenance=predicted.provenance,
-                    warnings=predicted.warnings)
+    return None
 
 
 def _reference(calibration: Calibration) -> Reference:

@@ -24,7 +24,7 @@ class Parameter(Strict):
 
 
 class Interval(Strict):
-    """A quantity and its 90 % interval (95 % of the median for a measured one)."""
+    """A quantity and its 90 % interval (of the medians, 95 % or their samples' range, for a measured one)."""
 
     value: float
     low: float

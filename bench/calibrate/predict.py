@@ -18,6 +18,7 @@ from bench.core.spec import DTYPE_BYTES, Gpu, Point, Workload
 from bench.core.units import SECONDS_PER_HOUR, SECONDS_PER_MINUTE
 
 JOULES_PER_KWH = 3.6e6
+UNRELIABLE = 0.5        # mean held-out error over which a prediction warns
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,9 @@ def _range_warnings(point: Point, counts: dict[str, StageCount], fit: Fit) -> li
 def _bound_warnings(fit: Fit) -> list[str]:
     stuck = [name for name, p in fit.parameters.items() if p.at_bound]
     out = [f"fitted parameter at its bound: {', '.join(stuck)}"] if stuck else []
+    if fit.leave_one_out is not None and fit.leave_one_out.mean > UNRELIABLE:
+        out.append(f"held-out error {fit.leave_one_out.mean:.0%} on average: this calibration does not describe the device; "
+                   "measure again on a quiet machine")
     return out + ([] if fit.converged else ["the fit did not converge"])
 
 

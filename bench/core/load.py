@@ -40,7 +40,7 @@ def load(spec: type[S], name_or_path: str, overrides: dict[str, Any] | None = No
     for path, value in (overrides or {}).items():
         _set(data, path, value, f"{kind[:-1]} {name}")
     if overrides:
-        name += "[" + ",".join(f"{p.rsplit('.', 1)[-1]}={v}" for p, v in overrides.items()) + "]"
+        name += "[" + ",".join(f"{p.removeprefix('denoiser.')}={v}" for p, v in overrides.items()) + "]"
     try:
         return spec.model_validate({**data, "name": name})
     except ValidationError as error:
@@ -92,6 +92,10 @@ def suite_points(suite: Suite) -> list[Point]:
                 for recipe in entry.recipe:
                     point = load_point(model, workload, recipe, dict(entry.set), entry.stages)
                     points.setdefault(point.fingerprint, point)
+    subjects: dict[str, str] = {}
+    for point in points.values():
+        if subjects.setdefault(point.label, point.subject) != point.subject:
+            raise UserError(f"suite {suite.name}: two different points are called {point.label}; rename your YAML")
     return list(points.values())
 
 

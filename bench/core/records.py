@@ -33,6 +33,8 @@ class StageCount(Strict):
     bytes_elementwise: int
     """Modelled bytes of the operators without products."""
     bytes_largest_operator: int
+    bytes_peak_activations: int
+    """Modelled peak of the tensors alive during the stage, beside weights and inputs (bench.count.memory)."""
     kernels: int
     """Operators that touch memory."""
     uncounted_ops: dict[str, int]
@@ -52,14 +54,23 @@ class Timing(Strict):
     warmup_s: list[float]
     median_s: float
     low_s: float
-    """Of the 95 % confidence interval of the median."""
+    """Of the confidence interval of the median."""
     high_s: float
+    confidence: float
+    """That the interval has: at least 0.95, or less where fewer than six samples have only their range to give."""
     p5_s: float
     p25_s: float
     p75_s: float
     p95_s: float
     n: int
     stop: Literal["converged", "noise_stable", "timeout", "max_samples"]
+    warmup_settled: bool
+    """The last two warm-up calls agreed; a call over 5 s needs one alone."""
+
+    @property
+    def relative_half_width(self) -> float:
+        """Half the median's interval over the median."""
+        return (self.high_s - self.low_s) / 2 / self.median_s
 
 
 class Memory(Strict):

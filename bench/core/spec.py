@@ -61,6 +61,9 @@ class Model(Spec):
             encoded = self.text_encoders[0].width if self.text_encoders else 0
             if self.denoiser.text_width != encoded:
                 raise ValueError(f"denoiser.text_width {self.denoiser.text_width} is not text_encoders.0.width {encoded}")
+            if self.denoiser.text_tokens and self.denoiser.text_tokens != self.text_encoders[0].tokens:
+                raise ValueError(f"denoiser.text_tokens {self.denoiser.text_tokens} is not "
+                                 f"text_encoders.0.tokens {self.text_encoders[0].tokens}")
         return self
 
     def latent_shape(self, workload: "Workload") -> tuple[int, int, int]:
@@ -198,11 +201,17 @@ class Point(BaseModel):
     @property
     def fingerprint(self) -> str:
         """Of everything that decides what is executed; names and descriptions do not."""
-        return fingerprint({
-            **{part: getattr(self, part).model_dump(mode="json", exclude={"name", "description", "source"})
-               for part in ("model", "workload", "recipe")},
-            "stages": self.stages,
-        })
+        return fingerprint({**self._parts, "stages": self.stages})
+
+    @property
+    def subject(self) -> str:
+        """Fingerprint of model, workload and recipe, whichever stages are timed."""
+        return fingerprint(self._parts)
+
+    @property
+    def _parts(self) -> dict[str, object]:
+        return {part: getattr(self, part).model_dump(mode="json", exclude={"name", "description", "source"})
+                for part in ("model", "workload", "recipe")}
 
 
 def fingerprint(data: object) -> str:

@@ -56,7 +56,8 @@ def read_records(directory: Path) -> list[PointRecord | CeilingsRecord]:
 
 
 def point_records(records: list[PointRecord | CeilingsRecord]) -> list[PointRecord]:
-    return [r for r in records if isinstance(r, PointRecord)]
+    """The points, each by its last record: what failed is measured again on resume."""
+    return list({r.fingerprint: r for r in records if isinstance(r, PointRecord)}.values())
 
 
 def ceilings_record(records: list[PointRecord | CeilingsRecord]) -> CeilingsRecord | None:

@@ -6,6 +6,7 @@ Each function returns FLOPs by class; norms and elementwise work are left out, a
 from math import prod
 
 from models.spec import DiTConfig, TextEncoderConfig, VAEConfig
+from models.windows import attended_pairs
 
 TIME_FREQUENCIES = 256   # models.dit.TIME_FREQUENCIES, which needs torch to import
 
@@ -21,27 +22,54 @@ def linear_flops(rows: int, n_in: int, n_out: int) -> int:
 
 def dit_forward(config: DiTConfig, latent_shape: tuple[int, int, int], batch: int) -> dict[str, int]:
     """One forward of SpatioTemporalDiT at latents (T, H, W)."""
-    t, h, w = config.grid(latent_shape)
-    n, d, rows = t * h * w, config.width, batch * t * h * w
-    patch = prod(config.patch_size)
-    linear = linear_flops(rows, config.in_channels * patch, d)
+    grid = config.grid(latent_shape)
+    d, length, rows = config.width, config.text_tokens, batch * prod(grid)
+    patch, shared = prod(config.patch_size), config.modulation == "shared"
+    linear = linear_flops(rows, config.input_channels * patch, d)
     linear += linear_flops(batch, TIME_FREQUENCIES, d) + linear_flops(batch, d, d)
-    if config.text_width:
-        linear += linear_flops(batch, config.text_width, d) + linear_flops(batch, d, d)
-    linear += config.depth * (
-        linear_flops(rows, d, 3 * d) + linear_flops(rows, d, d)           # QKV, projection
-        + 2 * linear_flops(rows, d, config.mlp_width)                     # MLP
-        + linear_flops(batch, d, 6 * d)                                   # adaLN: once a sample, not once a token
-    )
-    linear += linear_flops(batch, d, 2 * d) + linear_flops(rows, d, config.out_channels * patch)
+    if config.text != "none":
+        text_rows = batch * max(length, 1)
+        linear += linear_flops(text_rows, config.text_width, d) + linear_flops(text_rows, d, d)
+    linear += linear_flops(batch, d, 6 * d) if shared else linear_flops(batch, d, 2 * d)      # all blocks', or the last's
+    linear += linear_flops(rows, d, config.out_channels * patch)
+    blocks = [_block(config, grid, batch, index) for index in (*range(config.depth), *range(config.control_blocks))]
+    if config.control_blocks:
+        linear += linear_flops(rows, config.in_channels * patch, d) + config.control_blocks * linear_flops(rows, d, d)
+    return {"linear": linear + sum(block[0] for block in blocks), "attention": sum(block[1] for block in blocks),
+            "conv": 0, "other": 0}
+
+
+def _block(config: DiTConfig, grid: tuple[int, int, int], batch: int, index: int) -> tuple[int, int]:
+    """(linear, attention) FLOPs of one block."""
+    n, d, length = prod(grid), config.width, config.text_tokens
+    parts = 6
+    tokens = n
+    attention = _self_attention(config, grid, batch, index)
+    if config.text == "joint":
+        single = index >= config.depth - config.single_blocks
+        tokens, parts = n + length, 3 if single else 12
+        attention = attention_flops(batch, config.num_heads, tokens, tokens, config.head_dim)
+    rows = batch * tokens
+    linear = linear_flops(rows, d, 3 * d) + linear_flops(rows, d, d)          # QKV, projection
+    linear += 2 * linear_flops(rows, d, config.mlp_width)                     # MLP
+    if config.modulation == "per_block":
+        linear += linear_flops(batch, d, parts * d)                           # adaLN: once a sample, not once a token
+    if config.text == "cross":
+        linear += 2 * linear_flops(batch * n, d, d) + linear_flops(batch * length, d, 2 * d)
+        attention += attention_flops(batch, config.num_heads, n, length, config.head_dim)
+    return linear, attention
+
+
+def _self_attention(config: DiTConfig, grid: tuple[int, int, int], batch: int, index: int) -> int:
+    t, h, w = grid
     heads, e = config.num_heads, config.head_dim
+    if config.attention == "windowed":
+        return 4 * batch * heads * e * attended_pairs(grid, config.window, config.window_tiles)
     if config.attention == "full":
-        attention = config.depth * attention_flops(batch, heads, n, n, e)
-    else:
-        space = attention_flops(batch * t, heads, h * w, h * w, e)
-        time = attention_flops(batch * h * w, heads, t, t, e)
-        attention = config.depth // 2 * (space + time)
-    return {"linear": linear, "attention": attention, "conv": 0, "other": 0}
+        return attention_flops(batch, heads, t * h * w, t * h * w, e)
+    if index % 2 == 0:
+        return attention_flops(batch * t, heads, h * w, h * w, e)             # within each frame
+    return attention_flops(batch * h * w, heads, t, t, e)                     # along time, at each place
 
 
 def text_encode(config: TextEncoderConfig, batch: int) -> dict[str, int]:
@@ -100,15 +128,31 @@ def _res_block(k: int, voxels: int, c_in: int, c_out: int) -> int:
 
 def dit_parameters(config: DiTConfig) -> int:
     """Parameters of SpatioTemporalDiT, biases and the unconditional class included."""
-    d, patch = config.width, prod(config.patch_size)
+    d, patch, shared = config.width, prod(config.patch_size), config.modulation == "shared"
 
     def linear(n_in: int, n_out: int) -> int:
         return n_in * n_out + n_out
 
-    total = linear(config.in_channels * patch, d) + linear(TIME_FREQUENCIES, d) + linear(d, d)
-    if config.num_classes:
-        total += (config.num_classes + 1) * d
-    if config.text_width:
-        total += linear(config.text_width, d) + linear(d, d)
-    block = linear(d, 3 * d) + linear(d, d) + linear(d, config.mlp_width) + linear(config.mlp_width, d) + linear(d, 6 * d)
-    return total + config.depth * block + linear(d, 2 * d) + linear(d, config.out_channels * patch)
+    norms = {"none": 0, "per_head": 2 * config.head_dim, "across_heads": 2 * d}[config.qk_norm]
+
+    def modulation(parts: int) -> int:
+        return parts * d if shared else linear(d, parts * d)
+
+    mlp = linear(d, config.mlp_width) + linear(config.mlp_width, d)
+    stream = linear(d, 3 * d) + norms + linear(d, d) + mlp + modulation(6)
+
+    def block(index: int) -> int:
+        if config.text == "joint" and index >= config.depth - config.single_blocks:
+            return linear(d, 3 * d + config.mlp_width) + norms + linear(d + config.mlp_width, d) + modulation(3)
+        cross = 2 * d + linear(d, d) + linear(d, 2 * d) + norms + linear(d, d) if config.text == "cross" else 0
+        return (2 if config.text == "joint" else 1) * stream + cross
+
+    total = linear(config.input_channels * patch, d) + linear(TIME_FREQUENCIES, d) + linear(d, d)
+    total += (config.num_classes + 1) * d if config.num_classes else 0
+    total += linear(config.text_width, d) + linear(d, d) if config.text != "none" else 0
+    total += linear(d, 6 * d) + 2 * d if shared else linear(d, 2 * d)
+    total += linear(d, config.out_channels * patch) + sum(map(block, range(config.depth)))
+    if config.control_blocks:
+        total += linear(config.in_channels * patch, d)
+        total += sum(block(i) + linear(d, d) for i in range(config.control_blocks))
+    return total

@@ -73,7 +73,7 @@ def stage_count(traced: Trace) -> StageCount:
         norm_flops=sum(op.norm_flops for op in ops),
         bytes_modelled_min=traffic.modelled_min(ops), bytes_modelled_max=traffic.modelled_max(ops),
         bytes_elementwise=traffic.elementwise(ops), bytes_largest_operator=traffic.largest_operator(ops),
-        kernels=len(ops),
+        bytes_peak_activations=traced.peak_bytes, kernels=len(ops),
         uncounted_ops=dict(sorted(Counter(op.name for op in ops if op.kind not in PRODUCT_CLASSES).items())),
     )
 

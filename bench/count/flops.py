@@ -23,6 +23,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.module_tracker import ModuleTracker
 
+from bench.count.memory import LiveBytes
+
 aten = torch.ops.aten
 
 PRODUCT_CLASSES = ("linear", "attention", "conv", "other")
@@ -121,6 +123,8 @@ class Trace:
     """What touches memory, in order; views left out."""
     torch_flops: int
     """torch.utils.flop_counter's own count: it has its own formulas, and sees attention on meta as bmm."""
+    peak_bytes: int
+    """Modelled peak of the tensors made during the call (bench.count.memory)."""
 
     def flops_by_class(self) -> dict[str, int]:
         """By fvcore's rules; 1 MAC = 2 FLOPs."""
@@ -134,13 +138,14 @@ def trace(call: Callable[[], Any]) -> Trace:
     recorder = _Recorder()
     with (torch.no_grad(), FlopCounterMode(display=False) as counter, recorder.tracker, _LayerMarker(recorder), recorder):
         call()
-    return Trace(recorder.ops, counter.get_total_flops())
+    return Trace(recorder.ops, counter.get_total_flops(), recorder.live.peak)
 
 
 class _Recorder(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.ops: list[Op] = []
+        self.live = LiveBytes()
         self.tracker = ModuleTracker()
         self.attention_macs: int | None = None     # counts up while inside scaled_dot_product_attention
         self.in_linear = False                     # F.linear runs as mm, addmm or, on strided input, bmm
@@ -162,7 +167,11 @@ class _Recorder(TorchDispatchMode):
             kind = _kind_without_products(func, args)
         if self.attention_macs is not None:        # inside attention: one fused operator is recorded at its end
             self.attention_macs += macs
-        elif kind != "view":
+            return
+        if kind == "view":
+            return
+        self.live.see(out)
+        if kind != "factory":
             bytes_in, bytes_out = _bytes((args, kwargs)), _bytes(out)
             self.ops.append(Op(str(func).removeprefix("aten."), kind, self.module(), macs, norm_flops,
                                bytes_in, bytes_out, bytes_in + bytes_out))
@@ -194,6 +203,7 @@ class _LayerMarker(TorchFunctionMode):
             macs = recorder.attention_macs
         finally:
             recorder.attention_macs = None
+        recorder.live.see(out)
         q, k, v = (args[i] if len(args) > i else kwargs[name] for i, name in enumerate(("query", "key", "value")))
         if macs == 0:
             raise UncountedOperator("scaled_dot_product_attention ran as a fused kernel: count on meta tensors")
@@ -215,8 +225,10 @@ def _kind_without_products(func: Any, args: tuple) -> str:
     name = func.name().removeprefix("aten::").split(".")[0]
     if not func.name().startswith("aten::"):
         raise UncountedOperator(f"operator {func.name()} has no FLOP rule; add one to PRODUCTS in bench/count/flops.py")
-    if name in _VIEWS or name in _FACTORIES:
+    if name in _VIEWS:
         return "view"
+    if name in _FACTORIES:
+        return "factory"
     tensors = [a for a in tree_leaves(args) if isinstance(a, Tensor)]
     if torch.Tag.pointwise in func.tags or name in _HARMLESS or len(tensors) < 2:
         return "memory"

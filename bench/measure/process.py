@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from bench.core.errors import EnvironmentFault
@@ -84,11 +85,14 @@ class Worker:
     def _start(self) -> None:
         self.kill()
         read_fd, write_fd = os.pipe()
+        # The parent's own code, whatever lies in the directory it is run from.
+        path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
         device = ["--device", self.device] if self.device else []
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.measure.worker", "--events-fd", str(write_fd), *device],
+            [sys.executable, "-P", "-m", "bench.measure.worker", "--events-fd", str(write_fd), *device],
             stdin=subprocess.PIPE, stdout=sys.stderr if self.stderr is None else self.stderr, stderr=self.stderr,
             pass_fds=[write_fd], start_new_session=True,       # Ctrl-C is the parent's to handle
+            env={**os.environ, "PYTHONPATH": path},
         )
         os.close(write_fd)
         self._events = os.fdopen(read_fd, "rb", buffering=0)
@@ -104,7 +108,12 @@ class Worker:
             self.kill()
             raise EnvironmentFault(hello["reason"])
         environment = Environment.model_validate(hello["environment"])
-        assert self._environment in (None, environment), "the device changed between two workers of one run"
+        # Only the code may differ: a checkout that is edited meanwhile costs no measurement, and each record says its own.
+        differences = self._environment.differences(environment) if self._environment else []
+        if any(not difference.startswith("code_version") for difference in differences):
+            self.kill()
+            raise EnvironmentFault(f"the measuring process came back otherwise: {'; '.join(differences)}; what was "
+                                   "measured is kept, and --resume says what can go on")
         self._environment = environment
 
     def _read(self, deadline: float) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from bench.calibrate.calibrate import headline_of
 from bench.calibrate.calibration import Calibration, Fit
 from bench.calibrate.predict import Estimate, Quantity
 from bench.core.records import OUTCOMES, CeilingsRecord, PointRecord
@@ -15,12 +16,11 @@ def run_summary(directory: Path, report: Path, records: list[PointRecord | Ceili
     """The last stdout line of `run`.  A point measured again on resume counts by its last outcome."""
     last = {r.fingerprint: r.outcome for r in records}
     counted = Counter(last.values())
-    headline = calibration.headline if calibration else None
+    headline, missing = headline_of(directory, calibration)
     return {
         "result_dir": str(directory), "report": str(report), "outcomes": {name: counted[name] for name in OUTCOMES},
         "headline": headline.model_dump() if headline else None,
-        "headline_missing": None if headline else
-            (calibration.headline_missing if calibration else "not calibrated"),
+        "headline_missing": missing,
     }
 
 

@@ -59,7 +59,7 @@ def latency_vs_tokens(directory: Path, records: Iterable[PointRecord], fit: Fit 
              title="Latency against tokens (measured; rings: fitted)")
     axes.legend(fontsize=8)
     _save(figure, directory, "latency_vs_tokens")
-    return ("Seconds of one denoiser forward against tokens. Dots: measured medians with their 95 % intervals, n as in "
+    return ("Seconds of one denoiser forward against tokens. Dots: measured medians with their intervals, n as in "
             "the table; rings: the fit of the same points.")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import jinja2
 
 from bench.calibrate.analytic import Assumptions
-from bench.calibrate.calibrate import read_suite
+from bench.calibrate.calibrate import headline_of, read_suite
 from bench.calibrate.calibration import Calibration, read_calibration
 from bench.calibrate.waterfall import waterfall
 from bench.core.store import CALIBRATION, ceilings_record, disk_faults, point_records, read_records
@@ -22,6 +22,7 @@ def write_report(directory: Path) -> Path:
     calibration: Calibration | None = read_calibration(directory) if (directory / CALIBRATION).is_file() else None
     points = point_records(records)
     fit = calibration.fit_for(None) if calibration else None
+    headline, missing = headline_of(directory, calibration)
     reference = calibration.reference if calibration else None
     bars = waterfall(Assumptions(), reference)
     with disk_faults(directory):
@@ -30,8 +31,7 @@ def write_report(directory: Path) -> Path:
                                          undefined=jinja2.StrictUndefined)
         text = environment.get_template("report.md.j2").render(
             suite=suite, environment=records[-1].environment, points=points, ceilings=ceilings_record(records),
-            headline=calibration.headline if calibration else None,
-            headline_missing=calibration.headline_missing if calibration else "not calibrated",
+            headline=headline, headline_missing=missing,
             reference=reference,
             reference_missing=calibration.reference_missing if calibration else "not calibrated",
             fits=list(calibration.fits.values()) if calibration else [], bars=bars, figures=captions,

@@ -95,7 +95,7 @@ def points_table(records: Iterable[PointRecord]) -> Table:
             half = (t.high_s - t.low_s) / 2 / t.median_s
             rows.append((r.label, stage, f"{r.tokens:,}", f"{seconds(t.median_s)} ±{half:.1%}",
                          si(r.counts[stage].flops / t.median_s, "FLOP/s"), f"n={t.n} {t.stop}"))
-    return table("Points (measured: median, half its 95 % interval)",
+    return table("Points (measured: median, half its 95 % interval; under six samples, half their range)",
                  "point", "stage", "#tokens", "#time", "#rate", "samples", rows=rows)
 
 
