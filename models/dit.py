@@ -132,6 +132,9 @@ class SpatioTemporalDiT(nn.Module):
                   "mask": config.masked_condition, "control": config.control_blocks}
         return {name for name, is_wanted in wanted.items() if is_wanted}
 
+    def at(self, t: float) -> None:
+        """One set of weights serves every time; public models may hold several (models.zoo)."""
+
     def prepare(self, x: Tensor) -> None:
         """Compute what depends on the shape of x alone, as a denoising loop does once."""
         self.layout([tuple(x.shape[2:])], x, ())

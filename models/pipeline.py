@@ -60,6 +60,7 @@ class VideoPipeline:
         """Integrate from t = 1 (noise) to 0 and decode.  noise (B, C, T, H, W) -> video (B, 3, frames, s H, s W)."""
         x = noise
         for i in range(steps):
+            self.denoiser.at(1.0 - i / steps)
             t = torch.full((x.shape[0],), 1.0 - i / steps, device=x.device)
             x = self.denoise_step(x, t, -1.0 / steps, condition, unconditional, guidance_scale)
         return self.vae.decode(x, frames)
@@ -75,13 +76,19 @@ def build_pipeline(denoiser: DiTConfig | DiffusersDenoiser, vae: VAEConfig | Dif
     needed = {PARTS_OF_STAGE[stage] for stage in stages}
 
     def part(name: str, config: object, offset: int) -> nn.Module:
-        with torch.device("meta"):
-            module = _layout(config)
-        module = module.to(dtype).eval().requires_grad_(False)
-        if device.type != "meta" and name in needed:
-            module = module.to_empty(device=device)
-            init_benchmark_weights(module, seed + offset)
-        return module
+        where = device if name in needed else torch.device("meta")
+        if isinstance(config, (DiffusersDenoiser, DiffusersVAE)):
+            from models import zoo  # diffusers takes seconds to import
+
+            module = zoo.build(config, where, dtype)
+        else:
+            with torch.device("meta"):
+                module = OWN[type(config)](config)
+            module = module.to(dtype).requires_grad_(False)
+            if where.type != "meta":
+                module = module.to_empty(device=where)
+        init_benchmark_weights(module, seed + offset)     # does nothing on meta
+        return module.eval()
 
     return VideoPipeline(
         denoiser=part("denoiser", denoiser, 0), vae=part("vae", vae, 1),
@@ -89,13 +96,7 @@ def build_pipeline(denoiser: DiTConfig | DiffusersDenoiser, vae: VAEConfig | Dif
     )
 
 
-def _layout(config: object) -> nn.Module:
-    own = {DiTConfig: SpatioTemporalDiT, VAEConfig: VideoVAE, TextEncoderConfig: TextEncoder}
-    if type(config) in own:
-        return own[type(config)](config)
-    from models import zoo  # diffusers takes seconds to import
-
-    return {DiffusersDenoiser: zoo.PublicDenoiser, DiffusersVAE: zoo.PublicVAE}[type(config)](config)
+OWN = {DiTConfig: SpatioTemporalDiT, VAEConfig: VideoVAE, TextEncoderConfig: TextEncoder}
 
 
 @dataclass(frozen=True)

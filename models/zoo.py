@@ -1,71 +1,82 @@
-"""Public models through their diffusers classes, built from config with random weights.
+"""Public models through their diffusers classes, built from config with random or local weights.
 
 One shape for all: `PublicDenoiser` and `PublicVAE` are called as own models are, (B, C, T, H, W) in and out; what differs
-between the classes stands in ADAPTERS, one entry a class.  Weights of a local folder can be loaded into `.model`.
+between the denoisers' classes stands in models/zoo_adapters.py, one entry a class, and between the VAEs' in VAE_CALLS.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import diffusers
+import torch
+from einops import rearrange
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from models.spec import DiffusersDenoiser, DiffusersVAE
-
-TIME_SCALE = 1000.0     # t in [0, 1] becomes the classes' 0..1000
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """How one diffusers class is called."""
-
-    condition: Callable[[DiffusersDenoiser, Any, int, Callable[..., Tensor]], dict[str, Tensor]]
-    """(spec, model's config, batch, randn) -> the tensors it takes beside latents and time."""
-    call: Callable[[nn.Module, Tensor, Tensor, dict[str, Tensor]], Tensor]
-    """(model, latents (B, C, T, H, W), timestep (B,) in 0..1000, condition) -> (B, >= C, T, H, W)."""
-
-
-def _wan_condition(spec: DiffusersDenoiser, config: Any, batch: int, randn: Callable[..., Tensor]) -> dict[str, Tensor]:
-    return {"encoder_hidden_states": randn(batch, spec.text_tokens, config.text_dim)}
-
-
-def _direct(model: nn.Module, x: Tensor, timestep: Tensor, condition: dict[str, Tensor]) -> Tensor:
-    return model(hidden_states=x, timestep=timestep, return_dict=False, **condition)[0]
-
-
-ADAPTERS = {
-    "WanTransformer3DModel": Adapter(_wan_condition, _direct),
-}
+from models.zoo_adapters import ADAPTERS
+from models.zoo_weights import load_weights
 
 
 class PublicDenoiser(nn.Module):
-    """A public denoiser.  Where it holds several experts, `expert` says which one runs."""
+    """A public denoiser.  Where it holds two experts, `expert` says which one runs; `at` sets it."""
 
     def __init__(self, spec: DiffusersDenoiser):
         super().__init__()
         if spec.diffusers not in ADAPTERS:
             raise ValueError(f"no adapter for diffusers' {spec.diffusers}; there is one for {', '.join(ADAPTERS)}")
         self.spec, self.adapter, self.expert = spec, ADAPTERS[spec.diffusers], 0
-        build = getattr(diffusers, spec.diffusers)
-        self.experts = nn.ModuleList(build(**spec.config) for _ in range(spec.experts))
+        self._prepared: tuple[Any, dict[str, Any]] = (None, {})
+        self.experts = nn.ModuleList(_construct(spec) for _ in range(spec.experts))
 
     @property
     def model(self) -> nn.Module:
         """The expert that runs."""
         return self.experts[self.expert]
 
+    def at(self, t: float) -> None:
+        """Choose the expert for time t in [0, 1] (1 is noise).
+
+        t is the caller's number, not a tensor: reading a tensor would wait for the device at every step."""
+        if self.spec.boundary is not None:
+            self.expert = 0 if t >= self.spec.boundary else 1
+
     def forward(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         """x (B, C, T, H, W), t (B,) in [0, 1], condition as example_condition gives it -> (B, >= C, T, H, W)."""
-        return self.adapter.call(self.model, x, t * TIME_SCALE, condition)
+        prepared = self._of_shape(x)
+        return self.adapter.call(self.spec, self.model, x, t * self.adapter.time_scale, {**prepared, **condition})
 
     def prepare(self, x: Tensor) -> None:
-        """Nothing is kept between steps that the classes do not keep themselves."""
+        """Compute what depends on the shape of x alone, as a pipeline does before its loop."""
+        self._of_shape(x)
+
+    def _of_shape(self, x: Tensor) -> dict[str, Any]:
+        key = (tuple(x.shape), x.device, x.dtype)
+        if self._prepared[0] != key:
+            self._prepared = key, self.adapter.prepare(self.spec, self.model, x)
+        return self._prepared[1]
 
     def example_condition(self, latent_shape: tuple[int, int, int], batch: int, randn: Callable[..., Tensor], *,
                           unconditional: bool) -> dict[str, Tensor]:
         """Random text embeddings and whatever else the class takes."""
         return self.adapter.condition(self.spec, self.model.config, batch, randn)
+
+    def load(self, folder: str | Path) -> "PublicDenoiser":
+        """Read weights of a local folder in diffusers' layout: transformer/, and transformer_2/ for a second expert.
+
+        Raises ValueError, as `load_weights` does."""
+        for i, expert in enumerate(self.experts):
+            load_weights(expert, Path(folder) / ("transformer" if i == 0 else f"transformer_{i + 1}"))
+        return self
+
+
+def _of_frames(call: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """An image VAE on each frame.  (B, C, T, H, W) -> (B, C', T, H', W')."""
+    return rearrange(call(rearrange(x, "b c t h w -> (b t) c h w")), "(b t) c h w -> b c t h w", t=x.shape[2])
+
+
+LTX_DECODE_TIME = 0.05      # decode_timestep of LTX 0.9.7's model card
 
 
 class PublicVAE(nn.Module):
@@ -74,15 +85,69 @@ class PublicVAE(nn.Module):
     def __init__(self, spec: DiffusersVAE):
         super().__init__()
         self.spec = spec
-        self.model = getattr(diffusers, spec.diffusers)(**spec.config)
+        self.model = _construct(spec)
+        if spec.tile is not None:
+            self.model.enable_tiling()
+        if isinstance(self.model, (diffusers.AutoencoderKLAllegro, diffusers.AutoencoderKLHunyuanVideo15)):
+            self.model.enable_slicing()     # sample by sample: diffusers 0.42 raises on a batch of more than one
 
     def encode(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, F, H, W) -> mean and log-variance, each (B, C_latent, T, H/s, W/s)."""
+        if isinstance(self.model, diffusers.AutoencoderKL):
+            moments = _of_frames(lambda x: self.model.encode(x, return_dict=False)[0].parameters, video)
+            mean, logvar = moments.chunk(2, dim=1)
+            return mean, logvar.clamp(-30.0, 20.0)         # as DiagonalGaussianDistribution does
         posterior = self.model.encode(video, return_dict=False)[0]
-        return posterior.mean, posterior.logvar
+        return posterior.mean, posterior.logvar.expand_as(posterior.mean)
 
     def decode(self, latents: Tensor, frames: int | None = None) -> Tensor:
         """(B, C_latent, T, H, W) -> (B, 3, F, s H, s W)."""
-        video = self.model.decode(latents, return_dict=False)[0]
+        match self.model:
+            case diffusers.AutoencoderKL():
+                video = _of_frames(lambda x: self.model.decode(x, return_dict=False)[0], latents)
+            case diffusers.AutoencoderKLAllegro():
+                video = rearrange(self.model.decode(latents, return_dict=False)[0], "b t c h w -> b c t h w")
+            case diffusers.AutoencoderKLLTXVideo() if self.model.config["timestep_conditioning"]:
+                time = torch.full((latents.shape[0],), LTX_DECODE_TIME, device=latents.device, dtype=latents.dtype)
+                video = self.model.decode(latents, time, return_dict=False)[0]
+            case _:
+                video = self.model.decode(latents, return_dict=False)[0]
         return video if frames is None else video[:, :, :frames]
 
+    def load(self, folder: str | Path) -> "PublicVAE":
+        """Read weights of a local folder in diffusers' layout: vae/.  Raises ValueError, as `load_weights` does."""
+        load_weights(self.model, Path(folder) / "vae")
+        return self
+
+
+def _construct(spec: DiffusersDenoiser | DiffusersVAE) -> nn.Module:
+    try:
+        return getattr(diffusers, spec.diffusers)(**spec.config)
+    except (AttributeError, TypeError) as error:
+        raise ValueError(f"diffusers {diffusers.__version__}, {spec.diffusers}: {error}") from None
+
+
+class _EmptyOnMeta(TorchFunctionMode):
+    """torch.empty, by which layers make their parameters, lands on meta; everything else is real."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if func is torch.empty:
+            kwargs = {**(kwargs or {}), "device": "meta"}
+        return func(*args, **(kwargs or {}))
+
+
+def build(spec: DiffusersDenoiser | DiffusersVAE, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """PublicDenoiser or PublicVAE with uninitialised parameters on `device`; on "meta" nothing is allocated.
+
+    diffusers' classes compute rotary tables and the like while they are built.  Built wholly on meta, those would have no
+    values to move to a device, so only parameters are laid out there.  Buffers keep the precision they were made in."""
+    kind = PublicDenoiser if isinstance(spec, DiffusersDenoiser) else PublicVAE
+    with device if device.type == "meta" else _EmptyOnMeta():
+        module = kind(spec)
+    for submodule in module.modules():
+        for name, p in submodule.named_parameters(recurse=False):
+            setattr(submodule, name, nn.Parameter(torch.empty_like(p, device=device, dtype=dtype), requires_grad=False))
+        for name, b in submodule.named_buffers(recurse=False):
+            assert device.type == "meta" or not b.is_meta, f"{type(submodule).__name__}.{name} has no values"
+            setattr(submodule, name, b.to(device))
+    return module

@@ -50,7 +50,8 @@ def test_list():
     assert {e["kind"] for e in entries} == {"models", "workloads", "recipes", "gpus", "suites"}
     assert all(e["name"] and e["description"] for e in entries)
     models = {e["name"]: e for e in document("list", "models")}
-    assert len([n for n in models if n.startswith("dit-")]) == 12
+    assert len([n for n in models if n.startswith("dit-") and models[n]["params"]]) == 12     # the table of the DiT paper
+    assert len([n for n in models if models[n].get("diffusers")]) == 20                       # docs/models.md
     assert models["dit-xl-2"]["params"] == 674_834_720
 
 

@@ -18,7 +18,7 @@ def describe(kind: str, spec: Spec) -> dict[str, Any]:
             entry["summary"] = f"{entry['params'] / 1e6:,.0f} M parameters, {d.depth} x {d.width}, {d.attention} attention"
         case Model(denoiser=d):
             entry |= {"params": None, "published": d.published, "diffusers": d.diffusers, "source": spec.source}
-            entry["summary"] = f"{d.published} parameters (claimed), diffusers {d.diffusers}"
+            entry["summary"] = f"parameters: {d.published} (claimed), diffusers {d.diffusers}"
         case Workload():
             entry |= spec.model_dump(exclude={"name", "description"})
             entry["summary"] = (f"{spec.frames} x {spec.width}x{spec.height}, {spec.steps} steps, "
