@@ -133,12 +133,13 @@ def heads_first(norm: QKNorm | None, q: Tensor, k: Tensor, v: Tensor,
 class SelfAttention(nn.Module):
     """Multi-head self-attention with one fused QKV projection, through SDPA."""
 
-    def __init__(self, width: int, num_heads: int, norm: str):
+    def __init__(self, width: int, num_heads: int, norm: str, out: bool = True):
+        """out: with the projection that follows attention."""
         super().__init__()
         self.num_heads = num_heads
         self.qkv = nn.Linear(width, 3 * width)
         self.norm = qk_norm(norm, num_heads, width // num_heads)
-        self.proj = nn.Linear(width, width)
+        self.proj = nn.Linear(width, width) if out else None
 
     def project(self, x: Tensor, rope: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
         """x (B, N, D) -> queries, keys, values (B, A, N, E)."""

@@ -69,11 +69,13 @@ class DiTBlock(nn.Module):
 
 
 class DualStreamBlock(nn.Module):
-    """Video and text with weights of their own, one attention over both (MMDiT, arXiv 2403.03206)."""
+    """Video and text with weights of their own, one attention over both (MMDiT, arXiv 2403.03206).
 
-    def __init__(self, config: DiTConfig):
+    last: no block follows, so that text is attended to and goes no further, as in Stable Diffusion 3."""
+
+    def __init__(self, config: DiTConfig, last: bool):
         super().__init__()
-        self.video, self.text = (_Stream(config) for _ in range(2))
+        self.video, self.text = _Stream(config), _Stream(config, attended_alone=last)
 
     def forward(self, x: Tensor, text: Tensor, signal: Tensor, layout: Layout, rope: Rope) -> tuple[Tensor, Tensor]:
         def spread_text(v: Tensor) -> Tensor:
@@ -85,18 +87,22 @@ class DualStreamBlock(nn.Module):
         out = layout.joint(*(torch.cat(pair, dim=2) for pair in qkv))
         out = rearrange(out, "b a n e -> b n (a e)")
         video_out, text_out = out.split([x.shape[1], text.shape[1]], dim=1)
-        return self.video.finish(x, video_out, video_mods), self.text.finish(text, text_out, text_mods)
+        return (self.video.finish(x, video_out, video_mods),
+                text if self.text.attended_alone else self.text.finish(text, text_out, text_mods))
 
 
 class _Stream(nn.Module):
     """One stream's half of a dual block: everything but the attention itself."""
 
-    def __init__(self, config: DiTConfig):
+    def __init__(self, config: DiTConfig, attended_alone: bool = False):
         super().__init__()
-        self.norm1, self.norm2 = norm(config.width), norm(config.width)
-        self.attn = SelfAttention(config.width, config.num_heads, config.qk_norm)
-        self.mlp = MLP(config.width, config.mlp_width)
-        self.modulation = Modulation(config, 6)
+        self.attended_alone = attended_alone
+        self.norm1 = norm(config.width)
+        self.attn = SelfAttention(config.width, config.num_heads, config.qk_norm, out=not attended_alone)
+        self.modulation = Modulation(config, 2 if attended_alone else 6)
+        if not attended_alone:
+            self.norm2 = norm(config.width)
+            self.mlp = MLP(config.width, config.mlp_width)
 
     def project(self, x: Tensor, mods: list[Tensor], rope: Rope) -> tuple[Tensor, Tensor, Tensor]:
         return self.attn.project(modulate(self.norm1(x), mods[0], mods[1]), rope)
@@ -165,4 +171,5 @@ def make_blocks(config: DiTConfig, count: int) -> nn.ModuleList:
     if config.text != "joint":
         return nn.ModuleList(DiTBlock(config, i) for i in range(count))
     dual = config.depth - config.single_blocks
-    return nn.ModuleList(DualStreamBlock(config) if i < dual else SingleStreamBlock(config) for i in range(count))
+    return nn.ModuleList(DualStreamBlock(config, last=i == count - 1) if i < dual else SingleStreamBlock(config)
+                         for i in range(count))

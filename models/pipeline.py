@@ -12,16 +12,17 @@ from torch import Tensor, nn
 
 from models.dit import SpatioTemporalDiT
 from models.layers import init_benchmark_weights
-from models.spec import DiffusersDenoiser, DiffusersVAE, DiTConfig, TextEncoderConfig, VAEConfig
+from models.spec import DiffusersDenoiser, DiffusersVAE, DiTConfig, ObjectiveConfig, TextEncoderConfig, VAEConfig
 from models.text import TextEncoder
 from models.tiling import Tiling
+from models.training import training_step
 from models.vae import VideoVAE, reparameterise
 from models.vae_parts import decode_in_parts
 
 Condition = dict[str, Tensor]
 """What a denoiser takes beside latents and time, by keyword."""
 
-PARTS_OF_STAGE = {"forward": "denoiser", "denoise_step": "denoiser", "vae_decode": "vae", "vae_encode": "vae",
+PARTS_OF_STAGE = {"forward": "denoiser", "denoise_step": "denoiser", "train_step": "denoiser", "vae_decode": "vae", "vae_encode": "vae",
                   "condition_encode": "vae", "text_encode": "text_encoder"}
 
 
@@ -73,6 +74,7 @@ def build_pipeline(denoiser: DiTConfig | DiffusersDenoiser, vae: VAEConfig | Dif
 
     Parts that none of `stages` runs stay on meta.  Modules are laid out on meta first, so that a 20 B model never
     exists twice or in float32."""
+    stages = tuple(stages)
     needed = {PARTS_OF_STAGE[stage] for stage in stages}
 
     def part(name: str, config: object, offset: int) -> nn.Module:
@@ -84,16 +86,28 @@ def build_pipeline(denoiser: DiTConfig | DiffusersDenoiser, vae: VAEConfig | Dif
         else:
             with torch.device("meta"):
                 module = OWN[type(config)](config)
-            module = module.to(dtype).requires_grad_(False)
+            module = module.to(dtype)
             if where.type != "meta":
                 module = module.to_empty(device=where)
         init_benchmark_weights(module, seed + offset)     # does nothing on meta
+        module.requires_grad_("train_step" in stages and name == "denoiser")
         return module.eval()
 
     return VideoPipeline(
         denoiser=part("denoiser", denoiser, 0), vae=part("vae", vae, 1),
         text_encoders=[part("text_encoder", config, 2 + i) for i, config in enumerate(text_encoders)],
     )
+
+
+TRAINING = ObjectiveConfig(path="linear", prediction="velocity", times="uniform")
+
+
+def _train(denoiser: nn.Module, latents: Tensor, condition: Condition) -> Tensor:
+    """One forward and backward; gradients are dropped, as an optimiser would after using them."""
+    with torch.inference_mode(False), torch.enable_grad():
+        loss = training_step(denoiser, latents, condition, TRAINING)
+    denoiser.zero_grad(set_to_none=True)
+    return loss
 
 
 OWN = {DiTConfig: SpatioTemporalDiT, VAEConfig: VideoVAE, TextEncoderConfig: TextEncoder}
@@ -131,11 +145,12 @@ def example_inputs(pipeline: VideoPipeline, *, batch: int, channels: int, latent
 
 def stage_calls(pipeline: VideoPipeline, inputs: StageInputs, *, frames: int, height: int, width: int,
                 guided: bool, steps: int, seed: int, encoded_frames: int = 0, control: bool = False,
-                chunk: int | None = None, tiling: Tiling | None = None) -> dict[str, Callable[[], object]]:
+                chunk: int | None = None, tiling: Tiling | None = None, train: bool = False) -> dict[str, Callable[[], object]]:
     """The stages as calls without arguments: forward, denoise_step, vae_decode, vae_encode, text_encode, and
     condition_encode where frames or a control video are given.
 
-    encoded_frames, control: what condition_encode encodes; chunk, tiling: decode in such parts, else in one piece.
+    encoded_frames, control: what condition_encode encodes; chunk, tiling: decode in such parts, else in one piece;
+    train: add train_step, one forward and backward on the velocity loss, the optimiser left out.
     The pixels that the encoders need are made at their first call, since a minute of video is large."""
     latents, device = inputs.latents, inputs.latents.device
 
@@ -161,6 +176,8 @@ def stage_calls(pipeline: VideoPipeline, inputs: StageInputs, *, frames: int, he
         "vae_decode": decode,
         "vae_encode": lambda: reparameterise(*pipeline.vae.encode(video(frames))),
     }
+    if train:
+        calls["train_step"] = lambda: _train(pipeline.denoiser, latents, inputs.condition)
     if encoded_frames or control:
         calls["condition_encode"] = encode_condition
     if pipeline.text_encoders:

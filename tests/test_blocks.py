@@ -88,26 +88,12 @@ def test_every_weight_and_condition_reaches_the_output(kind):
         other[name] = other[name] + 1 if name != "mask" else 1 - other[name]
         assert not torch.equal(model(x, t, **other), base), name
     for name, p in model.named_parameters():
-        if _cannot_matter(name, model):
-            continue
+        if name.endswith("text.attn.norm.q.weight"):
+            continue                    # in a last dual block text asks and nobody hears the answer (so in SD3)
         saved = p.clone()
         p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(7), dtype=p.dtype))
         assert not torch.equal(model(x, t, **condition), base), name
         p.copy_(saved)
-
-
-def _cannot_matter(name: str, model) -> bool:
-    """The last dual block's text stream after its attention feeds nothing, where no single block follows; so with the
-    control branch's last block."""
-    def last_dual(blocks) -> int | None:
-        return len(blocks) - 1 if type(blocks[-1]).__name__ == "DualStreamBlock" else None
-
-    controls = [("control.blocks.", model.control.blocks)] if model.control else []
-    for prefix, blocks in (("blocks.", model.blocks), *controls):
-        last = last_dual(blocks)
-        if last is not None and name.startswith(f"{prefix}{last}.text."):
-            return any(part in name for part in ("mlp", "attn.proj", "modulation", "qkv.bias", "norm.q"))
-    return False
 
 
 @torch.no_grad()

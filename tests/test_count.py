@@ -16,6 +16,7 @@ from bench.count.count import count_model, count_point, stage_count
 from bench.count.document import count_document
 from bench.count.flops import UncountedOperator, trace
 from models.dit import SpatioTemporalDiT
+from models.pipeline import _train
 from models.spec import DiTConfig, TextEncoderConfig, VAEConfig
 from models.text import TextEncoder
 from models.tiling import Tiling
@@ -117,6 +118,25 @@ def test_three_counters_agree_on_any_dit(config, grid, batch):
     assert traced.flops_by_class() == expected
     assert traced.torch_flops == sum(expected.values())
     assert sum(p.numel() for p in model.parameters()) == closed_form.dit_parameters(config)
+
+
+@settings(max_examples=25, deadline=None)
+@given(dit_configs(), st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3)), st.booleans())
+def test_three_counters_agree_on_training_any_dit(config, grid, checkpointing):
+    """Backward: two products for each, but for the first layers; with checkpointing the blocks' forward once more."""
+    latents = tuple(g * p for g, p in zip(grid, config.patch_size, strict=True))
+    model = on_meta(SpatioTemporalDiT, config)
+    x, condition = empty(2, config.in_channels, *latents), model.example_condition(latents, 2, empty, unconditional=False)
+    traced = trace(lambda: _train(model, x, condition))
+    expected = closed_form.dit_train(config, latents, 2)
+    assert traced.flops_by_class() == expected
+    assert traced.torch_flops == sum(expected.values())
+    model.gradient_checkpointing = checkpointing
+    again = trace(lambda: _train(model, x, condition))
+    if checkpointing:
+        assert traced.torch_flops < again.torch_flops < 4 / 3 * traced.torch_flops + 1
+    else:
+        assert again.torch_flops == traced.torch_flops
 
 
 @settings(max_examples=25, deadline=None)

@@ -23,7 +23,7 @@ from pydantic import (
 from models.spec import DiffusersDenoiser, DiffusersVAE, DiTConfig, TextEncoderConfig, VAEConfig
 from models.tiling import Tiling
 
-Stage = Literal["denoise_step", "vae_decode", "vae_encode", "condition_encode", "text_encode"]
+Stage = Literal["denoise_step", "train_step", "vae_decode", "vae_encode", "condition_encode", "text_encode"]
 Task = Literal["text-to-video", "image-to-video", "video-to-video", "extend", "extend-backward", "loop"]
 MASKED_TASKS = ("image-to-video", "extend", "extend-backward", "loop")
 Dtype = Literal["fp32", "bf16", "fp16"]

@@ -33,32 +33,51 @@ def dit_forward(config: DiTConfig, latent_shape: tuple[int, int, int], batch: in
         linear += linear_flops(text_rows, config.text_width, d) + linear_flops(text_rows, d, d)
     linear += linear_flops(batch, d, 6 * d) if shared else linear_flops(batch, d, 2 * d)      # all blocks', or the last's
     linear += linear_flops(rows, d, config.out_channels * patch)
-    blocks = [_block(config, grid, batch, index) for index in (*range(config.depth), *range(config.control_blocks))]
+    blocks = [_block(config, grid, batch, index, count)
+              for count in (config.depth, config.control_blocks) for index in range(count)]
     if config.control_blocks:
         linear += linear_flops(rows, config.in_channels * patch, d) + config.control_blocks * linear_flops(rows, d, d)
     return {"linear": linear + sum(block[0] for block in blocks), "attention": sum(block[1] for block in blocks),
             "conv": 0, "other": 0}
 
 
-def _block(config: DiTConfig, grid: tuple[int, int, int], batch: int, index: int) -> tuple[int, int]:
-    """(linear, attention) FLOPs of one block."""
+def dit_train(config: DiTConfig, latent_shape: tuple[int, int, int], batch: int) -> dict[str, int]:
+    """Forward and backward: each product has two of its size for its gradients, but for the first layers, whose inputs
+    are data and need none.  What a fused attention kernel computes again in its backward is not counted."""
+    forward, rows = dit_forward(config, latent_shape, batch), batch * prod(config.grid(latent_shape))
+    d, patch = config.width, prod(config.patch_size)
+    first = linear_flops(rows, config.input_channels * patch, d) + linear_flops(batch, TIME_FREQUENCIES, d)
+    if config.text != "none":
+        first += linear_flops(batch * max(config.text_tokens, 1), config.text_width, d)
+    if config.control_blocks:
+        first += linear_flops(rows, config.in_channels * patch, d)
+    return {**forward, "linear": 3 * forward["linear"] - first, "attention": 3 * forward["attention"]}
+
+
+def _block(config: DiTConfig, grid: tuple[int, int, int], batch: int, index: int, count: int) -> tuple[int, int]:
+    """(linear, attention) FLOPs of block `index` of `count`."""
     n, d, length = prod(grid), config.width, config.text_tokens
-    parts = 6
-    tokens = n
-    attention = _self_attention(config, grid, batch, index)
+    tokens = onward = n                    # that attend; that go on to projection and MLP
+    attention, parts = _self_attention(config, grid, batch, index), 6
     if config.text == "joint":
-        single = index >= config.depth - config.single_blocks
-        tokens, parts = n + length, 3 if single else 12
+        kind = _joint_kind(config, index, count)
+        tokens, onward = n + length, n if kind == "last dual" else n + length
+        parts = {"single": 3, "dual": 12, "last dual": 8}[kind]
         attention = attention_flops(batch, config.num_heads, tokens, tokens, config.head_dim)
-    rows = batch * tokens
-    linear = linear_flops(rows, d, 3 * d) + linear_flops(rows, d, d)          # QKV, projection
-    linear += 2 * linear_flops(rows, d, config.mlp_width)                     # MLP
+    linear = linear_flops(batch * tokens, d, 3 * d) + linear_flops(batch * onward, d, d)      # QKV, projection
+    linear += 2 * linear_flops(batch * onward, d, config.mlp_width)                           # MLP
     if config.modulation == "per_block":
         linear += linear_flops(batch, d, parts * d)                           # adaLN: once a sample, not once a token
     if config.text == "cross":
         linear += 2 * linear_flops(batch * n, d, d) + linear_flops(batch * length, d, 2 * d)
         attention += attention_flops(batch, config.num_heads, n, length, config.head_dim)
     return linear, attention
+
+
+def _joint_kind(config: DiTConfig, index: int, count: int) -> str:
+    if index >= config.depth - config.single_blocks:
+        return "single"
+    return "last dual" if index == count - 1 else "dual"      # after the last, text goes no further
 
 
 def _self_attention(config: DiTConfig, grid: tuple[int, int, int], batch: int, index: int) -> int:
@@ -152,18 +171,20 @@ def dit_parameters(config: DiTConfig) -> int:
     mlp = linear(d, config.mlp_width) + linear(config.mlp_width, d)
     stream = linear(d, 3 * d) + norms + linear(d, d) + mlp + modulation(6)
 
-    def block(index: int) -> int:
-        if config.text == "joint" and index >= config.depth - config.single_blocks:
-            return linear(d, 3 * d + config.mlp_width) + norms + linear(d + config.mlp_width, d) + modulation(3)
+    def block(index: int, count: int) -> int:
+        if config.text == "joint":
+            attended_alone = linear(d, 3 * d) + norms + modulation(2)
+            return {"single": linear(d, 3 * d + config.mlp_width) + norms + linear(d + config.mlp_width, d) + modulation(3),
+                    "dual": 2 * stream, "last dual": stream + attended_alone}[_joint_kind(config, index, count)]
         cross = 2 * d + linear(d, d) + linear(d, 2 * d) + norms + linear(d, d) if config.text == "cross" else 0
-        return (2 if config.text == "joint" else 1) * stream + cross
+        return stream + cross
 
     total = linear(config.input_channels * patch, d) + linear(TIME_FREQUENCIES, d) + linear(d, d)
     total += (config.num_classes + 1) * d if config.num_classes else 0
     total += linear(config.text_width, d) + linear(d, d) if config.text != "none" else 0
     total += linear(d, 6 * d) + 2 * d if shared else linear(d, 2 * d)
-    total += linear(d, config.out_channels * patch) + sum(map(block, range(config.depth)))
+    total += linear(d, config.out_channels * patch) + sum(block(i, config.depth) for i in range(config.depth))
     if config.control_blocks:
         total += linear(config.in_channels * patch, d)
-        total += sum(block(i) + linear(d, d) for i in range(config.control_blocks))
+        total += sum(block(i, config.control_blocks) + linear(d, d) for i in range(config.control_blocks))
     return total

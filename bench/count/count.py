@@ -42,12 +42,13 @@ class ModelCount:
 def count_point(point: Point) -> ModelCount:
     """Count a point as its recipe runs it.  Raises as count_model."""
     return count_model(point.model, point.workload, point.recipe.dtype, chunk=point.recipe.vae_chunk,
-                       tiling=point.recipe.vae_tile)
+                       tiling=point.recipe.vae_tile, train="train_step" in point.stages)
 
 
 def count_model(model: Model, workload: Workload, dtype: str, *, chunk: int | None = None,
-                tiling: Tiling | None = None) -> ModelCount:
-    """Count on meta tensors; nothing is allocated.  chunk, tiling: the VAE decodes in such parts.
+                tiling: Tiling | None = None, train: bool = False) -> ModelCount:
+    """Count on meta tensors; nothing is allocated.  chunk, tiling: the VAE decodes in such parts; train: a training step
+    is counted too, which takes as long as all the rest.
 
     Raises CountMismatch where fvcore's rules, torch's counter and the closed form differ for any stage, and
     UncountedOperator (bench.count.flops) for an operator without a rule."""
@@ -57,7 +58,7 @@ def count_model(model: Model, workload: Workload, dtype: str, *, chunk: int | No
                              device=META, dtype=DTYPES[dtype], seed=0)
     calls = stage_calls(pipeline, inputs, frames=workload.frames, height=workload.height, width=workload.width,
                         guided=workload.guidance == "cfg", steps=workload.steps, seed=0,
-                        encoded_frames=workload.encoded_frames, control=has_control(model))
+                        encoded_frames=workload.encoded_frames, control=has_control(model), train=train)
     pipeline.denoiser.prepare(inputs.latents)   # kept per shape: no part of a step
     whole = [stage for stage in calls if stage != "vae_decode" or chunk is None]
     traces = {stage: trace(calls[stage]) for stage in whole}
@@ -123,6 +124,7 @@ def _closed_forms(model: Model, workload: Workload, shape: tuple[int, int, int])
     batch, forms = workload.batch, {}
     if isinstance(model.denoiser, DiTConfig):
         forms["forward"] = closed_form.dit_forward(model.denoiser, shape, batch)
+        forms["train_step"] = closed_form.dit_train(model.denoiser, shape, batch)
     if isinstance(model.vae, VAEConfig):
         forms["vae_decode"] = closed_form.vae_decode(model.vae, shape, batch)
         forms["vae_encode"] = closed_form.vae_encode(model.vae, workload.frames, workload.height, workload.width, batch)

@@ -29,6 +29,7 @@ def count_document(point: Point, counted: ModelCount) -> dict[str, Any]:
         "vae_decode_flops": stages["vae_decode"].flops,
         "video_flops": workload.steps * step_flops + stages["vae_decode"].flops + condition + text,
         "bytes": {"modelled_min": forward.bytes_modelled_min, "modelled_max": forward.bytes_modelled_max},
+        **({"train_step_flops": stages["train_step"].flops} if "train_step" in stages else {}),
         "cross_check": counted.cross_check, "uncounted_ops": forward.uncounted_ops,
         "by_module": counted.by_module,
     }

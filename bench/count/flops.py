@@ -101,7 +101,8 @@ NORMS: dict[Any, Callable[[tuple, Any], int]] = {
 _HARMLESS = {
     "cat", "stack", "copy_", "_to_copy", "embedding", "index", "index_select", "index_put", "index_put_", "gather",
     "scatter", "where", "set_", "index_copy", "index_copy_", "masked_fill", "masked_scatter", "bucketize",
-    "searchsorted", "native_dropout", "addcmul", "addcdiv", "lerp", "equal",
+    "searchsorted", "native_dropout", "addcmul", "addcdiv", "lerp", "equal", "_softmax_backward_data", "native_layer_norm_backward",
+    "native_group_norm_backward", "_fused_rms_norm_backward", "embedding_dense_backward",
 }
 _VIEWS = {
     "view", "_unsafe_view", "reshape", "t", "transpose", "permute", "expand", "slice", "select", "unbind", "split",
@@ -148,6 +149,8 @@ class _Recorder(TorchDispatchMode):
         self.live = LiveBytes()
         self.tracker = ModuleTracker()
         self.attention_macs: int | None = None     # counts up while inside scaled_dot_product_attention
+        self.in_backward = False
+        self.attended = self.other = False         # was there attention, or a product of another sort, so far
         self.in_linear = False                     # F.linear runs as mm, addmm or, on strided input, bmm
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -160,6 +163,10 @@ class _Recorder(TorchDispatchMode):
         if func in PRODUCTS:
             kind, rule = PRODUCTS[func]
             kind = "linear" if self.in_linear else kind
+            if kind == "other" and self.attention_macs is None:
+                # Attention's own backward runs as plain bmm: nothing else here does, where the forward had none.
+                kind = "attention" if self.in_backward and self.attended and not self.other else kind
+                self.other = self.other or kind == "other"
             macs = rule(args, out)
         elif func in NORMS:
             kind, norm_flops = "norm", NORMS[func](args, out)
@@ -195,6 +202,12 @@ class _LayerMarker(TorchFunctionMode):
                 return func(*args, **kwargs)
             finally:
                 recorder.in_linear = False
+        if func is Tensor.backward:
+            recorder.in_backward = True
+            try:
+                return func(*args, **kwargs)
+            finally:
+                recorder.in_backward = False
         if func is not F.scaled_dot_product_attention:
             return func(*args, **kwargs)
         recorder.attention_macs = 0
@@ -204,6 +217,7 @@ class _LayerMarker(TorchFunctionMode):
         finally:
             recorder.attention_macs = None
         recorder.live.see(out)
+        recorder.attended = True
         q, k, v = (args[i] if len(args) > i else kwargs[name] for i, name in enumerate(("query", "key", "value")))
         if macs == 0:
             raise UncountedOperator("scaled_dot_product_attention ran as a fused kernel: count on meta tensors")

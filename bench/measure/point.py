@@ -73,7 +73,7 @@ def _measure(point: Point, device: torch.device, clock: Clock, plan: Sampling, w
     calls = stage_calls(pipeline, inputs, frames=workload.frames, height=workload.height, width=workload.width,
                         guided=workload.guidance == "cfg", steps=workload.steps, seed=INPUTS_SEED,
                         encoded_frames=workload.encoded_frames, control=has_control(model),
-                        chunk=point.recipe.vae_chunk, tiling=point.recipe.vae_tile)
+                        chunk=point.recipe.vae_chunk, tiling=point.recipe.vae_tile, train="train_step" in point.stages)
     timings = {}
     with torch.inference_mode(), sdpa_backend(point.recipe.attention):
         for stage in point.stages:
