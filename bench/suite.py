@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.errors import UserError
-from bench.core.load import load_point, suite_points
+from bench.core.load import headline_point, suite_points
 from bench.core.records import CeilingsRecord, Environment, PointRecord
 from bench.core.spec import Point, Recipe, Sampling, Suite, fingerprint
 from bench.core.store import SUITE, Store, disk_faults
@@ -38,7 +38,7 @@ def suite_jobs(suite: Suite) -> list[Job]:
     """Ceilings first, then the points.  Raises UserError for an entry that cannot be run."""
     points = suite_points(suite)
     recipes = _recipes(points)
-    headline = load_point(suite.headline.model, suite.headline.workload, suite.headline.recipe)
+    headline = headline_point(suite)
     if headline.recipe.name not in {p.recipe.name for p in points}:
         raise UserError(f"suite {suite.name}: headline.recipe {headline.recipe.name} is measured by none of its points")
     jobs = [Job(p.fingerprint, p.label, p) for p in points]
