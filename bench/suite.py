@@ -13,7 +13,7 @@ from bench.core.errors import UserError
 from bench.core.load import headline_point, suite_points
 from bench.core.records import CeilingsRecord, Environment, PointRecord
 from bench.core.spec import Point, Recipe, Sampling, Suite, fingerprint
-from bench.core.store import SUITE, Store, disk_faults
+from bench.core.store import SUITE, Store, disk_faults, write_whole
 from bench.count.closed_form import dit_forward
 from bench.measure.process import JobFailed, Worker
 from models.spec import DiTConfig
@@ -161,7 +161,7 @@ def _new_directory(root: Path, environment: Environment, suite: Suite) -> Path:
     stem = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}_{suite.name}"
     for suffix in ("", *(f"-{i}" for i in range(2, 100))):     # two runs may start in one second
         directory = root / environment.gpu / (stem + suffix)
-        with disk_faults(directory):
+        with disk_faults(directory, measured=False):
             directory.parent.mkdir(parents=True, exist_ok=True)
             try:
                 directory.mkdir()
@@ -173,7 +173,7 @@ def _new_directory(root: Path, environment: Environment, suite: Suite) -> Path:
 
 def _write_suite(directory: Path, suite: Suite) -> None:
     with disk_faults(directory):
-        (directory / SUITE).write_text(suite.model_dump_json(indent=1))
+        write_whole(directory / SUITE, suite.model_dump_json(indent=1))
 
 
 def _check_resume(directory: Path, suite: Suite) -> None:

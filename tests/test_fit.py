@@ -124,7 +124,7 @@ def test_one_mfu_for_all_is_worse_and_counted_by_hand():
 def count(**flops: int) -> StageCount:
     base = dict.fromkeys(("linear_flops", "attention_flops", "conv_flops", "other_flops", "norm_flops",
                           "bytes_modelled_min", "bytes_modelled_max", "bytes_elementwise", "bytes_largest_operator",
-                          "kernels"), 0)
+                          "bytes_peak_activations", "kernels"), 0)
     return StageCount(**{**base, **flops}, uncounted_ops={})
 
 

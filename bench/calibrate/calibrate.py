@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from pydantic import ValidationError
 
 from bench.calibrate.calibration import (
     Calibration,
@@ -42,7 +41,15 @@ from bench.core.errors import UserError
 from bench.core.load import load, load_point, names
 from bench.core.records import CeilingsRecord, PointRecord
 from bench.core.spec import Gpu, Point, Suite
-from bench.core.store import CALIBRATION, SUITE, ceilings_record, disk_faults, point_records, read_records
+from bench.core.store import (
+    CALIBRATION,
+    ceilings_record,
+    disk_faults,
+    point_records,
+    read_records,
+    read_suite,
+    write_whole,
+)
 
 T = TypeVar("T")
 
@@ -91,7 +98,7 @@ def calibrate(directory: Path) -> Calibration:
         "reference": reference, "reference_missing": reference_missing,
     })
     with disk_faults(directory):
-        (directory / CALIBRATION).write_text(calibration.model_dump_json(indent=1))
+        write_whole(directory / CALIBRATION, calibration.model_dump_json(indent=1))
     return calibration
 
 
@@ -165,14 +172,6 @@ def _or_reason(make: Callable[[], T]) -> tuple[T | None, str | None]:
 
 def _interval(q: Quantity) -> Interval:
     return Interval(value=q.value, low=q.low, high=q.high)
-
-
-def read_suite(directory: Path) -> Suite:
-    """The suite a result was made with.  Raises UserError."""
-    try:
-        return Suite.model_validate_json((directory / SUITE).read_text())
-    except (OSError, ValidationError):
-        raise UserError(f"{directory}: no readable {SUITE}; `ldt-bench run` writes it") from None
 
 
 def ceilings_for(record: CeilingsRecord, dtype: str, attention: str) -> Ceilings:

@@ -43,8 +43,8 @@ def load(spec: type[S], name_or_path: str, overrides: dict[str, Any] | None = No
     for path, value in (overrides or {}).items():
         _set(data, path, value, f"{kind[:-1]} {name}")
     if overrides:
-        values = {path.rsplit(".", 1)[-1]: brief(v) if isinstance(v, (list, dict)) else v for path, v in overrides.items()}
-        name += "[" + ",".join(f"{field}={value}" for field, value in values.items()) + "]"
+        name += "[" + ",".join(f"{p.rsplit('.', 1)[-1]}={v}" for p, v in overrides.items()) + "]"
+        name = name if len(name) <= 200 else name[:196] + "...]"
     try:
         return spec.model_validate({**data, "name": name})
     except ValidationError as error:

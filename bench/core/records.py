@@ -6,13 +6,18 @@ a version; a key that changes its meaning makes a new version (and an entry in C
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SCHEMA_VERSION = 1
 
 Outcome = Literal["ok", "oom", "error", "timeout", "skipped_budget", "skipped_unsupported", "unstable"]
 OUTCOMES: tuple[str, ...] = ("ok", "oom", "error", "timeout", "skipped_budget", "skipped_unsupported", "unstable")
 Provenance = Literal["counted", "measured", "fitted", "extrapolated", "claimed"]
+
+
+Seconds = Annotated[float, Field(gt=1e-12, lt=1e9)]
+"""Of something that was timed: rates and logarithms are taken of it."""
+Work = Annotated[int, Field(ge=0)]
 
 
 class Strict(BaseModel):
@@ -22,20 +27,20 @@ class Strict(BaseModel):
 class StageCount(Strict):
     """One stage's work, counted on meta tensors at the workload's batch."""
 
-    linear_flops: int
-    attention_flops: int
-    conv_flops: int
-    other_flops: int
-    norm_flops: int
+    linear_flops: Work
+    attention_flops: Work
+    conv_flops: Work
+    other_flops: Work
+    norm_flops: Work
     """fvcore's estimate for norms, in no total."""
-    bytes_modelled_min: int
-    bytes_modelled_max: int
-    bytes_elementwise: int
+    bytes_modelled_min: Work
+    bytes_modelled_max: Work
+    bytes_elementwise: Work
     """Modelled bytes of the operators without products."""
-    bytes_largest_operator: int
-    bytes_peak_activations: int
+    bytes_largest_operator: Work
+    bytes_peak_activations: Work
     """Modelled peak of the tensors alive during the stage, beside weights and inputs (bench.count.memory)."""
-    kernels: int
+    kernels: Work
     """Operators that touch memory."""
     uncounted_ops: dict[str, int]
     """Operators without products: name -> calls."""
@@ -49,17 +54,17 @@ class StageCount(Strict):
 class Timing(Strict):
     """One stage's seconds.  Provenance: measured."""
 
-    samples_s: list[float]
+    samples_s: Annotated[list[Seconds], Field(min_length=1)]
     """In the order taken, warm-up not among them."""
-    warmup_s: list[float]
-    median_s: float
-    low_s: float
+    warmup_s: list[Seconds]
+    median_s: Seconds
+    low_s: Seconds
     """Of the 95 % confidence interval of the median."""
-    high_s: float
-    p5_s: float
-    p25_s: float
-    p75_s: float
-    p95_s: float
+    high_s: Seconds
+    p5_s: Seconds
+    p25_s: Seconds
+    p75_s: Seconds
+    p95_s: Seconds
     n: int
     stop: Literal["converged", "noise_stable", "timeout", "max_samples"]
 
@@ -122,10 +127,16 @@ class Probe(Strict):
     """SDPA backend of an attention probe, as a recipe names it."""
     shape: dict[str, int]
     """gemm: m n k; attention: batch heads tokens head_dim; conv3d: channels frames height width; copy, triad: bytes."""
-    flops: int | None
-    bytes_moved: int | None
+    flops: Annotated[int, Field(ge=1)] | None
+    bytes_moved: Annotated[int, Field(ge=1)] | None
     """Read and written."""
     timing: Timing
+
+    @model_validator(mode="after")
+    def _some_work(self) -> "Probe":
+        if (self.flops is None) == (self.bytes_moved is None):
+            raise ValueError("a probe has either flops or bytes_moved")
+        return self
 
     @property
     def rate(self) -> float:
@@ -156,12 +167,23 @@ class PointRecord(_RecordBase):
     recipe: str
     point: dict[str, Any]
     """The whole resolved Point, so that a record can be run again without the repository."""
-    tokens: int
+    tokens: Annotated[int, Field(ge=1)]
     counts: dict[str, StageCount]
     """By stage, and `forward` for one call of the denoiser."""
     timings: dict[str, Timing]
     memory: Memory | None
     telemetry: Telemetry | None
+
+    @model_validator(mode="after")
+    def _can_be_calibrated(self) -> "PointRecord":
+        for part, field in (("workload", "guidance"), ("recipe", "dtype"), ("recipe", "attention")):
+            settings = self.point.get(part)
+            if not isinstance(settings, dict) or not isinstance(settings.get(field), str):
+                raise ValueError(f"point.{part}.{field} is missing")
+        for stage in self.timings:
+            if stage not in self.counts or self.counts[stage].flops == 0:
+                raise ValueError(f"timings.{stage}: it has no counted work")
+        return self
 
     @property
     def label(self) -> str:

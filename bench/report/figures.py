@@ -29,7 +29,7 @@ def save_all(directory: Path, records: list[PointRecord], fit: Fit | None, bars:
     with plt.rc_context(STYLE):
         if any("denoise_step" in r.timings for r in records):
             captions["latency_vs_tokens"] = latency_vs_tokens(directory, records, fit)
-        if fit is not None:
+        if fit is not None and fit.stages:
             captions["predicted_vs_measured"] = predicted_vs_measured(directory, fit)
         captions["waterfall"] = waterfall(directory, bars)
     return captions
@@ -66,7 +66,8 @@ def latency_vs_tokens(directory: Path, records: Iterable[PointRecord], fit: Fit 
 def predicted_vs_measured(directory: Path, fit: Fit) -> str:
     """Held-out prediction (or the fit, where nothing else has that work) against measurement, all stages."""
     figure, axes = plt.subplots()
-    ends = [min(s.measured_s for s in fit.stages) / 1.5, max(s.measured_s for s in fit.stages) * 1.5]
+    shown = [t for s in fit.stages for t in (s.measured_s, s.fitted_s if s.held_out_s is None else s.held_out_s)]
+    ends = [min(shown) / 1.5, max(shown) * 1.5]      # of both axes, so that no prediction falls outside
     axes.plot(ends, ends, color=GREY, lw=1)
     axes.fill_between(ends, [0.9 * e for e in ends], [1.1 * e for e in ends], color=GREY, alpha=0.2, lw=0, label="±10 %")
     for stage, colour in STAGE_COLOURS.items():

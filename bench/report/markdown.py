@@ -5,10 +5,9 @@ from pathlib import Path
 import jinja2
 
 from bench.calibrate.analytic import Assumptions
-from bench.calibrate.calibrate import read_suite
 from bench.calibrate.calibration import Calibration, read_calibration
 from bench.calibrate.waterfall import waterfall
-from bench.core.store import CALIBRATION, ceilings_record, disk_faults, point_records, read_records
+from bench.core.store import CALIBRATION, ceilings_record, disk_faults, point_records, read_records, read_suite, write_whole
 from bench.report import figures
 from bench.report.tables import quantity
 
@@ -38,5 +37,5 @@ def write_report(directory: Path) -> Path:
             quantity=lambda q: quantity(q.model_dump(include={"value", "low", "high"})),
         )
         path = directory / "report.md"
-        path.write_text(text, encoding="utf-8")
+        write_whole(path, text)
     return path
