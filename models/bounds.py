@@ -1,4 +1,4 @@
-"""Bounds of a config's numbers, written beside each field: `depth: Annotated[int, Within(1, 10_000)]`.
+"""Bounds of a config's numbers, written beside each field: `depth: Annotated[int, Within(1, 1_000)]`.
 
 Far over anything built, and small enough that counting ends.  `check_bounds` holds them for whoever builds a config in
 Python; pydantic, which builds those from YAML, finds in the same annotation that true and "8" are no numbers.
@@ -31,8 +31,11 @@ Size = Annotated[int, Within(1, 1_000_000)]
 SizeOrNone = Annotated[int, Within(0, 1_000_000)]
 """The same where 0 stands for none."""
 Few = Annotated[int, Within(1, 10_000)]
-"""Blocks, heads, factors."""
+"""Heads, factors, tiles."""
 FewOrNone = Annotated[int, Within(0, 10_000)]
+Depth = Annotated[int, Within(1, 1_000)]
+"""Blocks: a thousand are counted in a minute."""
+DepthOrNone = Annotated[int, Within(0, 1_000)]
 Flag = Annotated[bool, Exact()]
 
 
@@ -56,7 +59,7 @@ def check_arguments(name: str, value: Any) -> None:
         for inner in value:
             check_arguments(name, inner)
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        most = 10_000 if any(word in name for word in ("layers", "blocks", "depth")) else 10_000_000
+        most = 1_000 if any(word in name for word in ("layers", "blocks", "depth")) else 10_000_000
         if not abs(value) <= most:
             raise ValueError(f"{name} is {value}: it must be at most {most:,}")
 

@@ -8,7 +8,18 @@ from dataclasses import dataclass
 from math import ceil, log2
 from typing import Annotated, Any, ClassVar, Literal
 
-from models.bounds import Few, FewOrNone, Flag, Size, SizeOrNone, Within, check_arguments, check_bounds
+from models.bounds import (
+    Depth,
+    DepthOrNone,
+    Few,
+    FewOrNone,
+    Flag,
+    Size,
+    SizeOrNone,
+    Within,
+    check_arguments,
+    check_bounds,
+)
 
 Triple = tuple[Few, Few, Few]
 """Along (time, height, width)."""
@@ -28,7 +39,7 @@ class DiTConfig:
     """(time, height, width) in latent cells."""
     width: Size
     """D, channels of a token."""
-    depth: Few
+    depth: Depth
     """Number of transformer blocks."""
     num_heads: Few
     mlp_ratio: Annotated[float, Within(0.001, 1000)]
@@ -42,7 +53,7 @@ class DiTConfig:
     """Channels of the text encoder, 0 for none."""
     text_tokens: SizeOrNone
     """Prompt length for cross and joint, else 0."""
-    single_blocks: FewOrNone
+    single_blocks: DepthOrNone
     """Of depth, the last ones with joint text that run video and text as one stream (HunyuanVideo, FLUX), else 0."""
     modulation: Literal["per_block", "shared"]
     """per_block: adaLN-Zero.  shared: one for all blocks, with a table a block (PixArt-alpha, Wan 2.1)."""
@@ -61,7 +72,7 @@ class DiTConfig:
     """Tiles that a tile sees along each axis, odd numbers, for windowed."""
     masked_condition: Flag
     """Takes given latents and a mask beside the noisy ones: image-to-video, extend, loop (as Wan 2.1 I2V does)."""
-    control_blocks: FewOrNone
+    control_blocks: DepthOrNone
     """Blocks of a ControlNet-like side branch (arXiv 2302.05543), 0 for none."""
 
     def __post_init__(self) -> None:
@@ -220,7 +231,7 @@ class VAEConfig(VAEShape):
     latent_channels: Size
     channels: tuple[Size, ...]
     """Width of each level, from pixels to latents; levels - 1 halvings of height and width."""
-    res_blocks: Few
+    res_blocks: Depth
     """Residual blocks per encoder level (a decoder level has one more, as in Stable Diffusion's)."""
     temporal_factor: Few
     """Frames per latent frame: a power of two, applied on the deepest levels (as in Wan 2.1)."""
@@ -282,7 +293,7 @@ class TextEncoderConfig:
     __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}
 
     width: Size
-    depth: Few
+    depth: Depth
     num_heads: Few
     head_dim: Size
     kv_heads: Few
