@@ -79,6 +79,7 @@ def run_suite(
                 left = None if budget_s is None else budget_s - (time.monotonic() - started)
                 record = _run_job(job, suite, worker, store, environment, prior.get(job.fingerprint, {}), left, rates)
                 store.append_record(record)
+                store.append_log(job.label, worker.chatter())
             watch(len(jobs), len(jobs), "done")
     return directory
 
@@ -102,6 +103,7 @@ def _run_job(job: Job, suite: Suite, worker: Worker, store: Store, environment: 
         try:
             result = worker.run(request, timeout,
                                 lambda stage, samples: store.append_samples(job.fingerprint, stage, samples))
+            reason = result.get("left_out")
         except JobFailed as failure:
             outcome, reason = failure.outcome, failure.reason
             if outcome == "timeout" and timeout < suite.point_timeout_s:
@@ -132,9 +134,10 @@ def ceilings_only(worker: Worker, recipes: list[Recipe], sampling: Sampling,
     pairs = list(dict.fromkeys((r.dtype, r.attention) for r in recipes))
     result = worker.run({"job": "ceilings", "prior": {}, "recipes": pairs, "sampling": sampling.model_dump(mode="json")},
                         CEILINGS_TIMEOUT_S, on_round)
+    left_out = result.pop("left_out")
     return CeilingsRecord(
         fingerprint=fingerprint({"ceilings": pairs}), suite="ceilings", started_utc=started_utc,
-        wall_s=round(time.monotonic() - started, 3), outcome="ok", reason=None, environment=worker.environment, **result)
+        wall_s=round(time.monotonic() - started, 3), outcome="ok", reason=left_out, environment=worker.environment, **result)
 
 
 def _over_budget(job: Job, left: float | None, rates: list[float]) -> str | None:

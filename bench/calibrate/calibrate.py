@@ -38,7 +38,7 @@ from bench.calibrate.predict import (
 )
 from bench.calibrate.waterfall import MODEL, WORKLOAD
 from bench.core.errors import UserError
-from bench.core.load import load, load_point, names
+from bench.core.load import load, load_point, names, suite_points
 from bench.core.records import CeilingsRecord, PointRecord
 from bench.core.spec import Gpu, Point, Suite
 from bench.core.store import (
@@ -66,7 +66,7 @@ def calibrate(directory: Path) -> Calibration:
     (gpu, device_name), suite = devices.pop(), read_suite(directory)
     ceilings = ceilings_record(records)
     if ceilings is None:
-        raise UserError(f"{directory}: no ceilings were measured; run a suite with `ceilings: true`, as smoke has")
+        raise UserError(f"{directory}: {_why_no_ceilings(records)}")
     by_recipe: dict[str, list[PointRecord]] = defaultdict(list)
     for record in point_records(records):
         if record.outcome == "ok":
@@ -82,9 +82,7 @@ def calibrate(directory: Path) -> Calibration:
             too_few[recipe] = str(error)
     if suite.headline.recipe not in fits:
         why = too_few.get(suite.headline.recipe, "none of its points was measured")
-        raise UserError(f"{directory}: recipe {suite.headline.recipe}: {why}; "
-                        f"`ldt-bench run {suite.name} --resume {directory}` measures what is missing, "
-                        "or add points to the suite")
+        raise UserError(f"{directory}: recipe {suite.headline.recipe}: {why}; {_what_would_help(suite, records, directory)}")
     power = [r.telemetry.power_w for r in point_records(records) if r.telemetry and r.telemetry.power_w is not None]
     calibration = Calibration(
         gpu=gpu, device_name=device_name, suite=suite.name, headline_recipe=suite.headline.recipe, fits=fits,
@@ -100,6 +98,21 @@ def calibrate(directory: Path) -> Calibration:
     with disk_faults(directory):
         write_whole(directory / CALIBRATION, calibration.model_dump_json(indent=1))
     return calibration
+
+
+def _why_no_ceilings(records: list[PointRecord | CeilingsRecord]) -> str:
+    tried = [r for r in records if isinstance(r, CeilingsRecord)]
+    if not tried:
+        return "no ceilings were measured; run a suite with `ceilings: true`, as smoke has"
+    return f"the ceilings ended in {tried[-1].outcome}: {tried[-1].reason}; without them nothing is calibrated"
+
+
+def _what_would_help(suite: Suite, records: list[PointRecord | CeilingsRecord], directory: Path) -> str:
+    """Resuming, where it would measure something; else more points."""
+    measured = {r.fingerprint for r in records if r.outcome != "skipped_budget"}
+    if any(point.fingerprint not in measured for point in suite_points(suite)):
+        return f"`ldt-bench run --resume {directory}` measures what is missing"
+    return "every point of the suite was tried: add points of more sizes or stages to it"
 
 
 def load_or_calibrate(directory: Path) -> Calibration:

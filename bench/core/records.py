@@ -154,7 +154,7 @@ class _RecordBase(Strict):
     wall_s: float
     outcome: Outcome
     reason: str | None
-    """One line where the outcome is not ok."""
+    """One line where the outcome is not ok, or where ceilings were measured but for a probe that cannot run here."""
     environment: Environment
 
 

@@ -21,6 +21,7 @@ from bench.core.records import SCHEMA_VERSION, CeilingsRecord, PointRecord, Reco
 from bench.core.spec import Suite
 
 RECORDS, SAMPLES, SUITE, CALIBRATION = "records.jsonl", "samples.jsonl", "suite.json", "calibration.json"
+WORKER_LOG = "worker.log"     # tracebacks and chatter of the measuring process
 _ADAPTER: TypeAdapter = TypeAdapter(Record)
 
 
@@ -58,7 +59,7 @@ def read_records(directory: Path) -> list[PointRecord | CeilingsRecord]:
             raise UserError(f"{path}:{number}: not a record: {first_problem(error)}") from None
     if not records:
         raise UserError(f"{path}: holds no record; was the run stopped before its first point? "
-                        f"`ldt-bench run SUITE --resume {directory}` goes on with it")
+                        f"`ldt-bench run --resume {directory}` goes on with it")
     return records
 
 
@@ -143,6 +144,12 @@ class Store:
     def append_samples(self, fingerprint: str, stage: str, samples_s: list[float]) -> None:
         """One round of a stage of a point."""
         self._append(SAMPLES, {"fingerprint": fingerprint, "stage": stage, "samples_s": samples_s})
+
+    def append_log(self, label: str, text: bytes) -> None:
+        """What the worker printed, if anything, under the job's label."""
+        if text.strip():
+            with disk_faults(self.directory), open(self.directory / WORKER_LOG, "ab") as file:
+                file.write(f"== {label}\n".encode(errors="replace") + text + b"\n")
 
     def records(self) -> list[PointRecord | CeilingsRecord]:
         """Records so far; none in a fresh directory."""

@@ -24,6 +24,14 @@ def run_summary(directory: Path, report: Path, records: list[PointRecord | Ceili
     }
 
 
+def run_failed(records: list[PointRecord | CeilingsRecord]) -> bool:
+    """A run's verdict: something ended in error or timeout, or no point ended ok.  Out of memory, unsupported and
+    skipped are results."""
+    last = {r.fingerprint: r for r in records}.values()
+    measured = any(isinstance(r, PointRecord) and r.outcome in ("ok", "unstable") for r in last)
+    return not measured or any(r.outcome in ("error", "timeout") for r in last)
+
+
 def calibration_document(calibration: Calibration) -> dict[str, Any]:
     """`calibrate --json`: the headline recipe's fit at the top, every recipe's under by_recipe."""
     by_recipe = {name: _fit_document(fit) for name, fit in calibration.fits.items()}

@@ -7,6 +7,7 @@ import jinja2
 from bench.calibrate.analytic import Assumptions
 from bench.calibrate.calibration import Calibration, read_calibration
 from bench.calibrate.waterfall import waterfall
+from bench.core.load import names
 from bench.core.store import CALIBRATION, ceilings_record, disk_faults, point_records, read_records, read_suite, write_whole
 from bench.report import figures
 from bench.report.tables import quantity
@@ -34,6 +35,7 @@ def write_report(directory: Path) -> Path:
             reference=reference,
             reference_missing=calibration.reference_missing if calibration else "not calibrated",
             fits=list(calibration.fits.values()) if calibration else [], bars=bars, figures=captions,
+            known_suite=suite.name in names("suites"),
             quantity=lambda q: quantity(q.model_dump(include={"value", "low", "high"})),
         )
         path = directory / "report.md"
