@@ -43,7 +43,7 @@ def list_(kind: Annotated[str | None, typer.Argument(help="models, workloads, re
         return _print_json(entries)
     from bench.report.tables import table
 
-    _show(*(table(k, "name", "description", "", rows=[(e["name"], e["description"], e["summary"]) for e in entries
+    _show(*(table(k, "name", "description", "summary", rows=[(e["name"], e["description"], e["summary"]) for e in entries
                                                     if e["kind"] == k]) for k in kinds))
 
 
@@ -78,7 +78,7 @@ def ceilings(device: Device = None,
     from bench.measure.process import JobFailed, Worker
     from bench.report.documents import ceilings_document
     from bench.report.progress import Spinner
-    from bench.report.tables import ceilings_table
+    from bench.report.tables import ceilings_table, gemm_ceiling
     from bench.suite import CEILINGS_SAMPLING, ceilings_only
 
     _check_device(device)
@@ -95,6 +95,7 @@ def ceilings(device: Device = None,
     from bench.calibrate.calibrate import datasheet
 
     _show(ceilings_table(record, datasheet(record.environment.gpu)))
+    typer.echo(gemm_ceiling(record))
     if record.reason:
         _say(f"warning: {record.reason}")
 

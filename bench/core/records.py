@@ -201,15 +201,20 @@ class CeilingsRecord(_RecordBase):
     def label(self) -> str:
         return "ceilings"
 
-    def peak(self, kind: str, dtype: str | None = None, backend: str | None = None) -> float | None:
-        """Best rate of a kind (of one dtype, of one SDPA backend), None where it was not measured.
+    def best(self, kind: str, dtype: str | None = None, backend: str | None = None) -> Probe | None:
+        """Fastest probe of a kind (of one dtype, of one SDPA backend), None where it was not measured.
 
-        For copy and triad the rate of the largest array: smaller ones fit a cache."""
+        For copy and triad the one of the largest array: smaller ones fit a cache."""
         probes = [p for p in self.probes
                   if p.kind == kind and dtype in (None, p.dtype) and backend in (None, p.backend)]
         if kind in ("copy", "triad"):
             probes = sorted(probes, key=lambda p: p.bytes_moved or 0)[-1:]
-        return max((p.rate for p in probes), default=None)
+        return max(probes, key=lambda p: p.rate, default=None)
+
+    def peak(self, kind: str, dtype: str | None = None, backend: str | None = None) -> float | None:
+        """Rate of the best probe."""
+        best = self.best(kind, dtype, backend)
+        return best.rate if best else None
 
 
 Record = Annotated[PointRecord | CeilingsRecord, Field(discriminator="kind")]

@@ -81,12 +81,15 @@ def ceilings_document(record: CeilingsRecord) -> dict[str, Any]:
                  "median_s": p.timing.median_s, "low_s": p.timing.low_s, "high_s": p.timing.high_s,
                  "n": p.timing.n, "stop": p.timing.stop} for p in record.probes if p.kind == kind]
 
+    gemm = record.best("gemm")
     return {
         "device": record.environment.device_name, "gpu": record.environment.gpu, "provenance": "measured",
         "gemm": probes("gemm"), "attention": probes("attention"), "conv3d": probes("conv3d"),
         "copy": {"bytes_per_s": record.peak("copy"), "sizes": probes("copy")},
         "triad": {"bytes_per_s": record.peak("triad"), "sizes": probes("triad")},
         "peak": {"gemm_flops_per_s": record.peak("gemm"), "attention_flops_per_s": record.peak("attention"),
-                 "conv_flops_per_s": record.peak("conv3d"), "copy_bytes_per_s": record.peak("copy")},
+                 "conv_flops_per_s": record.peak("conv3d"), "copy_bytes_per_s": record.peak("copy"),
+                 "gemm_shape": {**gemm.shape, "dtype": gemm.dtype} if gemm else None},
+        "left_out": record.reason,
         "environment": record.environment.model_dump(),
     }

@@ -7,10 +7,11 @@ import jinja2
 from bench.calibrate.analytic import Assumptions
 from bench.calibrate.calibration import Calibration, read_calibration
 from bench.calibrate.waterfall import waterfall
+from bench.core.errors import one_line
 from bench.core.load import names
 from bench.core.store import CALIBRATION, ceilings_record, disk_faults, point_records, read_records, read_suite, write_whole
 from bench.report import figures
-from bench.report.tables import quantity
+from bench.report.tables import gemm_ceiling, quantity
 
 
 def write_report(directory: Path) -> Path:
@@ -28,8 +29,11 @@ def write_report(directory: Path) -> Path:
         captions = figures.save_all(directory / "figures", points, fit, bars)
         environment = jinja2.Environment(loader=jinja2.PackageLoader("bench.report", "."), autoescape=False,
                                          undefined=jinja2.StrictUndefined)
+        environment.filters["cell"] = lambda text: one_line(str(text)).replace("|", "\\|")
+        ceilings = ceilings_record(records)
         text = environment.get_template("report.md.j2").render(
-            suite=suite, environment=records[-1].environment, points=points, ceilings=ceilings_record(records),
+            suite=suite, environment=records[-1].environment, points=points, ceilings=ceilings,
+            gemm_ceiling=gemm_ceiling(ceilings) if ceilings else None,
             headline=calibration.headline if calibration else None,
             headline_missing=calibration.headline_missing if calibration else "not calibrated",
             reference=reference,
