@@ -4,6 +4,7 @@ Exit codes: 0 ok, 1 a verdict failed, 2 the user's mistake, 3 the environment; 1
 With --json one JSON document goes to stdout and everything for people to stderr.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -134,8 +135,9 @@ def run(suite: Annotated[str | None, typer.Argument(
                                   watch=progress.watch, opened=progress.opened)
         except KeyboardInterrupt:
             if progress.directory is not None:
-                progress.note(f"interrupted; what was measured is in {progress.directory}; "
-                     f"go on with: ldt-bench run --resume {progress.directory}")
+                with contextlib.suppress(OSError):         # a lost terminal has no lines
+                    progress.note(f"interrupted; what was measured is in {progress.directory}; "
+                                  f"go on with: ldt-bench run --resume {progress.directory}")
             raise
         progress.say("calibrating and writing the report")
         summary, tables, records = _finish(directory, progress.note)
@@ -281,7 +283,7 @@ class Terminated(KeyboardInterrupt):
 def main() -> None:
     """The entry point: every foreseen failure is one line on stderr and an exit code."""
     warnings.showwarning = lambda message, category, *rest, **kwargs: (
-        _say(f"warning: {message}") if issubclass(category, UserWarning) else None)
+        _say(f"warning: {one_line(str(message))}") if issubclass(category, UserWarning) else None)
     _open_streams()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:       # nohup ignores SIGHUP, and so does what it started
@@ -333,7 +335,8 @@ def _terminate(number: int, frame: Any) -> None:
 
 
 def _fail(error: object) -> None:
-    _say(f"error: {one_line(str(error))}")
+    with contextlib.suppress(OSError):             # the terminal may be what was lost
+        _say(f"error: {one_line(str(error))}")
 
 
 def _foreseen(error: Exception) -> int | None:

@@ -1,9 +1,11 @@
 """From names and files to specs: every mistake is one line that names the value and the nearest match."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
-from bench.core.errors import UserError
+from bench.core.errors import EnvironmentFault, UserError
 from bench.core.errors import one_line as displayed
 from bench.core.load import KINDS, headline_point, load, load_point, names, parse_overrides, suite_points
 from bench.core.spec import Gpu, Model, Suite, Workload
@@ -134,6 +136,17 @@ def test_hostile_workload_files(tmp_path, text, message):
     line = one_line(lambda: load(Workload, write(tmp_path, text)))
     assert message in line
     assert len(line) < 400
+
+
+def test_a_file_that_may_not_be_read_is_the_environments_fault(tmp_path, monkeypatch):
+    """By monkeypatch, since permissions stop no root."""
+    def refused(self, **_):
+        raise PermissionError
+
+    path = write(tmp_path, "a: 1")
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(EnvironmentFault, match="cannot be read: permission denied"):
+        load(Workload, path)
 
 
 def test_dates_and_powers_of_ten_are_what_they_look_like(tmp_path):

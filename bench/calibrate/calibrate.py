@@ -110,7 +110,11 @@ def _why_no_ceilings(records: list[PointRecord | CeilingsRecord]) -> str:
 def _what_would_help(suite: Suite, records: list[PointRecord | CeilingsRecord], directory: Path) -> str:
     """Resuming, where it would measure something; else more points."""
     measured = {r.fingerprint for r in records if r.outcome != "skipped_budget"}
-    if any(point.fingerprint not in measured for point in suite_points(suite)):
+    try:
+        missing = any(point.fingerprint not in measured for point in suite_points(suite))
+    except UserError as error:
+        return f"its suite cannot be loaded any more ({error})"
+    if missing:
         return f"`ldt-bench run --resume {directory}` measures what is missing"
     return "every point of the suite was tried: add points of more sizes or stages to it"
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from bench.core.errors import UserError, brief, nearest
+from bench.core.errors import EnvironmentFault, UserError, brief, nearest
 from bench.core.read_yaml import MAX_CHARACTERS, YamlError, read_yaml
 from bench.core.spec import Gpu, Model, Point, Recipe, Spec, Suite, Workload
 from models.spec import DiffusersDenoiser, DiffusersVAE, DiTConfig, TextEncoderConfig, VAEConfig
@@ -147,6 +147,8 @@ def _read(kind: str, name_or_path: str, folder: Path, seen: tuple[str, ...]) -> 
             data = read_yaml(opened.read(MAX_CHARACTERS + 1))
     except YamlError as error:
         raise UserError(f"{what}: {error}") from None
+    except PermissionError:
+        raise EnvironmentFault(f"{what}: cannot be read: permission denied") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{what}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if not isinstance(data, dict):
