@@ -51,14 +51,20 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
+        if not isinstance(node, yaml.MappingNode):
+            raise _error(f"a mapping is expected, not a {node.id}", node.start_mark)
         seen: set[str] = set()
         for key, _ in node.value:
-            if key.tag not in (_TAG + "str", _TAG + "merge"):
+            if not isinstance(key, yaml.ScalarNode) or key.tag not in (_TAG + "str", _TAG + "merge"):
                 raise _error(f"key {_brief(key)} is not a word", key.start_mark)
             if key.value in seen:
                 raise _error(f"key {key.value!r} is there twice", key.start_mark)
             seen.add(key.value)
-        return super().construct_mapping(node, deep)
+        mapping = super().construct_mapping(node, deep)
+        for key in mapping:
+            if not isinstance(key, str):                # came in by a merge
+                raise _error(f"key {key!r} is not a word", node.start_mark)
+        return mapping
 
     def construct_number(self, node: yaml.ScalarNode) -> int | float:
         if len(node.value) > MAX_DIGITS:
@@ -85,7 +91,7 @@ _Loader.yaml_constructors = {
     _TAG + "map": yaml.SafeLoader.construct_yaml_map, None: yaml.SafeLoader.construct_undefined,
 }
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != _TAG + "timestamp"]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in (_TAG + "timestamp", _TAG + "value")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 # YAML 1.2's floats, so that 1e9 is one.
