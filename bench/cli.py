@@ -133,7 +133,7 @@ def run(suite: Annotated[str | None, typer.Argument(
         try:
             directory = run_suite(loaded, device=device, root=out, resume=resume, budget_s=budget_s,
                                   watch=progress.watch, opened=progress.opened)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Terminated):
             if progress.directory is not None:
                 with contextlib.suppress(OSError):         # a lost terminal has no lines
                     progress.note(f"interrupted; what was measured is in {progress.directory}; "
@@ -272,8 +272,9 @@ def _show(*tables: Any) -> None:
         console.print(table)
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM or a lost terminal: handled as Ctrl-C is, with the exit code of the signal."""
+class Terminated(BaseException):
+    """SIGTERM or a lost terminal: handled as Ctrl-C is, with the exit code of the signal (typer makes any
+    KeyboardInterrupt a 130)."""
 
     def __init__(self, number: int):
         super().__init__(number)
@@ -294,8 +295,10 @@ def main() -> None:
     except (UserError, EnvironmentFault) as error:
         _fail(error)
         code = error.exit_code
-    except KeyboardInterrupt as error:
-        code = getattr(error, "exit_code", 130)
+    except Terminated as error:
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = 130
     except SystemExit as error:            # click's way out of a closed pipe while it prints help
         code = 0 if isinstance(error.__context__, BrokenPipeError) else error.code
     except BrokenPipeError:                # the reader of a pipe has gone: nothing is left to say
