@@ -45,8 +45,8 @@ def check_bounds(config: Any) -> None:
         value = getattr(config, name)
         for entry in value if isinstance(value, tuple) else (value,):
             if entry is not None and not bound.low <= entry <= bound.high:       # NaN is in no range
-                shown = list(value) if isinstance(value, tuple) else value
-                raise ValueError(f"{name} is {shown}: it must be at least {bound.low:,} and at most {bound.high:,}")
+                shown, which = (list(value), "each entry") if isinstance(value, tuple) else (value, "it")
+                raise ValueError(f"{name} is {shown}: {which} must be at least {bound.low:,} and at most {bound.high:,}")
 
 
 def check_arguments(name: str, value: Any) -> None:

@@ -184,7 +184,7 @@ def test_extends_is_taken_from_the_files_own_folder_and_names_the_file_that_exte
     ("depth='8'", "denoiser.depth: '8': input should be a valid integer"),
     ("masked_condition=1", "input should be a valid boolean"),
     ("patch_size=[1, 2, true]", "denoiser.patch_size.2: True"),
-    ("patch_size=[1, 2, 0]", "patch_size is [1, 2, 0]: it must be at least 1"),
+    ("patch_size=[1, 2, 0]", "patch_size is [1, 2, 0]: each entry must be at least 1"),
     ("mlp_ratio=.inf", "mlp_ratio is inf: it must be at least 0.001 and at most 1,000"),
     ("mlp_ratio=.nan", "mlp_ratio is nan"),
     ("num_heads=512", "head_dim 5 (width 2560 over num_heads 512): rope positions need an even one"),
