@@ -12,6 +12,7 @@ from bench.calibrate.analytic import Assumptions, chain
 from bench.calibrate.calibration import FittedStage
 from bench.calibrate.demand import Demand, Headroom
 from bench.calibrate.predict import Quantity
+from bench.calibrate.waterfall import waterfall
 from bench.core.load import load_point
 from bench.core.records import CeilingsRecord, Probe
 from bench.count.count import count_model
@@ -90,6 +91,12 @@ def test_no_prediction_falls_outside_its_figure(tmp_path, monkeypatch):
     low, high = axes.get_ylim()
     assert low < 0.01 < 50.0 < high
     assert axes.get_xlim() == (low, high)
+
+
+@pytest.mark.parametrize("name", [r"a$\frac$b", "_hidden", "$"])
+def test_a_name_in_a_legend_is_no_formula(tmp_path, name):
+    record = point_record().model_copy(update={"model": name})
+    assert "latency_vs_tokens" in figures.save_all(tmp_path, [record], None, waterfall(Assumptions()))
 
 
 def test_on_a_terminal_the_directory_stays_above_the_bar(monkeypatch, capsys, tmp_path):

@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 
 from bench.calibrate.calibration import Fit
 from bench.calibrate.waterfall import Bar
+from bench.core.errors import one_line
 from bench.core.records import PointRecord
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8C8C8C"
@@ -51,7 +52,8 @@ def latency_vs_tokens(directory: Path, records: Iterable[PointRecord], fit: Fit 
         errors = [[(x.median_s - x.low_s) / f for x, f in zip(t, per_forward, strict=True)],
                   [(x.high_s - x.median_s) / f for x, f in zip(t, per_forward, strict=True)]]
         x = [r.tokens for r in members]
-        axes.errorbar(x, y, yerr=errors, fmt="o-", ms=5, lw=1, capsize=3, color=colours[i % len(colours)], label=label)
+        axes.errorbar(x, y, yerr=errors, fmt="o-", ms=5, lw=1, capsize=3, color=colours[i % len(colours)],
+                      label=_literal(label))
         rings = [(r.tokens, fitted[r.label] / f) for r, f in zip(members, per_forward, strict=True) if r.label in fitted]
         if rings:
             axes.plot(*zip(*rings, strict=True), "o", ms=10, mfc="none", color=colours[i % len(colours)])
@@ -78,7 +80,7 @@ def predicted_vs_measured(directory: Path, fit: Fit) -> str:
         if seen:
             axes.plot(*zip(*seen, strict=True), "x", color=colour, label=f"{stage}, in the fit (n={len(seen)})")
     axes.set(xscale="log", yscale="log", xlabel="measured (s)", ylabel="predicted (s)", xlim=ends, ylim=ends,
-             title=f"Predicted against measured, {fit.recipe}")
+             title=f"Predicted against measured, {_literal(fit.recipe)}")
     axes.legend(fontsize=8)
     _save(figure, directory, "predicted_vs_measured")
     return "Each stage predicted by a fit that had not seen it, against its measurement."
@@ -107,6 +109,11 @@ def waterfall(directory: Path, bars: list[Bar]) -> str:
 
 def _forwards(record: PointRecord) -> int:
     return 2 if record.point["workload"]["guidance"] == "cfg" else 1
+
+
+def _literal(name: str) -> str:
+    """A user's name as matplotlib shows it: $ opens no formula, a leading _ does not hide it from the legend."""
+    return (" " if name.startswith("_") else "") + one_line(name).replace("$", r"\$")
 
 
 def _wrap(text: str, width: int = 34) -> str:
