@@ -1,19 +1,22 @@
 """The command line: parses, calls, prints.  Nothing heavy is imported before a command needs it (torch costs 2 s).
 
-Exit codes: 0 ok, 1 a verdict failed, 2 the user's mistake, 3 the environment, 130 interrupted.
+Exit codes: 0 ok, 1 a verdict failed, 2 the user's mistake, 3 the environment; 129, 130, 143: hung up, Ctrl-C, SIGTERM.
 With --json one JSON document goes to stdout and everything for people to stderr.
 """
 
+import contextlib
 import json
 import os
+import signal
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from bench.core.errors import EnvironmentFault, UserError
+from bench.core.errors import EnvironmentFault, UserError, one_line
 
 app = typer.Typer(
     name="ldt-bench", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -41,7 +44,7 @@ def list_(kind: Annotated[str | None, typer.Argument(help="models, workloads, re
         return _print_json(entries)
     from bench.report.tables import table
 
-    _show(*(table(k, "name", "description", "", rows=[(e["name"], e["description"], e["summary"]) for e in entries
+    _show(*(table(k, "name", "description", "summary", rows=[(e["name"], e["description"], e["summary"]) for e in entries
                                                     if e["kind"] == k]) for k in kinds))
 
 
@@ -76,7 +79,7 @@ def ceilings(device: Device = None,
     from bench.measure.process import JobFailed, Worker
     from bench.report.documents import ceilings_document
     from bench.report.progress import Spinner
-    from bench.report.tables import ceilings_table
+    from bench.report.tables import ceilings_table, gemm_ceiling
     from bench.suite import CEILINGS_SAMPLING, ceilings_only
 
     _check_device(device)
@@ -93,40 +96,56 @@ def ceilings(device: Device = None,
     from bench.calibrate.calibrate import datasheet
 
     _show(ceilings_table(record, datasheet(record.environment.gpu)))
+    typer.echo(gemm_ceiling(record))
+    if record.reason:
+        _say(f"warning: {record.reason}")
 
 
 @app.command()
-def run(suite: Annotated[str, typer.Argument(help="A name in configs/suites, or a YAML file.", show_default=False)],
+def run(suite: Annotated[str | None, typer.Argument(
+            help="A name in configs/suites, or a YAML file; with --resume the directory's own by default.",
+            show_default=False)] = None,
         device: Device = None,
         out: Annotated[Path, typer.Option(help="Where results go: OUT/<gpu>/<time>_<suite>/.")] = Path("results"),
         budget: Annotated[str | None, typer.Option(help="Stop measuring after this long, e.g. 8m.")] = None,
         resume: Annotated[Path | None, typer.Option(help="Go on with a result directory.")] = None,
-        as_json: Json = False) -> None:
-    """Measure a suite, calibrate, and write the report.  The last line on stdout is a JSON summary."""
-    from bench.core.load import load
+        as_json: Json = False) -> int:
+    """Measure a suite, calibrate, and write the report.  The last line on stdout is a JSON summary.
+
+    Exit code 1 where a point ended in error or timeout, or none ended ok."""
+    from bench.core.load import load, names
     from bench.core.spec import Suite
+    from bench.core.store import read_suite
     from bench.core.units import parse_duration
+    from bench.report.documents import run_failed
     from bench.report.progress import SuiteProgress
     from bench.suite import run_suite
 
     _check_device(device)
-    budget_s = parse_duration(budget) if budget else None
-    loaded = load(Suite, suite)
+    try:
+        budget_s = None if budget is None else parse_duration(budget)
+    except UserError as error:
+        raise UserError(f"--budget: {error}") from None
+    if suite is None and resume is None:
+        raise UserError(f"which suite? One of {', '.join(names('suites'))}, a path to a YAML file, or --resume DIRECTORY")
+    loaded = load(Suite, suite) if suite is not None else read_suite(resume)
     with SuiteProgress(loaded.name) as progress:
         try:
             directory = run_suite(loaded, device=device, root=out, resume=resume, budget_s=budget_s,
                                   watch=progress.watch, opened=progress.opened)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Terminated):
             if progress.directory is not None:
-                _say(f"interrupted; what was measured is in {progress.directory}; "
-                     f"go on with: ldt-bench run {suite} --resume {progress.directory}")
+                with contextlib.suppress(OSError):         # a lost terminal has no lines
+                    progress.note(f"interrupted; what was measured is in {progress.directory}; "
+                                  f"go on with: ldt-bench run --resume {progress.directory}")
             raise
         progress.say("calibrating and writing the report")
-        summary, tables = _finish(directory)
+        summary, tables, records = _finish(directory, progress.note)
     if not as_json:
         _show(*tables)
         typer.echo(f"report: {summary['report']}")
     _print_json(summary)
+    return 1 if run_failed(records) else 0
 
 
 @app.command()
@@ -202,9 +221,9 @@ def report(result_dir: ResultDir, as_json: Json = False) -> None:
     _print_json({"report": str(path)}) if as_json else typer.echo(str(path))
 
 
-def _finish(directory: Path) -> tuple[dict[str, Any], list[Any]]:
-    """Calibrate and report a measured directory -> the JSON summary and the tables.  A suite too small or too broken
-    to calibrate still gets its report."""
+def _finish(directory: Path, say: Callable[[str], None]) -> tuple[dict[str, Any], list[Any], list[Any]]:
+    """Calibrate and report a measured directory -> the JSON summary, the tables and the records.  A suite too small or
+    too broken to calibrate still gets its report."""
     from bench.calibrate.calibrate import calibrate as calibrate_result
     from bench.core.store import point_records, read_records
     from bench.report.documents import run_summary
@@ -215,14 +234,14 @@ def _finish(directory: Path) -> tuple[dict[str, Any], list[Any]]:
         calibration = calibrate_result(directory)
     except UserError as error:
         calibration = None
-        _say(f"not calibrated: {error}")
+        say(f"not calibrated: {one_line(str(error))}")
     path = write_report(directory)
     records = read_records(directory)
     tables = [points_table(point_records(records))]
     if calibration is not None:
         fit = calibration.fit_for(None)
         tables += [parameters_table(fit), errors_table(fit)]
-    return run_summary(directory, path, records, calibration), tables
+    return run_summary(directory, path, records, calibration), tables, records
 
 
 def _check_device(device: str | None) -> None:
@@ -243,31 +262,84 @@ def _say(text: str) -> None:
 def _show(*tables: Any) -> None:
     from rich.console import Console
 
+    class ToStdout(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError          # rich's own exits with 1; the reader has merely seen enough
+
     # Piped output has no width of its own: 80 columns would cut names, so it gets room.
-    console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
+    console = ToStdout(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
     for table in tables:
         console.print(table)
+
+
+class Terminated(BaseException):
+    """SIGTERM or a lost terminal: handled as Ctrl-C is, with the exit code of the signal (typer makes any
+    KeyboardInterrupt a 130)."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.exit_code = 128 + number
 
 
 def main() -> None:
     """The entry point: every foreseen failure is one line on stderr and an exit code."""
     warnings.showwarning = lambda message, category, *rest, **kwargs: (
-        _say(f"warning: {message}") if issubclass(category, UserWarning) else None)
+        _say(f"warning: {one_line(str(message))}") if issubclass(category, UserWarning) else None)
+    _open_streams()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:       # nohup ignores SIGHUP, and so does what it started
+            signal.signal(number, _terminate)
     try:
         code = app(standalone_mode=False)
+        sys.stdout.flush()
     except (UserError, EnvironmentFault) as error:
-        _say(f"error: {error}")
+        _fail(error)
+        code = error.exit_code
+    except Terminated as error:
         code = error.exit_code
     except KeyboardInterrupt:
         code = 130
-    except BrokenPipeError:            # the reader of a pipe has gone: nothing is left to say
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit as error:            # click's way out of a closed pipe while it prints help
+        code = 0 if isinstance(error.__context__, BrokenPipeError) else error.code
+    except BrokenPipeError:                # the reader of a pipe has gone: nothing is left to say
         code = 0
+    except OSError as error:
+        if "LDT_BENCH_DEBUG" in os.environ:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{(error.strerror or str(error)).lower()}")
+        code = EnvironmentFault.exit_code
     except Exception as error:
         code = _foreseen(error)
         if code is None:
             raise
+    try:
+        sys.stdout.flush()
+    except OSError:                        # said above, or the reader has gone; and Python would try once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _open_streams() -> None:
+    """Closed streams (`>&-`) lead nowhere, so that no other file takes their number; a name that the terminal's
+    encoding lacks is shown with a replacement."""
+    for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name)
+        if stream is None:
+            os.open(os.devnull, os.O_RDWR)         # takes the lowest free number, which is this one
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
+        elif number and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace" if number == 1 else "backslashreplace")
+
+
+def _terminate(number: int, frame: Any) -> None:
+    signal.signal(number, signal.SIG_IGN)          # once is enough: what follows writes the last lines
+    raise Terminated(number)
+
+
+def _fail(error: object) -> None:
+    with contextlib.suppress(OSError):             # the terminal may be what was lost
+        _say(f"error: {one_line(str(error))}")
 
 
 def _foreseen(error: Exception) -> int | None:
@@ -275,12 +347,12 @@ def _foreseen(error: Exception) -> int | None:
     message = getattr(error, "format_message", None)      # click's, or the one that typer carries with it
     if message is not None:
         if message():
-            _say(f"error: {message()} (ldt-bench --help)")
+            _fail(f"{message()} (ldt-bench --help)")
         return int(getattr(error, "exit_code", 2))
     if type(error).__name__ == "Abort":
         return 130
     if type(error).__name__ in ("CountMismatch", "UncountedOperator"):
-        _say(f"error: {error}")
+        _fail(error)
         return 1
     return None
 

@@ -11,16 +11,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench.core.errors import UserError
-from bench.core.load import load_point, suite_points
-from bench.core.records import CeilingsRecord, Environment, PointRecord
+from bench.core.load import headline_point, suite_points
+from bench.core.records import FINISHED, CeilingsRecord, Environment, PointRecord
 from bench.core.spec import Point, Recipe, Sampling, Suite, fingerprint
-from bench.core.store import SUITE, Store, disk_faults
+from bench.core.store import SUITE, Store, disk_faults, write_whole
 from bench.count.closed_form import dit_forward
 from bench.measure.process import JobFailed, Worker
 from bench.measure.sampling import unstable_reason
 from models.spec import DiTConfig
 
-FINISHED = {"ok", "skipped_unsupported", "unstable"}    # on resume, not measured again; what failed is tried anew
 CEILINGS_SAMPLING = Sampling(target_relative_half_width=0.01, min_samples=7, max_samples=100, max_s=2.0)
 CEILINGS_TIMEOUT_S = 600.0
 CALLS_OF_A_POINT = 5        # the fewest calls a stage takes: two of warm-up and three samples
@@ -40,7 +39,7 @@ def suite_jobs(suite: Suite) -> list[Job]:
     """Ceilings first, then the points.  Raises UserError for an entry that cannot be run."""
     points = suite_points(suite)
     recipes = _recipes(points)
-    headline = load_point(suite.headline.model, suite.headline.workload, suite.headline.recipe)
+    headline = headline_point(suite)
     if headline.recipe.name not in {p.recipe.name for p in points}:
         raise UserError(f"suite {suite.name}: headline.recipe {headline.recipe.name} is measured by none of its points")
     jobs = [Job(p.fingerprint, p.label, p) for p in points]
@@ -81,6 +80,7 @@ def run_suite(
                 left = None if budget_s is None else budget_s - (time.monotonic() - started)
                 record = _run_job(job, suite, worker, store, prior.get(job.fingerprint, {}), left, rates)
                 store.append_record(record)
+                store.append_log(job.label, worker.chatter())
             watch(len(jobs), len(jobs), "done")
     return directory
 
@@ -104,6 +104,7 @@ def _run_job(job: Job, suite: Suite, worker: Worker, store: Store,
         try:
             result = worker.run(request, timeout,
                                 lambda stage, samples: store.append_samples(job.fingerprint, stage, samples))
+            reason = result.get("left_out")
         except JobFailed as failure:
             outcome, reason = failure.outcome, failure.reason
             if outcome == "timeout" and timeout < suite.point_timeout_s:
@@ -137,9 +138,10 @@ def ceilings_only(worker: Worker, recipes: list[Recipe], sampling: Sampling,
     pairs = list(dict.fromkeys((r.dtype, r.attention) for r in recipes))
     result = worker.run({"job": "ceilings", "prior": {}, "recipes": pairs, "sampling": sampling.model_dump(mode="json")},
                         CEILINGS_TIMEOUT_S, on_round)
+    left_out = result.pop("left_out")
     return CeilingsRecord(
         fingerprint=fingerprint({"ceilings": pairs}), suite="ceilings", started_utc=started_utc,
-        wall_s=round(time.monotonic() - started, 3), outcome="ok", reason=None, environment=worker.environment, **result)
+        wall_s=round(time.monotonic() - started, 3), outcome="ok", reason=left_out, environment=worker.environment, **result)
 
 
 def _over_budget(job: Job, left: float | None, rates: list[float]) -> str | None:
@@ -166,7 +168,7 @@ def _new_directory(root: Path, environment: Environment, suite: Suite) -> Path:
     stem = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}_{suite.name}"
     for suffix in ("", *(f"-{i}" for i in range(2, 100))):     # two runs may start in one second
         directory = root / environment.gpu / (stem + suffix)
-        with disk_faults(directory):
+        with disk_faults(directory, measured=False):
             directory.parent.mkdir(parents=True, exist_ok=True)
             try:
                 directory.mkdir()
@@ -178,7 +180,7 @@ def _new_directory(root: Path, environment: Environment, suite: Suite) -> Path:
 
 def _write_suite(directory: Path, suite: Suite) -> None:
     with disk_faults(directory):
-        (directory / SUITE).write_text(suite.model_dump_json(indent=1))
+        write_whole(directory / SUITE, suite.model_dump_json(indent=1))
 
 
 def _check_resume(directory: Path, suite: Suite, jobs: list[Job]) -> None:

@@ -22,7 +22,8 @@ from models.vae_parts import decode_in_parts
 Condition = dict[str, Tensor]
 """What a denoiser takes beside latents and time, by keyword."""
 
-PARTS_OF_STAGE = {"forward": "denoiser", "denoise_step": "denoiser", "train_step": "denoiser", "vae_decode": "vae", "vae_encode": "vae",
+PARTS_OF_STAGE = {"forward": "denoiser", "denoise_step": "denoiser", "train_step": "denoiser",
+                  "vae_decode": "vae", "vae_encode": "vae",
                   "condition_encode": "vae", "text_encode": "text_encoder"}
 
 
@@ -145,7 +146,8 @@ def example_inputs(pipeline: VideoPipeline, *, batch: int, channels: int, latent
 
 def stage_calls(pipeline: VideoPipeline, inputs: StageInputs, *, frames: int, height: int, width: int,
                 guided: bool, steps: int, seed: int, encoded_frames: int = 0, control: bool = False,
-                chunk: int | None = None, tiling: Tiling | None = None, train: bool = False) -> dict[str, Callable[[], object]]:
+                chunk: int | None = None, tiling: Tiling | None = None, train: bool = False
+                ) -> dict[str, Callable[[], object]]:
     """The stages as calls without arguments: forward, denoise_step, vae_decode, vae_encode, text_encode, and
     condition_encode where frames or a control video are given.
 

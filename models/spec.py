@@ -7,14 +7,23 @@ Every field is required: a preset is complete.  A field's docstring gives its un
 import difflib
 from dataclasses import dataclass
 from math import ceil, log2
-from typing import Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
+from models.bounds import (
+    Depth,
+    DepthOrNone,
+    Few,
+    FewOrNone,
+    Flag,
+    Size,
+    SizeOrNone,
+    Within,
+    check_arguments,
+    check_bounds,
+)
 
-def _require_positive(owner: object, *names: str) -> None:
-    for name in names:
-        value = getattr(owner, name)
-        if value < 1:
-            raise ValueError(f"{name} is {value}: it must be at least 1")
+Triple = tuple[Few, Few, Few]
+"""Along (time, height, width)."""
 
 
 def _require_one_of(owner: object, **accepted: tuple[str, ...]) -> None:
@@ -32,29 +41,29 @@ class DiTConfig:
 
     __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}  # an unknown key in YAML is an error
 
-    in_channels: int
+    in_channels: Size
     """Latent channels."""
-    out_channels: int
+    out_channels: Size
     """Predicted channels: in_channels, or twice that where the variance is learned as in DiT."""
-    patch_size: tuple[int, int, int]
+    patch_size: Triple
     """(time, height, width) in latent cells."""
-    width: int
+    width: Size
     """D, channels of a token."""
-    depth: int
+    depth: Depth
     """Number of transformer blocks."""
-    num_heads: int
-    mlp_ratio: float
+    num_heads: Few
+    mlp_ratio: Annotated[float, Within(0.001, 1000)]
     """Hidden width of the MLP over D."""
-    num_classes: int
+    num_classes: SizeOrNone
     """Class labels, 0 for none.  One more embedding row is held for the unconditional class (guidance)."""
     text: Literal["none", "pooled", "cross", "joint"]
     """pooled: one vector, added to the timestep's.  cross: cross-attention in every block (PixArt, Wan).
     joint: text tokens attend and are attended to (MMDiT, arXiv 2403.03206)."""
-    text_width: int
+    text_width: SizeOrNone
     """Channels of the text encoder, 0 for none."""
-    text_tokens: int
+    text_tokens: SizeOrNone
     """Prompt length for cross and joint, else 0."""
-    single_blocks: int
+    single_blocks: DepthOrNone
     """Of depth, the last ones with joint text that run video and text as one stream (HunyuanVideo, FLUX), else 0."""
     modulation: Literal["per_block", "shared"]
     """per_block: adaLN-Zero.  shared: one for all blocks, with a table a block (PixArt-alpha, Wan 2.1)."""
@@ -62,38 +71,36 @@ class DiTConfig:
     """RMSNorm of queries and keys (SD3 per head; Wan across heads)."""
     positions: Literal["sincos", "rope"]
     """sincos: added to the tokens (DiT); rope: rotary on q and k, in three axes."""
-    rope_axes: tuple[int, int, int] | None
+    rope_axes: tuple[FewOrNone, FewOrNone, FewOrNone] | None
     """Split of head_dim over (time, height, width), for rope; null: HunyuanVideo's proportions (128 -> 16, 56, 56)."""
     attention: Literal["full", "factorised", "windowed"]
     """full: all tokens attend to all.  factorised: even blocks within a frame, odd blocks along time (Latte,
     arXiv 2401.03048, variant 1).  windowed: a tile of tokens attends to the tiles around it (models.windows)."""
-    window: tuple[int, int, int] | None
+    window: Triple | None
     """(time, height, width) tokens of a tile, for windowed."""
-    window_tiles: tuple[int, int, int] | None
+    window_tiles: Triple | None
     """Tiles that a tile sees along each axis, odd numbers, for windowed."""
-    masked_condition: bool
+    masked_condition: Flag
     """Takes given latents and a mask beside the noisy ones: image-to-video, extend, loop (as Wan 2.1 I2V does)."""
-    control_blocks: int
+    control_blocks: DepthOrNone
     """Blocks of a ControlNet-like side branch (arXiv 2302.05543), 0 for none."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "in_channels", "out_channels", "width", "depth", "num_heads")
+        check_bounds(self)
         if self.out_channels < self.in_channels:
             raise ValueError(f"out_channels {self.out_channels} is less than in_channels {self.in_channels}")
-        if min(self.patch_size) < 1:
-            raise ValueError(f"patch_size {self.patch_size}: each entry must be at least 1")
-        for name in ("num_classes", "text_width", "text_tokens", "single_blocks", "control_blocks"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: it may not be negative")
         if self.width % self.num_heads:
             raise ValueError(
                 f"width {self.width} is not a multiple of num_heads {self.num_heads}; "
                 f"nearest: {_nearest_multiples(self.width, self.num_heads)}"
             )
-        if self.mlp_ratio <= 0 or self.mlp_ratio * self.width != int(self.mlp_ratio * self.width):
+        if self.mlp_ratio * self.width != int(self.mlp_ratio * self.width):
             raise ValueError(f"mlp_ratio {self.mlp_ratio} times width {self.width} must be a positive whole number")
         if self.positions == "rope":
             axes = self.rope_split
+            if self.rope_axes is None and self.head_dim % 2:
+                raise ValueError(f"head_dim {self.head_dim} (width {self.width} over num_heads {self.num_heads}): "
+                                 "rope positions need an even one")
             if sum(axes) != self.head_dim or any(a % 2 or a < 0 for a in axes):
                 raise ValueError(
                     f"rope_axes {list(axes)}: three even numbers that sum to head_dim {self.head_dim} are needed"
@@ -128,8 +135,6 @@ class DiTConfig:
             if windowed != (value is not None):
                 raise ValueError(f"{name} {value} with attention {self.attention}: "
                                  f"{'three numbers are' if windowed else 'null is'} needed")
-            if value is not None and min(value) < 1:
-                raise ValueError(f"{name} {list(value)}: each entry must be at least 1")
         if windowed and any(tiles % 2 == 0 for tiles in self.window_tiles):
             raise ValueError(f"window_tiles {list(self.window_tiles)}: odd numbers are needed, the tile itself in the middle")
 
@@ -174,13 +179,13 @@ class DiffusersDenoiser:
     """Name of the class in diffusers."""
     config: dict[str, Any]
     """Its constructor's arguments; what is left out is the class's default."""
-    in_channels: int
+    in_channels: Size
     """Latent channels that are denoised."""
-    patch_size: tuple[int, int, int]
+    patch_size: Triple
     """(time, height, width) in latent cells, for the token count."""
-    text_tokens: int
+    text_tokens: SizeOrNone
     """Prompt length its pipeline pads to, 0 for none."""
-    experts: int
+    experts: Few
     """Denoisers held, of which one runs a step (2 for Wan 2.2 A14B), else 1."""
     published: str
     """The label its authors print, e.g. "1.3 B"."""
@@ -198,7 +203,8 @@ class DiffusersDenoiser:
     """It takes square latents only."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "in_channels", "experts")
+        check_bounds(self)
+        check_arguments("config", self.config)
         if self.experts > 2:
             raise ValueError(f"experts is {self.experts}: 1, or 2 with a boundary between them")
         if (self.boundary is not None) != (self.experts == 2):
@@ -222,9 +228,9 @@ class DiffusersDenoiser:
 class VAEShape:
     """How a clip in pixels becomes latents: shared by own and public VAEs."""
 
-    temporal_factor: int
-    spatial_factor: int
-    first_frame_alone: bool
+    temporal_factor: Few
+    spatial_factor: Few
+    first_frame_alone: Flag
 
     def latent_frames(self, frames: int) -> int:
         """Latent frames of a clip.  Raises ValueError, naming the nearest legal counts, where it cannot be taken."""
@@ -255,27 +261,27 @@ class VAEConfig(VAEShape):
 
     __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}
 
-    in_channels: int
-    """Colour channels."""
-    latent_channels: int
-    channels: tuple[int, ...]
+    in_channels: Annotated[int, Within(3, 3)]
+    """Colour channels: the pixels of every workload are RGB."""
+    latent_channels: Size
+    channels: tuple[Size, ...]
     """Width of each level, from pixels to latents; levels - 1 halvings of height and width."""
-    res_blocks: int
+    res_blocks: Depth
     """Residual blocks per encoder level (a decoder level has one more, as in Stable Diffusion's)."""
-    temporal_factor: int
+    temporal_factor: Few
     """Frames per latent frame: a power of two, applied on the deepest levels (as in Wan 2.1)."""
     temporal_kernel: Literal[1, 3]
     """Kernel of the convolutions along time: 1 makes an image VAE that treats frames alone."""
-    causal: bool
+    causal: Flag
     """A latent frame sees no later frame than its own last one."""
-    first_frame_alone: bool
+    first_frame_alone: Flag
     """True: frames = k f + 1, the first frame has a latent of its own (Wan, CogVideoX).
     False: T_latent = ceil(frames / f), the last group filled by repeating its last frame."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "in_channels", "latent_channels", "res_blocks", "temporal_factor")
-        if not self.channels or min(self.channels) < 1:
-            raise ValueError(f"channels {self.channels}: at least one level, each at least 1 wide")
+        check_bounds(self)
+        if not 1 <= len(self.channels) <= 12:
+            raise ValueError(f"channels {list(self.channels)}: at least one level and at most 12")
         legal = [2**i for i in range(len(self.channels))]
         if self.temporal_factor not in legal:
             raise ValueError(
@@ -304,17 +310,18 @@ class DiffusersVAE(VAEShape):
     diffusers: str
     """Name of the class in diffusers."""
     config: dict[str, Any]
-    latent_channels: int
-    spatial_factor: int
-    temporal_factor: int
-    first_frame_alone: bool
+    latent_channels: Size
+    spatial_factor: Few
+    temporal_factor: Few
+    first_frame_alone: Flag
     tile: tuple[int, int, int] | None = None
     """(frames, height, width) of a tile in pixels, for a VAE that runs in tiles only (Allegro)."""
     tile_stride: tuple[int, int, int] | None = None
     """From tile to tile.  What lies past the last whole tile would silently stay zero, so other sizes are refused."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "latent_channels", "spatial_factor", "temporal_factor")
+        check_bounds(self)
+        check_arguments("config", self.config)
         if (self.tile is None) != (self.tile_stride is None):
             raise ValueError(f"tile {self.tile}, tile_stride {self.tile_stride}: give both or neither")
 
@@ -337,20 +344,20 @@ class TextEncoderConfig:
 
     __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}
 
-    width: int
-    depth: int
-    num_heads: int
-    head_dim: int
-    kv_heads: int
+    width: Size
+    depth: Depth
+    num_heads: Few
+    head_dim: Size
+    kv_heads: Few
     """Heads of keys and values: num_heads, or fewer where they are shared (Llama, Qwen, Gemma)."""
-    ffn_width: int
+    ffn_width: Size
     gated: bool
     """Feed-forward of three matrices (T5 1.1, Llama) instead of two (CLIP)."""
-    tokens: int
+    tokens: Size
     """Prompt length it is padded to."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "width", "depth", "num_heads", "head_dim", "kv_heads", "ffn_width", "tokens")
+        check_bounds(self)
         if self.num_heads % self.kv_heads:
             raise ValueError(f"num_heads {self.num_heads} is not a multiple of kv_heads {self.kv_heads}")
 
@@ -376,7 +383,7 @@ class SamplerConfig:
 
     sampler: Sampler
     """euler, heun (ODE) and sde (Euler-Maruyama) take any path; ddim, ddpm and lcm a ddpm- path; flow- the linear one."""
-    steps: int
+    steps: Size
     """Steps from noise to data; heun and flow-heun call the model twice in nearly each."""
     path: Path
     prediction: Prediction
@@ -391,7 +398,7 @@ class SamplerConfig:
 
     def __post_init__(self) -> None:
         _require_one_of(self, sampler=get_args(Sampler), path=get_args(Path), prediction=get_args(Prediction))
-        _require_positive(self, "steps")
+        check_bounds(self)
         own = {"sde": ("diffusion", "diffusion_norm", "last_step"), "ddim": ("eta",)}.get(self.sampler, ())
         for name in ("diffusion", "diffusion_norm", "last_step", "eta"):
             value = getattr(self, name)

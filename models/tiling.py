@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import ClassVar
 
+from models.bounds import Few, FewOrNone, check_bounds
 from models.spec import VAEConfig
 
 
@@ -14,12 +15,13 @@ class Tiling:
 
     __pydantic_config__: ClassVar[dict] = {"extra": "forbid"}
 
-    size: int
+    size: Few
     """Side of a tile."""
-    overlap: int
+    overlap: FewOrNone
     """Cells that neighbouring tiles share."""
 
     def __post_init__(self) -> None:
+        check_bounds(self)
         if not 0 <= self.overlap < self.size:
             raise ValueError(f"tile overlap {self.overlap}: it must be at least 0 and less than the size {self.size}")
 

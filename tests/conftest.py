@@ -65,3 +65,26 @@ def measured(tmp_path_factory, micro_suite) -> tuple[Path, subprocess.CompletedP
     assert done.returncode == 0, done.stderr
     (directory,) = (root / "cpu").iterdir()
     return directory, done
+
+
+@pytest.fixture
+def here(monkeypatch, capsys):
+    """here(*args) runs ldt-bench in this process -> (exit code, stdout, stderr); a traceback fails the test."""
+    import signal
+    import warnings
+
+    from bench.cli import main
+
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    monkeypatch.delenv("LDT_BENCH_DEBUG", raising=False)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+
+    def call(*args: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["ldt-bench", *args])
+        with pytest.raises(SystemExit) as left:
+            main()
+        return left.value.code, *capsys.readouterr()
+
+    yield call
+    for number, handler in before.items():
+        signal.signal(number, handler)

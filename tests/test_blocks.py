@@ -221,7 +221,7 @@ def test_a_window_that_holds_the_grid_is_full_attention():
     ({"window": (1, 1, 1)}, "with attention full: null is needed"),
     ({"attention": "windowed", "window": (1, 1, 1), "window_tiles": (1, 2, 1)}, "odd numbers are needed"),
     ({"attention": "windowed", "window": (0, 1, 1), "window_tiles": (1, 1, 1)}, "each entry must be at least 1"),
-    ({"text_tokens": -1}, "text_tokens is -1: it may not be negative"),
+    ({"text_tokens": -1}, "text_tokens is -1: it must be at least 0"),
 ])
 def test_impossible_choices_are_named(change, words):
     with pytest.raises(ValueError, match=words):

@@ -203,3 +203,86 @@ def test_works_from_any_directory(tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)
     assert time.monotonic() > started
+
+
+@pytest.mark.parametrize(("args", "code", "message"), [
+    (["list", "MODELS"], 2, "did you mean models?"),
+    (["run"], 2, "which suite? One of h100, smoke, a path"),
+    (["run", "smoke", "--budget", ""], 2, "--budget: duration '' is not understood"),
+    (["run", "smoke", "--budget", "soon"], 2, "--budget: duration 'soon'"),
+    (["run", "smoke", "--budget", "9" * 400], 2, "--budget: duration '999"),
+    (["run", "--resume", "/nowhere"], 2, "/nowhere: no readable suite.json"),
+    (["predict", "tiny", "-w", "tiny-clip", "--calibration", "/nowhere"], 2, "/nowhere: no such result directory"),
+    (["count", "a\nb", "-w", "tiny-clip"], 2, "unknown model 'a\\nb'"),
+    (["count", "a\0/b.yaml", "-w", "tiny-clip"], 2, "no file has such a name"),
+    (["count", "x" * 5000 + ".yaml", "-w", "tiny-clip"], 2, "file name too long"),
+    (["count", "tiny", "-w", "tiny-clip", "--set", "width=2001-99-99"], 2, "denoiser.width: '2001-99-99'"),
+])
+def test_more_mistakes_are_one_line(here, args, code, message):
+    got, out, err = here(*args)
+    assert (got, out) == (code, "")
+    (line,) = err.splitlines()
+    assert line.startswith("error: ")
+    assert message.lower() in line.lower()
+
+
+def test_ceilings_that_the_device_cannot_run_are_one_line(here):
+    code, out, err = here("ceilings", "--device", "cpu", "--recipe", "eager-bf16-cudnn")
+    assert (code, out) == (3, "")
+    assert err.strip() == "error: ceilings: skipped_unsupported: attention cudnn needs CUDA"
+
+
+def test_a_place_that_cannot_be_written_keeps_nothing(here):
+    code, _, err = here("run", "smoke", "--device", "cpu", "--out", "/proc/x")
+    assert code == 3
+    assert err.splitlines()[-1].startswith("error: /proc/x/cpu/")
+    assert "kept" not in err
+
+
+SHELL = f"{sys.executable} -m bench.cli"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full")
+@pytest.mark.parametrize(("command", "code", "stderr"), [
+    (f"{SHELL} analytic > /dev/full", 3, "error: no space left on device\n"),
+    (f"{SHELL} list --json > /dev/full", 3, "error: no space left on device\n"),
+    (f"{SHELL} list recipes >&-", 0, ""),
+    (f"{SHELL} list recipes 2>&- <&-", 0, ""),
+    (f"set -o pipefail; {SHELL} analytic | true", 0, ""),
+    (f"set -o pipefail; {SHELL} analytic --json | true", 0, ""),
+    (f"set -o pipefail; {SHELL} run --help | true", 0, ""),
+    (f"PYTHONIOENCODING=ascii {SHELL} analytic", 0, ""),
+])
+def test_streams_that_are_full_closed_or_narrow(command, code, stderr):
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stderr) == (code, stderr)
+
+
+def test_too_few_points_of_a_suite_that_was_all_tried_ask_for_more_points(measured, tmp_path, here):
+    directory = tmp_path / "copy"
+    shutil.copytree(measured[0], directory)
+    lines = []
+    for line in (directory / RECORDS).read_text().splitlines():
+        record = json.loads(line)
+        if record["kind"] == "point":
+            record |= {"outcome": "skipped_unsupported", "reason": "too large", "timings": {}} if len(lines) > 1 else {}
+        lines.append(json.dumps(record))
+    first = json.loads(lines[1])
+    first["timings"] = {"denoise_step": first["timings"]["denoise_step"]}
+    lines[1] = json.dumps(first)
+    (directory / RECORDS).write_text("\n".join(lines) + "\n")
+    code, _, err = here("calibrate", str(directory))
+    assert code == 2
+    assert "every point of the suite was tried: add points" in err
+    assert "--resume" not in err
+    ceilings = {**json.loads(lines[0]), "outcome": "error", "reason": "KeyError: x", "probes": []}
+    (directory / RECORDS).write_text("\n".join([json.dumps(ceilings), *lines[1:]]) + "\n")
+    assert "the ceilings ended in error: KeyError: x" in here("calibrate", str(directory))[2]
+
+
+def test_a_damaged_suite_is_one_line_in_report(measured, tmp_path, here):
+    directory = tmp_path / "copy"
+    shutil.copytree(measured[0], directory)
+    (directory / "suite.json").write_bytes(b"\xff\xfe")
+    code, _, err = here("report", str(directory))
+    assert (code, len(err.splitlines()), "suite.json: damaged" in err) == (2, 1, True)

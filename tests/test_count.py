@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_spec import DIT, VAE
 
+from bench.core.errors import UserError
 from bench.core.load import load_point
 from bench.count import closed_form
 from bench.count.count import count_model, count_point, stage_count
@@ -269,3 +270,26 @@ def test_document_adds_up():
     assert document["bytes"]["modelled_min"] < document["bytes"]["modelled_max"]
     assert sum(document["by_module"]["SpatioTemporalDiT"].values()) == forward["flops"]
     assert set(document["cross_check"]) == {"fvcore", "torch_flop_counter", "closed_form"}
+
+
+@pytest.mark.parametrize(("overrides", "message"), [
+    ({"denoiser.diffusers": "Foo"}, "no adapter for diffusers' Foo"),
+    ({"vae.diffusers": "os"}, "no attribute os"),
+    ({"denoiser.config.num_layers": "abc"}, "its parts cannot be built"),
+    ({"denoiser.in_channels": 8, "vae.latent_channels": 8}, "forward does not take its inputs"),
+    ({"vae.spatial_factor": 4}, "vae_decode gives (1, 3, 1, 32, 32) where the spec says (1, 3, 1, 16, 16)"),
+    ({"vae.first_frame_alone": False, "workload.frames": 4}, "vae_decode gives (1, 3, 1, 16, 16)"),
+])
+def test_a_public_spec_that_its_class_does_not_agree_with(overrides, message):
+    small = {"workload.height": 16, "workload.width": 16, "denoiser.config.num_layers": 1, "text_encoders": []}
+    point = load_point("wan2.1-t2v-1.3b", "image-256", "eager-bf16", {**small, **overrides})
+    with pytest.raises(UserError) as caught:
+        count_model(point.model, point.workload, "bf16")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tensor_beyond_torchs_sizes_is_the_users_mistake():
+    point = load_point("tiny", "tiny-video", "eager-bf16", {"workload.frames": 9_999_997, "workload.batch": 10_000})
+    with pytest.raises(UserError, match="a tensor of more than 2\\*\\*63 bytes"):
+        count_model(point.model, point.workload, "bf16")

@@ -3,13 +3,28 @@
 import errno
 import json
 import os
+from pathlib import Path
 
 import pytest
-from test_fit import environment
+from test_fit import calibration, count, environment
 
+from bench.calibrate.calibration import read_calibration
 from bench.core.errors import EnvironmentFault, UserError
-from bench.core.records import CeilingsRecord
-from bench.core.store import RECORDS, SAMPLES, Store, TornLine, disk_faults, read_records
+from bench.core.load import load_point
+from bench.core.records import CeilingsRecord, PointRecord
+from bench.core.store import (
+    CALIBRATION,
+    RECORDS,
+    SAMPLES,
+    SUITE,
+    Store,
+    TornLine,
+    disk_faults,
+    read_records,
+    read_suite,
+    write_whole,
+)
+from bench.measure.sampling import summarise
 
 
 def record(fingerprint: str = "a") -> CeilingsRecord:
@@ -135,3 +150,149 @@ def test_lines_are_json_one_record_each(store):
     for name in (RECORDS, SAMPLES):
         (line,) = (store.directory / name).read_text().splitlines()
         json.loads(line)
+
+
+NESTED = b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+
+
+def point_record() -> PointRecord:
+    point = load_point("tiny", "tiny-clip", "eager-fp32")
+    return PointRecord(
+        fingerprint="p", suite="s", started_utc="2026-01-01T00:00:00+00:00", wall_s=1.0, outcome="ok", reason=None,
+        environment=environment(), model="tiny", workload="tiny-clip", recipe="eager-fp32",
+        point=point.model_dump(mode="json"), tokens=1280, counts={"denoise_step": count(linear_flops=10**9)},
+        timings={"denoise_step": summarise([1.0] * 7, [1.0], "converged", True)}, memory=None, telemetry=None)
+
+
+def change(data: dict, path: str, value: object) -> dict:
+    """A copy with one entry set, or taken out where value is None."""
+    data = json.loads(json.dumps(data))
+    *parents, leaf = path.split(".")
+    part = data
+    for key in parents:
+        part = part[key]
+    if value is None:
+        del part[leaf]
+    else:
+        part[leaf] = value
+    return data
+
+
+def one_line(call, error: type[Exception] = UserError) -> str:
+    with pytest.raises(error) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("path", "value", "message"), [
+    ("timings.denoise_step.median_s", 0.0, "median_s"),
+    ("timings.denoise_step.low_s", float("nan"), "low_s"),
+    ("timings.denoise_step.samples_s", [], "samples_s"),
+    ("timings.denoise_step.samples_s", [float("inf")], "samples_s.0"),
+    ("counts.denoise_step.linear_flops", -1, "linear_flops"),
+    ("counts.denoise_step.linear_flops", 0, "timings.denoise_step: it has no counted work"),
+    ("counts.denoise_step", None, "timings.denoise_step: it has no counted work"),
+    ("point.workload", None, "point.workload.guidance is missing"),
+    ("point.recipe.dtype", 16, "point.recipe.dtype is missing"),
+    ("tokens", 0, "tokens"),
+    ("environment", "here", "environment"),
+])
+def test_records_with_impossible_content(tmp_path, path, value, message):
+    whole = point_record().model_dump(mode="json")
+    (tmp_path / RECORDS).write_text(json.dumps(whole) + "\n")
+    assert read_records(tmp_path)
+    (tmp_path / RECORDS).write_text(json.dumps(change(whole, path, value)) + "\n")
+    line = one_line(lambda: read_records(tmp_path))
+    assert line.startswith(f"{tmp_path / RECORDS}:1: not a record: ")
+    assert message in line
+
+
+@pytest.mark.parametrize("content", [NESTED + b"\n", b'{"a": ' + b"9" * 5000 + b"}\n", b'{"a": "\\ud800"}\n'])
+def test_json_that_python_cannot_hold(tmp_path, content):
+    (tmp_path / RECORDS).write_bytes(content)
+    assert "not a JSON object" in one_line(lambda: read_records(tmp_path))
+
+
+@pytest.mark.parametrize(("line", "message"), [
+    ("{}", "samples.jsonl:1: not a round of samples: fingerprint"),
+    ('{"fingerprint": 1, "stage": "x", "samples_s": [1.0]}', "fingerprint"),
+    ('{"fingerprint": "a", "stage": "x", "samples_s": 1.0}', "samples_s"),
+    ('{"fingerprint": "a", "stage": "x", "samples_s": [0]}', "samples_s.0"),
+    ('{"fingerprint": "a", "stage": "x", "samples_s": ["soon"]}', "samples_s.0"),
+])
+def test_samples_that_are_none(store, line, message):
+    (store.directory / SAMPLES).write_text(line + "\n")
+    assert message in one_line(store.prior_samples)
+
+
+@pytest.mark.parametrize("name", [RECORDS, SAMPLES])
+def test_a_directory_where_a_file_is_wanted(tmp_path, name):
+    (tmp_path / name).mkdir()
+    assert "a file is expected" in one_line(lambda: Store(tmp_path).__enter__())
+
+
+WHOLE = calibration().model_dump(mode="json")
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (b"null", "not a JSON object"), (b"{", "EOF"), (NESTED, "recursion limit"), (b"\xff\xfe", "damaged"),
+    (b'{"schema_version": 99}', "schema version 99 is newer"),
+    *((json.dumps(change(WHOLE, path, value)).encode(), message) for path, value, message in [
+        ("schema_version", "x", "schema_version"), ("fits.eager-bf16.ceilings", None, "ceilings"),
+        ("fits.eager-bf16.ceilings.gemm_flops_per_s", None, "ceilings: gemm_flops_per_s missing"),
+        ("fits.eager-bf16.ceilings.copy_bytes_per_s", 0, "copy_bytes_per_s"),
+        ("fits.eager-bf16.parameters.kernel_s", None, "parameters: kernel_s missing"),
+        ("fits.eager-bf16.parameters.kernel_s.value", float("nan"), "kernel_s.value"),
+        ("fits.eager-bf16.draws", [], "draws"), ("fits.eager-bf16.draws", [[1.0]], "draws: each is to have 5 entries"),
+    ]),
+])
+def test_damaged_calibrations(tmp_path, content, message):
+    (tmp_path / CALIBRATION).write_text(json.dumps(WHOLE))
+    assert read_calibration(tmp_path).gpu == "h100-sxm"
+    (tmp_path / CALIBRATION).write_bytes(content)
+    line = one_line(lambda: read_calibration(tmp_path))
+    assert line.startswith(f"{tmp_path / CALIBRATION}: ")
+    assert message in line
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"{}", b"", NESTED])
+def test_damaged_suite(tmp_path, content):
+    (tmp_path / SUITE).write_bytes(content)
+    assert "damaged" in one_line(lambda: read_suite(tmp_path))
+
+
+@pytest.mark.parametrize(("name", "read"), [(RECORDS, read_records), (CALIBRATION, read_calibration), (SUITE, read_suite)])
+def test_a_file_that_cannot_be_read_is_the_environments_fault(tmp_path, monkeypatch, name, read):
+    """By monkeypatch, since permissions stop no root."""
+    def refused(self):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    (tmp_path / name).write_text("{}")
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    assert "cannot be read: permission denied" in one_line(lambda: read(tmp_path), EnvironmentFault)
+
+
+def test_a_missing_calibrations_directory_is_named(tmp_path):
+    assert "no such result directory" in one_line(lambda: read_calibration(tmp_path / "nowhere"))
+
+
+def test_nothing_is_said_to_be_kept_where_nothing_was_measured():
+    with pytest.raises(EnvironmentFault) as caught, disk_faults(Path("there"), measured=False):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+    assert str(caught.value) == "there: read-only file system"
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "calibration.json"
+    write_whole(path, "old")
+
+    def full(fd):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_whole(path, "new")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]

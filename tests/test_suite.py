@@ -9,15 +9,22 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from conftest import MICRO_SUITE, ROOT, cli
+from test_store import point_record
+from test_store import record as ceilings_record
 
+import bench.measure.ceilings
 from bench.core.errors import EnvironmentFault, UserError
 from bench.core.load import load
 from bench.core.records import OUTCOMES, CeilingsRecord, PointRecord
 from bench.core.spec import Suite
 from bench.core.store import RECORDS, SAMPLES, point_records, read_records
+from bench.measure.point import Unsupported
 from bench.measure.process import JobFailed, Worker
+from bench.measure.worker import run_job
+from bench.report.documents import run_failed
 from bench.suite import _check_resume, suite_jobs
 
 
@@ -162,6 +169,17 @@ def test_interrupted_and_resumed(tmp_path, sent):
     assert lines(directory / RECORDS) == after               # all there: nothing to measure
 
 
+def test_terminated_says_how_to_go_on(tmp_path):
+    run = start(variant(tmp_path, "cut"), tmp_path)
+    directory = result_dir(tmp_path)
+    wait_for(lambda: "[0/5]" in run.stderr.readline(), 30)
+    run.terminate()
+    _, stderr = run.communicate(timeout=30)
+    assert run.returncode == 143
+    assert stderr.strip().splitlines()[-1].endswith(f"go on with: ldt-bench run --resume {directory}")
+    assert "Traceback" not in stderr
+
+
 def variant(tmp_path: Path, name: str = "variant", **change) -> Path:
     path = tmp_path / f"{name}.yaml"
     path.write_text(yaml.safe_dump({**yaml.safe_load(MICRO_SUITE), "ceilings": False, **change}))
@@ -197,7 +215,9 @@ def test_a_point_over_its_time_is_stopped_and_the_next_one_runs(tmp_path):
             "set": {"denoiser.width": 2048, "denoiser.depth": 32, "workload.batch": 64}}
     suite = variant(tmp_path, point_timeout_s=12.0, points=[
         slow, {"model": "tiny", "workload": "tiny-image", "recipe": "eager-fp32"}])
-    first, second = outcomes(cli("run", str(suite), "--device", "cpu", "--out", str(tmp_path))).values()
+    done = cli("run", str(suite), "--device", "cpu", "--out", str(tmp_path))
+    assert done.returncode == 1                       # a timeout is no result
+    first, second = outcomes(done).values()
     assert first == "timeout: stopped after 12 s"
     assert second.startswith(("ok", "unstable"))
 
@@ -205,10 +225,11 @@ def test_a_point_over_its_time_is_stopped_and_the_next_one_runs(tmp_path):
 def test_budget_skips_and_says_so_and_resume_measures_the_rest(tmp_path):
     suite = variant(tmp_path)
     done = cli("run", str(suite), "--device", "cpu", "--out", str(tmp_path), "--budget", "0.001s")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr          # nothing was measured
     assert set(outcomes(done).values()) == {"skipped_budget: the budget is spent"}
     summary = json.loads(done.stdout.splitlines()[-1])
-    resumed = cli("run", str(suite), "--device", "cpu", "--resume", summary["result_dir"])
+    resumed = cli("run", "--device", "cpu", "--resume", summary["result_dir"])       # its own suite.json says the suite
+    assert resumed.returncode == 0, resumed.stderr
     counted = json.loads(resumed.stdout.splitlines()[-1])["outcomes"]
     assert counted["ok"] + counted["unstable"] == 5
 
@@ -305,6 +326,49 @@ def test_a_worker_that_comes_back_elsewhere_ends_the_run_and_edited_code_does_no
         worker._environment = first.model_copy(update={"threads": 99})
         with pytest.raises(EnvironmentFault, match="came back otherwise: threads 99"):
             worker._start()
+
+
+@pytest.mark.parametrize(("outcomes_", "failed"), [
+    (["ok"], False), (["ok", "oom", "skipped_budget", "skipped_unsupported"], False), (["ok", "unstable"], False),
+    (["ok", "error"], True), (["ok", "timeout"], True), (["oom"], True), (["skipped_budget"], True), ([], True),
+])
+def test_a_run_fails_where_something_failed_or_nothing_was_measured(outcomes_, failed):
+    records = [point_record().model_copy(update={"fingerprint": str(i), "outcome": o}) for i, o in enumerate(outcomes_)]
+    ceilings = ceilings_record("ceilings")
+    assert run_failed([ceilings, *records]) is failed
+    assert run_failed([ceilings.model_copy(update={"outcome": "error"}), *records])
+    assert run_failed([*(r.model_copy(update={"outcome": "error"}) for r in records), ceilings, *records]) is failed
+
+
+def test_a_workers_traceback_goes_to_no_terminal(capfd):
+    with Worker("cpu") as worker:
+        with pytest.raises(JobFailed, match="KeyError"):
+            worker.run({"job": "point"}, 60, lambda stage, samples: None)
+        assert b"Traceback" in worker.chatter()
+        assert worker.chatter() == b""
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_worker_that_does_not_start_says_why_in_one_line(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with Worker("cpu") as worker, pytest.raises(EnvironmentFault, match="did not start: .*exit code 1.; it said nothing"):
+        assert worker.environment
+
+
+def test_ceilings_leave_out_a_backend_that_the_device_lacks(monkeypatch):
+    probed = []
+    monkeypatch.setattr(bench.measure.ceilings, "measure_ceilings", lambda *args, **_: probed.append(args[3]) or [])
+
+    def ceilings(*recipes):
+        plan = {"target_relative_half_width": 0.5, "min_samples": 3, "max_samples": 6, "max_s": 0.2}
+        job = {"job": "ceilings", "prior": {}, "sampling": plan, "recipes": recipes}
+        return run_job(job, torch.device("cpu"), None, None)
+
+    assert ceilings(["fp32", "auto"], ["bf16", "cudnn"])["left_out"] == "left out: attention cudnn needs CUDA"
+    assert probed == [[("fp32", "auto")]]
+    assert ceilings(["fp32", "auto"])["left_out"] is None
+    with pytest.raises(Unsupported, match="attention cudnn needs CUDA"):
+        ceilings(["bf16", "cudnn"])
 
 
 def test_a_worker_killed_for_memory_is_oom_and_the_next_job_gets_a_fresh_one(micro_suite):

@@ -34,6 +34,7 @@ class Assumptions:
     video_s: int = 60
     fps: int = 24
     temporal_compression: int = 8
+    sora_video_printed: float = 708e15           # 707.4e15 rounded: the printed 5.03 minutes come from it
     data_low: float = 4.0
     data_high: float = 10.0
     video_share: float = 0.5                     # of training data; images are then not counted at all
@@ -167,7 +168,8 @@ def chain(a: Assumptions, demand: Demand, headroom: Headroom,
     row("A2", "parameters of DiT-XL/2", 675e6, a.dit_params, "parameters", "counted from the module: 674,834,720",
         corrected=674_834_720)
     row("A2", "one step of DiT-XL/2 at 512x512", 524e9, c.dit_step / 2, "MAC",
-        "printed as FLOP, but DiT's table counts multiply-accumulates: 2 FLOPs each", corrected=c.dit_step)
+        "printed as FLOP, but DiT's table counts multiply-accumulates", corrected=c.dit_step / 2)
+    row("A2", "the same step in FLOPs, 2 a multiply-accumulate", None, c.dit_step, "FLOP", corrected=c.dit_step)
     row("A2", "images seen in training", 768e6, images, "images",
         f"{a.imagenet_images / 1e6:.0f} M in ImageNet, so {images / a.imagenet_images:.0f} epochs")
     row("A2", "training budget of DiT-XL/2", 1e21, a.dit_training_flop, "FLOP",

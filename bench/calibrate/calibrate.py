@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from pydantic import ValidationError
 
 from bench.calibrate.calibration import (
     Calibration,
@@ -39,10 +38,18 @@ from bench.calibrate.predict import (
 )
 from bench.calibrate.waterfall import MODEL, WORKLOAD
 from bench.core.errors import UserError
-from bench.core.load import load, load_point, names
-from bench.core.records import CeilingsRecord, PointRecord
+from bench.core.load import load, load_point, names, suite_points
+from bench.core.records import FINISHED, CeilingsRecord, PointRecord
 from bench.core.spec import Gpu, Point, Suite
-from bench.core.store import CALIBRATION, SUITE, ceilings_record, disk_faults, point_records, read_records
+from bench.core.store import (
+    CALIBRATION,
+    ceilings_record,
+    disk_faults,
+    point_records,
+    read_records,
+    read_suite,
+    write_whole,
+)
 
 T = TypeVar("T")
 MEASURED = ("ok", "unstable")      # the robust fit bears a noisy point better than the loss of one
@@ -60,7 +67,7 @@ def calibrate(directory: Path) -> Calibration:
     (gpu, device_name), suite = devices.pop(), read_suite(directory)
     ceilings = ceilings_record(records)
     if ceilings is None:
-        raise UserError(f"{directory}: no ceilings were measured; run a suite with `ceilings: true`, as smoke has")
+        raise UserError(f"{directory}: {_why_no_ceilings(records)}")
     with disk_faults(directory):
         (directory / CALIBRATION).unlink(missing_ok=True)        # where this one fails, an older one would be a lie
     by_recipe: dict[str, list[PointRecord]] = defaultdict(list)
@@ -78,9 +85,7 @@ def calibrate(directory: Path) -> Calibration:
             too_few[recipe] = str(error)
     if suite.headline.recipe not in fits:
         why = too_few.get(suite.headline.recipe, "none of its points was measured")
-        raise UserError(f"{directory}: recipe {suite.headline.recipe}: {why}; "
-                        f"`ldt-bench run {suite.name} --resume {directory}` measures what is missing, "
-                        "or add points to the suite")
+        raise UserError(f"{directory}: recipe {suite.headline.recipe}: {why}; {_what_would_help(suite, records, directory)}")
     power = [r.telemetry.power_w for r in point_records(records) if r.telemetry and r.telemetry.power_w is not None]
     calibration = Calibration(
         gpu=gpu, device_name=device_name, suite=suite.name, headline_recipe=suite.headline.recipe, fits=fits,
@@ -94,8 +99,27 @@ def calibrate(directory: Path) -> Calibration:
         "reference": reference, "reference_missing": reference_missing,
     })
     with disk_faults(directory):
-        (directory / CALIBRATION).write_text(calibration.model_dump_json(indent=1))
+        write_whole(directory / CALIBRATION, calibration.model_dump_json(indent=1))
     return calibration
+
+
+def _why_no_ceilings(records: list[PointRecord | CeilingsRecord]) -> str:
+    tried = [r for r in records if isinstance(r, CeilingsRecord)]
+    if not tried:
+        return "no ceilings were measured; run a suite with `ceilings: true`, as smoke has"
+    return f"the ceilings ended in {tried[-1].outcome}: {tried[-1].reason}; without them nothing is calibrated"
+
+
+def _what_would_help(suite: Suite, records: list[PointRecord | CeilingsRecord], directory: Path) -> str:
+    """Resuming, where it would measure something; else more points."""
+    measured = {r.fingerprint for r in records if r.outcome in FINISHED}
+    try:
+        missing = any(point.fingerprint not in measured for point in suite_points(suite))
+    except UserError as error:
+        return f"its suite cannot be loaded any more ({error})"
+    if missing:
+        return f"`ldt-bench run --resume {directory}` measures what is missing"
+    return "every point of the suite was tried: add points of more sizes or stages to it"
 
 
 def load_or_calibrate(directory: Path) -> Calibration:
@@ -187,14 +211,6 @@ def _or_reason(make: Callable[[], T]) -> tuple[T | None, str | None]:
 
 def _interval(q: Quantity) -> Interval:
     return Interval(value=q.value, low=q.low, high=q.high)
-
-
-def read_suite(directory: Path) -> Suite:
-    """The suite a result was made with.  Raises UserError."""
-    try:
-        return Suite.model_validate_json((directory / SUITE).read_text())
-    except (OSError, ValidationError):
-        raise UserError(f"{directory}: no readable {SUITE}; `ldt-bench run` writes it") from None
 
 
 def ceilings_for(record: CeilingsRecord, dtype: str, attention: str) -> Ceilings:

@@ -1,24 +1,34 @@
 """What a calibration holds, and how it is read back.  `bench.calibrate.calibrate` makes it."""
 
-import json
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import ValidationError
+import pydantic_core
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
+from bench.core import records
 from bench.core.errors import UserError, nearest
-from bench.core.records import Strict
-from bench.core.store import CALIBRATION
+from bench.core.store import CALIBRATION, first_problem, read_bytes
 
 SCHEMA_VERSION = 1
+Ceiling = Literal["gemm_flops_per_s", "attention_flops_per_s", "conv_flops_per_s", "copy_bytes_per_s"]
+Class = Literal["linear_efficiency", "attention_efficiency", "conv_efficiency", "memory_efficiency", "kernel_s"]
+Positive = Annotated[float, Field(gt=0.0)]
+NotNegative = Annotated[float, Field(ge=0.0)]
+
+
+class Strict(records.Strict):
+    """Finite numbers: what is read back is divided by, and printed as JSON."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
 
 class Parameter(Strict):
     """A fitted parameter with its 90 % interval; null where no measured stage had work of its class."""
 
-    value: float | None
-    low: float | None
-    high: float | None
+    value: Positive | None
+    low: Positive | None
+    high: Positive | None
     unit: str
     at_bound: bool
 
@@ -26,9 +36,9 @@ class Parameter(Strict):
 class Interval(Strict):
     """A quantity and its 90 % interval (of the medians, 95 % or their samples' range, for a measured one)."""
 
-    value: float
-    low: float
-    high: float
+    value: Positive
+    low: NotNegative
+    high: NotNegative
 
 
 class Errors(Strict):
@@ -42,8 +52,8 @@ class Errors(Strict):
 class Range(Strict):
     """What the calibrated denoise steps spanned: outside of it a prediction is an extrapolation."""
 
-    low: float
-    high: float
+    low: NotNegative
+    high: NotNegative
 
 
 class FittedStage(Strict):
@@ -53,9 +63,9 @@ class FittedStage(Strict):
     stage: str
     tokens: int
     flops: int
-    measured_s: float
-    fitted_s: float
-    held_out_s: float | None
+    measured_s: Positive
+    fitted_s: Positive
+    held_out_s: Positive | None
     """Predicted by a fit without it; null where nothing else has its class of work."""
 
 
@@ -65,10 +75,10 @@ class Fit(Strict):
     recipe: str
     dtype: str
     attention: str
-    ceilings: dict[str, float]
+    ceilings: dict[Ceiling, Positive]
     """gemm_flops_per_s, attention_flops_per_s, conv_flops_per_s, copy_bytes_per_s: measured."""
-    parameters: dict[str, Parameter]
-    draws: list[list[float]]
+    parameters: dict[Class, Parameter]
+    draws: Annotated[list[list[Positive]], Field(min_length=1)]
     """Bootstrap draws of the parameters, for intervals of predictions."""
     residuals: list[float]
     """Held-out log errors of the denoise steps: the spread of a prediction around its point."""
@@ -84,6 +94,16 @@ class Fit(Strict):
     ranges: dict[str, Range]
     """tokens, step_flops, attention_share."""
     stages: list[FittedStage]
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Fit":
+        for name, names in (("ceilings", Ceiling), ("parameters", Class)):
+            missing = set(get_args(names)) - set(getattr(self, name))
+            if missing:
+                raise ValueError(f"{name}: {', '.join(sorted(missing))} missing")
+        if any(len(draw) != len(get_args(Class)) for draw in self.draws):
+            raise ValueError(f"draws: each is to have {len(get_args(Class))} entries")
+        return self
 
 
 class Headline(Strict):
@@ -103,12 +123,12 @@ class Reference(Strict):
     """What the fit says of sora-20b on sora-1min-512: where the waterfall and the chain end."""
 
     gpu: str
-    gemm_ceiling_flops_per_s: float
-    denoise_minutes: float
+    gemm_ceiling_flops_per_s: Positive
+    denoise_minutes: Positive
     """Minutes of video per GPU-hour were there only the denoising steps."""
     minutes: Interval
     """All stages, guidance off: what `predict` says."""
-    guided_minutes: float
+    guided_minutes: Positive
     """The same with guidance on."""
     provenance: Literal["fitted", "extrapolated"]
     warnings: list[str]
@@ -117,7 +137,7 @@ class Reference(Strict):
 class Calibration(Strict):
     """calibration.json."""
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Literal[1] = SCHEMA_VERSION
     gpu: str
     device_name: str
     suite: str
@@ -128,7 +148,7 @@ class Calibration(Strict):
     reference: Reference | None
     reference_missing: str | None
     fits: dict[str, Fit]
-    power_w: float | None
+    power_w: Positive | None
     """Mean reading right after the denoise steps; null without NVML."""
 
     def fit_for(self, recipe: str | None) -> Fit:
@@ -143,13 +163,21 @@ class Calibration(Strict):
 def read_calibration(directory: Path) -> Calibration:
     """calibration.json of a result.  Raises UserError where it is missing, damaged or newer."""
     path = directory / CALIBRATION
+    if not directory.is_dir():
+        raise UserError(f"{directory}: no such result directory")
     if not path.is_file():
         raise UserError(f"{directory}: no {CALIBRATION} in it; `ldt-bench calibrate {directory}` makes it")
+    problem = "not a JSON object"
     try:
-        data = json.loads(path.read_text())
-        if data.get("schema_version", 0) > SCHEMA_VERSION:
-            raise UserError(f"{path}: schema version {data['schema_version']} is newer than this ldt-bench's "
+        data = pydantic_core.from_json(read_bytes(path))         # bounds the depth
+        version = data.get("schema_version") if isinstance(data, dict) else None
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise UserError(f"{path}: schema version {version} is newer than this ldt-bench's "
                             f"{SCHEMA_VERSION}; upgrade it to read this calibration")
-        return Calibration.model_validate(data)
-    except (ValueError, AttributeError, ValidationError):
-        raise UserError(f"{path}: damaged; `ldt-bench calibrate {directory}` makes it anew") from None
+        if isinstance(data, dict):
+            return Calibration.model_validate(data)
+    except ValidationError as error:
+        problem = first_problem(error)
+    except ValueError as error:
+        problem = str(error)
+    raise UserError(f"{path}: damaged ({problem}); `ldt-bench calibrate {directory}` makes it anew")

@@ -153,9 +153,9 @@ def _range_warnings(point: Point, counts: dict[str, StageCount], fit: Fit) -> li
     out = []
     for name, (value, words) in values.items():
         span = fit.ranges.get(name)
-        if span is not None and value > 1.1 * span.high:
+        if span is not None and span.high and value > 1.1 * span.high:
             out.append(f"extrapolated: {words} {value:.4g} is {value / span.high:.3g} times the largest measured")
-        elif span is not None and value < span.low / 1.1:
+        elif span is not None and 0 < value < span.low / 1.1:
             out.append(f"extrapolated: {words} {value:.4g} is {span.low / value:.3g} times under the smallest measured")
     return out
 

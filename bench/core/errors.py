@@ -17,6 +17,18 @@ class EnvironmentFault(Exception):
 
 
 def nearest(word: str, accepted: Iterable[str]) -> str:
-    """'; did you mean X?' for the closest accepted word, or nothing."""
-    close = difflib.get_close_matches(word, list(accepted), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
+    """'; did you mean X?' for the closest accepted word, whatever its case, or nothing."""
+    by_lower = {a.lower(): a for a in accepted}
+    close = difflib.get_close_matches(word[:100].lower(), by_lower, n=1, cutoff=0.5)
+    return f"; did you mean {by_lower[close[0]]}?" if close else ""
+
+
+def brief(value: object, length: int = 60) -> str:
+    """A value as one line of a message."""
+    text = repr(value)
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def one_line(text: str) -> str:
+    """A message with its control characters shown: a name can hold any, and a message is one line."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

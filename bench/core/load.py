@@ -2,14 +2,15 @@
 
 import dataclasses
 import re
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
-from bench.core.errors import UserError, nearest
+from bench.core.errors import EnvironmentFault, UserError, brief, nearest
+from bench.core.read_yaml import MAX_CHARACTERS, YamlError, read_yaml
 from bench.core.spec import Gpu, Model, Point, Recipe, Spec, Suite, Workload, needs_condition
 from models.spec import DiffusersDenoiser, DiffusersVAE, DiTConfig, TextEncoderConfig, VAEConfig
 
@@ -18,14 +19,16 @@ KINDS: dict[str, type[Spec]] = {
 }
 PARTS = ("denoiser", "vae", "text_encoders")
 PART_CLASSES = (DiTConfig, DiffusersDenoiser, VAEConfig, DiffusersVAE, TextEncoderConfig)
+SPECS: dict[str, type[Spec]] = {"model": Model, "workload": Workload, "recipe": Recipe}
 UNION_TAGS = ("own", "diffusers")     # of the two kinds of denoiser and VAE; no part of a path the user wrote
+MAX_EXTENDS = 20
 S = TypeVar("S", bound=Spec)
 
 
 def names(kind: str) -> list[str]:
     """Presets of a kind, sorted naturally (dit-s-2 before dit-s-10)."""
     if kind not in KINDS:
-        raise UserError(f"unknown kind {kind!r}: one of {', '.join(KINDS)}{nearest(kind, KINDS)}")
+        raise UserError(f"unknown kind {brief(kind)}: one of {', '.join(KINDS)}{nearest(kind, KINDS)}")
     folder = resources.files("configs") / kind
     stems = [f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")]
     return sorted(stems, key=lambda s: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", s)])
@@ -36,13 +39,14 @@ def load(spec: type[S], name_or_path: str, overrides: dict[str, Any] | None = No
 
     Raises UserError, with one line, for an unknown name, malformed YAML, unknown keys and impossible values."""
     kind = next(k for k, s in KINDS.items() if s is spec)
-    data, name = _read(kind, name_or_path, ())
+    data, name = _read(kind, name_or_path, Path(), ())
     optional = {key: f.default for key, f in spec.model_fields.items() if not f.is_required()}
     data = {**optional, **data}                      # so that an override finds them
     for path, value in (overrides or {}).items():
         _set(data, path, value, f"{kind[:-1]} {name}")
     if overrides:
         name += "[" + ",".join(f"{p.removeprefix('denoiser.')}={v}" for p, v in overrides.items()) + "]"
+        name = name if len(name) <= 200 else name[:196] + "...]"
     try:
         return spec.model_validate({**data, "name": name})
     except ValidationError as error:
@@ -58,15 +62,18 @@ def load_point(model: str, workload: str, recipe: str, overrides: dict[str, Any]
     by_part: dict[str, dict[str, Any]] = {"model": {}, "workload": {}, "recipe": {}}
     for path, value in (overrides or {}).items():
         head, _, rest = path.partition(".")
-        if not rest:
-            by_part["model"][f"denoiser.{path}"] = value
-        elif head in PARTS:
+        if head in PARTS:
             by_part["model"][path] = value
+        elif head in by_part and not rest:
+            raise UserError(f"--set {path}: {path} is not one value; set a field of it: "
+                            f"{', '.join(f'{path}.{f}' for f in SPECS[path].model_fields if f != 'name')}")
+        elif not rest:
+            by_part["model"][f"denoiser.{path}"] = value
         elif head in by_part:
             by_part[head][rest] = value
         else:
             accepted = [*by_part, *PARTS]
-            raise UserError(f"--set {path}: {head!r} is not one of {', '.join(accepted)}{nearest(head, accepted)}")
+            raise UserError(f"--set {path}: {brief(head)} is not one of {', '.join(accepted)}{nearest(head, accepted)}")
     point = Point(
         model=load(Model, model, by_part["model"]), workload=load(Workload, workload, by_part["workload"]),
         recipe=load(Recipe, recipe, by_part["recipe"]), stages=stages,
@@ -91,11 +98,15 @@ def check_point(point: Point) -> None:
 def suite_points(suite: Suite) -> list[Point]:
     """The suite's points in order, each once.  Raises UserError naming the entry that cannot be run."""
     points: dict[str, Point] = {}
-    for entry in suite.points:
+    for index, entry in enumerate(suite.points):
         for model in entry.model:
             for workload in entry.workload:
                 for recipe in entry.recipe:
-                    point = load_point(model, workload, recipe, dict(entry.set), entry.stages)
+                    try:
+                        point = load_point(model, workload, recipe, dict(entry.set), entry.stages)
+                    except UserError as error:
+                        raise UserError(f"suite {suite.name}, points.{index} ({model}, {workload}, {recipe}): "
+                                        f"{error}") from None
                     points.setdefault(point.fingerprint, point)
     subjects: dict[str, str] = {}
     for point in points.values():
@@ -104,36 +115,49 @@ def suite_points(suite: Suite) -> list[Point]:
     return list(points.values())
 
 
+def headline_point(suite: Suite) -> Point:
+    """Raises UserError naming the suite."""
+    try:
+        return load_point(suite.headline.model, suite.headline.workload, suite.headline.recipe)
+    except UserError as error:
+        raise UserError(f"suite {suite.name}, headline: {error}") from None
+
+
 def parse_overrides(assignments: list[str]) -> dict[str, Any]:
     """['width=1024'] -> {'width': 1024}; values are YAML.  Raises UserError."""
     overrides = {}
     for text in assignments:
         path, equals, value = text.partition("=")
         if not equals or not path.strip():
-            raise UserError(f"--set {text!r}: write PATH=VALUE, for example width=1024 or workload.frames=17")
+            raise UserError(f"--set {brief(text)}: write PATH=VALUE, for example width=1024 or workload.frames=17")
         try:
-            overrides[path.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise UserError(f"--set {text!r}: {value!r} is not a YAML value") from None
+            overrides[path.strip()] = read_yaml(value)
+        except YamlError as error:
+            raise UserError(f"--set {path.strip()}: {brief(value)} is not a YAML value: {error}") from None
     return overrides
 
 
-def _read(kind: str, name_or_path: str, seen: tuple[str, ...]) -> tuple[dict[str, Any], str]:
-    """The merged mapping and the name.  `extends: NAME` starts from another file of the kind."""
+def _read(kind: str, name_or_path: str, folder: Path, seen: tuple[str, ...]) -> tuple[dict[str, Any], str]:
+    """The merged mapping and the name.  `extends: NAME` starts from another file of the kind; a path that stands in a
+    file is taken from that file's folder."""
     is_path = name_or_path.endswith((".yaml", ".yml")) or "/" in name_or_path
     what = f"{kind[:-1]} {name_or_path}"
-    if name_or_path in seen:
-        raise UserError(f"{what}: extends itself, through {' -> '.join((*seen, name_or_path))}")
-    file = Path(name_or_path) if is_path else resources.files("configs") / kind / f"{name_or_path}.yaml"
+    if is_path and "\0" in name_or_path:
+        raise UserError(f"{what}: no file has such a name")
     if not is_path and name_or_path not in names(kind):
-        raise UserError(f"unknown {kind[:-1]} {name_or_path!r}{nearest(name_or_path, names(kind))} "
+        raise UserError(f"unknown {kind[:-1]} {brief(name_or_path)}{nearest(name_or_path, names(kind))} "
                         f"(`ldt-bench list {kind}` shows all; a path to a YAML file is taken too)")
+    file = folder / name_or_path if is_path else resources.files("configs") / kind / f"{name_or_path}.yaml"
+    if str(file) in seen or len(seen) == MAX_EXTENDS:
+        raise UserError(f"{what}: extends itself, through {' -> '.join((*seen, str(file)))}" if str(file) in seen
+                        else f"{what}: extends more than {MAX_EXTENDS} files, one after another")
     try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise UserError(f"{what}: malformed YAML{where}: {getattr(error, 'problem', None) or error}") from None
+        with file.open(encoding="utf-8") as opened:
+            data = read_yaml(opened.read(MAX_CHARACTERS + 1))
+    except YamlError as error:
+        raise UserError(f"{what}: {error}") from None
+    except PermissionError:
+        raise EnvironmentFault(f"{what}: cannot be read: permission denied") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{what}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if not isinstance(data, dict):
@@ -142,8 +166,11 @@ def _read(kind: str, name_or_path: str, seen: tuple[str, ...]) -> tuple[dict[str
     if "extends" in data:
         parent = data.pop("extends")
         if not isinstance(parent, str):
-            raise UserError(f"{what}: extends: a name is expected, not {parent!r}")
-        base, _ = _read(kind, parent, (*seen, name_or_path))
+            raise UserError(f"{what}: extends: a name is expected, not {brief(parent)}")
+        try:
+            base, _ = _read(kind, parent, Path(str(file)).parent if is_path else Path(), (*seen, str(file)))
+        except UserError as error:
+            raise UserError(f"{what}: extends: {error}") from None
     merged = _merge(base, data)
     merged.pop("name", None)
     return merged, Path(name_or_path).stem if is_path else name_or_path
@@ -165,11 +192,30 @@ def _set(data: dict[str, Any], path: str, value: Any, what: str) -> None:
         elif isinstance(part, dict) and isinstance(part.get(key), (dict, list)):
             part = part[key]
         else:
-            raise UserError(f"{what}: --set {path}: no part {key!r}{nearest(key, part) if isinstance(part, dict) else ''}")
+            near = nearest(key, part) if isinstance(part, dict) else ""
+            raise UserError(f"{what}: --set {path}: no part {brief(key)}{near}")
     if not isinstance(part, dict) or leaf not in part:
         fields = list(part) if isinstance(part, dict) else []
-        raise UserError(f"{what}: --set {path}: no field {leaf!r}{nearest(leaf, fields)} (fields: {', '.join(fields)})")
+        raise UserError(f"{what}: --set {path}: no field {brief(leaf)}{_nearest_field(leaf, fields)} "
+                        f"(fields: {', '.join(fields)})")
     part[leaf] = value
+
+
+def _nearest_field(leaf: str, fields: Iterable[str]) -> str:
+    """The nearest field, one of the same name elsewhere before one that merely looks alike."""
+    elsewhere = {name: f"{part}.{name}" for part, spec in SPECS.items() for name in spec.model_fields
+                 if name not in ("name", *PARTS)}
+    for part, cls in (("text_encoders.0", TextEncoderConfig), ("vae", DiffusersVAE), ("vae", VAEConfig),
+                      ("denoiser", DiffusersDenoiser), ("denoiser", DiTConfig)):
+        elsewhere |= {f.name: f"{part}.{f.name}" for f in dataclasses.fields(cls)}
+    elsewhere |= {name: f"workload.{name}" for name in Workload.model_fields if name not in ("name", "description", "width")}
+    if leaf in elsewhere:
+        return f"; did you mean {elsewhere[leaf]}?"
+    near = nearest(leaf, fields)
+    if near:
+        return near
+    near = nearest(leaf, elsewhere)
+    return near and f"; did you mean {elsewhere[near.removeprefix('; did you mean ').removesuffix('?')]}?"
 
 
 def _one_line(error: ValidationError, data: dict[str, Any]) -> str:
@@ -178,8 +224,7 @@ def _one_line(error: ValidationError, data: dict[str, Any]) -> str:
     loc = [part for i, part in enumerate(first["loc"]) if not (i == 1 and part in UNION_TAGS)]
     where = ".".join(str(part) for part in loc)
     key = str(first["loc"][-1]) if first["loc"] else ""
-    given = repr(first["input"])
-    given = given if len(given) <= 60 else given[:57] + "..."
+    given = brief(first["input"])
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         text = f"{where}: unknown key{nearest(key, _all_fields())}"
     elif first["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):

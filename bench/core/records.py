@@ -6,13 +6,20 @@ a version; a key that changes its meaning makes a new version (and an entry in C
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SCHEMA_VERSION = 1
 
 Outcome = Literal["ok", "oom", "error", "timeout", "skipped_budget", "skipped_unsupported", "unstable"]
 OUTCOMES: tuple[str, ...] = ("ok", "oom", "error", "timeout", "skipped_budget", "skipped_unsupported", "unstable")
+FINISHED = frozenset({"ok", "skipped_unsupported", "unstable"})
+"""On resume not measured again; what failed or was left out for want of time is tried anew."""
 Provenance = Literal["counted", "measured", "fitted", "extrapolated", "claimed"]
+
+
+Seconds = Annotated[float, Field(gt=1e-12, lt=1e9)]
+"""Of something that was timed: rates and logarithms are taken of it."""
+Work = Annotated[int, Field(ge=0)]
 
 
 class Strict(BaseModel):
@@ -22,20 +29,20 @@ class Strict(BaseModel):
 class StageCount(Strict):
     """One stage's work, counted on meta tensors at the workload's batch."""
 
-    linear_flops: int
-    attention_flops: int
-    conv_flops: int
-    other_flops: int
-    norm_flops: int
+    linear_flops: Work
+    attention_flops: Work
+    conv_flops: Work
+    other_flops: Work
+    norm_flops: Work
     """fvcore's estimate for norms, in no total."""
-    bytes_modelled_min: int
-    bytes_modelled_max: int
-    bytes_elementwise: int
+    bytes_modelled_min: Work
+    bytes_modelled_max: Work
+    bytes_elementwise: Work
     """Modelled bytes of the operators without products."""
-    bytes_largest_operator: int
-    bytes_peak_activations: int
+    bytes_largest_operator: Work
+    bytes_peak_activations: Work
     """Modelled peak of the tensors alive during the stage, beside weights and inputs (bench.count.memory)."""
-    kernels: int
+    kernels: Work
     """Operators that touch memory."""
     uncounted_ops: dict[str, int]
     """Operators without products: name -> calls."""
@@ -49,19 +56,19 @@ class StageCount(Strict):
 class Timing(Strict):
     """One stage's seconds.  Provenance: measured."""
 
-    samples_s: list[float]
+    samples_s: Annotated[list[Seconds], Field(min_length=1)]
     """In the order taken, warm-up not among them."""
-    warmup_s: list[float]
-    median_s: float
-    low_s: float
+    warmup_s: list[Seconds]
+    median_s: Seconds
+    low_s: Seconds
     """Of the confidence interval of the median."""
-    high_s: float
+    high_s: Seconds
     confidence: float
     """That the interval has: at least 0.95, or less where fewer than six samples have only their range to give."""
-    p5_s: float
-    p25_s: float
-    p75_s: float
-    p95_s: float
+    p5_s: Seconds
+    p25_s: Seconds
+    p75_s: Seconds
+    p95_s: Seconds
     n: int
     stop: Literal["converged", "noise_stable", "timeout", "max_samples"]
     warmup_settled: bool
@@ -131,10 +138,16 @@ class Probe(Strict):
     """SDPA backend of an attention probe, as a recipe names it."""
     shape: dict[str, int]
     """gemm: m n k; attention: batch heads tokens head_dim; conv3d: channels frames height width; copy, triad: bytes."""
-    flops: int | None
-    bytes_moved: int | None
+    flops: Annotated[int, Field(ge=1)] | None
+    bytes_moved: Annotated[int, Field(ge=1)] | None
     """Read and written."""
     timing: Timing
+
+    @model_validator(mode="after")
+    def _some_work(self) -> "Probe":
+        if (self.flops is None) == (self.bytes_moved is None):
+            raise ValueError("a probe has either flops or bytes_moved")
+        return self
 
     @property
     def rate(self) -> float:
@@ -152,7 +165,7 @@ class _RecordBase(Strict):
     wall_s: float
     outcome: Outcome
     reason: str | None
-    """One line where the outcome is not ok."""
+    """One line where the outcome is not ok, or where ceilings were measured but for a probe that cannot run here."""
     environment: Environment
 
 
@@ -165,12 +178,23 @@ class PointRecord(_RecordBase):
     recipe: str
     point: dict[str, Any]
     """The whole resolved Point, so that a record can be run again without the repository."""
-    tokens: int
+    tokens: Annotated[int, Field(ge=1)]
     counts: dict[str, StageCount]
     """By stage, and `forward` for one call of the denoiser."""
     timings: dict[str, Timing]
     memory: Memory | None
     telemetry: Telemetry | None
+
+    @model_validator(mode="after")
+    def _can_be_calibrated(self) -> "PointRecord":
+        for part, field in (("workload", "guidance"), ("recipe", "dtype"), ("recipe", "attention")):
+            settings = self.point.get(part)
+            if not isinstance(settings, dict) or not isinstance(settings.get(field), str):
+                raise ValueError(f"point.{part}.{field} is missing")
+        for stage in self.timings:
+            if stage not in self.counts or self.counts[stage].flops == 0:
+                raise ValueError(f"timings.{stage}: it has no counted work")
+        return self
 
     @property
     def label(self) -> str:
@@ -188,15 +212,20 @@ class CeilingsRecord(_RecordBase):
     def label(self) -> str:
         return "ceilings"
 
-    def peak(self, kind: str, dtype: str | None = None, backend: str | None = None) -> float | None:
-        """Best rate of a kind (of one dtype, of one SDPA backend), None where it was not measured.
+    def best(self, kind: str, dtype: str | None = None, backend: str | None = None) -> Probe | None:
+        """Fastest probe of a kind (of one dtype, of one SDPA backend), None where it was not measured.
 
-        For copy and triad the rate of the largest array: smaller ones fit a cache."""
+        For copy and triad the one of the largest array: smaller ones fit a cache."""
         probes = [p for p in self.probes
                   if p.kind == kind and dtype in (None, p.dtype) and backend in (None, p.backend)]
         if kind in ("copy", "triad"):
             probes = sorted(probes, key=lambda p: p.bytes_moved or 0)[-1:]
-        return max((p.rate for p in probes), default=None)
+        return max(probes, key=lambda p: p.rate, default=None)
+
+    def peak(self, kind: str, dtype: str | None = None, backend: str | None = None) -> float | None:
+        """Rate of the best probe."""
+        best = self.best(kind, dtype, backend)
+        return best.rate if best else None
 
 
 Record = Annotated[PointRecord | CeilingsRecord, Field(discriminator="kind")]

@@ -5,7 +5,7 @@ A point is model x workload x recipe, with the stages of it that are timed.
 
 import hashlib
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -13,9 +13,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
+    StrictBool,
     Tag,
     model_validator,
 )
@@ -28,6 +26,18 @@ Task = Literal["text-to-video", "image-to-video", "video-to-video", "extend", "e
 MASKED_TASKS = ("image-to-video", "extend", "extend-backward", "loop")
 Dtype = Literal["fp32", "bf16", "fp16"]
 DTYPE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+MAX_SECONDS = 30 * 86_400.0
+MAX_PIXELS = 10**15     # of a batch of clips: ten hours of 8K at 24 fps are 3e13
+
+
+def whole(high: int) -> Any:
+    """A positive integer and nothing that could be turned into one (true, "8"), up to what is still sensible."""
+    return Annotated[int, Field(strict=True, ge=1, le=high)]
+
+
+def positive(high: float, low: float = 0.0) -> Any:
+    """A finite positive number."""
+    return Annotated[float, Field(strict=True, gt=0.0, ge=low, le=high)]
 
 
 class Spec(BaseModel):
@@ -53,7 +63,7 @@ class Model(Spec):
         Annotated[DiTConfig, Tag("own")] | Annotated[DiffusersDenoiser, Tag("diffusers")], Discriminator(_own_or_public)]
     vae: Annotated[
         Annotated[VAEConfig, Tag("own")] | Annotated[DiffusersVAE, Tag("diffusers")], Discriminator(_own_or_public)]
-    text_encoders: tuple[TextEncoderConfig, ...]
+    text_encoders: Annotated[tuple[TextEncoderConfig, ...], Field(max_length=16)]
     """In the order they run; own DiTs take the first one's width, pooled."""
 
     @model_validator(mode="after")
@@ -63,6 +73,9 @@ class Model(Spec):
                              f"vae.latent_channels {self.vae.latent_channels}")
         if isinstance(self.denoiser, DiTConfig):
             encoded = self.text_encoders[0].width if self.text_encoders else 0
+            if self.denoiser.text_width != encoded and not self.text_encoders:
+                raise ValueError(f"denoiser.text_width {self.denoiser.text_width} with no text_encoders: at least one of "
+                                 "that width is needed")
             if self.denoiser.text_width != encoded:
                 raise ValueError(f"denoiser.text_width {self.denoiser.text_width} is not text_encoders.0.width {encoded}")
             if self.denoiser.text_tokens and self.denoiser.text_tokens != self.text_encoders[0].tokens:
@@ -97,21 +110,21 @@ class Model(Spec):
 class Workload(Spec):
     """What is generated."""
 
-    frames: PositiveInt
-    height: PositiveInt
-    width: PositiveInt
-    fps: PositiveFloat
+    frames: whole(10_000_000)
+    height: whole(1_000_000)
+    width: whole(1_000_000)
+    fps: positive(1e6, low=1e-3)
     """Frames a second of the finished video; with frames it says how much video that is."""
-    steps: PositiveInt
+    steps: whole(1_000_000)
     """Denoising steps."""
     guidance: Literal["none", "cfg"]
     """cfg: classifier-free guidance, two forwards a step."""
-    batch: PositiveInt
+    batch: whole(100_000)
     task: Task = "text-to-video"
     """What is given beside the prompt.  image-to-video: the first frame.  extend: the first `given_frames`;
     extend-backward: the last; loop: the same clip at both ends.  These go into the model beside a mask.
     video-to-video: the whole clip, noised (SDEdit, arXiv 2108.01073); `steps` are those that are run."""
-    given_frames: NonNegativeInt = 0
+    given_frames: Annotated[int, Field(strict=True, ge=0, le=10**7)] = 0
     """For extend, extend-backward and loop, else 0."""
 
     @model_validator(mode="after")
@@ -124,6 +137,14 @@ class Workload(Spec):
         if takes and self.given_frames > most:
             raise ValueError(f"given_frames {self.given_frames}: at most {most} of {self.frames} frames can be given "
                              f"to {self.task}")
+        return self
+
+    @model_validator(mode="after")
+    def _countable(self) -> "Workload":
+        pixels = self.batch * self.frames * self.height * self.width
+        if pixels > MAX_PIXELS:
+            raise ValueError(f"batch {self.batch} x frames {self.frames} x height {self.height} x width {self.width} are "
+                             f"{pixels:.3g} pixels; at most {MAX_PIXELS:.0e} are taken")
         return self
 
     @property
@@ -157,7 +178,7 @@ class Recipe(Spec):
     dtype: Dtype
     attention: Literal["auto", "flash", "cudnn", "efficient", "math"]
     """SDPA backend; auto leaves the choice to PyTorch (on Hopper that is FlashAttention-2, cuDNN's is faster)."""
-    vae_chunk: PositiveInt | None = None
+    vae_chunk: whole(1_000_000) | None = None
     """Decode so many latent frames at a time; null: the clip in one piece.  Own VAEs."""
     vae_tile: Tiling | None = None
     """Decode in overlapping tiles of latent cells; needs vae_chunk."""
@@ -172,8 +193,8 @@ class Recipe(Spec):
 class Price(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    low: PositiveFloat
-    high: PositiveFloat
+    low: positive(1e6)
+    high: positive(1e6)
     date: str
     source: str
 
@@ -183,11 +204,11 @@ class Gpu(Spec):
 
     device_names: tuple[str, ...]
     """Exact names as CUDA reports them; an unlisted device is unknown, never guessed."""
-    peak_flops_per_s: dict[Literal["fp32", "tf32", "bf16", "fp16", "fp8"], PositiveFloat]
+    peak_flops_per_s: dict[Literal["fp32", "tf32", "bf16", "fp16", "fp8"], positive(1e24)]
     """Dense, by dtype; 1 multiply-accumulate = 2 FLOPs."""
-    memory_bytes: PositiveInt | None
-    bandwidth_bytes_per_s: PositiveFloat | None
-    tdp_w: PositiveFloat | None
+    memory_bytes: whole(10**18) | None
+    bandwidth_bytes_per_s: positive(1e18) | None
+    tdp_w: positive(1e6) | None
     price_usd_per_hour: Price | None
     source: str
 
@@ -196,7 +217,7 @@ def _as_tuple(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
 
 
 class SuitePoints(BaseModel):
@@ -207,8 +228,8 @@ class SuitePoints(BaseModel):
     model: Names
     workload: Names
     recipe: Names
-    stages: tuple[Stage, ...] = ("denoise_step",)
-    set: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = ("denoise_step",)
+    set: dict[str, Any] = Field(default_factory=dict)
     """Dotted paths to values, as --set takes them."""
 
 
@@ -227,22 +248,22 @@ class Sampling(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    target_relative_half_width: PositiveFloat
+    target_relative_half_width: positive(10.0)
     """Of the 95 % confidence interval of the median."""
-    min_samples: PositiveInt
-    max_samples: PositiveInt
-    max_s: PositiveFloat
+    min_samples: whole(1_000_000)
+    max_samples: whole(1_000_000)
+    max_s: positive(MAX_SECONDS)
     """Time for one stage's samples, after warm-up."""
 
 
 class Suite(Spec):
     """Which points, in which order."""
 
-    ceilings: bool
+    ceilings: StrictBool
     """Measure GEMM, attention, convolution, copy and triad first."""
     sampling: Sampling
-    point_timeout_s: PositiveFloat
-    points: tuple[SuitePoints, ...]
+    point_timeout_s: positive(MAX_SECONDS)
+    points: Annotated[tuple[SuitePoints, ...], Field(min_length=1)]
     headline: Headline
 
 

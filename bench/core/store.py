@@ -17,10 +17,20 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from bench.core.errors import EnvironmentFault, UserError
-from bench.core.records import SCHEMA_VERSION, CeilingsRecord, PointRecord, Record
+from bench.core.records import SCHEMA_VERSION, CeilingsRecord, PointRecord, Record, Seconds, Strict
+from bench.core.spec import Suite
 
 RECORDS, SAMPLES, SUITE, CALIBRATION = "records.jsonl", "samples.jsonl", "suite.json", "calibration.json"
+WORKER_LOG = "worker.log"     # tracebacks and chatter of the measuring process
 _ADAPTER: TypeAdapter = TypeAdapter(Record)
+
+
+class Round(Strict):
+    """One line of samples.jsonl: a round of one stage of a point."""
+
+    fingerprint: str
+    stage: str
+    samples_s: list[Seconds]
 
 
 class TornLine(UserWarning):
@@ -46,13 +56,49 @@ def read_records(directory: Path) -> list[PointRecord | CeilingsRecord]:
         try:
             records.append(_ADAPTER.validate_python(data))
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(p) for p in first["loc"])
-            raise UserError(f"{path}:{number}: not a record: {where}: {first['msg']}") from None
+            raise UserError(f"{path}:{number}: not a record: {first_problem(error)}") from None
     if not records:
         raise UserError(f"{path}: holds no record; was the run stopped before its first point? "
-                        f"`ldt-bench run SUITE --resume {directory}` goes on with it")
+                        f"`ldt-bench run --resume {directory}` goes on with it")
     return records
+
+
+def first_problem(error: ValidationError) -> str:
+    """Where the first problem of a file's content is, and what."""
+    first = error.errors(include_url=False)[0]
+    return ": ".join(filter(None, [".".join(str(p) for p in first["loc"]), first["msg"]]))
+
+
+def read_suite(directory: Path) -> Suite:
+    """The suite a result was made with.  Raises UserError, EnvironmentFault."""
+    path = directory / SUITE
+    if not path.is_file():
+        raise UserError(f"{directory}: no readable {SUITE}; `ldt-bench run` writes it")
+    try:
+        return Suite.model_validate_json(read_bytes(path))
+    except ValidationError as error:
+        raise UserError(f"{path}: damaged, or of another version: {first_problem(error)}") from None
+
+
+def read_bytes(path: Path) -> bytes:
+    """Raises EnvironmentFault where a file that is there cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise EnvironmentFault(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from None
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that whoever reads it, or a crash, finds the old one or the new one whole.  Raises OSError."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(part, "w", encoding="utf-8", errors="replace") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def point_records(records: list[PointRecord | CeilingsRecord]) -> list[PointRecord]:
@@ -82,8 +128,12 @@ class Store:
         except BlockingIOError:
             self._lock.close()
             raise UserError(f"{self.directory}: another ldt-bench is writing here") from None
-        for name in (RECORDS, SAMPLES):
-            _cut_torn_line(self.directory / name)
+        try:
+            for name in (RECORDS, SAMPLES):
+                _cut_torn_line(self.directory / name)
+        except BaseException:
+            self._lock.close()
+            raise
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -96,6 +146,12 @@ class Store:
         """One round of a stage of a point."""
         self._append(SAMPLES, {"fingerprint": fingerprint, "stage": stage, "samples_s": samples_s})
 
+    def append_log(self, label: str, text: bytes) -> None:
+        """What the worker printed, if anything, under the job's label."""
+        if text.strip():
+            with disk_faults(self.directory), open(self.directory / WORKER_LOG, "ab") as file:
+                file.write(f"== {label}\n".encode(errors="replace") + text + b"\n")
+
     def records(self) -> list[PointRecord | CeilingsRecord]:
         """Records so far; none in a fresh directory."""
         path = self.directory / RECORDS
@@ -105,8 +161,13 @@ class Store:
         """fingerprint -> stage -> samples already taken."""
         prior: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         if (self.directory / SAMPLES).is_file():
-            for _, line in _lines(self.directory / SAMPLES):
-                prior[line["fingerprint"]][line["stage"]] += line["samples_s"]
+            for number, line in _lines(self.directory / SAMPLES):
+                try:
+                    taken = Round.model_validate(line)
+                except ValidationError as error:
+                    raise UserError(f"{self.directory / SAMPLES}:{number}: not a round of samples: "
+                                    f"{first_problem(error)}") from None
+                prior[taken.fingerprint][taken.stage] += taken.samples_s
         return prior
 
     def _append(self, name: str, data: dict[str, Any]) -> None:
@@ -117,20 +178,22 @@ class Store:
 
 
 @contextlib.contextmanager
-def disk_faults(path: Path) -> Iterator[None]:
-    """Turn a full or read-only disk into EnvironmentFault, a wrong path into UserError."""
+def disk_faults(path: Path, *, measured: bool = True) -> Iterator[None]:
+    """Turn a full or read-only disk into EnvironmentFault, a wrong path into UserError.
+
+    measured: there may be results already, and they are said to be kept."""
     try:
         yield
     except OSError as error:
         reason = f"{path}: {(error.strerror or str(error)).lower()}"
         if error.errno in (errno.EEXIST, errno.ENOTDIR):
             raise UserError(f"{reason}: a directory is expected") from None
-        raise EnvironmentFault(f"{reason}; what was measured before is kept") from None
+        raise EnvironmentFault(reason + ("; what was measured before is kept" if measured else "")) from None
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number, object) of a JSON-lines file.  Raises UserError for a broken line that is not the last."""
-    raw = path.read_bytes().split(b"\n")
+    raw = read_bytes(path).split(b"\n")
     torn = raw.pop()        # empty where the file ends with a newline
     for number, line in enumerate(raw, start=1):
         data = _parse(line)
@@ -151,15 +214,19 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
         data = json.loads(line)
-    except ValueError:
+        if b"\\ud" in line.lower():
+            json.dumps(data, ensure_ascii=False).encode()      # half of a surrogate pair can be read, and never shown
+    except (ValueError, RecursionError):
         return None
     return data if isinstance(data, dict) else None
 
 
 def _cut_torn_line(path: Path) -> None:
-    if not path.is_file():
+    if not path.exists():
         return
-    raw = path.read_bytes()
+    if not path.is_file():
+        raise UserError(f"{path}: a file is expected, and it is none")
+    raw = read_bytes(path)
     *lines, tail = raw.split(b"\n")
     if tail and _parse(tail) is not None:
         with disk_faults(path), open(path, "ab") as file:

@@ -2,20 +2,21 @@
 
 import re
 
-from bench.core.errors import UserError
+from bench.core.errors import UserError, brief
 
 SECONDS_PER_HOUR = 3600.0
 SECONDS_PER_MINUTE = 60.0
 
+MAX_DURATION_S = 365 * 86_400.0
 _DURATION = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def parse_duration(text: str) -> float:
-    """'90', '90s', '8m', '1.5h' -> seconds.  Raises UserError for anything else, and for nothing or less."""
+    """'90', '90s', '8m', '1.5h' -> seconds.  Raises UserError for anything else, for nothing or less, for over a year."""
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([smh]?)\s*", text)
     seconds = float(match[1]) * _DURATION[match[2]] if match else 0.0
-    if seconds <= 0:
-        raise UserError(f"duration {text!r} is not understood; write for example 90s, 8m or 1.5h")
+    if not 0 < seconds <= MAX_DURATION_S:
+        raise UserError(f"duration {brief(text)} is not understood; write for example 90s, 8m or 1.5h")
     return seconds
 
 

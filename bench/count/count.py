@@ -1,16 +1,20 @@
 """One model at one workload: FLOPs by class and module, bytes, parameters, three counters that must agree."""
 
 from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
+from bench.core.errors import UserError
 from bench.core.records import StageCount
 from bench.core.spec import DTYPE_BYTES, Model, Point, Workload, has_control
 from bench.count import closed_form, traffic
-from bench.count.flops import PRODUCT_CLASSES, Op, Trace, trace
+from bench.count.flops import PRODUCT_CLASSES, Op, Trace, UncountedOperator, trace
 from models.pipeline import VideoPipeline, build_pipeline, example_inputs, stage_calls
-from models.spec import DiTConfig, VAEConfig
+from models.spec import DiffusersDenoiser, DiffusersVAE, DiTConfig, VAEConfig
 from models.tiling import Tiling, few_parts
 from models.vae_parts import decode_in_parts
 
@@ -50,18 +54,24 @@ def count_model(model: Model, workload: Workload, dtype: str, *, chunk: int | No
     """Count on meta tensors; nothing is allocated.  chunk, tiling: the VAE decodes in such parts; train: a training step
     is counted too, which takes as long as all the rest.
 
-    Raises CountMismatch where fvcore's rules, torch's counter and the closed form differ for any stage, and
-    UncountedOperator (bench.count.flops) for an operator without a rule."""
+    Raises CountMismatch where fvcore's rules, torch's counter and the closed form differ for any stage,
+    UncountedOperator (bench.count.flops) for an operator without a rule, and UserError where a public class does not
+    take its spec, gives other shapes than the spec says, or a tensor is too large to be named."""
     shape = model.latent_shape(workload)
-    pipeline = build_pipeline(model.denoiser, model.vae, model.text_encoders, device=META, dtype=DTYPES[dtype], seed=0)
-    inputs = example_inputs(pipeline, batch=workload.batch, channels=model.denoiser.in_channels, latent_shape=shape,
-                             device=META, dtype=DTYPES[dtype], seed=0)
-    calls = stage_calls(pipeline, inputs, frames=workload.frames, height=workload.height, width=workload.width,
-                        guided=workload.guidance == "cfg", steps=workload.steps, seed=0,
-                        encoded_frames=workload.encoded_frames, control=has_control(model), train=train)
-    pipeline.denoiser.prepare(inputs.latents)   # kept per shape: no part of a step
-    whole = [stage for stage in calls if stage != "vae_decode" or chunk is None]
-    traces = {stage: trace(calls[stage]) for stage in whole}
+    with _misfits(model, workload, "its parts cannot be built"):
+        pipeline = build_pipeline(model.denoiser, model.vae, model.text_encoders, device=META, dtype=DTYPES[dtype], seed=0)
+    with _misfits(model, workload, "it does not take its inputs"):
+        inputs = example_inputs(pipeline, batch=workload.batch, channels=model.denoiser.in_channels, latent_shape=shape,
+                                device=META, dtype=DTYPES[dtype], seed=0)
+        calls = stage_calls(pipeline, inputs, frames=workload.frames, height=workload.height, width=workload.width,
+                            guided=workload.guidance == "cfg", steps=workload.steps, seed=0,
+                            encoded_frames=workload.encoded_frames, control=has_control(model), train=train)
+        pipeline.denoiser.prepare(inputs.latents)   # kept per shape: no part of a step
+    traces, shapes = {}, {}
+    for stage in [stage for stage in calls if stage != "vae_decode" or chunk is None]:
+        with _misfits(model, workload, f"{stage} does not take its inputs"):
+            traces[stage] = trace(_noting_shape(calls[stage], stage, shapes))
+    _check_shapes(model, workload, shapes)
     expected = _closed_forms(model, workload, shape)
     for stage, traced in traces.items():
         _check(model, stage, traced, expected.get(stage))
@@ -78,6 +88,51 @@ def count_model(model: Model, workload: Workload, dtype: str, *, chunk: int | No
         },
         by_module=_by_module(traces["forward"].ops),
     )
+
+
+@contextmanager
+def _misfits(model: Model, workload: Workload, what: str) -> Iterator[None]:
+    """Say in one line that a public class does not take what its spec gives it, or that a size is beyond torch's.
+
+    Own modules take whatever their spec lets through, so any other error of theirs is a bug and keeps its traceback."""
+    public = [part for part in (model.denoiser, model.vae) if isinstance(part, (DiffusersDenoiser, DiffusersVAE))]
+    try:
+        yield
+    except (CountMismatch, UncountedOperator):
+        raise
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if isinstance(error, (RuntimeError, OverflowError)) and "overflow" in reason.lower():
+            raise UserError(f"model {model.name}, workload {workload.name}: {what}: a tensor of more than 2**63 bytes; "
+                            "make one of the two smaller") from None
+        if not public:
+            raise
+        raise UserError(f"model {model.name}: {what}: {' and '.join(f'diffusers {p.diffusers}' for p in public)} with the "
+                        f"spec's config: {reason}") from error
+
+
+def _noting_shape(call: Callable[[], Any], stage: str, shapes: dict[str, tuple[int, ...]]) -> Callable[[], Any]:
+    def noting() -> Any:
+        out = call()
+        if isinstance(out, torch.Tensor):
+            shapes[stage] = tuple(out.shape)
+        return out
+    return noting
+
+
+def _check_shapes(model: Model, workload: Workload, shapes: dict[str, tuple[int, ...]]) -> None:
+    """What comes out must be what the spec says: a wrong factor or channel count makes every figure wrong."""
+    latents = (workload.batch, model.vae.latent_channels, *model.latent_shape(workload))
+    pixels = (workload.batch, 3, workload.frames, workload.height, workload.width)
+    said = {
+        "forward": (latents, "denoiser.in_channels"), "denoise_step": (latents, "denoiser.in_channels"),
+        "vae_decode": (pixels, "vae.spatial_factor, temporal_factor, first_frame_alone"),
+        "vae_encode": (latents, "vae.latent_channels, spatial_factor, temporal_factor, first_frame_alone"),
+    }
+    for stage, (expected, fields) in said.items():
+        if stage in shapes and shapes[stage] != expected:      # own VAEs decode in parts, and are held by the closed form
+            raise UserError(f"model {model.name}: {stage} gives {shapes[stage]} where the spec says {expected}; "
+                            f"its class and its spec ({fields}) do not agree")
 
 
 def stage_count(traced: Trace) -> StageCount:

@@ -101,7 +101,8 @@ NORMS: dict[Any, Callable[[tuple, Any], int]] = {
 _HARMLESS = {
     "cat", "stack", "copy_", "_to_copy", "embedding", "index", "index_select", "index_put", "index_put_", "gather",
     "scatter", "where", "set_", "index_copy", "index_copy_", "masked_fill", "masked_scatter", "bucketize",
-    "searchsorted", "native_dropout", "addcmul", "addcdiv", "lerp", "equal", "_softmax_backward_data", "native_layer_norm_backward",
+    "searchsorted", "native_dropout", "addcmul", "addcdiv", "lerp", "equal", "_softmax_backward_data",
+    "native_layer_norm_backward",
     "native_group_norm_backward", "_fused_rms_norm_backward", "embedding_dense_backward",
 }
 _VIEWS = {

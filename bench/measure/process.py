@@ -5,6 +5,7 @@ import os
 import selectors
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,10 +26,15 @@ class JobFailed(Exception):
 
 
 class Worker:
-    """One persistent worker; started when first needed and again after it died.  Use as a context manager."""
+    """One persistent worker; started when first needed and again after it died.  Use as a context manager.
 
-    def __init__(self, device: str | None, stderr: Any = None):
-        self.device, self.stderr = device, stderr
+    What it prints (tracebacks, libraries' chatter) goes to a file without a name, for `chatter` to read; with
+    LDT_BENCH_DEBUG set to the terminal."""
+
+    def __init__(self, device: str | None):
+        self.device = device
+        self._log = None if "LDT_BENCH_DEBUG" in os.environ else tempfile.TemporaryFile()  # noqa: SIM115 (closed in __exit__)
+        self._log_read = 0
         self._process: subprocess.Popen | None = None
         self._buffer = b""
         self._environment: Environment | None = None
@@ -38,6 +44,16 @@ class Worker:
 
     def __exit__(self, *exc: object) -> None:
         self.kill()
+        if self._log is not None:
+            self._log.close()
+
+    def chatter(self) -> bytes:
+        """What the worker printed since this was last called."""
+        if self._log is None:
+            return b""
+        text = os.pread(self._log.fileno(), 10_000_000, self._log_read)       # the worker's own place is at the end
+        self._log_read += len(text)
+        return text
 
     @property
     def environment(self) -> Environment:
@@ -90,7 +106,7 @@ class Worker:
         device = ["--device", self.device] if self.device else []
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "bench.measure.worker", "--events-fd", str(write_fd), *device],
-            stdin=subprocess.PIPE, stdout=sys.stderr if self.stderr is None else self.stderr, stderr=self.stderr,
+            stdin=subprocess.PIPE, stdout=sys.stderr if self._log is None else self._log, stderr=self._log,
             pass_fds=[write_fd], start_new_session=True,       # Ctrl-C is the parent's to handle
             env={**os.environ, "PYTHONPATH": path},
         )
@@ -100,7 +116,8 @@ class Worker:
         try:
             hello = self._read(time.monotonic() + START_TIMEOUT_S)
         except JobFailed as failure:
-            raise EnvironmentFault(f"the measuring process did not start: {failure.reason}") from None
+            last = (self.chatter().decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
+            raise EnvironmentFault(f"the measuring process did not start: {failure.reason}; {last}") from None
         if hello is None:
             self.kill()
             raise EnvironmentFault(f"the measuring process did not start within {START_TIMEOUT_S:.0f} s")

@@ -72,14 +72,21 @@ def run_job(job: dict[str, Any], device: Any, clock: Any, on_round: Any) -> dict
     """A point or the ceilings -> the fields of its record that only the device can give."""
     from bench.core.spec import Point, Sampling
     from bench.measure.ceilings import measure_ceilings
-    from bench.measure.point import count_stages, measure_point
+    from bench.measure.point import Unsupported, count_stages, measure_point
+    from bench.measure.sdpa import unsupported_reason
     from bench.measure.telemetry import read_telemetry
 
     plan = Sampling.model_validate(job["sampling"])
     if job["job"] == "ceilings":
-        probes = measure_ceilings(device, clock, plan, [tuple(r) for r in job["recipes"]], prior=job["prior"],
-                                  on_round=on_round)
-        return {"probes": [p.model_dump(mode="json") for p in probes],
+        recipes = [tuple(r) for r in job["recipes"]]
+        # A backend that this device lacks costs its own probe, not the others'.
+        lacking = dict.fromkeys(why for _, backend in recipes if (why := unsupported_reason(backend, device)))
+        possible = [(dtype, backend) for dtype, backend in recipes if unsupported_reason(backend, device) is None]
+        if not possible:
+            raise Unsupported("; ".join(lacking))
+        probes = measure_ceilings(device, clock, plan, possible, prior=job["prior"], on_round=on_round)
+        return {"left_out": f"left out: {'; '.join(lacking)}" if lacking else None,
+                "probes": [p.model_dump(mode="json") for p in probes],
                 "telemetry": read_telemetry(device).model_dump(mode="json")}
     point = Point.model_validate(job["point"])
     counts = count_stages(point)

@@ -24,6 +24,14 @@ def run_summary(directory: Path, report: Path, records: list[PointRecord | Ceili
     }
 
 
+def run_failed(records: list[PointRecord | CeilingsRecord]) -> bool:
+    """A run's verdict: something ended in error or timeout, or no point ended ok.  Out of memory, unsupported and
+    skipped are results."""
+    last = {r.fingerprint: r for r in records}.values()
+    measured = any(isinstance(r, PointRecord) and r.outcome in ("ok", "unstable") for r in last)
+    return not measured or any(r.outcome in ("error", "timeout") for r in last)
+
+
 def calibration_document(calibration: Calibration) -> dict[str, Any]:
     """`calibrate --json`: the headline recipe's fit at the top, every recipe's under by_recipe."""
     by_recipe = {name: _fit_document(fit) for name, fit in calibration.fits.items()}
@@ -73,12 +81,15 @@ def ceilings_document(record: CeilingsRecord) -> dict[str, Any]:
                  "median_s": p.timing.median_s, "low_s": p.timing.low_s, "high_s": p.timing.high_s,
                  "n": p.timing.n, "stop": p.timing.stop} for p in record.probes if p.kind == kind]
 
+    gemm = record.best("gemm")
     return {
         "device": record.environment.device_name, "gpu": record.environment.gpu, "provenance": "measured",
         "gemm": probes("gemm"), "attention": probes("attention"), "conv3d": probes("conv3d"),
         "copy": {"bytes_per_s": record.peak("copy"), "sizes": probes("copy")},
         "triad": {"bytes_per_s": record.peak("triad"), "sizes": probes("triad")},
         "peak": {"gemm_flops_per_s": record.peak("gemm"), "attention_flops_per_s": record.peak("attention"),
-                 "conv_flops_per_s": record.peak("conv3d"), "copy_bytes_per_s": record.peak("copy")},
+                 "conv_flops_per_s": record.peak("conv3d"), "copy_bytes_per_s": record.peak("copy"),
+                 "gemm_shape": {**gemm.shape, "dtype": gemm.dtype} if gemm else None},
+        "left_out": record.reason,
         "environment": record.environment.model_dump(),
     }

@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 
 from bench.calibrate.calibration import Fit
 from bench.calibrate.waterfall import Bar
+from bench.core.errors import one_line
 from bench.core.records import PointRecord
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8C8C8C"
@@ -29,7 +30,7 @@ def save_all(directory: Path, records: list[PointRecord], fit: Fit | None, bars:
     with plt.rc_context(STYLE):
         if any("denoise_step" in r.timings for r in records):
             captions["latency_vs_tokens"] = latency_vs_tokens(directory, records, fit)
-        if fit is not None:
+        if fit is not None and fit.stages:
             captions["predicted_vs_measured"] = predicted_vs_measured(directory, fit)
         captions["waterfall"] = waterfall(directory, bars)
     return captions
@@ -51,7 +52,8 @@ def latency_vs_tokens(directory: Path, records: Iterable[PointRecord], fit: Fit 
         errors = [[(x.median_s - x.low_s) / f for x, f in zip(t, per_forward, strict=True)],
                   [(x.high_s - x.median_s) / f for x, f in zip(t, per_forward, strict=True)]]
         x = [r.tokens for r in members]
-        axes.errorbar(x, y, yerr=errors, fmt="o-", ms=5, lw=1, capsize=3, color=colours[i % len(colours)], label=label)
+        axes.errorbar(x, y, yerr=errors, fmt="o-", ms=5, lw=1, capsize=3, color=colours[i % len(colours)],
+                      label=_literal(label))
         rings = [(r.tokens, fitted[r.label] / f) for r, f in zip(members, per_forward, strict=True) if r.label in fitted]
         if rings:
             axes.plot(*zip(*rings, strict=True), "o", ms=10, mfc="none", color=colours[i % len(colours)])
@@ -66,7 +68,8 @@ def latency_vs_tokens(directory: Path, records: Iterable[PointRecord], fit: Fit 
 def predicted_vs_measured(directory: Path, fit: Fit) -> str:
     """Held-out prediction (or the fit, where nothing else has that work) against measurement, all stages."""
     figure, axes = plt.subplots()
-    ends = [min(s.measured_s for s in fit.stages) / 1.5, max(s.measured_s for s in fit.stages) * 1.5]
+    shown = [t for s in fit.stages for t in (s.measured_s, s.fitted_s if s.held_out_s is None else s.held_out_s)]
+    ends = [min(shown) / 1.5, max(shown) * 1.5]      # of both axes, so that no prediction falls outside
     axes.plot(ends, ends, color=GREY, lw=1)
     axes.fill_between(ends, [0.9 * e for e in ends], [1.1 * e for e in ends], color=GREY, alpha=0.2, lw=0, label="±10 %")
     for stage, colour in STAGE_COLOURS.items():
@@ -77,7 +80,7 @@ def predicted_vs_measured(directory: Path, fit: Fit) -> str:
         if seen:
             axes.plot(*zip(*seen, strict=True), "x", color=colour, label=f"{stage}, in the fit (n={len(seen)})")
     axes.set(xscale="log", yscale="log", xlabel="measured (s)", ylabel="predicted (s)", xlim=ends, ylim=ends,
-             title=f"Predicted against measured, {fit.recipe}")
+             title=f"Predicted against measured, {_literal(fit.recipe)}")
     axes.legend(fontsize=8)
     _save(figure, directory, "predicted_vs_measured")
     return "Each stage predicted by a fit that had not seen it, against its measurement."
@@ -106,6 +109,11 @@ def waterfall(directory: Path, bars: list[Bar]) -> str:
 
 def _forwards(record: PointRecord) -> int:
     return 2 if record.point["workload"]["guidance"] == "cfg" else 1
+
+
+def _literal(name: str) -> str:
+    """A user's name as matplotlib shows it: $ opens no formula, a leading _ does not hide it from the legend."""
+    return (" " if name.startswith("_") else "") + one_line(name).replace("$", r"\$")
 
 
 def _wrap(text: str, width: int = 34) -> str:

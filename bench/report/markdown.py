@@ -5,12 +5,14 @@ from pathlib import Path
 import jinja2
 
 from bench.calibrate.analytic import Assumptions
-from bench.calibrate.calibrate import headline_of, read_suite
+from bench.calibrate.calibrate import headline_of
 from bench.calibrate.calibration import Calibration, read_calibration
 from bench.calibrate.waterfall import waterfall
-from bench.core.store import CALIBRATION, ceilings_record, disk_faults, point_records, read_records
+from bench.core.errors import one_line
+from bench.core.load import names
+from bench.core.store import CALIBRATION, ceilings_record, disk_faults, point_records, read_records, read_suite, write_whole
 from bench.report import figures
-from bench.report.tables import quantity
+from bench.report.tables import gemm_ceiling, quantity
 
 
 def write_report(directory: Path) -> Path:
@@ -29,14 +31,18 @@ def write_report(directory: Path) -> Path:
         captions = figures.save_all(directory / "figures", points, fit, bars)
         environment = jinja2.Environment(loader=jinja2.PackageLoader("bench.report", "."), autoescape=False,
                                          undefined=jinja2.StrictUndefined)
+        environment.filters["cell"] = lambda text: one_line(str(text)).replace("|", "\\|")
+        ceilings = ceilings_record(records)
         text = environment.get_template("report.md.j2").render(
-            suite=suite, environment=records[-1].environment, points=points, ceilings=ceilings_record(records),
+            suite=suite, environment=records[-1].environment, points=points, ceilings=ceilings,
+            gemm_ceiling=gemm_ceiling(ceilings) if ceilings else None,
             headline=headline, headline_missing=missing,
             reference=reference,
             reference_missing=calibration.reference_missing if calibration else "not calibrated",
             fits=list(calibration.fits.values()) if calibration else [], bars=bars, figures=captions,
+            known_suite=suite.name in names("suites"),
             quantity=lambda q: quantity(q.model_dump(include={"value", "low", "high"})),
         )
         path = directory / "report.md"
-        path.write_text(text, encoding="utf-8")
+        write_whole(path, text)
     return path

@@ -18,7 +18,7 @@ class SuiteProgress:
             TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), TimeElapsedColumn(),
             TextColumn("left"), TimeRemainingColumn(), console=self.console, disable=not self.console.is_terminal,
         )
-        self.task = self.bar.add_task(f"{name}: starting", total=None)
+        self.task = self.bar.add_task(escape(f"{name}: starting"), total=None)
 
     def __enter__(self) -> "SuiteProgress":
         self.bar.start()
@@ -29,14 +29,22 @@ class SuiteProgress:
 
     def opened(self, directory: Path) -> None:
         self.directory = directory
-        self.say(f"results in {directory}")
+        self.note(f"results in {directory}")
 
     def watch(self, done: int, total: int, label: str) -> None:
         self.bar.update(self.task, completed=done, total=total, description=escape(label))
         if not self.console.is_terminal:
             print(f"[{done}/{total}] {label}", file=sys.stderr, flush=True)
 
+    def note(self, text: str) -> None:
+        """A line that stays, above the bar where there is one."""
+        if self.console.is_terminal:
+            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
     def say(self, text: str) -> None:
+        """What is going on now."""
         self.bar.update(self.task, description=escape(text))
         if not self.console.is_terminal:
             print(text, file=sys.stderr, flush=True)

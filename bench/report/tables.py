@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from bench.calibrate.analytic import Row
 from bench.calibrate.calibration import Fit
 from bench.calibrate.predict import Estimate, Quantity
 from bench.calibrate.waterfall import Bar
+from bench.core.errors import one_line
 from bench.core.records import CeilingsRecord, PointRecord
 from bench.core.spec import Gpu
 from bench.core.units import seconds, si
@@ -17,13 +18,18 @@ from bench.core.units import seconds, si
 
 def table(title: str, *columns: str, rows: Iterable[Iterable[str]]) -> Table:
     """Columns whose name starts with '#' are numbers, right-aligned."""
-    out = Table(title=title, title_justify="left", header_style="bold")
+    out = Table(title=_plain(title), title_justify="left", header_style="bold")
     for column in columns:
-        out.add_column(column.removeprefix("#"), justify="right" if column.startswith("#") else "left",
-                       overflow="fold")
+        out.add_column(_plain(column.removeprefix("#")), justify="right" if column.startswith("#") else "left",
+                       overflow="fold", no_wrap=column == "stage")
     for row in rows:
-        out.add_row(*(escape(cell) for cell in row))      # names are the user's: [x] is no markup
+        out.add_row(*map(_plain, row))
     return out
+
+
+def _plain(text: str) -> Text:
+    """Names are the user's: [x] is no markup, :x: no picture, and a control character is shown."""
+    return Text(one_line(text))
 
 
 def quantity(q: Quantity | Mapping[str, float] | None, digits: int = 3) -> str:
@@ -34,6 +40,11 @@ def quantity(q: Quantity | Mapping[str, float] | None, digits: int = 3) -> str:
     return f"{d['value']:.{digits}g} ({d['low']:.{digits}g} to {d['high']:.{digits}g})"
 
 
+def duration(q: Quantity) -> str:
+    """'1.2 h (1.1 h to 1.4 h)'."""
+    return f"{seconds(q.value)} ({seconds(q.low)} to {seconds(q.high)})"
+
+
 def count_table(count: Mapping[str, Any]) -> Table:
     """From `count --json`'s document."""
     forward, bytes_ = count["forward"], count["bytes"]
@@ -42,7 +53,6 @@ def count_table(count: Mapping[str, Any]) -> Table:
         ("latents (T, H, W)", " x ".join(map(str, count["latent_shape"]))),
         ("tokens", f"{count['tokens']:,}"),
         ("one forward", f"{si(forward['flops'], 'FLOP', 4)} = {si(forward['macs'], 'MAC', 4)}"),
-        ("  linear layers alone", si(forward["linear_only_flops"], "FLOP", 4)),
         *((f"  {kind}", f"{si(flops, 'FLOP', 4)}  {flops / forward['flops']:.1%}")
           for kind, flops in forward["by_class"].items() if flops),
         ("one step", f"{si(count['step_flops'], 'FLOP', 4)} ({count['forwards_per_step']} forward(s))"),
@@ -86,6 +96,15 @@ def ceilings_table(record: CeilingsRecord, gpu: Gpu | None) -> Table:
                  "probe", "dtype", "shape", "#rate", "#of datasheet", "#n", rows=rows)
 
 
+def gemm_ceiling(record: CeilingsRecord) -> str:
+    """Which product the GEMM ceiling is: on a CPU often one that stays in its cache."""
+    best = record.best("gemm")
+    if best is None:
+        return "GEMM ceiling: not measured"
+    shape = " ".join(f"{k}={v:,}" for k, v in best.shape.items())
+    return f"GEMM ceiling: {si(best.rate, 'FLOP/s')}, the best of the shapes, at {shape} in {best.dtype}"
+
+
 def points_table(records: Iterable[PointRecord]) -> Table:
     rows = []
     for r in records:
@@ -104,7 +123,7 @@ def parameters_table(fit: Fit) -> Table:
     for name, p in fit.parameters.items():
         text = "not measured" if p.value is None else quantity(p.model_dump(include={"value", "low", "high"}))
         rows.append((name, text, p.unit, "at bound" if p.at_bound else ""))
-    return table(f"Calibration of {fit.recipe} (fitted, 90 % intervals)", "parameter", "#value", "unit", "", rows=rows)
+    return table(f"Calibration of {fit.recipe} (fitted, 90 % intervals)", "parameter", "#value", "unit", "note", rows=rows)
 
 
 def errors_table(fit: Fit) -> Table:
@@ -120,9 +139,9 @@ def errors_table(fit: Fit) -> Table:
 
 def estimate_table(title: str, e: Estimate) -> Table:
     rows = [
-        ("one denoising step", f"{quantity(e.step_s)} s"),
-        *((f"  {stage}, whole video", f"{quantity(q)} s") for stage, q in e.stages.items()),
-        ("whole video", f"{quantity(e.video_s)} s"),
+        ("one denoising step", duration(e.step_s)),
+        *((f"  {stage}, whole video", duration(q)) for stage, q in e.stages.items()),
+        ("whole video", duration(e.video_s)),
         ("minutes of video per GPU-hour", quantity(e.minutes_per_gpu_hour)),
         ("dollars per minute", quantity(e.usd_per_minute)), ("kWh per minute", quantity(e.kwh_per_minute)),
         ("fits memory", "unknown" if e.fits_memory is None else "yes" if e.fits_memory else "no"),
@@ -132,9 +151,9 @@ def estimate_table(title: str, e: Estimate) -> Table:
 
 def chain_table(rows: Iterable[Row]) -> Table:
     def number(v: float | None) -> str:
-        return "–" if v is None else f"{v:,.4g}" if abs(v) < 1e6 else f"{v:.4g}"
+        return "–" if v is None else f"{v:,.0f}" if 1e4 <= abs(v) < 1e7 else f"{v:,.4g}"
 
-    return table("The pencil estimate, row by row (claimed | computed and corrected: counted)", "", "quantity",
+    return table("The pencil estimate, row by row (claimed | computed and corrected: counted)", "row", "quantity",
                  "#printed", "#computed", "#corrected", "#calibrated", "unit", "agreement, note",
                  rows=[(r.id, r.quantity, number(r.printed), number(r.computed), number(r.corrected),
                         quantity(r.calibrated) if r.calibrated else "–", r.unit,
