@@ -146,10 +146,11 @@ class SpatioTemporalDiT(nn.Module):
         packed_text = text_lengths if len(grids) > 1 else ()
         key = (grids, packed_text, like.device, like.dtype)
         if key not in self._layouts:
-            windows = ()
-            if config.attention == "windowed":
-                windows = tuple(WindowPlan(g, config.window, config.window_tiles, like.device) for g in grids)
-            self._layouts = {key: Layout(grids, self._positions(grids, like), windows, packed_text)}
+            with torch.inference_mode(False):        # what inference makes could not be used in training afterwards
+                windows = ()
+                if config.attention == "windowed":
+                    windows = tuple(WindowPlan(g, config.window, config.window_tiles, like.device) for g in grids)
+                self._layouts = {key: Layout(grids, self._positions(grids, like), windows, packed_text)}
         return self._layouts[key]
 
     def _positions(self, grids: tuple[Grid, ...], like: Tensor) -> Tensor | tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from models.windows import Triple, grid_spans
 
 GATHERED_ELEMENTS = 2**28      # keys (and as many values) copied at a time by the fallback: 0.5 GB each in bfloat16
+GATHERED_ON_META = 2**31       # the same while counting, where more tiles at a time are fewer operators to trace
 FLEX_MIN_HEAD_DIM = 16
 
 
@@ -34,6 +35,10 @@ class WindowPlan:
     @cached_property
     def tiles(self) -> list[tuple[Tensor, Tensor]]:
         """Tiles of like size together: query indices (n, tokens of a tile), key indices (n, tokens it sees)."""
+        with torch.inference_mode(False):            # as in SpatioTemporalDiT.layout
+            return self._tiles()
+
+    def _tiles(self) -> list[tuple[Tensor, Tensor]]:
         ids = torch.arange(self.grid[0] * self.grid[1] * self.grid[2]).view(self.grid)
         groups: dict[tuple, list[tuple[Tensor, Tensor]]] = defaultdict(list)
         for spans in grid_spans(self.grid, self.window, self.window_tiles):
@@ -129,7 +134,7 @@ def tiled_windows(q: Tensor, k: Tensor, v: Tensor, plan: WindowPlan) -> Tensor:
     out = torch.empty_like(q)
     for queries, keys in plan.tiles:
         per_tile = batch * heads * head_dim * keys.shape[1]
-        at_once = len(keys) if q.is_meta else max(1, GATHERED_ELEMENTS // per_tile)     # on meta nothing is copied
+        at_once = max(1, (GATHERED_ON_META if q.is_meta else GATHERED_ELEMENTS) // per_tile)
         for q_ids, k_ids in zip(queries.split(at_once), keys.split(at_once), strict=True):
             part = F.scaled_dot_product_attention(
                 *(rearrange(x[:, :, ids], "b a n t e -> (b n) a t e")

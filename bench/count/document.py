@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bench.core.spec import Point
+from bench.core.spec import DTYPE_BYTES, Point
 from bench.count.count import ModelCount
 
 
@@ -15,6 +15,7 @@ def count_document(point: Point, counted: ModelCount) -> dict[str, Any]:
     # With guidance the empty prompt is encoded too.
     text = stages["text_encode"].flops * workload.forwards_per_step if "text_encode" in stages else 0
     condition = stages["condition_encode"].flops if "condition_encode" in stages else 0
+    weights = {part: n * DTYPE_BYTES[point.recipe.dtype] for part, n in counted.params.items()}
     return {
         "model": point.model.name, "workload": workload.name, "provenance": "counted",
         "params": counted.params["denoiser"], "params_by_part": counted.params,
@@ -30,6 +31,8 @@ def count_document(point: Point, counted: ModelCount) -> dict[str, Any]:
         "video_flops": workload.steps * step_flops + stages["vae_decode"].flops + condition + text,
         "bytes": {"modelled_min": forward.bytes_modelled_min, "modelled_max": forward.bytes_modelled_max},
         **({"train_step_flops": stages["train_step"].flops} if "train_step" in stages else {}),
+        "memory": {"provenance": "modelled", "weights_bytes": weights, "forward_peak_bytes": forward.bytes_peak_activations,
+                   "vae_decode_peak_bytes": stages["vae_decode"].bytes_peak_activations},
         "cross_check": counted.cross_check, "uncounted_ops": forward.uncounted_ops,
         "by_module": counted.by_module,
     }

@@ -17,6 +17,7 @@ from bench.measure.sampling import sample
 from bench.measure.sdpa import sdpa_backend, unsupported_reason
 from bench.measure.telemetry import read_telemetry
 from models.pipeline import PARTS_OF_STAGE, build_pipeline, example_inputs, stage_calls
+from models.spec import DiTConfig
 
 WEIGHTS_SEED, INPUTS_SEED = 0, 1
 
@@ -53,7 +54,11 @@ def measure_point(
         return _measure(point, device, clock, plan, weights, prior, on_round)
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(str(error).splitlines()[0]) from None
-    except RuntimeError as error:      # the CPU allocator has no exception of its own
+    except RuntimeError as error:
+        if "No available kernel" in str(error):          # SDPA held to a backend that does not take this head size or dtype
+            raise Unsupported(f"SDPA backend {point.recipe.attention} has no kernel for {_heads(point)} in "
+                              f"{point.recipe.dtype} on this device") from None
+        # The CPU allocator has no exception of its own.
         if "DefaultCPUAllocator" in str(error):
             raise OutOfMemory(str(error).splitlines()[0]) from None
         raise
@@ -81,6 +86,11 @@ def _measure(point: Point, device: torch.device, clock: Clock, plan: Sampling, w
                 lambda stage=stage: clock.time(calls[stage]), plan, clock.now, prior=prior.get(stage),
                 on_round=lambda samples, stage=stage: on_round(stage, samples))
     return timings, _memory(device, weights), read_telemetry(device)
+
+
+def _heads(point: Point) -> str:
+    denoiser = point.model.denoiser
+    return f"head_dim {denoiser.head_dim}" if isinstance(denoiser, DiTConfig) else f"the heads of {denoiser.diffusers}"
 
 
 def _refuse_to_swap(point: Point, counts: ModelCount, weights: int) -> None:

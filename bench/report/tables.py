@@ -57,6 +57,8 @@ def count_table(count: Mapping[str, Any]) -> Table:
           for kind, flops in forward["by_class"].items() if flops),
         ("one step", f"{si(count['step_flops'], 'FLOP', 4)} ({count['forwards_per_step']} forward(s))"),
         ("text encoder", si(count["text_encode_flops"], "FLOP", 4)),
+        *([("given frames, encoded", si(count["condition_encode_flops"], "FLOP", 4))]
+          if count["condition_encode_flops"] else []),
         ("VAE encode", si(count["vae_encode_flops"], "FLOP", 4)),
         ("VAE decode", si(count["vae_decode_flops"], "FLOP", 4)),
         (f"whole video, {count['steps']} steps", si(count["video_flops"], "FLOP", 4)),
