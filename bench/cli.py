@@ -148,6 +148,41 @@ def run(suite: Annotated[str | None, typer.Argument(
     return 1 if run_failed(records) else 0
 
 
+@app.command("check-timer")
+def check_timer_(model: Annotated[str, typer.Argument(help="A name in configs/models, or a YAML file.")] = "tiny",
+                 workload: WorkloadName = "tiny-video",
+                 recipe: Annotated[str, typer.Option(help="How it is run.")] = "eager-fp32",
+                 device: Device = None,
+                 rounds: Annotated[int, typer.Option(help="Rounds of five calls each way.", min=6, max=10_000)] = 40,
+                 overrides: Set = None, as_json: Json = False) -> None:
+    """Hold the harness's clock against a bare loop and torch.utils.benchmark; on CUDA also against a graph replay."""
+    from bench.core.load import load_point, parse_overrides
+
+    _check_device(device)
+    point = load_point(model, workload, recipe, parse_overrides(overrides or []))
+    import torch
+
+    from bench.measure.clock import clock_for
+    from bench.measure.environment import choose_device
+    from bench.measure.point import build_calls
+    from bench.measure.sdpa import sdpa_backend
+    from bench.measure.timer_check import check_timer
+    from bench.report.progress import Spinner
+    from bench.report.tables import timer_table
+
+    chosen = choose_device(device)
+    call = build_calls(point, chosen)["denoise_step"]
+    with torch.inference_mode(), sdpa_backend(point.recipe.attention), Spinner("timing in turns") as spinner:
+        checked = check_timer(call, chosen, clock_for(chosen), rounds,
+                              lambda done: spinner.say(f"round {done} of {rounds}"))
+    if as_json:
+        _print_json({"point": point.label, **checked.as_dict()})
+    else:
+        _show(timer_table(point.label, checked.as_dict()))
+    if not checked.agrees:
+        raise typer.Exit(1)
+
+
 @app.command()
 def calibrate(result_dir: ResultDir, as_json: Json = False) -> None:
     """Fit utilisation by operator class to a result's records, beside the constant-utilisation baseline."""

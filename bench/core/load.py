@@ -200,7 +200,8 @@ def _set(data: dict[str, Any], path: str, value: Any, what: str) -> None:
         else:
             near = nearest(key, part) if isinstance(part, dict) else ""
             raise UserError(f"{what}: --set {path}: no part {brief(key)}{near}")
-    if not isinstance(part, dict) or leaf not in part:
+    arguments = parents[-1:] == ["config"]          # of a public class, which knows more than its preset says
+    if not isinstance(part, dict) or (leaf not in part and not arguments):
         fields = list(part) if isinstance(part, dict) else []
         raise UserError(f"{what}: --set {path}: no field {brief(leaf)}{_nearest_field(leaf, fields)} "
                         f"(fields: {', '.join(fields)})")

@@ -81,6 +81,21 @@ def module_table(count: Mapping[str, Any]) -> Table:
         (name, si(flops, "FLOP", 4), f"{flops / total:.1%}") for name, flops in sums.items()])
 
 
+def timer_table(point: str, checked: Mapping[str, Any]) -> Table:
+    """From `check-timer --json`'s document."""
+    def ratio(name: str) -> str:
+        return quantity(checked[name], 5)
+
+    return table(f"Seconds of a denoising step of {point} (measured, {checked['rounds']} rounds in turns)",
+                 "way", "#median", "#ratio to the bare loop", rows=[
+        ("bare loop", seconds(checked["bare_loop_s"]), "1"),
+        ("this harness", seconds(checked["harness_s"]), ratio("harness_ratio")),
+        ("torch.utils.benchmark", seconds(checked["torch_benchmark_s"]), ratio("torch_benchmark_ratio")),
+        ("CUDA graph replay", seconds(checked["graph_replay_s"]) if checked["graph_replay_s"] else "-",
+         checked["graph_reason"] or ("host bound" if checked["host_bound"] else "not host bound")),
+    ])
+
+
 def ceilings_table(record: CeilingsRecord, gpu: Gpu | None) -> Table:
     rows = []
     for probe in record.probes:

@@ -1,0 +1,117 @@
+"""Is the harness's clock right?  The same call by the harness, by a bare loop and by torch.utils.benchmark, in turns; on
+CUDA also replayed from a graph, where no host can be in the way.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from statistics import mean, median
+from typing import Any
+
+import torch
+from torch.utils import benchmark
+
+from bench.measure.clock import Clock
+from bench.measure.sampling import median_interval
+
+TOLERANCE = 0.005            # that the harness may differ from a bare loop
+HOST_BOUND = 0.1             # share of a call that a graph replay saves, over which the host bounds it
+ROUND_CALLS = 5
+
+
+@dataclass(frozen=True)
+class TimerCheck:
+    """Seconds a call, and ratios to the bare loop with the interval of their median over the rounds."""
+
+    harness_s: float
+    bare_loop_s: float
+    torch_benchmark_s: float
+    harness_ratio: tuple[float, float, float]
+    """Median, low, high."""
+    torch_benchmark_ratio: tuple[float, float, float]
+    rounds: int
+    graph_replay_s: float | None
+    graph_reason: str | None
+    """Why there is no replay."""
+
+    @property
+    def host_bound(self) -> bool | None:
+        """Does the host take longer to launch the call's kernels than the device to run them?"""
+        return None if self.graph_replay_s is None else 1 - self.graph_replay_s / self.bare_loop_s > HOST_BOUND
+
+    @property
+    def agrees(self) -> bool:
+        """The median is within the tolerance, or its interval reaches into it."""
+        _, low, high = self.harness_ratio
+        return low <= 1 + TOLERANCE and high >= 1 - TOLERANCE
+
+    def as_dict(self) -> dict[str, Any]:
+        ratios = {name: dict(zip(("value", "low", "high"), getattr(self, name), strict=True))
+                  for name in ("harness_ratio", "torch_benchmark_ratio")}
+        return {**asdict(self), **ratios, "host_bound": self.host_bound, "agrees": self.agrees, "tolerance": TOLERANCE,
+                "provenance": "measured"}
+
+
+def check_timer(call: Callable[[], Any], device: torch.device, clock: Clock, rounds: int,
+                watch: Callable[[int], None] = lambda done: None) -> TimerCheck:
+    """Time `call` in rounds, each way once a round and in turning order, so that none is always first."""
+    ways = {
+        "harness": lambda: mean(clock.time(call) for _ in range(ROUND_CALLS)),
+        "bare": lambda: _bare_loop(call, device),
+        "torch": lambda: benchmark.Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads()).timeit(
+            ROUND_CALLS).mean,
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    names = list(ways)
+    for i in range(rounds + 1):                    # the first round warms up
+        for name in names[i % 3:] + names[: i % 3]:
+            taken = ways[name]()
+            if i:
+                seconds[name].append(taken)
+        watch(i)
+    replay, reason = _graph_replay(call, device, clock)
+
+    def ratio(name: str) -> tuple[float, float, float]:
+        ratios = sorted(a / b for a, b in zip(seconds[name], seconds["bare"], strict=True))
+        low, high, _ = median_interval(ratios)
+        return median(ratios), low, high
+
+    return TimerCheck(harness_s=median(seconds["harness"]), bare_loop_s=median(seconds["bare"]),
+                      torch_benchmark_s=median(seconds["torch"]), harness_ratio=ratio("harness"),
+                      torch_benchmark_ratio=ratio("torch"), rounds=rounds, graph_replay_s=replay, graph_reason=reason)
+
+
+def _bare_loop(call: Callable[[], Any], device: torch.device) -> float:
+    """What anyone would write: a pair of events, or of clock readings, around a few calls."""
+    if device.type != "cuda":
+        start = time.perf_counter()
+        for _ in range(ROUND_CALLS):
+            call()
+        return (time.perf_counter() - start) / ROUND_CALLS
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize(device)
+    begin.record()
+    for _ in range(ROUND_CALLS):
+        call()
+    end.record()
+    torch.cuda.synchronize(device)
+    return begin.elapsed_time(end) / 1e3 / ROUND_CALLS
+
+
+def _graph_replay(call: Callable[[], Any], device: torch.device, clock: Clock) -> tuple[float | None, str | None]:
+    """Median seconds of the call replayed as a CUDA graph; None and why where it cannot be captured."""
+    if device.type != "cuda":
+        return None, "no CUDA graphs on a CPU"
+    try:
+        side = torch.cuda.Stream(device)
+        side.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(side):                  # capture wants a warm-up on another stream
+            for _ in range(3):
+                call()
+        torch.cuda.current_stream(device).wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            call()
+    except RuntimeError as error:                      # an operator that waits for the device, or memory that runs out
+        return None, str(error).strip().splitlines()[0]
+    return median([clock.time(graph.replay) for _ in range(4 * ROUND_CALLS)][ROUND_CALLS:]), None

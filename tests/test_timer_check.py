@@ -1,0 +1,56 @@
+"""The check of the harness's clock, on a clock and a call whose seconds are known."""
+
+import json
+
+import pytest
+import torch
+from conftest import cli
+
+from bench.measure import timer_check
+from bench.measure.timer_check import TimerCheck, check_timer
+
+CPU = torch.device("cpu")
+
+
+class Off:
+    """A clock that reads a share more than passed."""
+
+    def __init__(self, share):
+        self.share = share
+
+    def time(self, call):
+        call()
+        return 0.1 * (1 + self.share)
+
+
+@pytest.mark.parametrize(("share", "agrees"), [(0.0, True), (0.004, True), (0.01, False), (-0.01, False)])
+def test_a_clock_that_is_off_is_found(monkeypatch, share, agrees):
+    monkeypatch.setattr(timer_check, "_bare_loop", lambda call, device: 0.1)
+    called = []
+    checked = check_timer(lambda: called.append(1), CPU, Off(share), rounds=8)
+    assert checked.agrees is agrees
+    assert checked.harness_ratio[0] == pytest.approx(1 + share)
+    assert (checked.graph_replay_s, checked.host_bound) == (None, None)
+    assert "CPU" in checked.graph_reason
+    assert len(called) >= 9 * 2 * timer_check.ROUND_CALLS          # by the clock and by torch.utils.benchmark
+
+
+@pytest.mark.parametrize(("replay", "host_bound"), [(0.5, True), (0.95, False)])
+def test_a_call_that_a_replay_beats_is_bound_by_the_host(replay, host_bound):
+    ratio = (1.0, 1.0, 1.0)
+    assert TimerCheck(1.0, 1.0, 1.0, ratio, ratio, 6, replay, None).host_bound is host_bound
+
+
+def test_noise_that_reaches_into_the_tolerance_is_no_disagreement():
+    ratio = (1.02, 0.99, 1.05)
+    assert TimerCheck(1.0, 1.0, 1.0, ratio, ratio, 6, None, "").agrees
+    assert not TimerCheck(1.0, 1.0, 1.0, (1.02, 1.01, 1.05), ratio, 6, None, "").agrees
+
+
+def test_the_command_times_a_real_step_three_ways():
+    done = cli("check-timer", "tiny", "--workload", "tiny-image", "--rounds", "6", "--device", "cpu", "--json",
+               env={"OMP_NUM_THREADS": "1"})
+    document = json.loads(done.stdout)
+    assert done.returncode == (0 if document["agrees"] else 1), done.stderr
+    assert document["harness_ratio"]["low"] <= document["harness_ratio"]["value"] <= document["harness_ratio"]["high"]
+    assert document["torch_benchmark_s"] > 0
