@@ -104,7 +104,7 @@ def _run_job(job: Job, suite: Suite, worker: Worker, store: Store,
         try:
             result = worker.run(request, timeout,
                                 lambda stage, samples: store.append_samples(job.fingerprint, stage, samples))
-            reason = result.get("left_out")
+            reason = result.get("left_out") or result.get("note")
         except JobFailed as failure:
             outcome, reason = failure.outcome, failure.reason
             if outcome == "timeout" and timeout < suite.point_timeout_s:
@@ -125,7 +125,8 @@ def _run_job(job: Job, suite: Suite, worker: Worker, store: Store,
     )
     unstable = [reason for item in record.timings.items() if (reason := unstable_reason(*item))]
     if outcome == "ok" and unstable:
-        record = record.model_copy(update={"outcome": "unstable", "reason": "; ".join(unstable)})
+        record = record.model_copy(update={
+            "outcome": "unstable", "reason": "; ".join(filter(None, [record.reason, *unstable]))})
     if outcome == "ok" and "denoise_step" in record.timings:
         rates.append(record.counts["denoise_step"].flops / record.timings["denoise_step"].median_s)
     return record

@@ -72,6 +72,7 @@ def run_job(job: dict[str, Any], device: Any, clock: Any, on_round: Any) -> dict
     """A point or the ceilings -> the fields of its record that only the device can give."""
     from bench.core.spec import Point, Sampling
     from bench.measure.ceilings import measure_ceilings
+    from bench.measure.clock import planted_slowdown
     from bench.measure.point import Unsupported, count_stages, measure_point
     from bench.measure.sdpa import unsupported_reason
     from bench.measure.telemetry import read_telemetry
@@ -89,11 +90,14 @@ def run_job(job: dict[str, Any], device: Any, clock: Any, on_round: Any) -> dict
                 "probes": [p.model_dump(mode="json") for p in probes],
                 "telemetry": read_telemetry(device).model_dump(mode="json")}
     point = Point.model_validate(job["point"])
+    clock, note = planted_slowdown(clock, device)
+    if note:
+        print(f"warning: {note}", file=sys.stderr)
     counts = count_stages(point)
     timings, memory, telemetry = measure_point(point, counts, device, clock, plan, prior=job["prior"],
                                                on_round=on_round)
     return {
-        "tokens": counts.tokens,
+        "note": note, "tokens": counts.tokens,
         "counts": {stage: count.model_dump(mode="json") for stage, count in counts.stages.items()},
         "timings": {stage: timing.model_dump(mode="json") for stage, timing in timings.items()},
         "memory": memory.model_dump(mode="json"), "telemetry": telemetry.model_dump(mode="json"),
