@@ -247,11 +247,12 @@ def compare(a: Annotated[Path, typer.Argument(help="A result directory: the one 
             raise UserError("--history takes one result directory, not two")
         named, newer = [str(a)], b
         compared = compare_results(read_records(a), read_records(b), threshold=threshold, allow_different=allow_different)
+    elif allow_different:
+        raise UserError("--allow-different takes two result directories: a history holds runs of one environment")
     else:
-        folder, newer = history or a.resolve().parent, a
-        others = _results_in(folder, a)
+        records, folder, newer = read_records(a), history or a.resolve().parent, a
         named = [str(folder)]
-        compared = compare_history(read_records(a), others, threshold=threshold)
+        compared = compare_history(records, _results_in(folder, a), threshold=threshold)
     if as_json:
         _print_json(comparison_document(compared, named, str(newer)))
     elif markdown:

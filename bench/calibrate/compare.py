@@ -9,8 +9,8 @@ shared CPU two runs minutes apart differ by several times of it.  So each ratio'
 It holds for all stages of a comparison together with 95 %, else one stage in twenty would be called wrong.
 
 Verdicts on b: SAME, the interval is within 1 ± threshold; SLOWER, FASTER, it excludes 1 and the ratio is over the
-threshold; else UNCLEAR, as is every stage whose own median is `unstable`.  The median over the stages ("typical") is judged too: what is common to all of them is known far
-better than any one of them.
+threshold; else UNCLEAR, as is every stage whose own median is unstable.  The median over the stages ("typical") is judged
+too: what is common to all of them is known far better than any one of them.
 """
 
 from collections import Counter, defaultdict
@@ -111,7 +111,7 @@ def compare(a: Records, b: Records, *, threshold: float | None = None, allow_dif
     rng = np.random.default_rng(seed)
     ratios = np.array([log(timed_b[k].median_s / timed_a[k].median_s) for k in shared])
     probes = _probe_ratios(a, b)
-    floor, floor_from = _floor(probes, ratios, environment)
+    floor, floor_from = _floor(probes, ratios[stable], environment)
     common = float(np.median(probes)) if len(probes) else 0.0
     sentinel = _sentinel_ratios(a, b)
     drifts = np.array([sentinel.get(fingerprint, common) for fingerprint, _ in shared])
@@ -128,8 +128,9 @@ def compare(a: Records, b: Records, *, threshold: float | None = None, allow_dif
                else "nothing: the results share no ceilings")
     return Comparison(
         kind="pair", changes=changes, typical=_typical(ratios[stable], 0.0, typical_drift, limit, 1),
-        threshold=limit, threshold_from=limit_from, floor=floor, floor_from=floor_from, drift=exp(typical_drift), control=control,
-        code_a=[a[-1].environment.code_version], code_b=environment.code_version, only_a=only_a, only_b=only_b,
+        threshold=limit, threshold_from=limit_from, floor=floor, floor_from=floor_from, drift=exp(typical_drift),
+        control=control, code_a=[a[-1].environment.code_version], code_b=environment.code_version,
+        only_a=only_a, only_b=only_b,
         warnings=[*warnings, *_notes("a", a), *_notes("b", b)])
 
 
@@ -172,9 +173,10 @@ def compare_history(b: Records, others: list[Records], *, threshold: float | Non
     half = _z(1) * _successive_sd(whole) * sqrt(1 + MEDIAN_VARIANCE / len(whole))
     return Comparison(
         kind="history", changes=changes, typical=_typical(np.array(ratios)[stable], half, 0.0, limit, len(runs)),
-        threshold=limit, threshold_from=limit_from, floor=floor, floor_from=f"successive differences of {len(runs)} runs", drift=1.0,
-        control="the spread of the runs", code_a=[r[-1].environment.code_version for r in runs],
-        code_b=environment.code_version, only_a=_only(runs[-1], timed[-1], timed_b),
+        threshold=limit, threshold_from=limit_from, floor=floor, floor_from=f"successive differences of {len(runs)} runs",
+        drift=1.0, control="the spread of the runs", code_a=[r[-1].environment.code_version for r in runs],
+        code_b=environment.code_version,
+        only_a=_only(runs[-1], timed[-1], timed_b),
         only_b=[{"point": names[f], "stage": s, "why": "not in two earlier runs"}
                 for f, s in timed_b if (f, s) not in spread],
         warnings=[note for i, r in enumerate([*runs, b]) for note in _notes("b" if i == len(runs) else f"a{i + 1}", r)])
