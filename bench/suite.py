@@ -1,5 +1,7 @@
 """Run a suite: ceilings, then points in order, within a time budget, resumable.  Needs no torch: the worker has it."""
 
+import dataclasses
+import itertools
 import time
 import warnings
 from collections.abc import Callable
@@ -11,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench.core.errors import UserError
-from bench.core.load import headline_point, suite_points
+from bench.core.load import headline_point, points_together, suite_points
 from bench.core.records import FINISHED, CeilingsRecord, Environment, PointRecord
 from bench.core.spec import Point, Recipe, Sampling, Suite, fingerprint
 from bench.core.store import SUITE, Store, disk_faults, write_whole
@@ -33,6 +35,8 @@ class Job:
     label: str
     point: Point | None
     """None for the ceilings."""
+    together: bool = False
+    """Measured in turns with the jobs beside it that are too."""
 
 
 def suite_jobs(suite: Suite) -> list[Job]:
@@ -42,7 +46,8 @@ def suite_jobs(suite: Suite) -> list[Job]:
     headline = headline_point(suite)
     if headline.recipe.name not in {p.recipe.name for p in points}:
         raise UserError(f"suite {suite.name}: headline.recipe {headline.recipe.name} is measured by none of its points")
-    jobs = [Job(p.fingerprint, p.label, p) for p in points]
+    in_turns = points_together(suite)
+    jobs = [Job(p.fingerprint, p.label, p, p.fingerprint in in_turns) for p in points]
     if suite.ceilings:
         jobs.insert(0, Job(fingerprint({"ceilings": recipes}), "ceilings", None))
     return jobs
@@ -75,14 +80,56 @@ def run_suite(
             prior = store.prior_samples()
             todo = [job for job in jobs if job.fingerprint not in finished]
             rates: list[float] = []        # FLOP/s of the denoise steps so far, for the budget
-            for index, job in enumerate(todo):
-                watch(len(jobs) - len(todo) + index, len(jobs), job.label)
+            while todo:
+                group = _next_group(todo)
+                watch(len(jobs) - len(todo), len(jobs), group[0].label + (f" and {len(group) - 1} more, in turns"
+                                                                          if len(group) > 1 else ""))
                 left = None if budget_s is None else budget_s - (time.monotonic() - started)
-                record = _run_job(job, suite, worker, store, prior.get(job.fingerprint, {}), left, rates)
-                store.append_record(record)
-                store.append_log(job.label, worker.chatter())
+                if len(group) > 1:
+                    records = _run_together(group, suite, worker, store, prior, left)
+                else:
+                    records = [_run_job(group[0], suite, worker, store, prior.get(group[0].fingerprint, {}), left, rates)]
+                for record in records:
+                    store.append_record(record)
+                store.append_log(group[0].label, worker.chatter())
+                if records:
+                    todo = todo[len(group):]
+                else:                        # what does not go together goes alone, and what was sampled so far counts
+                    todo = [dataclasses.replace(job, together=False) for job in group] + todo[len(group):]
+                    prior = store.prior_samples()
             watch(len(jobs), len(jobs), "done")
     return directory
+
+
+def _next_group(todo: list[Job]) -> list[Job]:
+    """The first job, and where it may be measured in turns those after it that may be too."""
+    return list(itertools.takewhile(lambda job: job.together, todo)) or todo[:1]
+
+
+def _run_together(group: list[Job], suite: Suite, worker: Worker, store: Store, prior: dict[str, dict[str, list[float]]],
+                  left: float | None) -> list[PointRecord]:
+    """Records of all, or none where they cannot be measured together."""
+    started, started_utc = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+    request = {
+        "job": "together", "points": [job.point.model_dump(mode="json") for job in group if job.point],
+        "prior": [prior.get(job.fingerprint, {}) for job in group], "sampling": suite.sampling.model_dump(mode="json"),
+    }
+    timeout = suite.point_timeout_s * len(group)
+
+    def on_round(key: str, samples: list[float]) -> None:
+        index, _, stage = key.partition("/")
+        store.append_samples(group[int(index)].fingerprint, stage, samples)
+
+    try:
+        result = worker.run(request, timeout if left is None else min(timeout, left), on_round)
+    except JobFailed:
+        return []
+    wall_s = round((time.monotonic() - started) / len(group), 3)
+    return [
+        _point_record(job.point, fields, sentinel=result["sentinel"], fingerprint=job.fingerprint, suite=suite.name,
+                      started_utc=started_utc, wall_s=wall_s, outcome="ok", reason=result.get("note"), environment=worker.environment)
+        for job, fields in zip(group, result["points"], strict=True) if job.point is not None
+    ]
 
 
 def _run_job(job: Job, suite: Suite, worker: Worker, store: Store,
@@ -112,11 +159,17 @@ def _run_job(job: Job, suite: Suite, worker: Worker, store: Store,
     common = {
         "fingerprint": job.fingerprint, "suite": suite.name, "started_utc": started_utc,
         "wall_s": round(time.monotonic() - started, 3), "outcome": outcome, "reason": reason,
-        "environment": worker.environment,
+        "environment": worker.environment, "sentinel": result.get("sentinel"),
     }
     if job.point is None:
         return CeilingsRecord(**common, probes=result.get("probes", []), telemetry=result.get("telemetry"))
-    point = job.point
+    record = _point_record(job.point, result, **common)
+    if record.outcome == "ok" and "denoise_step" in record.timings:
+        rates.append(record.counts["denoise_step"].flops / record.timings["denoise_step"].median_s)
+    return record
+
+
+def _point_record(point: Point, result: dict[str, Any], **common: Any) -> PointRecord:
     record = PointRecord(
         **common, model=point.model.name, workload=point.workload.name, recipe=point.recipe.name,
         point=point.model_dump(mode="json"), tokens=point.model.tokens(point.workload),
@@ -124,11 +177,9 @@ def _run_job(job: Job, suite: Suite, worker: Worker, store: Store,
         memory=result.get("memory"), telemetry=result.get("telemetry"),
     )
     unstable = [reason for item in record.timings.items() if (reason := unstable_reason(*item))]
-    if outcome == "ok" and unstable:
-        record = record.model_copy(update={
+    if record.outcome == "ok" and unstable:
+        return record.model_copy(update={
             "outcome": "unstable", "reason": "; ".join(filter(None, [record.reason, *unstable]))})
-    if outcome == "ok" and "denoise_step" in record.timings:
-        rates.append(record.counts["denoise_step"].flops / record.timings["denoise_step"].median_s)
     return record
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.core.spec import Sampling
-from bench.measure.sampling import median_interval, quantile, sample, summarise, unstable_reason
+from bench.measure.sampling import Run, median_interval, quantile, sample, summarise, take_turns, unstable_reason
 
 PLAN = Sampling(target_relative_half_width=0.02, min_samples=7, max_samples=200, max_s=10.0)
 
@@ -48,7 +48,7 @@ def test_a_steady_call_converges_at_once():
     timing, _ = run(forever(0.1))
     assert (timing.stop, timing.median_s) == ("converged", 0.1)
     assert timing.n >= PLAN.min_samples
-    assert len(timing.warmup_s) == 2
+    assert len(timing.warmup_s) == 3
 
 
 def test_compile_and_cache_misses_stay_in_the_warm_up():
@@ -57,19 +57,56 @@ def test_compile_and_cache_misses_stay_in_the_warm_up():
         yield from forever(0.1)
 
     timing, _ = run(calls())
-    assert timing.warmup_s == [3.0, 0.5, 0.2, 0.11, 0.1]
+    assert timing.warmup_s == [3.0, 0.5, 0.2, 0.11, 0.1, 0.1]
     assert set(timing.samples_s) == {0.1}
 
 
 def test_warm_up_says_whether_it_settled_and_takes_two_calls_where_time_is_short():
     short = PLAN.model_copy(update={"max_s": 1.0})
     timing, _ = run(forever(1.5), short)                                  # the first call spends the time
-    assert (timing.warmup_s, timing.warmup_settled) == ([1.5, 1.5], True)
+    assert (timing.warmup_s, timing.warmup_settled) == ([1.5, 1.5], False)
     erratic = (d for i in range(1000) for d in (0.1, 0.2))
     timing, _ = run(erratic)
-    assert (len(timing.warmup_s), timing.warmup_settled) == (10, False)
+    assert (len(timing.warmup_s), timing.warmup_settled) == (20, False)
     timing, _ = run(forever(6.0))
     assert (timing.warmup_s, timing.warmup_settled) == ([6.0], True)
+
+
+def test_a_first_call_that_compiles_for_long_does_not_make_the_call_long():
+    def calls():
+        yield 30.0
+        yield from forever(0.1)
+
+    timing, _ = run(calls())
+    assert timing.warmup_s == [30.0, 0.1, 0.1, 0.1]
+    assert (timing.stop, timing.warmup_settled, set(timing.samples_s)) == ("converged", True, {0.1})
+    assert timing.n >= PLAN.min_samples
+
+
+def test_turns_share_a_drift_and_leave_cold_calls_out():
+    """Two calls of equal cost on a machine that gets slower: one after the other they differ, in turns they do not."""
+    class Drifting(FakeClock):
+        def __init__(self):
+            super().__init__(forever(0.0))
+
+        def once(self):
+            seconds = 0.05 * (1 + self.t / 20)
+            self.t += seconds
+            self.calls += 1
+            return seconds
+
+    plan = PLAN.model_copy(update={"target_relative_half_width": 1e-6, "max_samples": 40, "max_s": 1e6})
+    alone = Drifting()
+    first, second = (sample(alone.once, plan, alone.now) for _ in range(2))
+    clock, seen = Drifting(), []
+    runs = {name: Run(clock.once, plan, clock.now) for name in ("a", "b")}
+    take_turns(runs, lambda name, fresh: seen.append((name, len(fresh))))
+    a, b = (runs[name].timing() for name in ("a", "b"))
+    assert second.median_s / first.median_s > 1.05
+    assert abs(b.median_s / a.median_s - 1) < 0.02
+    assert [name for name, _ in seen[:4]] == ["a", "b", "a", "b"]
+    assert sum(n for name, n in seen if name == "a") == a.n
+    assert clock.calls > a.n + b.n + len(a.warmup_s) + len(b.warmup_s)          # the calls that warmed caches again
 
 
 @pytest.mark.parametrize(("n", "confidence"), [(1, 0.0), (3, 0.75), (4, 0.875), (5, 0.9375), (6, 0.96875)])
@@ -126,7 +163,7 @@ def test_rounds_are_handed_over_as_they_come_and_hold_every_sample():
 def test_prior_samples_count_and_are_not_taken_again():
     timing, clock = run(forever(0.1), prior=[0.1] * 7)
     assert timing.n == 7
-    assert clock.calls == 2                                   # the warm-up alone
+    assert clock.calls == 3                                   # the warm-up alone
     timing, _ = run(forever(0.1), prior=[0.1] * 5)
     assert timing.n >= 7
     assert timing.samples_s[:5] == [0.1] * 5

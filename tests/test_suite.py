@@ -309,6 +309,46 @@ def test_a_headline_is_its_own_point_and_needs_no_fit(tmp_path):
         suite_jobs(load(Suite, str(both)))
 
 
+def test_points_measured_in_turns_go_on_after_a_kill(tmp_path):
+    """All samples of the group are on disk as they come; on resume they count, and nothing is sampled twice."""
+    points = [{**p, "together": True} for p in yaml.safe_load(MICRO_SUITE)["points"]]
+    suite = variant(tmp_path, "turns", points=points, sampling={
+        "target_relative_half_width": 1e-6, "min_samples": 30, "max_samples": 60, "max_s": 0.6})
+    run = start(suite, tmp_path)
+    directory = result_dir(tmp_path)
+    wait_for(lambda: len(lines(directory / SAMPLES)) >= 12)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.communicate(timeout=30)
+    samples = lines(directory / SAMPLES)
+    order = [(r["fingerprint"], r["stage"]) for r in map(json.loads, samples[:8])]
+    assert len(set(order)) == 8                                  # eight stages had their first turn before any a second
+    done = cli("run", str(suite), "--device", "cpu", "--resume", str(directory))
+    assert done.returncode == 0, done.stderr
+    assert lines(directory / SAMPLES)[: len(samples)] == samples
+    records = point_records(read_records(directory))
+    assert len(records) == 5
+    taken = {}
+    for line in map(json.loads, lines(directory / SAMPLES)):
+        taken.setdefault((line["fingerprint"], line["stage"]), []).extend(line["samples_s"])
+    for record in records:
+        assert record.sentinel.before_s > 0
+        assert "in turns with 4 other points" in record.memory.reason
+        for stage, timing in record.timings.items():
+            assert timing.samples_s == taken[record.fingerprint, stage]
+
+
+def test_points_that_do_not_go_together_go_alone(tmp_path):
+    points = [{**p, "together": True} for p in yaml.safe_load(MICRO_SUITE)["points"][:2]]
+    points.append({**points[1], "set": {"recipe.attention": "cudnn"}})           # not on a CPU
+    suite = variant(tmp_path, points=points)
+    done = cli("run", str(suite), "--device", "cpu", "--out", str(tmp_path))
+    assert [o.split(":")[0] for o in outcomes(done).values()].count("skipped_unsupported") == 1
+    measured = [r for r in point_records(read_records(Path(json.loads(done.stdout.splitlines()[-1])["result_dir"])))
+                if r.outcome in ("ok", "unstable")]
+    assert len(measured) == 2
+    assert all(r.memory.peak_allocated for r in measured)
+
+
 def test_the_worker_runs_this_code_whatever_lies_in_the_directory(tmp_path):
     (tmp_path / "einops.py").write_text("raise ImportError('not this one')")
     (tmp_path / "bench").mkdir()

@@ -251,8 +251,8 @@ def _probe_ratios(a: Records, b: Records) -> np.ndarray:
 def _sentinel_ratios(a: Records, b: Records) -> dict[str, float]:
     """Log of time b / time a of the sentinel around each point that has it in both results, by fingerprint."""
     def readings(records: Records) -> dict[str, float]:
-        found = ((r.fingerprint, getattr(r, "sentinel", None)) for r in point_records(records))     # optional in the schema
-        return {fingerprint: sqrt(s.before_s * s.after_s) for fingerprint, s in found if s is not None}
+        return {r.fingerprint: sqrt(r.sentinel.before_s * r.sentinel.after_s)
+                for r in point_records(records) if r.sentinel is not None}
 
     first, second = readings(a), readings(b)
     return {key: log(second[key] / first[key]) for key in second if key in first}

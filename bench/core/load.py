@@ -95,6 +95,12 @@ def check_point(point: Point) -> None:
                         "condition_encode")
 
 
+def points_together(suite: Suite) -> set[str]:
+    """Fingerprints of the points that the suite wants measured in turns."""
+    return {point.fingerprint for entry in suite.points if entry.together
+            for point in suite_points(suite.model_copy(update={"points": (entry,)}))}
+
+
 def suite_points(suite: Suite) -> list[Point]:
     """The suite's points in order, each once.  Raises UserError naming the entry that cannot be run."""
     points: dict[str, Point] = {}

@@ -157,6 +157,13 @@ class Probe(Strict):
         return work / self.timing.median_s
 
 
+class SentinelReading(Strict):
+    """Seconds of one fixed matrix product around a job: how the machine itself drifted (bench.measure.sentinel)."""
+
+    before_s: Seconds
+    after_s: Seconds
+
+
 class _RecordBase(Strict):
     schema_version: Literal[1] = SCHEMA_VERSION
     fingerprint: str
@@ -168,6 +175,7 @@ class _RecordBase(Strict):
     """One line where the outcome is not ok, where ceilings were measured but for a probe that cannot run here, or where
     LDT_BENCH_TEST_SLOWDOWN made a point's times untrue."""
     environment: Environment
+    sentinel: SentinelReading | None = None
 
 
 class PointRecord(_RecordBase):

@@ -229,6 +229,8 @@ class SuitePoints(BaseModel):
     workload: Names
     recipe: Names
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = ("denoise_step",)
+    together: StrictBool = False
+    """Small enough to be resident at once: visited in turns with the entries beside it that say so too."""
     set: dict[str, Any] = Field(default_factory=dict)
     """Dotted paths to values, as --set takes them."""
 

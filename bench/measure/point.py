@@ -67,18 +67,9 @@ def measure_point(
 def _measure(point: Point, device: torch.device, clock: Clock, plan: Sampling, weights: int,
              prior: dict[str, list[float]],
              on_round: Callable[[str, list[float]], None]) -> tuple[dict[str, Timing], Memory, Telemetry]:
-    model, workload, dtype = point.model, point.workload, DTYPES[point.recipe.dtype]
     gc.collect()
     _reset_peak(device)
-    pipeline = build_pipeline(model.denoiser, model.vae, model.text_encoders, device=device, dtype=dtype,
-                              seed=WEIGHTS_SEED, stages=point.stages)
-    inputs = example_inputs(pipeline, batch=workload.batch, channels=model.denoiser.in_channels,
-                            latent_shape=model.latent_shape(workload), device=device,
-                            dtype=dtype, seed=INPUTS_SEED)
-    calls = stage_calls(pipeline, inputs, frames=workload.frames, height=workload.height, width=workload.width,
-                        guided=workload.guidance == "cfg", steps=workload.steps, seed=INPUTS_SEED,
-                        encoded_frames=workload.encoded_frames, control=has_control(model),
-                        chunk=point.recipe.vae_chunk, tiling=point.recipe.vae_tile, train="train_step" in point.stages)
+    calls = build_calls(point, device)
     timings = {}
     with torch.inference_mode(), sdpa_backend(point.recipe.attention):
         for stage in point.stages:
@@ -86,6 +77,20 @@ def _measure(point: Point, device: torch.device, clock: Clock, plan: Sampling, w
                 lambda stage=stage: clock.time(calls[stage]), plan, clock.now, prior=prior.get(stage),
                 on_round=lambda samples, stage=stage: on_round(stage, samples))
     return timings, _memory(device, weights), read_telemetry(device)
+
+
+def build_calls(point: Point, device: torch.device) -> dict[str, Callable[[], object]]:
+    """Build the point's parts and inputs on the device -> its stages as calls."""
+    model, workload, dtype = point.model, point.workload, DTYPES[point.recipe.dtype]
+    pipeline = build_pipeline(model.denoiser, model.vae, model.text_encoders, device=device, dtype=dtype,
+                             seed=WEIGHTS_SEED, stages=point.stages)
+    inputs = example_inputs(pipeline, batch=workload.batch, channels=model.denoiser.in_channels,
+                            latent_shape=model.latent_shape(workload), device=device,
+                            dtype=dtype, seed=INPUTS_SEED)
+    return stage_calls(pipeline, inputs, frames=workload.frames, height=workload.height, width=workload.width,
+                       guided=workload.guidance == "cfg", steps=workload.steps, seed=INPUTS_SEED,
+                       encoded_frames=workload.encoded_frames, control=has_control(model),
+                       chunk=point.recipe.vae_chunk, tiling=point.recipe.vae_tile, train="train_step" in point.stages)
 
 
 def _heads(point: Point) -> str:
@@ -100,6 +105,11 @@ def _refuse_to_swap(point: Point, counts: ModelCount, weights: int) -> None:
     if available is not None and weights + largest > 0.9 * available:
         raise OutOfMemory(f"needs at least {(weights + largest) / 1e9:.3g} GB (weights and its largest operator), "
                           f"{available / 1e9:.3g} GB are free; not tried")
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that could still be taken; None where the system does not say."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _meminfo("MemAvailable")
 
 
 def _meminfo(key: str) -> int | None:

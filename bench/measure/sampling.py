@@ -1,6 +1,6 @@
 """When to stop timing, and what is said of the samples.  Pure: any clock will do, so tests use a fake one.
 
-Warm-up calls run until two in a row agree (at most ten, and no new one once their time is up), and are kept apart.
+Warm-up calls run until three in a row agree (at most twenty, and no new one once their time is up), and are kept apart.
 Samples are then taken in rounds until
 - the 95 % confidence interval of the median is narrow enough (converged), or
 - twice the samples no longer narrow it (noise_stable), or
@@ -15,39 +15,93 @@ from bench.core.records import Timing
 from bench.core.spec import Sampling
 
 LONG_CALL_S = 5.0
-WARMUP_AGREEMENT = 0.1     # two warm-up calls agree within this share
-MAX_WARMUP_CALLS = 10
+WARMUP_AGREEMENT = 0.1     # the last warm-up calls agree within this share
+WARMUP_WINDOW = 3          # so many of them
+MAX_WARMUP_CALLS = 20
 UNSTABLE = 0.2             # half-width of the median's interval over which a point is called unstable
 ROUND_S = 0.25             # samples a round, in seconds: a round is what a crash can lose
+
+
+class Run:
+    """The timing of one call, a round at a time, so that several may take turns (`sample` has it alone).
+
+    time_once runs and times the call, seconds; `now` is for limits.  `prior` are samples of the same stage from a run that
+    was cut off: they count, and are not taken again."""
+
+    def __init__(self, time_once: Callable[[], float], plan: Sampling, now: Callable[[], float],
+                 prior: list[float] | None = None):
+        self.time_once, self.plan, self.now = time_once, plan, now
+        self.samples, self.warmup, self.settled = list(prior or []), [], False
+        self.spent_s = 0.0
+        """In this run's own rounds, after warm-up."""
+        self.stop: str | None = None
+
+    @property
+    def long_call(self) -> bool:
+        return self.warmup[-1] > LONG_CALL_S
+
+    @property
+    def needed(self) -> int:
+        return 3 if self.long_call else self.plan.min_samples
+
+    def round(self) -> list[float]:
+        """Take a round -> its new samples, none once it has stopped.  The first warms up."""
+        if not self.warmup:
+            self.warmup, self.settled = _warm_up(self.time_once, self.plan, self.now, [])
+            self.stop = _verdict(self.samples, self.plan, self.needed, self.long_call)
+        if self.stop is not None:
+            return []
+        start, fresh = self.now(), []
+        while True:
+            seconds = self.time_once()
+            if not self.samples and not fresh and len(self.warmup) == 1 and seconds <= LONG_CALL_S:
+                # The first call alone was long, for compiling: this one belongs to the warm-up still.
+                self.warmup, self.settled = _warm_up(self.time_once, self.plan, self.now, [*self.warmup, seconds])
+                continue
+            fresh.append(seconds)
+            enough = len(self.samples) + len(fresh) >= (self.needed if self.long_call else self.plan.max_samples)
+            if enough or self.now() - start >= ROUND_S:
+                break
+        self.samples += fresh
+        self.spent_s += self.now() - start
+        self.stop = _verdict(self.samples, self.plan, self.needed, self.long_call)
+        if self.stop is None and len(self.samples) >= min(3, self.needed) and self.spent_s >= self.plan.max_s:
+            self.stop = "timeout"
+        return fresh
+
+    def timing(self) -> Timing:
+        assert self.stop is not None, "still running"
+        return summarise(self.samples, self.warmup, self.stop, self.settled)
 
 
 def sample(
     time_once: Callable[[], float], plan: Sampling, now: Callable[[], float], *,
     prior: list[float] | None = None, on_round: Callable[[list[float]], None] = lambda samples: None,
 ) -> Timing:
-    """Time a call until the plan is met.
+    """Time a call until the plan is met.  on_round gets each round's new samples as they come."""
+    run = Run(time_once, plan, now, prior)
+    while run.stop is None:
+        fresh = run.round()
+        if fresh:
+            on_round(fresh)
+    return run.timing()
 
-    time_once runs and times the call, seconds; `now` is for limits.  `prior` are samples of the same stage from a run
-    that was cut off: they count, and are not taken again.  on_round gets each round's new samples as they come."""
-    samples = list(prior or [])
-    warmup, settled = _warm_up(time_once, plan, now)
-    long_call = warmup[-1] > LONG_CALL_S
-    needed = 3 if long_call else plan.min_samples
-    start = now()
-    stop = _verdict(samples, plan, needed, long_call)
-    while stop is None:
-        round_start, fresh = now(), []
-        while True:
-            fresh.append(time_once())
-            enough = len(samples) + len(fresh) >= (needed if long_call else plan.max_samples)
-            if enough or now() - round_start >= ROUND_S:
-                break
-        samples += fresh
-        on_round(fresh)
-        stop = _verdict(samples, plan, needed, long_call)
-        if stop is None and len(samples) >= min(3, needed) and now() - start >= plan.max_s:
-            stop = "timeout"
-    return summarise(samples, warmup, stop, settled)
+
+def take_turns(runs: dict[str, Run], on_round: Callable[[str, list[float]], None]) -> None:
+    """Visit the runs in rounds until each has stopped, so that a drift of the machine falls on all of them alike.
+
+    A run that comes back after others finds cold caches, which a denoising loop would not: its first call is not counted,
+    unless it is as long as a round by itself."""
+    visited: str | None = None
+    while any(run.stop is None for run in runs.values()):
+        for name, run in runs.items():
+            if run.stop is not None:
+                continue
+            if run.warmup and visited != name and run.warmup[-1] < ROUND_S:      # a long call fills its caches in no time
+                run.time_once()
+            fresh, visited = run.round(), name
+            if fresh:
+                on_round(name, fresh)
 
 
 def summarise(samples: list[float], warmup: list[float], stop: str, settled: bool) -> Timing:
@@ -99,14 +153,19 @@ def unstable_reason(stage: str, timing: Timing) -> str | None:
             f"±{UNSTABLE:.0%}; is something else running on this machine?")
 
 
-def _warm_up(time_once: Callable[[], float], plan: Sampling, now: Callable[[], float]) -> tuple[list[float], bool]:
-    """The calls, and whether they settled.  At least two, of which the first may compile; one where it is long."""
-    start, calls = now(), [time_once()]
-    if calls[0] > LONG_CALL_S:
-        return calls, True
+def _warm_up(time_once: Callable[[], float], plan: Sampling, now: Callable[[], float],
+             calls: list[float]) -> tuple[list[float], bool]:
+    """The calls (those made before among them), and whether they settled.  At least two, of which the first may compile;
+    one where it is long."""
+    start = now()
+    if not calls:
+        calls = [time_once()]
+        if calls[0] > LONG_CALL_S:
+            return calls, True
     while len(calls) < 2 or (len(calls) < MAX_WARMUP_CALLS and now() - start < plan.max_s):
         calls.append(time_once())
-        if abs(calls[-1] - calls[-2]) <= WARMUP_AGREEMENT * calls[-2]:
+        window = calls[-WARMUP_WINDOW:]
+        if len(window) == WARMUP_WINDOW and max(window) - min(window) <= WARMUP_AGREEMENT * min(window):
             return calls, True
     return calls, False
 

@@ -41,6 +41,7 @@ def serve(jobs: TextIO, events: TextIO, device_name: str | None) -> None:
     from bench.core.errors import EnvironmentFault
     from bench.measure.clock import clock_for
     from bench.measure.environment import choose_device, describe
+    from bench.measure.sentinel import Sentinel
 
     def send(event: str, **fields: Any) -> None:
         events.write(json.dumps({"event": event, **fields}) + "\n")
@@ -53,12 +54,14 @@ def serve(jobs: TextIO, events: TextIO, device_name: str | None) -> None:
         send("failed", outcome="error", reason=str(error))
         return
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False    # cuDNN's default is TF32
-    clock = clock_for(device)
+    clock, sentinel = clock_for(device), None
     for line in jobs:
         job = json.loads(line)
         try:
-            send("done", **run_job(job, device, clock, lambda stage, samples: send("round", stage=stage,
-                                                                                    samples_s=samples)))
+            sentinel = sentinel or Sentinel(device, clock)
+            before = sentinel.read()
+            result = run_job(job, device, clock, lambda stage, samples: send("round", stage=stage, samples_s=samples))
+            send("done", **result, sentinel={"before_s": before, "after_s": sentinel.read()})
         except Exception as error:
             outcome, reason = classify(error)
             if outcome == "error":
@@ -76,6 +79,7 @@ def run_job(job: dict[str, Any], device: Any, clock: Any, on_round: Any) -> dict
     from bench.measure.point import Unsupported, count_stages, measure_point
     from bench.measure.sdpa import unsupported_reason
     from bench.measure.telemetry import read_telemetry
+    from bench.measure.together import measure_together
 
     plan = Sampling.model_validate(job["sampling"])
     if job["job"] == "ceilings":
@@ -89,15 +93,27 @@ def run_job(job: dict[str, Any], device: Any, clock: Any, on_round: Any) -> dict
         return {"left_out": f"left out: {'; '.join(lacking)}" if lacking else None,
                 "probes": [p.model_dump(mode="json") for p in probes],
                 "telemetry": read_telemetry(device).model_dump(mode="json")}
-    point = Point.model_validate(job["point"])
     clock, note = planted_slowdown(clock, device)
     if note:
         print(f"warning: {note}", file=sys.stderr)
+    if job["job"] == "together":
+        points = [Point.model_validate(p) for p in job["points"]]
+        counted = [count_stages(point) for point in points]
+        measured = measure_together(points, counted, device, clock, plan, prior=job["prior"],
+                                    on_round=lambda i, stage, samples: on_round(f"{i}/{stage}", samples))
+        telemetry = read_telemetry(device)
+        return {"note": note, "points": [_point_fields(counts, timings, memory, telemetry)
+                           for counts, (timings, memory) in zip(counted, measured, strict=True)]}
+    point = Point.model_validate(job["point"])
     counts = count_stages(point)
     timings, memory, telemetry = measure_point(point, counts, device, clock, plan, prior=job["prior"],
                                                on_round=on_round)
+    return {"note": note, **_point_fields(counts, timings, memory, telemetry)}
+
+
+def _point_fields(counts: Any, timings: dict[str, Any], memory: Any, telemetry: Any) -> dict[str, Any]:
     return {
-        "note": note, "tokens": counts.tokens,
+        "tokens": counts.tokens,
         "counts": {stage: count.model_dump(mode="json") for stage, count in counts.stages.items()},
         "timings": {stage: timing.model_dump(mode="json") for stage, timing in timings.items()},
         "memory": memory.model_dump(mode="json"), "telemetry": telemetry.model_dump(mode="json"),
