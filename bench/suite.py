@@ -127,7 +127,8 @@ def _run_together(group: list[Job], suite: Suite, worker: Worker, store: Store, 
     wall_s = round((time.monotonic() - started) / len(group), 3)
     return [
         _point_record(job.point, fields, sentinel=result["sentinel"], fingerprint=job.fingerprint, suite=suite.name,
-                      started_utc=started_utc, wall_s=wall_s, outcome="ok", reason=result.get("note"), environment=worker.environment)
+                      started_utc=started_utc, wall_s=wall_s, outcome="ok", reason=result.get("note"),
+                      environment=worker.environment)
         for job, fields in zip(group, result["points"], strict=True) if job.point is not None
     ]
 
