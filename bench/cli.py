@@ -250,7 +250,7 @@ def compare(a: Annotated[Path, typer.Argument(help="A result directory: the one 
     elif allow_different:
         raise UserError("--allow-different takes two result directories: a history holds runs of one environment")
     else:
-        records, folder, newer = read_records(a), history or a.resolve().parent, a
+        records, folder, newer = read_records(a), history or a.absolute().parent, a
         named = [str(folder)]
         compared = compare_history(records, _results_in(folder, a), threshold=threshold)
     if as_json:

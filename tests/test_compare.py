@@ -211,7 +211,8 @@ def test_a_history_is_of_one_cohort_and_of_earlier_runs():
     rng = np.random.default_rng(17)
     b = run_at(9, rng)
     others = [run_at(10, rng), run_at(1, rng, torch="2.0"), run_at(2, rng, gpu="h100-sxm"),
-              [r.model_copy(update={"suite": "other"}) for r in run_at(3, rng)]]
+              [r.model_copy(update={"suite": "other"}) for r in run_at(3, rng)],
+              [r.model_copy(update={"reason": "not a true time: slowed 2 times"}) for r in run_at(4, rng)]]
     with pytest.raises(UserError, match="no earlier run of the same suite"):
         compare_history(b, others)
     alone = compare_history(b, [*others, run_at(4, rng, code_version="old")])

@@ -290,8 +290,9 @@ def _check_environments(a: Environment, b: Environment, allowed: bool) -> list[s
 
 
 def _same_cohort(run: Records, b: Records) -> bool:
-    return (run[-1].suite == b[-1].suite and run[0].started_utc < b[0].started_utc
-            and not _different(run[-1].environment, b[-1].environment))
+    """A run under a planted slow-down is nobody's history."""
+    return (not any((r.reason or "").startswith(UNTRUE) for r in run) and run[-1].suite == b[-1].suite
+            and run[0].started_utc < b[0].started_utc and not _different(run[-1].environment, b[-1].environment))
 
 
 def _timings(records: Records) -> dict[tuple[str, str], Timing]:
