@@ -127,7 +127,8 @@ def _run_together(group: list[Job], suite: Suite, worker: Worker, store: Store, 
     wall_s = round((time.monotonic() - started) / len(group), 3)
     return [
         _point_record(job.point, fields, sentinel=result["sentinel"], fingerprint=job.fingerprint, suite=suite.name,
-                      started_utc=started_utc, wall_s=wall_s, outcome="ok", reason=None, environment=worker.environment)
+                      started_utc=started_utc, wall_s=wall_s, outcome="ok", reason=result.get("note"),
+                      environment=worker.environment)
         for job, fields in zip(group, result["points"], strict=True) if job.point is not None
     ]
 
@@ -151,7 +152,7 @@ def _run_job(job: Job, suite: Suite, worker: Worker, store: Store,
         try:
             result = worker.run(request, timeout,
                                 lambda stage, samples: store.append_samples(job.fingerprint, stage, samples))
-            reason = result.get("left_out")
+            reason = result.get("left_out") or result.get("note")
         except JobFailed as failure:
             outcome, reason = failure.outcome, failure.reason
             if outcome == "timeout" and timeout < suite.point_timeout_s:
@@ -178,7 +179,8 @@ def _point_record(point: Point, result: dict[str, Any], **common: Any) -> PointR
     )
     unstable = [reason for item in record.timings.items() if (reason := unstable_reason(*item))]
     if record.outcome == "ok" and unstable:
-        return record.model_copy(update={"outcome": "unstable", "reason": "; ".join(unstable)})
+        return record.model_copy(update={
+            "outcome": "unstable", "reason": "; ".join(filter(None, [record.reason, *unstable]))})
     return record
 
 

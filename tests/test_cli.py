@@ -21,7 +21,7 @@ def document(*args: str):
 
 
 @pytest.mark.parametrize("args", [[], ["list"], ["count"], ["ceilings"], ["run"], ["calibrate"], ["predict"], ["analytic"],
-                                  ["report"]])
+                                  ["report"], ["compare"]])
 def test_help_needs_nothing_heavy(args):
     code = ("import sys; sys.argv = ['ldt-bench', *sys.argv[1:]]\n"
             "from bench.cli import main\n"

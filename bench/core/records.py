@@ -172,7 +172,8 @@ class _RecordBase(Strict):
     wall_s: float
     outcome: Outcome
     reason: str | None
-    """One line where the outcome is not ok, or where ceilings were measured but for a probe that cannot run here."""
+    """One line where the outcome is not ok, where ceilings were measured but for a probe that cannot run here, or where
+    LDT_BENCH_TEST_SLOWDOWN made a point's times untrue."""
     environment: Environment
     sentinel: SentinelReading | None = None
 

@@ -1,5 +1,6 @@
 """Seconds of a call: device events on CUDA, perf_counter on a CPU.  The one thing that differs between the two."""
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -52,3 +53,43 @@ class CudaClock:
 
 def clock_for(device: torch.device) -> Clock:
     return CudaClock(device) if device.type == "cuda" else CpuClock()
+
+
+SLOWDOWN = "LDT_BENCH_TEST_SLOWDOWN"
+
+
+class SlowedClock:
+    """A test hook: each call is followed by busy waiting for (factor - 1) of its duration, within what is timed, so that
+    `ldt-bench compare` can be shown a slow-down of known size."""
+
+    def __init__(self, clock: Clock, factor: float, device: torch.device):
+        self.clock, self.factor, self.device = clock, factor, device
+
+    def time(self, call: Callable[[], Any]) -> float:
+        def slowed() -> None:
+            start = time.perf_counter()
+            call()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)          # the event that ends the timing is recorded after the wait
+            end = start + self.factor * (time.perf_counter() - start)
+            while time.perf_counter() < end:
+                pass
+        return self.clock.time(slowed)
+
+    def now(self) -> float:
+        return self.clock.now()
+
+
+def planted_slowdown(clock: Clock, device: torch.device) -> tuple[Clock, str | None]:
+    """The clock of the stages (the ceilings keep the true one: they are the control), and what the record is to say of
+    it; nothing unless LDT_BENCH_TEST_SLOWDOWN is set.  Raises ValueError for what is no factor of at least 1."""
+    text = os.environ.get(SLOWDOWN)
+    if not text:
+        return clock, None
+    try:
+        factor = float(text)
+    except ValueError:
+        factor = 0.0
+    if not 1 <= factor <= 100:
+        raise ValueError(f"{SLOWDOWN}={text[:20]!r} is not a factor from 1 to 100")
+    return SlowedClock(clock, factor, device), f"not a true time: slowed {factor:g} times by {SLOWDOWN}, a test hook"

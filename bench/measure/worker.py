@@ -75,6 +75,7 @@ def run_job(job: dict[str, Any], device: Any, clock: Any, on_round: Any) -> dict
     """A point or the ceilings -> the fields of its record that only the device can give."""
     from bench.core.spec import Point, Sampling
     from bench.measure.ceilings import measure_ceilings
+    from bench.measure.clock import planted_slowdown
     from bench.measure.point import Unsupported, count_stages, measure_point
     from bench.measure.sdpa import unsupported_reason
     from bench.measure.telemetry import read_telemetry
@@ -92,19 +93,22 @@ def run_job(job: dict[str, Any], device: Any, clock: Any, on_round: Any) -> dict
         return {"left_out": f"left out: {'; '.join(lacking)}" if lacking else None,
                 "probes": [p.model_dump(mode="json") for p in probes],
                 "telemetry": read_telemetry(device).model_dump(mode="json")}
+    clock, note = planted_slowdown(clock, device)
+    if note:
+        print(f"warning: {note}", file=sys.stderr)
     if job["job"] == "together":
         points = [Point.model_validate(p) for p in job["points"]]
         counted = [count_stages(point) for point in points]
         measured = measure_together(points, counted, device, clock, plan, prior=job["prior"],
                                     on_round=lambda i, stage, samples: on_round(f"{i}/{stage}", samples))
         telemetry = read_telemetry(device)
-        return {"points": [_point_fields(counts, timings, memory, telemetry)
+        return {"note": note, "points": [_point_fields(counts, timings, memory, telemetry)
                            for counts, (timings, memory) in zip(counted, measured, strict=True)]}
     point = Point.model_validate(job["point"])
     counts = count_stages(point)
     timings, memory, telemetry = measure_point(point, counts, device, clock, plan, prior=job["prior"],
                                                on_round=on_round)
-    return _point_fields(counts, timings, memory, telemetry)
+    return {"note": note, **_point_fields(counts, timings, memory, telemetry)}
 
 
 def _point_fields(counts: Any, timings: dict[str, Any], memory: Any, telemetry: Any) -> dict[str, Any]:

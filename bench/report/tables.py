@@ -125,7 +125,7 @@ def gemm_ceiling(record: CeilingsRecord) -> str:
 def points_table(records: Iterable[PointRecord]) -> Table:
     rows = []
     for r in records:
-        if r.outcome != "ok":
+        if r.outcome != "ok" or r.reason:
             rows.append((r.label, "", "", "", "", f"{r.outcome}: {r.reason}"))
         for stage, t in r.timings.items():
             half = (t.high_s - t.low_s) / 2 / t.median_s
