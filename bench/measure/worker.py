@@ -74,7 +74,6 @@ def run_job(job: dict[str, Any], device: Any, clock: Any, on_round: Any) -> dict
     from bench.measure.ceilings import measure_ceilings
     from bench.measure.point import Unsupported, count_stages, measure_point
     from bench.measure.sdpa import unsupported_reason
-    from bench.measure.telemetry import read_telemetry
 
     plan = Sampling.model_validate(job["sampling"])
     if job["job"] == "ceilings":
@@ -84,10 +83,10 @@ def run_job(job: dict[str, Any], device: Any, clock: Any, on_round: Any) -> dict
         possible = [(dtype, backend) for dtype, backend in recipes if unsupported_reason(backend, device) is None]
         if not possible:
             raise Unsupported("; ".join(lacking))
-        probes = measure_ceilings(device, clock, plan, possible, prior=job["prior"], on_round=on_round)
+        probes, telemetry = measure_ceilings(device, clock, plan, possible, prior=job["prior"], on_round=on_round)
         return {"left_out": f"left out: {'; '.join(lacking)}" if lacking else None,
                 "probes": [p.model_dump(mode="json") for p in probes],
-                "telemetry": read_telemetry(device).model_dump(mode="json")}
+                "telemetry": {kind: t.model_dump(mode="json") for kind, t in telemetry.items()}}
     point = Point.model_validate(job["point"])
     counts = count_stages(point)
     timings, memory, telemetry = measure_point(point, counts, device, clock, plan, prior=job["prior"],
@@ -96,7 +95,8 @@ def run_job(job: dict[str, Any], device: Any, clock: Any, on_round: Any) -> dict
         "tokens": counts.tokens,
         "counts": {stage: count.model_dump(mode="json") for stage, count in counts.stages.items()},
         "timings": {stage: timing.model_dump(mode="json") for stage, timing in timings.items()},
-        "memory": memory.model_dump(mode="json"), "telemetry": telemetry.model_dump(mode="json"),
+        "memory": memory.model_dump(mode="json"),
+        "telemetry": {stage: t.model_dump(mode="json") for stage, t in telemetry.items()},
     }
 
 
