@@ -278,8 +278,10 @@ def stage_power(records: list[PointRecord]) -> dict[str, float]:
     by_stage: dict[str, list[float]] = defaultdict(list)
     for record in records:
         for stage, t in (record.telemetry or {}).items():
-            if t.energy is not None or t.power_w is not None:
-                by_stage[stage].append(t.energy.power_w if t.energy is not None else t.power_w.median)
+            if t.energy is not None:
+                by_stage[stage].append(t.energy.power_w)
+            elif t.power_w is not None and t.power_w.median > 0:
+                by_stage[stage].append(t.power_w.median)
     return {stage: sum(watts) / len(watts) for stage, watts in by_stage.items()}
 
 

@@ -94,12 +94,12 @@ def predict(point: Point, counts: dict[str, StageCount], params: dict[str, int],
     if fits is False:
         warnings.append(f"does not fit {gpu.name}'s memory: weights and a step's activations are more")
     warnings += decode_warning(counts, gpu.memory_bytes if gpu else None)
+    kwh = _energy(point, calls, values, stage_draws, calibration, fit, warnings)
     return Estimate(
         step_s=step, video_s=_quantity(video, video_draws),
         stages={_STAGE_NAMES[s]: _quantity(values[s], stage_draws[s]) for s in calls},
         step_s_by_class=by_class["denoise_step"], minutes_per_gpu_hour=minutes,
-        usd_per_minute=_dollars(minutes, gpu), kwh_per_minute=_energy(point, calls, values, stage_draws, calibration, fit, warnings),
-        fits_memory=fits,
+        usd_per_minute=_dollars(minutes, gpu), kwh_per_minute=kwh, fits_memory=fits,
         provenance="extrapolated" if _range_warnings(point, counts, fit) else "fitted", warnings=warnings,
         heldout_error={"mean": fit.leave_one_out.mean, "worst": fit.leave_one_out.worst} if fit.leave_one_out else None,
     )
