@@ -73,13 +73,13 @@ def ceilings(device: Device = None,
              recipe: Annotated[list[str] | None, typer.Option(
                  help="Whose dtype and attention backend to probe; eager-bf16 on a GPU, eager-fp32 on a CPU.")] = None,
              as_json: Json = False) -> None:
-    """Measure what this device reaches: GEMM, attention, 3D convolution, copy and triad."""
+    """Measure what this device reaches: GEMM, attention, 3D convolution, and memory by size."""
     from bench.core.load import load
     from bench.core.spec import Recipe
     from bench.measure.process import JobFailed, Worker
     from bench.report.documents import ceilings_document
     from bench.report.progress import Spinner
-    from bench.report.tables import ceilings_table, gemm_ceiling
+    from bench.report.tables import bandwidth_table, ceilings_table, gemm_ceiling
     from bench.suite import CEILINGS_SAMPLING, ceilings_only
 
     _check_device(device)
@@ -95,7 +95,7 @@ def ceilings(device: Device = None,
         return _print_json(ceilings_document(record))
     from bench.calibrate.calibrate import datasheet
 
-    _show(ceilings_table(record, datasheet(record.environment.gpu)))
+    _show(ceilings_table(record, datasheet(record.environment.gpu)), bandwidth_table(record))
     typer.echo(gemm_ceiling(record))
     if record.reason:
         _say(f"warning: {record.reason}")
@@ -171,7 +171,7 @@ def check_timer_(model: Annotated[str, typer.Argument(help="A name in configs/mo
     from bench.report.tables import timer_table
 
     chosen = choose_device(device)
-    call = build_calls(point, chosen)["denoise_step"]
+    call = build_calls(point, chosen)[0]["denoise_step"]
     with torch.inference_mode(), sdpa_backend(point.recipe.attention), Spinner("timing in turns") as spinner:
         checked = check_timer(call, chosen, clock_for(chosen), rounds,
                               lambda done: spinner.say(f"round {done} of {rounds}"))

@@ -98,7 +98,8 @@ def test_calibrate_predict_analytic_agree(measured):
 
 def test_ceilings():
     d = document("ceilings", "--device", "cpu")
-    assert {"device", "gemm", "attention", "conv3d", "copy", "triad", "peak"} <= set(d)
+    assert {"device", "gemm", "attention", "conv3d", "copy", "triad", "read", "write", "peak"} <= set(d)
+    assert all(len(d[kind]["sizes"]) > 3 and d[kind]["bytes_per_s"] > 1e6 for kind in ("copy", "triad", "read", "write"))
     assert all(d["peak"][k] > 1e6 for k in ("gemm_flops_per_s", "attention_flops_per_s", "conv_flops_per_s",
                                             "copy_bytes_per_s"))
     assert d["peak"]["gemm_flops_per_s"] == max(g["flops_per_s"] for g in d["gemm"])

@@ -8,11 +8,12 @@ import torch
 from conftest import cli
 
 from bench.core.load import load, load_point
-from bench.core.spec import Suite
+from bench.core.spec import Sampling, Suite
 from bench.core.store import point_records, read_records
 from bench.measure.clock import CudaClock
 from bench.measure.environment import choose_device, describe
-from bench.measure.telemetry import read_telemetry
+from bench.measure.point import count_stages, measure_point
+from bench.measure.telemetry import monitor
 
 pytestmark = pytest.mark.gpu
 
@@ -48,10 +49,37 @@ def test_out_of_memory_is_an_outcome(micro_suite, tmp_path):
 
 def test_telemetry_and_environment_of_the_card():
     device = choose_device("cuda")
-    environment, telemetry = describe(device), read_telemetry(device)
+    environment = describe(device)
     assert environment.cuda
     assert environment.device_uuid_hash
-    assert telemetry.sm_clock_hz is not None or telemetry.reason
+    a, clock = torch.randn(8192, 8192, device=device, dtype=torch.bfloat16), CudaClock(device)
+    with monitor(device) as watch:
+        for _ in range(300):
+            watch.timed("gemm", lambda: clock.time(lambda: a @ a))
+        seen = watch.finish("gemm", 1, lambda: a @ a, clock)
+    print(seen.model_dump_json(indent=1))
+    if seen.reason is None:                      # a driver may refuse a reading, and says why; what it gives is plausible
+        assert seen.n > 0
+        assert seen.sm_clock_hz is None or 1e8 < seen.sm_clock_hz.median < 5e9
+        assert seen.power_w is None or 20 < seen.power_w.median < 3000
+        if seen.energy is not None:
+            assert seen.energy.window_s >= 1.0
+            assert 20 < seen.energy.power_w < 3000
+        if seen.dram_util_percent is not None:
+            assert 0 <= seen.dram_util_percent <= 101
+            assert seen.tensor_util_percent is None or seen.tensor_util_percent > 10
+
+
+def test_memory_of_each_stage_is_between_its_weights_and_the_card():
+    point = load_point("tiny", "tiny-clip", "eager-bf16", stages=("denoise_step", "vae_decode"))
+    device = choose_device("cuda")
+    plan = Sampling(target_relative_half_width=0.5, min_samples=2, max_samples=3, max_s=0.2)
+    _, memory, telemetry = measure_point(point, count_stages(point), device, CudaClock(device), plan, prior={},
+                                         on_round=lambda *_: None)
+    assert set(memory.by_stage) == set(telemetry) == {"denoise_step", "vae_decode"}
+    for peak in memory.by_stage.values():
+        assert memory.weights <= peak.peak_allocated <= peak.peak_reserved <= peak.device_used
+        assert 0 < peak.activations < peak.peak_allocated
 
 
 @pytest.mark.parametrize("attention", ["flash", "cudnn", "efficient"])

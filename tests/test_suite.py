@@ -56,7 +56,7 @@ def test_records_hold_raw_samples_environment_and_counts(measured):
     directory, _ = measured
     records = read_records(directory)
     assert isinstance(records[0], CeilingsRecord)
-    assert {p.kind for p in records[0].probes} == {"gemm", "attention", "conv3d", "copy", "triad"}
+    assert {p.kind for p in records[0].probes} == {"gemm", "attention", "conv3d", "copy", "triad", "read", "write"}
     rounds = [json.loads(line) for line in (directory / SAMPLES).read_text().splitlines()]
     for record in point_records(records):
         assert record.environment.device == "cpu"
@@ -397,7 +397,7 @@ def test_a_worker_that_does_not_start_says_why_in_one_line(monkeypatch):
 
 def test_ceilings_leave_out_a_backend_that_the_device_lacks(monkeypatch):
     probed = []
-    monkeypatch.setattr(bench.measure.ceilings, "measure_ceilings", lambda *args, **_: probed.append(args[3]) or [])
+    monkeypatch.setattr(bench.measure.ceilings, "measure_ceilings", lambda *args, **_: probed.append(args[3]) or ([], {}))
 
     def ceilings(*recipes):
         plan = {"target_relative_half_width": 0.5, "min_samples": 3, "max_samples": 6, "max_s": 0.2}

@@ -86,10 +86,10 @@ def calibrate(directory: Path) -> Calibration:
     if suite.headline.recipe not in fits:
         why = too_few.get(suite.headline.recipe, "none of its points was measured")
         raise UserError(f"{directory}: recipe {suite.headline.recipe}: {why}; {_what_would_help(suite, records, directory)}")
-    power = [r.telemetry.power_w for r in point_records(records) if r.telemetry and r.telemetry.power_w is not None]
+    power = stage_power(point_records(records))
     calibration = Calibration(
         gpu=gpu, device_name=device_name, suite=suite.name, headline_recipe=suite.headline.recipe, fits=fits,
-        power_w=sum(power) / len(power) if power else None,
+        power_w=power.get("denoise_step"), stage_power_w=power,
         headline=None, headline_missing=None, reference=None, reference_missing=None,
     )
     headline, headline_missing = _or_reason(lambda: _headline(suite, point_records(records), calibration))
@@ -230,12 +230,14 @@ def ceilings_for(record: CeilingsRecord, dtype: str, attention: str) -> Ceilings
 def _fit_recipe(recipe: str, records: list[PointRecord], ceilings: CeilingsRecord) -> Fit:
     settings = records[0].point["recipe"]
     rates = ceilings_for(ceilings, settings["dtype"], settings["attention"])
-    observations, tokens = [], []
+    observations, tokens, subjects, energies = [], [], [], []
     for record in records:
         for stage, timing in record.timings.items():
             count = record.counts[stage]
             observations.append(Observation(record.label, stage, features(count, rates), timing.median_s, count.flops))
             tokens.append(record.tokens)
+            subjects.append(_subject(record))
+            energies.append(_energy_j(record, stage))
     fitted = fit(observations)
     draws = bootstrap(observations, fitted)
     held_out = leave_one_out(observations)
@@ -263,10 +265,37 @@ def _fit_recipe(recipe: str, records: list[PointRecord], ceilings: CeilingsRecor
         stages=[
             FittedStage(point=o.point, stage=o.stage, tokens=tokens[i], flops=o.flops, measured_s=o.seconds,
                         fitted_s=float(o.seconds * np.exp(-fitted.residuals[i])),
-                        held_out_s=float(o.seconds * np.exp(-held_out[i])) if i in held_out else None)
+                        held_out_s=float(o.seconds * np.exp(-held_out[i])) if i in held_out else None,
+                        subject=subjects[i], energy_j=energies[i])
             for i, o in enumerate(observations)
         ],
     )
+
+
+def stage_power(records: list[PointRecord]) -> dict[str, float]:
+    """Watts by stage, the mean of its points: energy over the time it took where the counter was read, else the median
+    of the power readings."""
+    by_stage: dict[str, list[float]] = defaultdict(list)
+    for record in records:
+        for stage, t in (record.telemetry or {}).items():
+            if t.energy is not None:
+                by_stage[stage].append(t.energy.power_w)
+            elif t.power_w is not None and t.power_w.median > 0:
+                by_stage[stage].append(t.power_w.median)
+    return {stage: sum(watts) / len(watts) for stage, watts in by_stage.items()}
+
+
+def _energy_j(record: PointRecord, stage: str) -> float | None:
+    read = (record.telemetry or {}).get(stage)
+    return read.energy.energy_j if read is not None and read.energy is not None else None
+
+
+def _subject(record: PointRecord) -> str | None:
+    """None for a record of which no point can be made any more."""
+    try:
+        return Point.model_validate(record.point).subject
+    except ValueError:
+        return None
 
 
 def _ranges(records: list[PointRecord]) -> dict[str, Range]:

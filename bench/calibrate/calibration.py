@@ -67,6 +67,10 @@ class FittedStage(Strict):
     fitted_s: Positive
     held_out_s: Positive | None
     """Predicted by a fit without it; null where nothing else has its class of work."""
+    subject: str | None = None
+    """Fingerprint of its model, workload and recipe."""
+    energy_j: Positive | None = None
+    """Of one call, measured; null without an energy counter."""
 
 
 class Fit(Strict):
@@ -149,7 +153,9 @@ class Calibration(Strict):
     reference_missing: str | None
     fits: dict[str, Fit]
     power_w: Positive | None
-    """Mean reading right after the denoise steps; null without NVML."""
+    """Of the denoise steps, their mean: from the energy counter, else from power readings.  Null without NVML."""
+    stage_power_w: dict[str, Positive] = Field(default_factory=dict)
+    """The same of every stage that has one."""
 
     def fit_for(self, recipe: str | None) -> Fit:
         """The recipe's fit, the headline's where none is named.  Raises UserError for one not measured."""

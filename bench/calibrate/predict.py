@@ -16,8 +16,9 @@ from bench.calibrate.calibration import Calibration, Fit
 from bench.calibrate.cost_model import INTERVAL, PARAMETERS, Ceilings, features, seconds, seconds_by_class
 from bench.core.errors import UserError
 from bench.core.records import StageCount
-from bench.core.spec import DTYPE_BYTES, Gpu, Point, Workload
+from bench.core.spec import Gpu, Point, Workload
 from bench.core.units import SECONDS_PER_HOUR, SECONDS_PER_MINUTE
+from bench.count.fits import fits_memory
 
 JOULES_PER_KWH = 3.6e6
 UNRELIABLE = 0.5        # mean held-out error over which a prediction warns
@@ -93,12 +94,12 @@ def predict(point: Point, counts: dict[str, StageCount], params: dict[str, int],
     if fits is False:
         warnings.append(f"does not fit {gpu.name}'s memory: weights and a step's activations are more")
     warnings += decode_warning(counts, gpu.memory_bytes if gpu else None)
+    kwh = _energy(point, calls, values, stage_draws, calibration, fit, warnings)
     return Estimate(
         step_s=step, video_s=_quantity(video, video_draws),
         stages={_STAGE_NAMES[s]: _quantity(values[s], stage_draws[s]) for s in calls},
         step_s_by_class=by_class["denoise_step"], minutes_per_gpu_hour=minutes,
-        usd_per_minute=_dollars(minutes, gpu), kwh_per_minute=_energy(minutes, calibration, warnings),
-        fits_memory=fits,
+        usd_per_minute=_dollars(minutes, gpu), kwh_per_minute=kwh, fits_memory=fits,
         provenance="extrapolated" if _range_warnings(point, counts, fit) else "fitted", warnings=warnings,
         heldout_error={"mean": fit.leave_one_out.mean, "worst": fit.leave_one_out.worst} if fit.leave_one_out else None,
     )
@@ -116,16 +117,6 @@ def stage_calls_per_video(workload: Workload, stages: dict[str, StageCount]) -> 
     if "text_encode" in stages:
         calls["text_encode"] = workload.forwards_per_step     # the prompt, and with guidance the empty one
     return calls
-
-
-def fits_memory(point: Point, counts: dict[str, StageCount], params: dict[str, int], memory: int | None) -> bool | None:
-    """Do the denoiser's weights and the modelled peak of a step fit?  None where the memory is unknown.
-
-    Kernels' workspaces and what an allocator rounds up come on top.  The VAE is looked at by decode_warning."""
-    if memory is None:
-        return None
-    weights = params["denoiser"] * DTYPE_BYTES[point.recipe.dtype]
-    return weights + counts["denoise_step"].bytes_peak_activations <= memory
 
 
 def decode_warning(counts: dict[str, StageCount], memory: int | None) -> list[str]:
@@ -176,9 +167,20 @@ def _dollars(minutes: Quantity, gpu: Gpu | None) -> Quantity | None:
     return Quantity((price.low + price.high) / 2 / minutes.value, price.low / minutes.high, price.high / minutes.low)
 
 
-def _energy(minutes: Quantity, calibration: Calibration, warnings: list[str]) -> Quantity | None:
-    if calibration.power_w is None:
-        warnings.append("no energy: no power reading on this device")
-        return None
-    kwh_per_hour = calibration.power_w * SECONDS_PER_HOUR / JOULES_PER_KWH
-    return Quantity(kwh_per_hour / minutes.value, kwh_per_hour / minutes.high, kwh_per_hour / minutes.low)
+def _energy(point: Point, calls: dict[str, int], values: dict[str, float], draws: dict[str, np.ndarray],
+            calibration: Calibration, fit: Fit, warnings: list[str]) -> Quantity | None:
+    """kWh a minute of video: each stage's measured energy x its calls where this very point has one, else the mean power
+    that was measured for the stage (else for the denoise step) x its predicted seconds."""
+    measured = {s.stage: s.energy_j for s in fit.stages if s.energy_j is not None and s.subject == point.subject}
+    joules, joule_draws = 0.0, np.zeros_like(next(iter(draws.values())))
+    for stage, n in calls.items():
+        power = calibration.stage_power_w.get(stage, calibration.power_w)
+        if stage in measured:
+            joules, joule_draws = joules + n * measured[stage], joule_draws + n * measured[stage]
+        elif power is not None:
+            joules, joule_draws = joules + power * values[stage], joule_draws + power * draws[stage]
+        else:
+            warnings.append(f"no energy: neither energy nor power of {stage} was measured on this device")
+            return None
+    minutes = point.workload.video_s / SECONDS_PER_MINUTE
+    return _quantity(joules, joule_draws).scaled(1 / JOULES_PER_KWH / minutes)

@@ -19,6 +19,7 @@ Provenance = Literal["counted", "measured", "fitted", "extrapolated", "claimed"]
 
 Seconds = Annotated[float, Field(gt=1e-12, lt=1e9)]
 """Of something that was timed: rates and logarithms are taken of it."""
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Work = Annotated[int, Field(ge=0)]
 
 
@@ -80,28 +81,111 @@ class Timing(Strict):
         return (self.high_s - self.low_s) / 2 / self.median_s
 
 
+class StageMemory(Strict):
+    """Peaks of one stage in bytes, on CUDA."""
+
+    peak_allocated: int
+    """By tensors, from PyTorch's caching allocator."""
+    peak_reserved: int
+    """By that allocator, what it keeps for later included."""
+    device_used: int | None
+    """Of the whole device right after the stage: the CUDA context and other processes included."""
+    activations: int
+    """peak_allocated less weights and inputs."""
+
+
 class Memory(Strict):
     """Peaks in bytes over the stages of a point."""
 
     weights: int
     """Of the parts that the timed stages run, counted."""
+    inputs: int | None = None
+    """Of the latents, prompts and conditions, counted."""
     peak_allocated: int | None
-    """CUDA's caching allocator; on a CPU the process's peak resident memory."""
+    """CUDA's caching allocator; on a CPU the process's peak resident memory, Python and torch included."""
     peak_reserved: int | None
+    by_stage: dict[str, StageMemory] = Field(default_factory=dict)
+    """Empty on a CPU."""
     reason: str | None
     """Why a reading is null."""
 
 
-class Telemetry(Strict):
-    """Read once, right after the timed stages."""
+class Summary(Strict):
+    """One reading over a stage."""
 
-    sm_clock_hz: float | None
-    memory_clock_hz: float | None
-    power_w: float | None
-    temperature_c: float | None
-    throttle_reasons: list[str] | None
+    min: float
+    median: float
+    max: float
+    n: int
+    """Samples that had it."""
+
+
+class Series(Strict):
+    """The samples themselves, thinned evenly to a few hundred; column by column."""
+
+    t_s: list[float]
+    """Since the first."""
+    sm_clock_hz: list[float | None]
+    memory_clock_hz: list[float | None]
+    power_w: list[float | None]
+    temperature_c: list[float | None]
+    throttle_reasons: list[list[str] | None]
+
+
+class Energy(Strict):
+    """From the card's total-energy counter over whole, synchronised calls; idle power included.  Provenance: measured."""
+
+    energy_j: Positive
+    """Of one call."""
+    power_w: Positive
+    """Mean over the window."""
+    calls: Annotated[int, Field(ge=1)]
+    window_s: Seconds
+
+
+READINGS = ("sm_clock_hz", "memory_clock_hz", "power_w", "temperature_c")
+UTILISATIONS = ("dram_util_percent", "tensor_util_percent", "sm_util_percent", "sm_occupancy_percent")
+
+
+class StageTelemetry(Strict):
+    """What the card did during one stage, by NVML.  Provenance: measured, but for what is called derived."""
+
     reason: str | None
-    """Why readings are null."""
+    """Why there is nothing at all; else each null has its own in `missing`."""
+    missing: dict[str, str]
+    n: int
+    """Samples."""
+    sampled_over: Literal["timed", "energy"] | None
+    """The timed samples; where they were too short for one reading, the energy window."""
+    sm_clock_hz: Summary | None
+    memory_clock_hz: Summary | None
+    power_w: Summary | None
+    """As NVML averages it, on some cards over a second: `energy` is the better figure."""
+    temperature_c: Summary | None
+    throttle_fractions: dict[str, float] | None
+    """Reason -> share of the samples that had it."""
+    throttled: bool | None
+    """A slowdown by heat, hardware or power brake in more than 5 % of the samples: the timing is kept, and marked."""
+    power_limited: bool | None
+    """The software power cap in more than 5 %: usual for a busy card, and no fault of it."""
+    series: Series | None
+    energy: Energy | None
+    dram_util_percent: float | None
+    """NVML GPM, over the energy window: share of the peak DRAM bandwidth."""
+    tensor_util_percent: float | None
+    """Share of time in which the SMs' tensor pipes were busy."""
+    sm_util_percent: float | None
+    sm_occupancy_percent: float | None
+    dram_bytes_per_s_derived: float | None
+    """dram_util_percent of the datasheet's bandwidth."""
+
+    @model_validator(mode="after")
+    def _every_gap_has_a_reason(self) -> "StageTelemetry":
+        names = (*READINGS, "throttle_fractions", "energy", *UTILISATIONS, "dram_bytes_per_s_derived")
+        gaps = [name for name in names if getattr(self, name) is None and name not in self.missing]
+        if gaps and self.reason is None:
+            raise ValueError(f"{', '.join(gaps)}: null, and `missing` does not say why")
+        return self
 
 
 class Environment(Strict):
@@ -129,15 +213,18 @@ class Environment(Strict):
         return [f"{key} {mine[key]} / {theirs[key]}" for key in mine if key != "memory_bytes" and mine[key] != theirs[key]]
 
 
+MEMORY_PROBES = ("copy", "triad", "read", "write")
+
+
 class Probe(Strict):
     """One ceiling measurement."""
 
-    kind: Literal["gemm", "attention", "conv3d", "copy", "triad"]
+    kind: Literal["gemm", "attention", "conv3d", "copy", "triad", "read", "write"]
     dtype: str
     backend: str | None
     """SDPA backend of an attention probe, as a recipe names it."""
     shape: dict[str, int]
-    """gemm: m n k; attention: batch heads tokens head_dim; conv3d: channels frames height width; copy, triad: bytes."""
+    """gemm: m n k; attention: batch heads tokens head_dim; conv3d: channels frames height width; the others: bytes."""
     flops: Annotated[int, Field(ge=1)] | None
     bytes_moved: Annotated[int, Field(ge=1)] | None
     """Read and written."""
@@ -192,7 +279,8 @@ class PointRecord(_RecordBase):
     """By stage, and `forward` for one call of the denoiser."""
     timings: dict[str, Timing]
     memory: Memory | None
-    telemetry: Telemetry | None
+    telemetry: dict[str, StageTelemetry] | None
+    """By stage."""
 
     @model_validator(mode="after")
     def _can_be_calibrated(self) -> "PointRecord":
@@ -215,7 +303,8 @@ class CeilingsRecord(_RecordBase):
 
     kind: Literal["ceilings"] = "ceilings"
     probes: list[Probe]
-    telemetry: Telemetry | None
+    telemetry: dict[str, StageTelemetry] | None
+    """By kind of probe."""
 
     @property
     def label(self) -> str:
@@ -224,11 +313,12 @@ class CeilingsRecord(_RecordBase):
     def best(self, kind: str, dtype: str | None = None, backend: str | None = None) -> Probe | None:
         """Fastest probe of a kind (of one dtype, of one SDPA backend), None where it was not measured.
 
-        For copy and triad the one of the largest array: smaller ones fit a cache."""
+        For memory the best of those with the largest array: smaller ones fit a cache."""
         probes = [p for p in self.probes
                   if p.kind == kind and dtype in (None, p.dtype) and backend in (None, p.backend)]
-        if kind in ("copy", "triad"):
-            probes = sorted(probes, key=lambda p: p.bytes_moved or 0)[-1:]
+        if kind in MEMORY_PROBES and probes:
+            largest = max(p.shape["bytes"] for p in probes)
+            probes = [p for p in probes if p.shape["bytes"] == largest]
         return max(probes, key=lambda p: p.rate, default=None)
 
     def peak(self, kind: str, dtype: str | None = None, backend: str | None = None) -> float | None:

@@ -2,8 +2,10 @@
 
 from typing import Any
 
-from bench.core.spec import DTYPE_BYTES, Point
+from bench.core.load import load, names
+from bench.core.spec import DTYPE_BYTES, Gpu, Point
 from bench.count.count import ModelCount
+from bench.count.fits import fits_memory
 
 
 def count_document(point: Point, counted: ModelCount) -> dict[str, Any]:
@@ -15,6 +17,7 @@ def count_document(point: Point, counted: ModelCount) -> dict[str, Any]:
     # With guidance the empty prompt is encoded too.
     text = stages["text_encode"].flops * workload.forwards_per_step if "text_encode" in stages else 0
     condition = stages["condition_encode"].flops if "condition_encode" in stages else 0
+    cards = {name: load(Gpu, name).memory_bytes for name in names("gpus")}
     weights = {part: n * DTYPE_BYTES[point.recipe.dtype] for part, n in counted.params.items()}
     return {
         "model": point.model.name, "workload": workload.name, "provenance": "counted",
@@ -33,6 +36,10 @@ def count_document(point: Point, counted: ModelCount) -> dict[str, Any]:
         **({"train_step_flops": stages["train_step"].flops} if "train_step" in stages else {}),
         "memory": {"provenance": "modelled", "weights_bytes": weights, "forward_peak_bytes": forward.bytes_peak_activations,
                    "vae_decode_peak_bytes": stages["vae_decode"].bytes_peak_activations},
+        # By card: weights and a step; the decode apart, since it can run after the denoiser has left the card.
+        "fits": {name: fits_memory(point, stages, counted.params, memory) for name, memory in cards.items()},
+        "fits_vae_decode": {name: fits_memory(point, stages, counted.params, memory, "vae", "vae_decode")
+                            for name, memory in cards.items()},
         "cross_check": counted.cross_check, "uncounted_ops": forward.uncounted_ops,
         "by_module": counted.by_module,
     }

@@ -1,4 +1,8 @@
-"""What this device reaches: matrix products, attention, 3D convolution, copy and triad.  Random operands, never zeros."""
+"""What this device reaches: matrix products, attention, 3D convolution, and memory across sizes.  Random operands, never
+zeros.
+
+Memory is read (a sum), written (a fill), copied, and streamed (STREAM's triad) from arrays that fit the smallest cache
+to ones far over the largest: rate against size shows the knees."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,13 +11,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from bench.core.records import Probe
-from bench.core.spec import Sampling
+from bench.core.records import MEMORY_PROBES, Probe, StageTelemetry
+from bench.core.spec import DTYPE_BYTES, Sampling
 from bench.count.closed_form import attention_flops
 from bench.count.count import DTYPES
 from bench.measure.clock import Clock
 from bench.measure.sampling import sample
 from bench.measure.sdpa import sdpa_backend
+from bench.measure.telemetry import monitor
 
 
 @dataclass(frozen=True)
@@ -35,14 +40,14 @@ SIZES = {
         gemm=((256, 256, 256), (576, 768, 256), (1024, 1024, 1024), (2048, 2048, 2048)),
         attention=((1, 4, 576, 64), (1, 4, 2048, 64)),
         conv3d=((32, 5, 64, 64), (64, 9, 64, 64)),
-        memory_bytes=(2**20, 2**28),
+        memory_bytes=tuple(2**n for n in (18, 21, 24, 26, 28)),
     ),
     "cuda": Sizes(
         gemm=((2048, 2048, 2048), (4096, 4096, 4096), (8192, 8192, 8192), (16384, 16384, 16384),
               (32768, 15360, 5120), (32768, 20480, 5120)),      # the last two: QKV and MLP of a 5,120-wide DiT
         attention=((1, 40, 4096, 128), (1, 40, 16384, 128), (1, 40, 32768, 128)),
         conv3d=((128, 9, 256, 256), (256, 9, 256, 256), (512, 9, 128, 128)),
-        memory_bytes=(2**24, 2**28, 2**32),
+        memory_bytes=tuple(2**n for n in range(18, 33)),
     ),
 }
 
@@ -50,16 +55,31 @@ SIZES = {
 def measure_ceilings(
     device: torch.device, clock: Clock, plan: Sampling, recipes: list[tuple[str, str]], *,
     prior: dict[str, list[float]], on_round: Callable[[str, list[float]], None], seed: int = 0,
-) -> list[Probe]:
-    """Run every probe for each (dtype, SDPA backend).  `prior` and `on_round` are keyed by probe, as in sampling."""
+) -> tuple[list[Probe], dict[str, StageTelemetry]]:
+    """Run every probe for each (dtype, SDPA backend) -> the probes, and telemetry by their kind.
+
+    `prior` and `on_round` are keyed by probe, as in sampling."""
     probes: list[Probe] = []
-    for key, probe, make in _probes(device, recipes, seed):
-        call = make()
-        timing = sample(lambda call=call: clock.time(call), plan, clock.now, prior=prior.get(key),
-                        on_round=lambda samples, key=key: on_round(key, samples))
-        probes.append(Probe(**probe, timing=timing))
-        del call
-    return probes
+    kinds: dict[str, None] = {}
+    largest = max(SIZES[device.type].memory_bytes)
+    with monitor(device) as watch:
+        for key, probe, make in _probes(device, recipes, seed):
+            call, kind = make(), probe["kind"]
+            kinds[kind] = None
+            # Only the copy of the largest array is a ceiling; the rest of the ladder is a curve.
+            curve = kind in MEMORY_PROBES and (kind, probe["dtype"], probe["shape"]["bytes"]) != ("copy", "fp32", largest)
+            timing = sample(lambda call=call, kind=kind: watch.timed(kind, lambda: clock.time(call)),
+                            _short(plan) if curve else plan, clock.now, prior=prior.get(key),
+                            on_round=lambda samples, key=key: on_round(key, samples))
+            probes.append(Probe(**probe, timing=timing))
+            del call
+        return probes, {kind: watch.finish(kind, 0) for kind in kinds}
+
+
+def _short(plan: Sampling) -> Sampling:
+    """For the ladder, which has many rungs."""
+    return plan.model_copy(update={"min_samples": min(plan.min_samples, 7), "max_samples": min(plan.max_samples, 15),
+                                   "max_s": min(plan.max_s, 0.1)})
 
 
 def _probes(device: torch.device, recipes: list[tuple[str, str]], seed: int):
@@ -82,11 +102,13 @@ def _probes(device: torch.device, recipes: list[tuple[str, str]], seed: int):
                          dict(zip(("batch", "heads", "tokens", "head_dim"), shape, strict=True)),
                          attention_flops(b, a, n, n, e), None,
                          lambda b=b, a=a, n=n, e=e, d=dtype, s=backend: _attention(b, a, n, e, device, d, s, seed))
-    for size in sizes.memory_bytes:
-        yield _probe("copy", "fp32", None, {"bytes": size}, None, 2 * size,
-                     lambda size=size: _copy(size, device, seed))
-        yield _probe("triad", "fp32", None, {"bytes": size}, None, 3 * size,
-                     lambda size=size: _triad(size, device, seed))
+    halves = [dtype for dtype, _ in recipes if dtype in ("bf16", "fp16")]
+    for dtype in dict.fromkeys(["fp32", *halves]):
+        arrays = _arrays(max(sizes.memory_bytes), device, dtype, seed)
+        for size in sizes.memory_bytes:
+            for kind, passes in (("copy", 2), ("triad", 3), ("read", 1), ("write", 1)):
+                yield _probe(kind, dtype, None, {"bytes": size}, None, passes * size,
+                             lambda kind=kind, n=size // DTYPE_BYTES[dtype], arrays=arrays: _memory(kind, n, arrays))
 
 
 def _probe(kind: str, dtype: str, backend: str | None, shape: dict[str, int], flops: int | None,
@@ -122,13 +144,23 @@ def _conv3d(c: int, t: int, h: int, w: int, device: torch.device, dtype: str, se
     return lambda: F.conv3d(x, weight, padding=1)
 
 
-def _copy(size: int, device: torch.device, seed: int) -> Callable[[], Any]:
-    a = _randn(size // 4, device=device, dtype="fp32", seed=seed)
-    b = torch.empty_like(a)
-    return lambda: b.copy_(a)
+def _arrays(size: int, device: torch.device, dtype: str, seed: int) -> Callable[[], list[torch.Tensor]]:
+    """Three arrays of `size` bytes, made at the first call; smaller probes take their beginnings."""
+    made: list[torch.Tensor] = []
+
+    def arrays() -> list[torch.Tensor]:
+        if not made:
+            block = _randn(min(size, 2**22) // DTYPE_BYTES[dtype], device=device, dtype=dtype, seed=seed)
+            made.extend(block.repeat(size // (block.numel() * DTYPE_BYTES[dtype])) for _ in range(3))
+        return made
+    return arrays
 
 
-def _triad(size: int, device: torch.device, seed: int) -> Callable[[], Any]:
-    b, c = _randn(2, size // 4, device=device, dtype="fp32", seed=seed).unbind(0)
-    a = torch.empty_like(b)
-    return lambda: torch.add(b, c, alpha=3.0, out=a)      # STREAM's triad: a = b + s c
+def _memory(kind: str, n: int, arrays: Callable[[], list[torch.Tensor]]) -> Callable[[], Any]:
+    a, b, c = (array[:n] for array in arrays())
+    return {
+        "copy": lambda: a.copy_(b),
+        "triad": lambda: torch.add(b, c, alpha=3.0, out=a),      # STREAM's triad: a = b + s c
+        "read": lambda: torch.sum(b),
+        "write": lambda: a.fill_(1.5),                           # of 0 a library may make a memset
+    }[kind]

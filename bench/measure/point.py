@@ -8,14 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch.utils._pytree import tree_leaves
 
-from bench.core.records import Memory, Telemetry, Timing
+from bench.core.records import Memory, StageMemory, StageTelemetry, Timing
 from bench.core.spec import DTYPE_BYTES, Point, Sampling, has_control
 from bench.count.count import DTYPES, ModelCount, count_point
 from bench.measure.clock import Clock
 from bench.measure.sampling import sample
 from bench.measure.sdpa import sdpa_backend, unsupported_reason
-from bench.measure.telemetry import read_telemetry
+from bench.measure.telemetry import monitor
 from models.pipeline import PARTS_OF_STAGE, build_pipeline, example_inputs, stage_calls
 from models.spec import DiTConfig
 
@@ -38,7 +39,7 @@ def count_stages(point: Point) -> ModelCount:
 def measure_point(
     point: Point, counts: ModelCount, device: torch.device, clock: Clock, plan: Sampling, *,
     prior: dict[str, list[float]], on_round: Callable[[str, list[float]], None],
-) -> tuple[dict[str, Timing], Memory, Telemetry]:
+) -> tuple[dict[str, Timing], Memory, dict[str, StageTelemetry]]:
     """Time the point's stages.
 
     prior: samples already taken, by stage; on_round(stage, new samples) is called as they come.
@@ -66,31 +67,40 @@ def measure_point(
 
 def _measure(point: Point, device: torch.device, clock: Clock, plan: Sampling, weights: int,
              prior: dict[str, list[float]],
-             on_round: Callable[[str, list[float]], None]) -> tuple[dict[str, Timing], Memory, Telemetry]:
+             on_round: Callable[[str, list[float]], None]
+             ) -> tuple[dict[str, Timing], Memory, dict[str, StageTelemetry]]:
     gc.collect()
     _reset_peak(device)
-    calls = build_calls(point, device)
-    timings = {}
-    with torch.inference_mode(), sdpa_backend(point.recipe.attention):
+    calls, given = build_calls(point, device)
+    timings: dict[str, Timing] = {}
+    telemetry: dict[str, StageTelemetry] = {}
+    peaks: dict[str, StageMemory] = {}
+    with monitor(device) as watch, torch.inference_mode(), sdpa_backend(point.recipe.attention):
         for stage in point.stages:
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
             timings[stage] = sample(
-                lambda stage=stage: clock.time(calls[stage]), plan, clock.now, prior=prior.get(stage),
-                on_round=lambda samples, stage=stage: on_round(stage, samples))
-    return timings, _memory(device, weights), read_telemetry(device)
+                lambda stage=stage: watch.timed(stage, lambda: clock.time(calls[stage])), plan, clock.now,
+                prior=prior.get(stage), on_round=lambda samples, stage=stage: on_round(stage, samples))
+            if device.type == "cuda":
+                peaks[stage] = _stage_memory(device, weights + given)
+            telemetry[stage] = watch.finish(stage, len(timings[stage].warmup_s), calls[stage], clock)
+    return timings, _memory(device, weights, given, peaks), telemetry
 
 
-def build_calls(point: Point, device: torch.device) -> dict[str, Callable[[], object]]:
-    """Build the point's parts and inputs on the device -> its stages as calls."""
+def build_calls(point: Point, device: torch.device) -> tuple[dict[str, Callable[[], object]], int]:
+    """Build the point's parts and inputs on the device -> its stages as calls, and bytes of the inputs."""
     model, workload, dtype = point.model, point.workload, DTYPES[point.recipe.dtype]
     pipeline = build_pipeline(model.denoiser, model.vae, model.text_encoders, device=device, dtype=dtype,
                              seed=WEIGHTS_SEED, stages=point.stages)
     inputs = example_inputs(pipeline, batch=workload.batch, channels=model.denoiser.in_channels,
                             latent_shape=model.latent_shape(workload), device=device,
                             dtype=dtype, seed=INPUTS_SEED)
-    return stage_calls(pipeline, inputs, frames=workload.frames, height=workload.height, width=workload.width,
-                       guided=workload.guidance == "cfg", steps=workload.steps, seed=INPUTS_SEED,
-                       encoded_frames=workload.encoded_frames, control=has_control(model),
-                       chunk=point.recipe.vae_chunk, tiling=point.recipe.vae_tile, train="train_step" in point.stages)
+    calls = stage_calls(pipeline, inputs, frames=workload.frames, height=workload.height, width=workload.width,
+                        guided=workload.guidance == "cfg", steps=workload.steps, seed=INPUTS_SEED,
+                        encoded_frames=workload.encoded_frames, control=has_control(model),
+                        chunk=point.recipe.vae_chunk, tiling=point.recipe.vae_tile, train="train_step" in point.stages)
+    return calls, _bytes(vars(inputs))
 
 
 def _heads(point: Point) -> str:
@@ -129,15 +139,32 @@ def _reset_peak(device: torch.device) -> None:
             Path(f"/proc/{os.getpid()}/clear_refs").write_text("5")      # resets VmHWM (proc(5))
 
 
-def _memory(device: torch.device, weights: int) -> Memory:
+def _bytes(inputs: object) -> int:
+    """Of the tensors in a nest of containers; a view adds nothing to its storage."""
+    tensors = [t for t in tree_leaves(inputs) if isinstance(t, torch.Tensor)]
+    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+
+
+def _stage_memory(device: torch.device, at_rest: int) -> StageMemory:
+    peak = torch.cuda.max_memory_allocated(device)
+    try:
+        free, total = torch.cuda.mem_get_info(device)
+        used = total - free
+    except RuntimeError:
+        used = None
+    return StageMemory(peak_allocated=peak, peak_reserved=torch.cuda.max_memory_reserved(device), device_used=used,
+                       activations=max(peak - at_rest, 0))
+
+
+def _memory(device: torch.device, weights: int, inputs: int, peaks: dict[str, StageMemory]) -> Memory:
     if device.type == "cuda":
-        return Memory(weights=weights, peak_allocated=torch.cuda.max_memory_allocated(device),
-                      peak_reserved=torch.cuda.max_memory_reserved(device), reason=None)
+        return Memory(weights=weights, inputs=inputs, peak_allocated=max(p.peak_allocated for p in peaks.values()),
+                      peak_reserved=max(p.peak_reserved for p in peaks.values()), by_stage=peaks, reason=None)
     try:
         peak = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), flags=re.MULTILINE)
     except OSError:
         peak = None
-    return Memory(weights=weights, peak_allocated=int(peak[1]) * 1024 if peak else None, peak_reserved=None,
+    return Memory(weights=weights, inputs=inputs, peak_allocated=int(peak[1]) * 1024 if peak else None, peak_reserved=None,
                   reason="a CPU has no caching allocator" if peak else "no /proc/self/status on this system")
 
 

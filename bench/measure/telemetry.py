@@ -1,51 +1,218 @@
-"""Clocks, power, temperature and throttling through NVML, by the device's UUID.  What cannot be read is null, with why."""
+"""What the card does while a stage is timed: clocks, power, temperature, throttling; then its energy and utilisation.
+
+A background thread asks NVML every 100 ms.  It makes no CUDA call, so it adds nothing to the stream that is timed; on a
+CPU there is no thread.  The power reading sees part of the time only, so energy is read from the card's counter, over a
+window of its own after the timed samples: whole calls, synchronised, at least a second.
+"""
+
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from bench.core.records import Telemetry
+from bench.core.load import load, names
+from bench.core.records import READINGS, UTILISATIONS, Energy, Series, StageTelemetry, Summary
+from bench.core.spec import Gpu
+from bench.measure.clock import Clock
+from bench.measure.environment import gpu_name
+from bench.measure.nvml import Card, Gpm, Missing
 
-THROTTLE_REASONS = {        # nvml.h, nvmlClocksEventReasons*
-    0x4: "sw_power_cap", 0x8: "hw_slowdown", 0x20: "sw_thermal_slowdown", 0x40: "hw_thermal_slowdown",
-    0x80: "hw_power_brake_slowdown",
-}
+INTERVAL_S = 0.1
+ENERGY_WINDOW_S = 1.0
+MAX_SERIES = 200
+NOTED = 0.05                # share of the samples over which a throttle reason is held against the stage
+SLOWDOWNS = {"hw_slowdown", "sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown"}
 
 
-def read_telemetry(device: torch.device) -> Telemetry:
-    """One reading.  Called right after a timed stage, while the clocks are still those of the load."""
-    if device.type != "cuda":
-        return _nothing("no NVML on a CPU")
-    import pynvml
+@dataclass(frozen=True)
+class Tick:
+    """One look at the card."""
 
-    missing: list[str] = []
+    t_s: float
+    stage: str
+    call: int
+    """Which call of its stage was under way, from 0; those of the energy window are numbered on."""
+    values: dict[str, float]
+    reasons: list[str] | None
+    missing: dict[str, str]
 
-    def reading(what: str, call, *args):  # a driver may refuse one reading and give the next
+
+class Monitor:
+    """Watches one device for the time of a `with`.  Without a card it says why in every stage's telemetry."""
+
+    def __init__(self, card: Card | None, reason: str | None, bandwidth: float | None = None):
+        """bandwidth: the datasheet's, bytes/s."""
+        self.card, self.reason, self.bandwidth = card, reason, bandwidth
+        self.ticks: list[Tick] = []
+        self.calls: dict[str, int] = {}
+        self._now: tuple[str, int] | None = None           # stage and call under way
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> "Monitor":
+        if self.card is not None:
+            self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5.0)                 # a driver that hangs is not waited for
+
+    def timed(self, stage: str, time_once: Callable[[], float]) -> float:
+        """Run and time one call of a stage -> its seconds."""
+        number = self.calls.get(stage, 0)
+        self._now, self.calls[stage] = (stage, number), number + 1
+        return time_once()
+
+    def finish(self, stage: str, warmup: int, call: Callable[[], Any] | None = None,
+               clock: Clock | None = None) -> StageTelemetry:
+        """The stage's telemetry, its first `warmup` calls left out.  With a call, its energy is measured now."""
+        if self.card is None:
+            return nothing(self.reason or "")
+        timed_calls = self.calls.get(stage, 0)
+        energy = None
+        found: dict[str, float] = {}
+        missing = dict.fromkeys(("energy", *UTILISATIONS, "dram_bytes_per_s_derived"), "not measured for probes")
+        if call is not None and clock is not None:
+            energy, found, missing = self._energy_window(stage, call, clock)
+        self._now = None                                   # what comes before the next stage belongs to none
+        ticks = [t for t in list(self.ticks) if t.stage == stage]
+        timed = [t for t in ticks if warmup <= t.call < timed_calls]
+        used = timed or [t for t in ticks if t.call >= timed_calls]
+        summaries = {name: _summary([t.values[name] for t in used if name in t.values]) for name in READINGS}
+        fractions = _fractions([t.reasons for t in used if t.reasons is not None])
+        for name in (*READINGS, "throttle_fractions"):
+            if (fractions if name == "throttle_fractions" else summaries[name]) is None:
+                said = [t.missing[name] for t in used if name in t.missing]
+                missing[name] = said[-1] if said else "the stage was over before the first sample"
+        dram = found.get("dram_util_percent")
+        derived = None if dram is None or "dram_bytes_per_s_derived" in missing or self.bandwidth is None \
+            else dram / 100 * self.bandwidth
+        return StageTelemetry(
+            reason=None, missing=missing, n=len(used), **summaries,
+            sampled_over="timed" if timed else "energy" if used else None,
+            throttle_fractions=fractions,
+            throttled=None if fractions is None else any(fractions.get(r, 0.0) > NOTED for r in SLOWDOWNS),
+            power_limited=None if fractions is None else fractions.get("sw_power_cap", 0.0) > NOTED,
+            series=_series(used) if used else None, energy=energy,
+            **{name: found.get(name) for name in UTILISATIONS}, dram_bytes_per_s_derived=derived)
+
+    def _run(self) -> None:
+        while True:
+            now = self._now
+            if now is not None:
+                self.ticks.append(self._look(*now))
+            if self._stop.wait(INTERVAL_S):
+                return
+
+    def _look(self, stage: str, call: int) -> Tick:
+        assert self.card is not None
+        values: dict[str, float] = {}
+        missing: dict[str, str] = {}
+        reasons = None
+        for name in READINGS:
+            try:
+                values[name] = float(getattr(self.card, name)())
+            except Missing as error:
+                missing[name] = str(error)
         try:
-            return call(*args)
-        except pynvml.NVMLError as error:
-            missing.append(f"{what}: {error}")
+            reasons = self.card.throttle_reasons()
+        except Missing as error:
+            missing["throttle_fractions"] = str(error)
+        return Tick(time.monotonic(), stage, call, values, reasons, missing)
+
+    def _energy_window(self, stage: str, call: Callable[[], Any],
+                       clock: Clock) -> tuple[Energy | None, dict[str, float], dict[str, str]]:
+        """Whole calls for at least a second, the counter and GPM read at both ends.
+
+        `clock.time` synchronises at its ends, so at both readings nothing is queued."""
+        assert self.card is not None
+        missing: dict[str, str] = {}
+        gpm, before, energy = None, None, None
+        found: dict[str, float] = {}
+        try:
+            gpm = Gpm(self.card)
+        except Missing as error:
+            missing.update(dict.fromkeys(UTILISATIONS, str(error)))
+        try:
+            before = self.card.energy_j()
+        except Missing as error:
+            missing["energy"] = str(error)
+        if gpm is not None or before is not None:
+            start, calls, window_s = clock.now(), 0, 0.0
+            try:
+                while calls == 0 or window_s < ENERGY_WINDOW_S:
+                    self.timed(stage, lambda: clock.time(call))
+                    calls += 1
+                    window_s = clock.now() - start
+                if before is not None:
+                    energy = self._energy(before, calls, window_s, missing)
+            finally:
+                if gpm is not None:
+                    found, gone = gpm.read()
+                    missing.update(gone)
+        if "dram_util_percent" not in found:
+            missing["dram_bytes_per_s_derived"] = missing["dram_util_percent"]
+        elif self.card.instance is not None:
+            missing["dram_bytes_per_s_derived"] = "MIG: a slice has part of the datasheet's bandwidth"
+        elif self.bandwidth is None:
+            missing["dram_bytes_per_s_derived"] = "no datasheet gives this device's bandwidth"
+        return energy, found, missing
+
+    def _energy(self, before: float, calls: int, window_s: float, missing: dict[str, str]) -> Energy | None:
+        assert self.card is not None
+        try:
+            joules = self.card.energy_j() - before
+        except Missing as error:
+            missing["energy"] = str(error)
             return None
+        if joules <= 0:
+            missing["energy"] = f"the energy counter moved by {joules:g} J in {window_s:.3g} s"
+            return None
+        return Energy(energy_j=joules / calls, power_w=joules / window_s, calls=calls, window_s=window_s)
 
+
+def monitor(device: torch.device) -> Monitor:
+    """A monitor for the device.  Never raises: what cannot be watched is said in each stage's telemetry."""
+    if device.type != "cuda":
+        return Monitor(None, "no NVML on a CPU")
+    properties = torch.cuda.get_device_properties(device)
+    if not hasattr(properties, "uuid"):
+        return Monitor(None, "this torch does not tell the device's UUID")
+    name = gpu_name(properties.name)
     try:
-        pynvml.nvmlInit()
-        # By UUID: NVML's index ignores CUDA_VISIBLE_DEVICES.
-        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
-    except (pynvml.NVMLError, AttributeError) as error:
-        return _nothing(f"NVML: {error}")
-    sm = reading("sm clock", pynvml.nvmlDeviceGetClockInfo, handle, pynvml.NVML_CLOCK_SM)
-    memory = reading("memory clock", pynvml.nvmlDeviceGetClockInfo, handle, pynvml.NVML_CLOCK_MEM)
-    power = reading("power", pynvml.nvmlDeviceGetPowerUsage, handle)
-    temperature = reading("temperature", pynvml.nvmlDeviceGetTemperature, handle, pynvml.NVML_TEMPERATURE_GPU)
-    throttle = reading("throttle reasons", pynvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle)
-    return Telemetry(
-        sm_clock_hz=sm * 1e6 if sm is not None else None,              # MHz
-        memory_clock_hz=memory * 1e6 if memory is not None else None,
-        power_w=power / 1e3 if power is not None else None,            # milliwatts
-        temperature_c=temperature,
-        throttle_reasons=None if throttle is None else [n for bit, n in THROTTLE_REASONS.items() if throttle & bit],
-        reason="; ".join(missing) or None,
-    )
+        card = Card(str(properties.uuid))
+    except Missing as error:
+        return Monitor(None, str(error))
+    return Monitor(card, None, load(Gpu, name).bandwidth_bytes_per_s if name in names("gpus") else None)
 
 
-def _nothing(reason: str) -> Telemetry:
-    return Telemetry(sm_clock_hz=None, memory_clock_hz=None, power_w=None, temperature_c=None, throttle_reasons=None,
-                     reason=reason)
+def nothing(reason: str) -> StageTelemetry:
+    """Telemetry of a stage that could not be watched."""
+    return StageTelemetry(
+        reason=reason, missing={}, n=0, sampled_over=None, **dict.fromkeys(READINGS), throttle_fractions=None, throttled=None,
+        power_limited=None, series=None, energy=None, **dict.fromkeys(UTILISATIONS), dram_bytes_per_s_derived=None)
+
+
+def _summary(values: list[float]) -> Summary | None:
+    return Summary(min=min(values), median=statistics.median(values), max=max(values), n=len(values)) if values else None
+
+
+def _fractions(samples: list[list[str]]) -> dict[str, float] | None:
+    if not samples:
+        return None
+    seen = dict.fromkeys(reason for reasons in samples for reason in reasons)
+    return {reason: sum(reason in reasons for reasons in samples) / len(samples) for reason in seen}
+
+
+def _series(ticks: list[Tick]) -> Series:
+    step = -(-len(ticks) // MAX_SERIES)                    # rounded up
+    kept = ticks[::step]
+    return Series(t_s=[round(t.t_s - ticks[0].t_s, 3) for t in kept], throttle_reasons=[t.reasons for t in kept],
+                  **{name: [t.values.get(name) for t in kept] for name in READINGS})

@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 
-from bench.core.records import Memory, Timing
+from bench.core.records import Memory, StageTelemetry, Timing
 from bench.core.spec import DTYPE_BYTES, Point, Sampling
 from bench.count.count import ModelCount
 from bench.measure.clock import Clock
 from bench.measure.point import Unsupported, build_calls, free_memory
 from bench.measure.sampling import Run, take_turns
 from bench.measure.sdpa import sdpa_backend, unsupported_reason
+from bench.measure.telemetry import monitor
 from models.pipeline import PARTS_OF_STAGE
 
 MOST_OF_FREE_MEMORY = 0.5      # that all points together may take
@@ -24,8 +25,8 @@ MOST_OF_FREE_MEMORY = 0.5      # that all points together may take
 def measure_together(
     points: list[Point], counts: list[ModelCount], device: torch.device, clock: Clock, plan: Sampling, *,
     prior: list[dict[str, list[float]]], on_round: Callable[[int, str, list[float]], None],
-) -> list[tuple[dict[str, Timing], Memory]]:
-    """Time the stages of all points in turns -> (timings, memory) of each.
+) -> list[tuple[dict[str, Timing], Memory, dict[str, StageTelemetry]]]:
+    """Time the stages of all points in turns -> (timings, memory, telemetry) of each.
 
     Raises Unsupported where one of them cannot run here or they do not fit together: they are then measured one by one."""
     for point in points:
@@ -41,26 +42,37 @@ def measure_together(
                           f"of the {free / 1e9:.3g} GB that are free")
     gc.collect()
     runs: dict[str, Run] = {}
-    for i, point in enumerate(points):
-        calls = build_calls(point, device)
-        for stage in point.stages:
-            runs[f"{i}/{stage}"] = Run(_timed(clock, calls[stage], point.recipe.attention), plan, clock.now,
-                                       prior[i].get(stage))
-    with torch.inference_mode():
+    calls: dict[str, Callable[[], Any]] = {}
+    given = []
+    with monitor(device) as watch, torch.inference_mode():
+        for i, point in enumerate(points):
+            stages, size = build_calls(point, device)
+            given.append(size)
+            for stage in point.stages:
+                key = f"{i}/{stage}"
+                calls[key] = _under(stages[stage], point.recipe.attention)
+                runs[key] = Run(lambda key=key: watch.timed(key, lambda: clock.time(calls[key])), plan, clock.now,
+                                prior[i].get(stage))
         take_turns(runs, lambda key, samples: on_round(int(key.partition("/")[0]), key.partition("/")[2], samples))
+        telemetry = {key: watch.finish(key, len(run.warmup), calls[key], clock) for key, run in runs.items()}
     return [
         ({stage: runs[f"{i}/{stage}"].timing() for stage in point.stages},
-         Memory(weights=weights[i], peak_allocated=None, peak_reserved=None,
-                reason=f"measured in turns with {len(points) - 1} other points"))
+         Memory(weights=weights[i], inputs=given[i], peak_allocated=None, peak_reserved=None,
+                reason=f"measured in turns with {len(points) - 1} other points"),
+         {stage: telemetry[f"{i}/{stage}"] for stage in point.stages})
         for i, point in enumerate(points)
     ]
 
 
-def _timed(clock: Clock, call: Callable[[], Any], attention: str) -> Callable[[], float]:
-    def time_once() -> float:
+def _under(call: Callable[[], Any], attention: str) -> Callable[[], Any]:
+    """The call held to its own SDPA backend: points in turns may differ in it."""
+    if attention == "auto":
+        return call
+
+    def held() -> Any:
         with sdpa_backend(attention):
-            return clock.time(call)
-    return time_once
+            return call()
+    return held
 
 
 def _weights(point: Point, count: ModelCount) -> int:

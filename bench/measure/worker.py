@@ -78,7 +78,6 @@ def run_job(job: dict[str, Any], device: Any, clock: Any, on_round: Any) -> dict
     from bench.measure.clock import planted_slowdown
     from bench.measure.point import Unsupported, count_stages, measure_point
     from bench.measure.sdpa import unsupported_reason
-    from bench.measure.telemetry import read_telemetry
     from bench.measure.together import measure_together
 
     plan = Sampling.model_validate(job["sampling"])
@@ -89,10 +88,10 @@ def run_job(job: dict[str, Any], device: Any, clock: Any, on_round: Any) -> dict
         possible = [(dtype, backend) for dtype, backend in recipes if unsupported_reason(backend, device) is None]
         if not possible:
             raise Unsupported("; ".join(lacking))
-        probes = measure_ceilings(device, clock, plan, possible, prior=job["prior"], on_round=on_round)
+        probes, telemetry = measure_ceilings(device, clock, plan, possible, prior=job["prior"], on_round=on_round)
         return {"left_out": f"left out: {'; '.join(lacking)}" if lacking else None,
                 "probes": [p.model_dump(mode="json") for p in probes],
-                "telemetry": read_telemetry(device).model_dump(mode="json")}
+                "telemetry": {kind: t.model_dump(mode="json") for kind, t in telemetry.items()}}
     clock, note = planted_slowdown(clock, device)
     if note:
         print(f"warning: {note}", file=sys.stderr)
@@ -101,9 +100,8 @@ def run_job(job: dict[str, Any], device: Any, clock: Any, on_round: Any) -> dict
         counted = [count_stages(point) for point in points]
         measured = measure_together(points, counted, device, clock, plan, prior=job["prior"],
                                     on_round=lambda i, stage, samples: on_round(f"{i}/{stage}", samples))
-        telemetry = read_telemetry(device)
-        return {"note": note, "points": [_point_fields(counts, timings, memory, telemetry)
-                           for counts, (timings, memory) in zip(counted, measured, strict=True)]}
+        return {"note": note, "points": [_point_fields(counts, *fields)
+                                         for counts, fields in zip(counted, measured, strict=True)]}
     point = Point.model_validate(job["point"])
     counts = count_stages(point)
     timings, memory, telemetry = measure_point(point, counts, device, clock, plan, prior=job["prior"],
@@ -116,7 +114,8 @@ def _point_fields(counts: Any, timings: dict[str, Any], memory: Any, telemetry: 
         "tokens": counts.tokens,
         "counts": {stage: count.model_dump(mode="json") for stage, count in counts.stages.items()},
         "timings": {stage: timing.model_dump(mode="json") for stage, timing in timings.items()},
-        "memory": memory.model_dump(mode="json"), "telemetry": telemetry.model_dump(mode="json"),
+        "memory": memory.model_dump(mode="json"),
+        "telemetry": {stage: t.model_dump(mode="json") for stage, t in telemetry.items()},
     }
 
 

@@ -87,6 +87,8 @@ def ceilings_document(record: CeilingsRecord) -> dict[str, Any]:
         "gemm": probes("gemm"), "attention": probes("attention"), "conv3d": probes("conv3d"),
         "copy": {"bytes_per_s": record.peak("copy"), "sizes": probes("copy")},
         "triad": {"bytes_per_s": record.peak("triad"), "sizes": probes("triad")},
+        "read": {"bytes_per_s": record.peak("read"), "sizes": probes("read")},
+        "write": {"bytes_per_s": record.peak("write"), "sizes": probes("write")},
         "peak": {"gemm_flops_per_s": record.peak("gemm"), "attention_flops_per_s": record.peak("attention"),
                  "conv_flops_per_s": record.peak("conv3d"), "copy_bytes_per_s": record.peak("copy"),
                  "gemm_shape": {**gemm.shape, "dtype": gemm.dtype} if gemm else None},

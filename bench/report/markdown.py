@@ -11,7 +11,7 @@ from bench.calibrate.waterfall import waterfall
 from bench.core.errors import one_line
 from bench.core.load import names
 from bench.core.store import CALIBRATION, ceilings_record, disk_faults, point_records, read_records, read_suite, write_whole
-from bench.report import figures
+from bench.report import device_tables, figures
 from bench.report.tables import gemm_ceiling, quantity
 
 
@@ -36,6 +36,7 @@ def write_report(directory: Path) -> Path:
         text = environment.get_template("report.md.j2").render(
             suite=suite, environment=records[-1].environment, points=points, ceilings=ceilings,
             gemm_ceiling=gemm_ceiling(ceilings) if ceilings else None,
+            device=device_tables, throttling=lambda r, stage: device_tables.throttling((r.telemetry or {}).get(stage)),
             headline=headline, headline_missing=missing,
             reference=reference,
             reference_missing=calibration.reference_missing if calibration else "not calibrated",

@@ -11,9 +11,10 @@ from bench.calibrate.calibration import Fit
 from bench.calibrate.predict import Estimate, Quantity
 from bench.calibrate.waterfall import Bar
 from bench.core.errors import one_line
-from bench.core.records import CeilingsRecord, PointRecord
+from bench.core.records import MEMORY_PROBES, CeilingsRecord, PointRecord
 from bench.core.spec import Gpu
 from bench.core.units import seconds, si
+from bench.report.device_tables import bandwidth_rows, throttling
 
 
 def table(title: str, *columns: str, rows: Iterable[Iterable[str]]) -> Table:
@@ -64,6 +65,8 @@ def count_table(count: Mapping[str, Any]) -> Table:
         (f"whole video, {count['steps']} steps", si(count["video_flops"], "FLOP", 4)),
         ("bytes of a forward, modelled", f"{si(bytes_['modelled_min'], 'B')} fused to "
                                          f"{si(bytes_['modelled_max'], 'B')} unfused"),
+        ("fits (weights and a step, modelled)",
+         ", ".join(gpu for gpu, fits in count["fits"].items() if fits) or "no card in configs/gpus"),
         ("cross-check", "fvcore = torch = closed form" if None not in count["cross_check"].values() else "fvcore = torch"),
     ]
     return table(f"{count['model']} on {count['workload']} (counted)", "quantity", "#value", rows=rows)
@@ -99,6 +102,8 @@ def timer_table(point: str, checked: Mapping[str, Any]) -> Table:
 def ceilings_table(record: CeilingsRecord, gpu: Gpu | None) -> Table:
     rows = []
     for probe in record.probes:
+        if probe.kind in MEMORY_PROBES and probe is not record.best(probe.kind, probe.dtype):
+            continue                                  # in bandwidth_table
         compute = probe.flops is not None
         sheet = None
         if gpu is not None:
@@ -111,6 +116,12 @@ def ceilings_table(record: CeilingsRecord, gpu: Gpu | None) -> Table:
         ))
     return table(f"Ceilings of {record.environment.device_name} (measured, median of n)",
                  "probe", "dtype", "shape", "#rate", "#of datasheet", "#n", rows=rows)
+
+
+def bandwidth_table(record: CeilingsRecord) -> Table:
+    """Bytes moved a second against the size of an array: where a cache ends shows as a fall."""
+    return table(f"Memory of {record.environment.device_name} by size of an array (measured)", "#array", "dtype",
+                 *(f"#{kind}" for kind in MEMORY_PROBES), rows=bandwidth_rows(record))
 
 
 def gemm_ceiling(record: CeilingsRecord) -> str:
@@ -128,9 +139,11 @@ def points_table(records: Iterable[PointRecord]) -> Table:
         if r.outcome != "ok" or r.reason:
             rows.append((r.label, "", "", "", "", f"{r.outcome}: {r.reason}"))
         for stage, t in r.timings.items():
+            note = throttling((r.telemetry or {}).get(stage))
+            how = f"n={t.n} {t.stop}" + (f"; {note}" if note else "")
             half = (t.high_s - t.low_s) / 2 / t.median_s
             rows.append((r.label, stage, f"{r.tokens:,}", f"{seconds(t.median_s)} ±{half:.1%}",
-                         si(r.counts[stage].flops / t.median_s, "FLOP/s"), f"n={t.n} {t.stop}"))
+                         si(r.counts[stage].flops / t.median_s, "FLOP/s"), how))
     return table("Points (measured: median, half its 95 % interval; under six samples, half their range)",
                  "point", "stage", "#tokens", "#time", "#rate", "samples", rows=rows)
 
