@@ -28,6 +28,7 @@ Set = Annotated[list[str] | None, typer.Option(
     "--set", metavar="PATH=VALUE", help="Override a field, e.g. width=1024, workload.frames=17. Repeatable.")]
 WorkloadName = Annotated[str, typer.Option("--workload", "-w", help="A name in configs/workloads, or a YAML file.")]
 Device = Annotated[str | None, typer.Option("--device", help="cuda or cpu; cuda where there is one by default.")]
+DOCTOR_TIMEOUT_S = 120.0
 ResultDir = Annotated[Path, typer.Argument(help="A directory made by `ldt-bench run`.", show_default=False)]
 
 
@@ -99,6 +100,42 @@ def ceilings(device: Device = None,
     typer.echo(gemm_ceiling(record))
     if record.reason:
         _say(f"warning: {record.reason}")
+
+
+@app.command()
+def doctor(device: Device = None,
+           expect: Annotated[str | None, typer.Option(help="The card that was ordered, a name in configs/gpus.")] = None,
+           out: Annotated[Path, typer.Option(help="Where results would go: its disk is looked at.")] = Path("results"),
+           as_json: Json = False) -> int:
+    """Is this node worth keeping?  Card, health, clocks under load, rates against published ones, host; under a minute.
+
+    Exit code 0 for keep, 1 for suspicious or swap."""
+    from bench.calibrate.acceptance import accept, broken
+    from bench.calibrate.calibrate import datasheet
+    from bench.core.errors import nearest
+    from bench.core.load import names
+    from bench.measure.process import JobFailed, Worker
+    from bench.report.planning import acceptance_document, acceptance_table
+    from bench.report.progress import Spinner
+
+    _check_device(device)
+    if expect is not None and expect not in names("gpus"):
+        raise UserError(f"--expect {expect!r} is not one of {', '.join(names('gpus'))}{nearest(expect, names('gpus'))}")
+    with Worker(device) as worker:
+        environment = worker.environment
+        try:
+            with Spinner("examining this node"):
+                readings = worker.run({"job": "doctor", "folder": str(out)}, DOCTOR_TIMEOUT_S, lambda stage, samples: None)
+            accepted = accept(readings, environment.device, environment.device_name, environment.gpu,
+                              datasheet(environment.gpu), wanted=expect)
+        except JobFailed as failure:
+            accepted = broken(failure.outcome, failure.reason)
+    if as_json:
+        _print_json(acceptance_document(environment, accepted))
+    else:
+        _show(acceptance_table(environment.device_name, accepted))
+        typer.echo("\n".join([f"verdict: {accepted.verdict}", *(f"  {reason}" for reason in accepted.reasons)]))
+    return 0 if accepted.verdict == "keep" else 1
 
 
 @app.command()

@@ -76,6 +76,10 @@ def run_job(job: dict[str, Any], device: Any, clock: Any, on_round: Any) -> dict
     from bench.measure.sdpa import unsupported_reason
     from bench.measure.telemetry import read_telemetry
 
+    if job["job"] == "doctor":
+        from bench.measure.doctor import examine
+
+        return examine(device, clock, job["folder"])
     plan = Sampling.model_validate(job["sampling"])
     if job["job"] == "ceilings":
         recipes = [tuple(r) for r in job["recipes"]]
