@@ -18,7 +18,7 @@ from bench.core.units import si
 RATE_WARN, RATE_FAIL = 0.9, 0.75          # of the low end of the published range
 # Lowest shares of the datasheet among the published rates in configs/gpus, for cards with none of their own; they only warn.
 DATASHEET_GEMM, DATASHEET_COPY = 0.776, 0.767      # B200's MAMF; H100 SXM's untuned copy kernel (nccl issue 1264)
-CLOCK_WARN, CLOCK_FAIL = 0.6, 0.4         # of the maximum; at its power limit a healthy card clocks down too: a deep drop counts
+CLOCK_WARN, CLOCK_FAIL = 0.6, 0.4         # of the maximum; at its power limit a healthy card clocks down too
 POWER_WARN, POWER_FAIL = 0.95, 0.75       # limit against the default
 LINK_WARN, LINK_FAIL = 0.7, 0.35          # of the link's rate: pinned copies reach 0.8 to 0.9; half the lanes, under 0.5
 REPEAT_WARN = 0.1                         # two short GEMM runs differ by

@@ -72,7 +72,7 @@ def run_job(job: dict[str, Any], device: Any, clock: Any, on_round: Any) -> dict
     """A point or the ceilings -> the fields of its record that only the device can give."""
     from bench.core.spec import Point, Sampling
     from bench.measure.ceilings import measure_ceilings
-    from bench.measure.point import Unsupported, count_stages, measure_point
+    from bench.measure.point import Unsupported, measure_point
     from bench.measure.sdpa import unsupported_reason
     from bench.measure.telemetry import read_telemetry
 
@@ -80,6 +80,16 @@ def run_job(job: dict[str, Any], device: Any, clock: Any, on_round: Any) -> dict
         from bench.measure.doctor import examine
 
         return examine(device, clock, job["folder"])
+    if job["job"] == "rates":
+        from bench.measure.doctor import quick_rates
+
+        return quick_rates(device, clock, job["dtypes"])
+    if job["job"] == "probes":
+        from bench.measure.ceilings import planned_probes
+
+        return {"probes": planned_probes(job["device"], [tuple(r) for r in job["recipes"]])}
+    if job["job"] == "count":
+        return _count_only(Point.model_validate(job["point"]))
     plan = Sampling.model_validate(job["sampling"])
     if job["job"] == "ceilings":
         recipes = [tuple(r) for r in job["recipes"]]
@@ -93,7 +103,7 @@ def run_job(job: dict[str, Any], device: Any, clock: Any, on_round: Any) -> dict
                 "probes": [p.model_dump(mode="json") for p in probes],
                 "telemetry": read_telemetry(device).model_dump(mode="json")}
     point = Point.model_validate(job["point"])
-    counts = count_stages(point)
+    counts = _counted(point)
     timings, memory, telemetry = measure_point(point, counts, device, clock, plan, prior=job["prior"],
                                                on_round=on_round)
     return {
@@ -102,6 +112,30 @@ def run_job(job: dict[str, Any], device: Any, clock: Any, on_round: Any) -> dict
         "timings": {stage: timing.model_dump(mode="json") for stage, timing in timings.items()},
         "memory": memory.model_dump(mode="json"), "telemetry": telemetry.model_dump(mode="json"),
     }
+
+
+_COUNTS: dict[tuple[str, bool], Any] = {}
+
+
+def _counted(point: Any) -> Any:
+    """Counts of every stage, made once: a budget asks for them before the point's turn comes."""
+    from bench.measure.point import count_stages
+
+    key = (point.subject, "train_step" in point.stages)
+    if key not in _COUNTS:
+        _COUNTS[key] = count_stages(point)
+    return _COUNTS[key]
+
+
+def _count_only(point: Any) -> dict[str, Any]:
+    """The counts of a point's stages, and the bytes of the weights that it builds."""
+    from bench.core.spec import DTYPE_BYTES
+    from models.pipeline import PARTS_OF_STAGE
+
+    counts = _counted(point)
+    parts = {PARTS_OF_STAGE[stage] for stage in point.stages}
+    return {"counts": {stage: count.model_dump(mode="json") for stage, count in counts.stages.items()},
+            "weights": sum(counts.params[part] for part in parts) * DTYPE_BYTES[point.recipe.dtype]}
 
 
 def classify(error: Exception) -> tuple[str, str]:
