@@ -28,6 +28,7 @@ from bench.core.errors import UserError
 from bench.core.load import headline_point, suite_points
 from bench.core.records import PointRecord, StageCount
 from bench.core.spec import Point, Price, Suite
+from bench.core.units import seconds
 from bench.measure.process import JobFailed
 
 COUNT_TIMEOUT_S = 300.0
@@ -115,7 +116,8 @@ class Forecaster:
         forecast = self.predict(job, worker) if self.known and job.point is not None else None
         if forecast is None or forecast.provenance not in KNOWN or forecast.span.value <= left:
             return None
-        return f"predicted to take {forecast.span.value:.0f} s ({forecast.provenance}), {left:.0f} s of the budget are left"
+        return (f"predicted to take {seconds(forecast.span.value)} ({forecast.provenance}), {seconds(left)} of the budget "
+                "are left")
 
     def headline_first(self, jobs: list[Job], worker: Any, budget_s: float) -> list[Job]:
         """The author's order of value, but for the headline's own point: it goes first (after the ceilings) where it is
@@ -182,8 +184,11 @@ class Forecaster:
             if worker is None:
                 return None
             recipes = list(dict.fromkeys((p.recipe.dtype, p.recipe.attention) for p in suite_points(self.suite)))
-            probes = worker.run({"job": "probes", "device": self.basis.device, "recipes": recipes}, COUNT_TIMEOUT_S,
-                                lambda stage, samples: None)["probes"]
+            try:
+                probes = worker.run({"job": "probes", "device": self.basis.device, "recipes": recipes}, COUNT_TIMEOUT_S,
+                                    lambda stage, samples: None)["probes"]
+            except JobFailed:
+                return None
         return ceilings_time(probes, self.suite.sampling, self.basis)
 
 
@@ -205,7 +210,8 @@ def plan_document(forecaster: Forecaster, jobs: list[Job], worker: Any, gpu: str
             unknown.append(job.label)
         if left is not None and span.value > left:
             skipped.append({"point": job.label, "predicted_s": span.value,
-                            "reason": f"predicted to take {span.value:.0f} s, {left:.0f} s of the budget would be left"})
+                            "reason": f"predicted to take {seconds(span.value)}, {seconds(max(0.0, left))} of the budget "
+                                      "would be left"})
             continue
         total += span
         left = left - span.value if left is not None else None
