@@ -184,7 +184,7 @@ def run(suite: Annotated[str | None, typer.Argument(
     if gpu is not None and (not dry_run or gpu not in names("gpus")):
         raise UserError("--gpu goes with --dry-run alone" if not dry_run else
                         f"--gpu {gpu!r} is not one of {', '.join(names('gpus'))}{nearest(gpu, names('gpus'))}")
-    forecast = Forecaster(loaded, out if resume is None else resume.absolute().parents[1], calibration)
+    forecast = Forecaster(loaded, out if resume is None else resume.absolute().parent.parent, calibration)
     if calibration is not None:
         planned = read_calibration(calibration).gpu            # a mistake is said before anything is measured
         gpu = gpu or (planned if dry_run and device is None else None)
