@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ Set = Annotated[list[str] | None, typer.Option(
     "--set", metavar="PATH=VALUE", help="Override a field, e.g. width=1024, workload.frames=17. Repeatable.")]
 WorkloadName = Annotated[str, typer.Option("--workload", "-w", help="A name in configs/workloads, or a YAML file.")]
 Device = Annotated[str | None, typer.Option("--device", help="cuda or cpu; cuda where there is one by default.")]
+DOCTOR_TIMEOUT_S = 120.0
 ResultDir = Annotated[Path, typer.Argument(help="A directory made by `ldt-bench run`.", show_default=False)]
 
 
@@ -102,6 +104,42 @@ def ceilings(device: Device = None,
 
 
 @app.command()
+def doctor(device: Device = None,
+           expect: Annotated[str | None, typer.Option(help="The card that was ordered, a name in configs/gpus.")] = None,
+           out: Annotated[Path, typer.Option(help="Where results would go: its disk is looked at.")] = Path("results"),
+           as_json: Json = False) -> int:
+    """Is this node worth keeping?  Card, health, clocks under load, rates against published ones, host; under a minute.
+
+    Exit code 0 for keep, 1 for suspicious or swap."""
+    from bench.calibrate.acceptance import accept, broken
+    from bench.calibrate.calibrate import datasheet
+    from bench.core.errors import nearest
+    from bench.core.load import names
+    from bench.measure.process import JobFailed, Worker
+    from bench.report.planning import acceptance_document, acceptance_table
+    from bench.report.progress import Spinner
+
+    _check_device(device)
+    if expect is not None and expect not in names("gpus"):
+        raise UserError(f"--expect {expect!r} is not one of {', '.join(names('gpus'))}{nearest(expect, names('gpus'))}")
+    with Worker(device) as worker:
+        environment = worker.environment
+        try:
+            with Spinner("examining this node"):
+                readings = worker.run({"job": "doctor", "folder": str(out)}, DOCTOR_TIMEOUT_S, lambda stage, samples: None)
+            accepted = accept(readings, environment.device, environment.device_name, environment.gpu,
+                              datasheet(environment.gpu), wanted=expect)
+        except JobFailed as failure:
+            accepted = broken(failure.outcome, failure.reason)
+    if as_json:
+        _print_json(acceptance_document(environment, accepted))
+    else:
+        _show(acceptance_table(environment.device_name, accepted))
+        typer.echo("\n".join([f"verdict: {accepted.verdict}", *(f"  {reason}" for reason in accepted.reasons)]))
+    return 0 if accepted.verdict == "keep" else 1
+
+
+@app.command()
 def run(suite: Annotated[str | None, typer.Argument(
             help="A name in configs/suites, or a YAML file; with --resume the directory's own by default.",
             show_default=False)] = None,
@@ -109,15 +147,28 @@ def run(suite: Annotated[str | None, typer.Argument(
         out: Annotated[Path, typer.Option(help="Where results go: OUT/<gpu>/<time>_<suite>/.")] = Path("results"),
         budget: Annotated[str | None, typer.Option(help="Stop measuring after this long, e.g. 8m.")] = None,
         resume: Annotated[Path | None, typer.Option(help="Go on with a result directory.")] = None,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how long it will take and what it costs.")] = False,
+        calibration: Annotated[Path | None, typer.Option(
+            help="A result to predict times from; the latest of this device under OUT by default.")] = None,
+        price: Annotated[float | None, typer.Option(help="USD per hour; by default the card's range.")] = None,
+        gpu: Annotated[str | None, typer.Option(help="With --dry-run: plan for this card of configs/gpus.")] = None,
         as_json: Json = False) -> int:
     """Measure a suite, calibrate, and write the report.  The last line on stdout is a JSON summary.
 
+    --dry-run measures nothing (but a quick probe on a device without records) and says time and cost.
+    --budget leaves out points that are predicted not to fit, and says which.
     Exit code 1 where a point ended in error or timeout, or none ended ok."""
+    from bench.calibrate.calibrate import datasheet
+    from bench.calibrate.calibration import read_calibration
+    from bench.calibrate.plan_time import price_of
+    from bench.core.errors import nearest
     from bench.core.load import load, names
     from bench.core.spec import Suite
     from bench.core.store import read_suite
     from bench.core.units import parse_duration
+    from bench.forecast import Forecaster, spent_document
     from bench.report.documents import run_failed
+    from bench.report.planning import skipped_table, spent_line
     from bench.report.progress import SuiteProgress
     from bench.suite import run_suite
 
@@ -129,10 +180,21 @@ def run(suite: Annotated[str | None, typer.Argument(
     if suite is None and resume is None:
         raise UserError(f"which suite? One of {', '.join(names('suites'))}, a path to a YAML file, or --resume DIRECTORY")
     loaded = load(Suite, suite) if suite is not None else read_suite(resume)
+    prices = price_of(None, price)
+    if gpu is not None and (not dry_run or gpu not in names("gpus")):
+        raise UserError("--gpu goes with --dry-run alone" if not dry_run else
+                        f"--gpu {gpu!r} is not one of {', '.join(names('gpus'))}{nearest(gpu, names('gpus'))}")
+    forecast = Forecaster(loaded, out if resume is None else resume.absolute().parent.parent, calibration)
+    if calibration is not None:
+        planned = read_calibration(calibration).gpu            # a mistake is said before anything is measured
+        gpu = gpu or (planned if dry_run and device is None else None)
+    if dry_run:
+        return _dry_run(forecast, device, gpu, prices, budget_s, as_json)
+    started = time.monotonic()
     with SuiteProgress(loaded.name) as progress:
         try:
             directory = run_suite(loaded, device=device, root=out, resume=resume, budget_s=budget_s,
-                                  watch=progress.watch, opened=progress.opened)
+                                  watch=progress.watch, opened=progress.opened, forecast=forecast)
         except (KeyboardInterrupt, Terminated):
             if progress.directory is not None:
                 with contextlib.suppress(OSError):         # a lost terminal has no lines
@@ -141,8 +203,11 @@ def run(suite: Annotated[str | None, typer.Argument(
             raise
         progress.say("calibrating and writing the report")
         summary, tables, records = _finish(directory, progress.note)
+    prices = prices or price_of(datasheet(records[-1].environment.gpu), None)
+    summary |= {"spent": spent_document(forecast, time.monotonic() - started, prices), "skipped": forecast.skipped(records)}
     if not as_json:
-        _show(*tables)
+        _show(*tables, *([skipped_table(summary["skipped"])] if summary["skipped"] else []))
+        typer.echo(spent_line(summary["spent"]))
         typer.echo(f"report: {summary['report']}")
     _print_json(summary)
     return 1 if run_failed(records) else 0
@@ -314,6 +379,28 @@ def _results_in(folder: Path, but: Path) -> list[list[Any]]:
         except UserError as error:
             _say(f"warning: left out: {one_line(str(error))}")
     return found
+
+
+def _dry_run(forecast: Any, device: str | None, gpu: str | None, price: Any, budget_s: float | None, as_json: bool) -> int:
+    """Say what a run would take, and end."""
+    from bench.calibrate.calibrate import datasheet
+    from bench.calibrate.plan_time import price_of
+    from bench.forecast import plan_document
+    from bench.measure.process import Worker
+    from bench.report.planning import plan_line, plan_table
+    from bench.report.progress import Spinner
+    from bench.suite import suite_jobs
+
+    jobs = suite_jobs(forecast.suite)
+    with Worker("cpu" if gpu is not None else device) as worker, Spinner("counting"):
+        name = gpu or worker.environment.gpu
+        forecast.begin(worker, jobs, gpu=gpu, probe=gpu is None)
+        document = plan_document(forecast, jobs, worker, name, price or price_of(datasheet(name), None), budget_s)
+    if not as_json:
+        _show(plan_table(document))
+        typer.echo(plan_line(document))
+    _print_json(document)
+    return 0
 
 
 def _finish(directory: Path, say: Callable[[str], None]) -> tuple[dict[str, Any], list[Any], list[Any]]:

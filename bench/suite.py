@@ -18,6 +18,7 @@ from bench.core.records import FINISHED, CeilingsRecord, Environment, PointRecor
 from bench.core.spec import Point, Recipe, Sampling, Suite, fingerprint
 from bench.core.store import SUITE, Store, disk_faults, write_whole
 from bench.count.closed_form import dit_forward
+from bench.forecast import Forecaster
 from bench.measure.process import JobFailed, Worker
 from bench.measure.sampling import unstable_reason
 from models.spec import DiTConfig
@@ -56,11 +57,12 @@ def suite_jobs(suite: Suite) -> list[Job]:
 def run_suite(
     suite: Suite, *, device: str | None, root: Path, resume: Path | None, budget_s: float | None,
     watch: Callable[[int, int, str], None] = lambda done, total, label: None,
-    opened: Callable[[Path], None] = lambda directory: None,
+    opened: Callable[[Path], None] = lambda directory: None, forecast: Forecaster | None = None,
 ) -> Path:
     """Measure what is not measured yet -> the result directory.
 
     watch(done, total, label) is called before each job and once at the end; opened(directory) as soon as there is one.
+    forecast: predicts each point, so that a budget leaves out what will not fit.
 
     Raises UserError for a suite that cannot be run or a --resume that does not fit; EnvironmentFault for a device
     or a disk that cannot be had.  On KeyboardInterrupt everything measured is on disk."""
@@ -68,6 +70,8 @@ def run_suite(
     started = time.monotonic()
     with Worker(device) as worker:
         environment = worker.environment
+        if forecast is not None:
+            forecast.begin(worker, jobs)
         directory = resume or _new_directory(root, environment, suite)
         if resume is not None:
             _check_resume(resume, suite, jobs)
@@ -79,6 +83,10 @@ def run_suite(
             finished = {r.fingerprint for r in before if r.outcome in FINISHED}
             prior = store.prior_samples()
             todo = [job for job in jobs if job.fingerprint not in finished]
+            if budget_s is not None:         # in order of value, and what is finished is finished
+                todo = [dataclasses.replace(job, together=False) for job in todo]
+            if forecast is not None and budget_s is not None:
+                todo = forecast.headline_first(todo, worker, budget_s)
             rates: list[float] = []        # FLOP/s of the denoise steps so far, for the budget
             while todo:
                 group = _next_group(todo)
@@ -88,9 +96,12 @@ def run_suite(
                 if len(group) > 1:
                     records = _run_together(group, suite, worker, store, prior, left)
                 else:
-                    records = [_run_job(group[0], suite, worker, store, prior.get(group[0].fingerprint, {}), left, rates)]
-                for record in records:
+                    records = [_run_job(group[0], suite, worker, store, prior.get(group[0].fingerprint, {}), left, rates,
+                                        forecast)]
+                for job, record in zip(group, records, strict=False):
                     store.append_record(record)
+                    if forecast is not None:
+                        forecast.note(job, record, worker)
                 store.append_log(group[0].label, worker.chatter())
                 if records:
                     todo = todo[len(group):]
@@ -134,7 +145,8 @@ def _run_together(group: list[Job], suite: Suite, worker: Worker, store: Store, 
 
 
 def _run_job(job: Job, suite: Suite, worker: Worker, store: Store,
-             prior: dict[str, list[float]], left: float | None, rates: list[float]) -> PointRecord | CeilingsRecord:
+             prior: dict[str, list[float]], left: float | None, rates: list[float],
+             forecast: Forecaster | None = None) -> PointRecord | CeilingsRecord:
     started, started_utc = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
     request = {
         "job": "ceilings" if job.point is None else "point", "prior": prior,
@@ -144,7 +156,7 @@ def _run_job(job: Job, suite: Suite, worker: Worker, store: Store,
     }
     result: dict[str, Any] = {}
     outcome, reason = "ok", None
-    skip = _over_budget(job, left, rates)
+    skip = _over_budget(job, left, rates, worker, forecast)
     if skip:
         outcome, reason = "skipped_budget", skip
     else:
@@ -197,19 +209,28 @@ def ceilings_only(worker: Worker, recipes: list[Recipe], sampling: Sampling,
         wall_s=round(time.monotonic() - started, 3), outcome="ok", reason=left_out, environment=worker.environment, **result)
 
 
-def _over_budget(job: Job, left: float | None, rates: list[float]) -> str | None:
-    """Why a job is not started: no time is left, or the fewest calls it takes would not fit at the best rate so far."""
+def _over_budget(job: Job, left: float | None, rates: list[float], worker: Worker,
+                 forecast: Forecaster | None) -> str | None:
+    """Why a job is not started: no time is left, it is predicted to take more, or where nothing predicts it, the fewest
+    calls it takes would not fit at the best rate so far."""
     if left is None:
         return None
     if left <= 0:
+        if forecast is not None:
+            forecast.predict(job, None)         # to say what was left out; no time is spent on a count
         return "the budget is spent"
-    if job.point is None or not rates:
+    if forecast is not None and (why := forecast.over(job, worker, left)):
+        return why
+    if job.point is None or not rates or "denoise_step" not in job.point.stages:
         return None
     model, workload = job.point.model, job.point.workload
-    if not isinstance(model.denoiser, DiTConfig):
-        return None             # a public class has no closed form, and this process has no torch
-    flops = sum(dit_forward(model.denoiser, model.latent_shape(workload), workload.batch).values())
-    least = CALLS_OF_A_POINT * workload.forwards_per_step * flops / max(rates)
+    if isinstance(model.denoiser, DiTConfig):
+        flops = workload.forwards_per_step * sum(
+            dit_forward(model.denoiser, model.latent_shape(workload), workload.batch).values())
+    else:                       # a public class has no closed form, and this process has no torch
+        step = forecast.count(job, worker).get("denoise_step") if forecast is not None else None
+        flops = step.flops if step else 0
+    least = CALLS_OF_A_POINT * flops / max(rates)
     return f"would take at least {least:.0f} s, {left:.0f} s of the budget are left" if least > left else None
 
 

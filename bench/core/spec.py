@@ -199,6 +199,22 @@ class Price(BaseModel):
     source: str
 
 
+class UsualRate(BaseModel):
+    """What cards of this model were published to reach: the range of the published figures."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    low: positive(1e24)
+    high: positive(1e24)
+    source: str
+
+    @model_validator(mode="after")
+    def _a_range(self) -> "UsualRate":
+        if self.low > self.high:
+            raise ValueError(f"low {self.low:g} is over high {self.high:g}")
+        return self
+
+
 class Gpu(Spec):
     """A card's datasheet.  null where nothing is published."""
 
@@ -211,6 +227,8 @@ class Gpu(Spec):
     tdp_w: positive(1e6) | None
     price_usd_per_hour: Price | None
     source: str
+    usual: dict[Literal["gemm_bf16_flops_per_s", "copy_bytes_per_s"], UsualRate] = {}
+    """Achieved, not datasheet: what `ldt-bench doctor` holds a card against.  Empty where nothing is published."""
 
 
 def _as_tuple(value: object) -> object:

@@ -82,6 +82,11 @@ def _short(plan: Sampling) -> Sampling:
                                    "max_s": min(plan.max_s, 0.1)})
 
 
+def planned_probes(device: str, recipes: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    """The work of every probe of a kind of device, none of it done: for a plan."""
+    return [probe for _, probe, _ in _probes(torch.device(device), recipes, 0)]
+
+
 def _probes(device: torch.device, recipes: list[tuple[str, str]], seed: int):
     """(key, Probe's fields, maker of the call).  Operands are made only when a probe's turn comes."""
     sizes = SIZES[device.type]

@@ -58,10 +58,11 @@ def serve(jobs: TextIO, events: TextIO, device_name: str | None) -> None:
     for line in jobs:
         job = json.loads(line)
         try:
-            sentinel = sentinel or Sentinel(device, clock)
-            before = sentinel.read()
+            timed = job["job"] in ("ceilings", "point", "together")
+            sentinel = sentinel or (Sentinel(device, clock) if timed else None)
+            before = sentinel.read() if timed else None
             result = run_job(job, device, clock, lambda stage, samples: send("round", stage=stage, samples_s=samples))
-            send("done", **result, sentinel={"before_s": before, "after_s": sentinel.read()})
+            send("done", **result, **({"sentinel": {"before_s": before, "after_s": sentinel.read()}} if timed else {}))
         except Exception as error:
             outcome, reason = classify(error)
             if outcome == "error":
@@ -76,10 +77,24 @@ def run_job(job: dict[str, Any], device: Any, clock: Any, on_round: Any) -> dict
     from bench.core.spec import Point, Sampling
     from bench.measure.ceilings import measure_ceilings
     from bench.measure.clock import planted_slowdown
-    from bench.measure.point import Unsupported, count_stages, measure_point
+    from bench.measure.point import Unsupported, measure_point
     from bench.measure.sdpa import unsupported_reason
     from bench.measure.together import measure_together
 
+    if job["job"] == "doctor":
+        from bench.measure.doctor import examine
+
+        return examine(device, clock, job["folder"])
+    if job["job"] == "rates":
+        from bench.measure.doctor import quick_rates
+
+        return quick_rates(device, clock, job["dtypes"])
+    if job["job"] == "probes":
+        from bench.measure.ceilings import planned_probes
+
+        return {"probes": planned_probes(job["device"], [tuple(r) for r in job["recipes"]])}
+    if job["job"] == "count":
+        return _count_only(Point.model_validate(job["point"]))
     plan = Sampling.model_validate(job["sampling"])
     if job["job"] == "ceilings":
         recipes = [tuple(r) for r in job["recipes"]]
@@ -97,13 +112,13 @@ def run_job(job: dict[str, Any], device: Any, clock: Any, on_round: Any) -> dict
         print(f"warning: {note}", file=sys.stderr)
     if job["job"] == "together":
         points = [Point.model_validate(p) for p in job["points"]]
-        counted = [count_stages(point) for point in points]
+        counted = [_counted(point) for point in points]
         measured = measure_together(points, counted, device, clock, plan, prior=job["prior"],
                                     on_round=lambda i, stage, samples: on_round(f"{i}/{stage}", samples))
         return {"note": note, "points": [_point_fields(counts, *fields)
                                          for counts, fields in zip(counted, measured, strict=True)]}
     point = Point.model_validate(job["point"])
-    counts = count_stages(point)
+    counts = _counted(point)
     timings, memory, telemetry = measure_point(point, counts, device, clock, plan, prior=job["prior"],
                                                on_round=on_round)
     return {"note": note, **_point_fields(counts, timings, memory, telemetry)}
@@ -117,6 +132,30 @@ def _point_fields(counts: Any, timings: dict[str, Any], memory: Any, telemetry: 
         "memory": memory.model_dump(mode="json"),
         "telemetry": {stage: t.model_dump(mode="json") for stage, t in telemetry.items()},
     }
+
+
+_COUNTS: dict[tuple[str, bool], Any] = {}
+
+
+def _counted(point: Any) -> Any:
+    """Counts of every stage, made once: a budget asks for them before the point's turn comes."""
+    from bench.measure.point import count_stages
+
+    key = (point.subject, "train_step" in point.stages)
+    if key not in _COUNTS:
+        _COUNTS[key] = count_stages(point)
+    return _COUNTS[key]
+
+
+def _count_only(point: Any) -> dict[str, Any]:
+    """The counts of a point's stages, and the bytes of the weights that it builds."""
+    from bench.core.spec import DTYPE_BYTES
+    from models.pipeline import PARTS_OF_STAGE
+
+    counts = _counted(point)
+    parts = {PARTS_OF_STAGE[stage] for stage in point.stages}
+    return {"counts": {stage: count.model_dump(mode="json") for stage, count in counts.stages.items()},
+            "weights": sum(counts.params[part] for part in parts) * DTYPE_BYTES[point.recipe.dtype]}
 
 
 def classify(error: Exception) -> tuple[str, str]:
