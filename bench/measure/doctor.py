@@ -18,7 +18,7 @@ import torch.nn.functional as F
 
 from bench.count.count import DTYPES
 from bench.measure.clock import Clock
-from bench.measure.telemetry import THROTTLE_REASONS
+from bench.measure.nvml import THROTTLE_REASONS
 
 LOAD_S = 5.0                # clocks settle within a second or two; power and temperature go on rising
 GEMM_S = 0.5                # of one GEMM timing
