@@ -4,8 +4,9 @@ Pure: readings in, verdict out.  Each check is ok, warn, fail, or unknown where 
 A fail makes the node one to swap, a warn makes it suspicious.
 
 Thresholds are this project's choice, set between what healthy cards were published to differ by and what sick ones did:
-a study of 3,500 GPUs saw the compute of one model of card spread by up to 34.5 % (H100 PCIe), so a tenth under the
-published range is worth a look and a quarter is worth another card.
+a study of 3,500 GPUs saw the compute of one model of card spread by up to 34.5 % (259 H100 PCIe; College of William &
+Mary, Jefferson Lab and Silicon Data, 6,800 SiliconMark runs at 11 providers), so a tenth under the published range is
+worth a look and a quarter is worth another card.
 """
 
 from collections.abc import Mapping
@@ -20,7 +21,8 @@ RATE_WARN, RATE_FAIL = 0.9, 0.75          # of the low end of the published rang
 DATASHEET_GEMM, DATASHEET_COPY = 0.776, 0.767      # B200's MAMF; H100 SXM's untuned copy kernel (nccl issue 1264)
 CLOCK_WARN, CLOCK_FAIL = 0.6, 0.4         # of the maximum; at its power limit a healthy card clocks down too
 POWER_WARN, POWER_FAIL = 0.95, 0.75       # limit against the default
-LINK_WARN, LINK_FAIL = 0.7, 0.35          # of the link's rate: pinned copies reach 0.8 to 0.9; half the lanes, under 0.5
+LINK_WARN, LINK_FAIL = 0.7, 0.35          # of the link's rate: an H100 SXM reached 0.87 to and 0.74
+# from the device with pinned memory (aigatech/vpbenchmarking); half the lanes give under 0.5
 REPEAT_WARN = 0.1                         # two short GEMM runs differ by
 LOAD_WARN = 0.5                           # of the cores are busy before anything is measured
 FOREIGN_MEMORY_WARN = 0.02                # of the card's memory is held by others
