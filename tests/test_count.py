@@ -1,10 +1,11 @@
 """Counts are exact.  The arithmetic stands beside each golden number."""
 
 import csv
+import re
 
 import pytest
 import torch
-from conftest import GOLDEN
+from conftest import GOLDEN, ROOT
 from fvcore.nn import FlopCountAnalysis
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -293,3 +294,15 @@ def test_a_tensor_beyond_torchs_sizes_is_the_users_mistake():
     point = load_point("tiny", "tiny-video", "eager-bf16", {"workload.frames": 9_999_997, "workload.batch": 10_000})
     with pytest.raises(UserError, match="a tensor of more than 2\\*\\*63 bytes"):
         count_model(point.model, point.workload, "bf16")
+
+
+@pytest.mark.parametrize("frames", [1, 64])
+def test_the_memory_table_of_the_docs_is_what_count_says(frames):
+    """Its short rows; the long ones take a minute to trace."""
+    row = re.search(rf"^\| {frames} frames? .*$", (ROOT / "docs/methodology.md").read_text(), flags=re.MULTILINE)[0]
+    printed = [float(n) for n in re.findall(r"([\d.]+) GiB", row)]
+    counted = []
+    for recipe in ("eager-bf16", "eager-bf16-cudnn-chunks"):
+        point = load_point("sora-3b", "sora-1min-512", recipe, {"workload.frames": frames, "depth": 1})
+        counted.append(count_point(point).stages["vae_decode"].bytes_peak_activations / 2**30)
+    assert printed == [round(c + 1e-9, 1) for c in counted]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench.core.errors import EnvironmentFault, UserError
+from bench.core.errors import EnvironmentFault, UserError, nearest
 from bench.core.errors import one_line as displayed
 from bench.core.load import KINDS, headline_point, load, load_point, names, parse_overrides, suite_points
 from bench.core.spec import Gpu, Model, Suite, Workload
@@ -274,3 +274,9 @@ def test_every_gpu_figure_has_a_source_and_h100_is_what_the_pencil_divides_by():
 def test_device_names_are_claimed_once():
     listed = [d for name in names("gpus") for d in load(Gpu, name).device_names]
     assert len(set(listed)) == len(listed)
+
+
+def test_a_name_begun_is_nearer_than_one_that_looks_alike():
+    assert nearest("h100", ["h200", "h100-pcie", "h100-sxm"]) == "; did you mean h100-pcie or h100-sxm?"
+    assert nearest("h10", ["h200"]) == "; did you mean h200?"
+    assert nearest("", ["h200"]) == ""

@@ -14,13 +14,13 @@ from bench.calibrate.demand import Demand, Headroom
 from bench.calibrate.predict import Quantity
 from bench.calibrate.waterfall import waterfall
 from bench.core.load import load_point
-from bench.core.records import CeilingsRecord, Probe
+from bench.core.records import CeilingsRecord, Probe, SentinelReading
 from bench.count.count import count_model
 from bench.count.document import count_document
 from bench.measure.sampling import summarise
 from bench.report import figures
 from bench.report.documents import ceilings_document
-from bench.report.markdown import write_report
+from bench.report.markdown import sentinel_spread, write_report
 from bench.report.progress import SuiteProgress
 from bench.report.tables import chain_table, count_table, duration, gemm_ceiling, points_table, table
 
@@ -54,6 +54,16 @@ def test_figures_are_written_as_people_read_them():
 def test_stage_names_do_not_fold_on_a_narrow_terminal():
     record = point_record().model_copy(update={"model": "a-model-of-some-length[denoiser.width=1024]"})
     assert "denoise_step" in shown(points_table([record]), 80)
+
+
+def test_the_report_says_how_the_machine_drifted(measured):
+    records = [point_record().model_copy(update={"sentinel": SentinelReading(before_s=a, after_s=b)})
+               for a, b in ((0.010, 0.011), (0.010, 0.013))]
+    middle, off, n = sentinel_spread(records)
+    assert (middle, n) == (pytest.approx(0.0105), 4)
+    assert off == pytest.approx(0.013 / 0.0105 - 1)
+    assert sentinel_spread([point_record()]) is None
+    assert "The machine itself, by one fixed matrix product" in (measured[0] / "report.md").read_text()
 
 
 def test_the_gemm_ceiling_says_its_shape():

@@ -149,7 +149,7 @@ def test_lines_are_json_one_record_each(store):
     store.append_samples("a", "x", [0.5])
     for name in (RECORDS, SAMPLES):
         (line,) = (store.directory / name).read_text().splitlines()
-        json.loads(line)
+        assert json.loads(line)["fingerprint"] == "a"
 
 
 NESTED = b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"

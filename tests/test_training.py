@@ -25,16 +25,8 @@ from models.training import (
 )
 from models.vae import VideoVAE
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 OBJECTIVE = ObjectiveConfig(path="linear", prediction="velocity", times="uniform")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small layers: OpenMP's spinning threads make a busy machine many times slower.  And sums keep their order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def denoiser(**change) -> SpatioTemporalDiT:

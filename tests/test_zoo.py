@@ -22,6 +22,7 @@ from models import zoo
 from models.pipeline import VideoPipeline, build_pipeline, example_inputs, stage_calls
 from models.spec import DiffusersDenoiser
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CPU, FP32 = torch.device("cpu"), torch.float32
 
 
@@ -125,15 +126,6 @@ def test_published_wan_14b_counts_everything():
 
 
 # --- reduced copies, for real ---
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Operators this small are slower on several."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
 
 def reduced_calls(model, workload, device, stages):
     """The pipeline on `device` and its stages as calls."""

@@ -19,6 +19,10 @@ class EnvironmentFault(Exception):
 def nearest(word: str, accepted: Iterable[str]) -> str:
     """'; did you mean X?' for the closest accepted word, whatever its case, or nothing."""
     by_lower = {a.lower(): a for a in accepted}
+    begun = [a for low, a in by_lower.items() if word and low.startswith(word.lower())]
+    if begun:      # h100 is nearer to h100-sxm than to h200; of names that go on from one another the shortest is meant
+        shortest = min(map(len, begun))
+        return f"; did you mean {' or '.join([a for a in begun if len(a) <= shortest + 1][:3])}?"
     close = difflib.get_close_matches(word[:100].lower(), by_lower, n=1, cutoff=0.5)
     return f"; did you mean {by_lower[close[0]]}?" if close else ""
 

@@ -73,7 +73,7 @@ class Timing(Strict):
     n: int
     stop: Literal["converged", "noise_stable", "timeout", "max_samples"]
     warmup_settled: bool
-    """The last two warm-up calls agreed; a call over 5 s needs one alone."""
+    """The last three warm-up calls agreed; a call over 5 s needs one alone."""
 
     @property
     def relative_half_width(self) -> float:

@@ -1,6 +1,7 @@
 """report.md and figures/ of a result, from its records and calibration.json."""
 
 from pathlib import Path
+from statistics import median
 
 import jinja2
 
@@ -10,9 +11,19 @@ from bench.calibrate.calibration import Calibration, read_calibration
 from bench.calibrate.waterfall import waterfall
 from bench.core.errors import one_line
 from bench.core.load import names
+from bench.core.records import CeilingsRecord, PointRecord
 from bench.core.store import CALIBRATION, ceilings_record, disk_faults, point_records, read_records, read_suite, write_whole
 from bench.report import device_tables, figures
 from bench.report.tables import gemm_ceiling, quantity
+
+
+def sentinel_spread(records: list[PointRecord | CeilingsRecord]) -> tuple[float, float, int] | None:
+    """Median seconds of the sentinel product, its largest departure from that as a share, readings; None without any."""
+    readings = [s for r in records if r.sentinel for s in (r.sentinel.before_s, r.sentinel.after_s)]
+    if not readings:
+        return None
+    middle = median(readings)
+    return middle, max(abs(s / middle - 1) for s in readings), len(readings)
 
 
 def write_report(directory: Path) -> Path:
@@ -38,7 +49,7 @@ def write_report(directory: Path) -> Path:
             gemm_ceiling=gemm_ceiling(ceilings) if ceilings else None,
             device=device_tables, throttling=lambda r, stage: device_tables.throttling((r.telemetry or {}).get(stage)),
             headline=headline, headline_missing=missing,
-            reference=reference,
+            sentinel=sentinel_spread(records), reference=reference,
             reference_missing=calibration.reference_missing if calibration else "not calibrated",
             fits=list(calibration.fits.values()) if calibration else [], bars=bars, figures=captions,
             known_suite=suite.name in names("suites"),
