@@ -16,6 +16,15 @@ class EnvironmentFault(Exception):
     exit_code = 3
 
 
+class Terminated(BaseException):
+    """SIGTERM or a lost terminal: handled as Ctrl-C is, with the exit code of the signal (typer makes any
+    KeyboardInterrupt a 130)."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+
 def nearest(word: str, accepted: Iterable[str]) -> str:
     """'; did you mean X?' for the closest accepted word, whatever its case, or nothing."""
     by_lower = {a.lower(): a for a in accepted}

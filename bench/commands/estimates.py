@@ -1,0 +1,79 @@
+"""From records to figures: calibrate, predict, analytic, report."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.commands.options import Json, ResultDir, Set, WorkloadName
+from bench.commands.output import print_json, say, show
+from bench.core.errors import UserError
+
+
+def calibrate(result_dir: ResultDir, as_json: Json = False) -> None:
+    """Fit utilisation by operator class to a result's records, beside the constant-utilisation baseline."""
+    from bench.calibrate.calibrate import calibrate as calibrate_result
+    from bench.report.documents import calibration_document
+    from bench.report.tables import errors_table, parameters_table
+
+    calibration = calibrate_result(result_dir)
+    if as_json:
+        return print_json(calibration_document(calibration))
+    show(*(t for fit in calibration.fits.values() for t in (parameters_table(fit), errors_table(fit))))
+
+
+def predict(model: Annotated[str, typer.Argument(help="A name in configs/models, or a YAML file.", show_default=False)],
+            workload: WorkloadName,
+            calibration: Annotated[Path, typer.Option(help="A result directory.")],
+            recipe: Annotated[str | None, typer.Option(help="A calibrated recipe; the headline's by default.")] = None,
+            overrides: Set = None, as_json: Json = False) -> None:
+    """Predict seconds, minutes of video per GPU-hour, dollars and kWh of any model at any workload."""
+    from bench.calibrate.calibrate import estimate, load_or_calibrate
+    from bench.core.load import load_point, parse_overrides
+    from bench.report.documents import estimate_document
+    from bench.report.tables import estimate_table
+
+    calibrated = load_or_calibrate(calibration)
+    point = load_point(model, workload, calibrated.fit_for(recipe).recipe, parse_overrides(overrides or []))
+    predicted = estimate(point, calibrated)
+    if as_json:
+        return print_json(estimate_document(point, calibrated, predicted))
+    show(estimate_table(f"{point.label} on {calibrated.gpu}", predicted))
+    for warning in predicted.warnings:
+        say(f"warning: {warning}")
+
+
+def analytic(calibration: Annotated[Path | None, typer.Option(help="A result directory: adds calibrated values.")] = None,
+             as_json: Json = False) -> None:
+    """The pencil estimate A1 to A17, as printed and as computed, and the waterfall to the calibrated figure."""
+    from bench.calibrate.analytic import Assumptions, chain
+    from bench.calibrate.demand import Demand, Headroom
+    from bench.calibrate.waterfall import waterfall
+
+    reference = None
+    if calibration is not None:
+        from bench.calibrate.calibrate import load_or_calibrate
+
+        calibrated = load_or_calibrate(calibration)
+        reference = calibrated.reference
+        if reference is None:
+            raise UserError(f"--calibration {calibration}: {calibrated.reference_missing}")
+    assumptions = Assumptions()
+    rows = chain(assumptions, Demand(), Headroom(), reference.minutes.model_dump() if reference else None)
+    bars = waterfall(assumptions, reference)
+    if as_json:
+        return print_json({"rows": [r.as_dict() for r in rows], "waterfall": [b.as_dict() for b in bars],
+                            "warnings": reference.warnings if reference else []})
+    from bench.report.tables import chain_table, waterfall_table
+
+    show(chain_table(rows), waterfall_table(bars))
+    for warning in reference.warnings if reference else []:
+        say(f"warning: {warning}")
+
+
+def report(result_dir: ResultDir, as_json: Json = False) -> None:
+    """Write report.md and the figures of a result anew."""
+    from bench.report.markdown import write_report
+
+    path = write_report(result_dir)
+    print_json({"report": str(path)}) if as_json else typer.echo(str(path))

@@ -1,0 +1,29 @@
+"""What a command prints: one JSON document or tables on stdout, notes on stderr."""
+
+import json
+import os
+import sys
+from typing import Any
+
+import typer
+
+
+def print_json(document: Any) -> None:
+    typer.echo(json.dumps(document, allow_nan=False))
+
+
+def say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def show(*tables: Any) -> None:
+    from rich.console import Console
+
+    class ToStdout(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError          # rich's own exits with 1; the reader has merely seen enough
+
+    # Piped output has no width of its own: 80 columns would cut names, so it gets room.
+    console = ToStdout(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
+    for table in tables:
+        console.print(table)

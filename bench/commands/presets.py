@@ -1,0 +1,43 @@
+"""What there is and what it counts: list, count."""
+
+from typing import Annotated
+
+import typer
+
+from bench.commands.options import Json, Set, WorkloadName
+from bench.commands.output import print_json, show
+
+
+def list_presets(kind: Annotated[str | None, typer.Argument(help="models, workloads, recipes, gpus or suites.")] = None,
+          as_json: Json = False) -> None:
+    """List the presets."""
+    from bench.core.load import KINDS, load, names
+    from bench.report.listing import describe
+
+    kinds = [kind] if kind else list(KINDS)
+    entries = [describe(k, load(KINDS[k], name)) for k in kinds for name in names(k)]
+    if as_json:
+        return print_json(entries)
+    from bench.report.tables import table
+
+    show(*(table(k, "name", "description", "summary", rows=[(e["name"], e["description"], e["summary"]) for e in entries
+                                                    if e["kind"] == k]) for k in kinds))
+
+
+def count(model: Annotated[str, typer.Argument(help="A name in configs/models, or a YAML file.", show_default=False)],
+          workload: WorkloadName,
+          recipe: Annotated[str, typer.Option(help="Its dtype decides the bytes.")] = "eager-bf16",
+          overrides: Set = None, as_json: Json = False) -> None:
+    """Count FLOPs, bytes and parameters of a model at a workload, on meta tensors; three counters must agree."""
+    from bench.core.load import load_point, parse_overrides
+
+    point = load_point(model, workload, recipe, parse_overrides(overrides or []))
+    from bench.count.count import count_point
+    from bench.count.document import count_document
+
+    document = count_document(point, count_point(point))
+    if as_json:
+        return print_json(document)
+    from bench.report.tables import count_table, module_table
+
+    show(count_table(document), module_table(document))

@@ -1,0 +1,130 @@
+"""Measure a suite, or say in advance what that takes: run."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bench.commands.options import Device, Json, check_device
+from bench.commands.output import print_json, show
+from bench.core.errors import Terminated, UserError, nearest, one_line
+
+
+def run(suite: Annotated[str | None, typer.Argument(
+            help="A name in configs/suites, or a YAML file; with --resume the directory's own by default.",
+            show_default=False)] = None,
+        device: Device = None,
+        out: Annotated[Path, typer.Option(help="Where results go: OUT/<gpu>/<time>_<suite>/.")] = Path("results"),
+        budget: Annotated[str | None, typer.Option(help="Stop measuring after this long, e.g. 8m.")] = None,
+        resume: Annotated[Path | None, typer.Option(help="Go on with a result directory.")] = None,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how long it will take and what it costs.")] = False,
+        calibration: Annotated[Path | None, typer.Option(
+            help="A result to predict times from; the latest of this device under OUT by default.")] = None,
+        price: Annotated[float | None, typer.Option(help="USD per hour; by default the card's range.")] = None,
+        gpu: Annotated[str | None, typer.Option(help="With --dry-run: plan for this card of configs/gpus.")] = None,
+        as_json: Json = False) -> int:
+    """Measure a suite, calibrate, and write the report.  The last line on stdout is a JSON summary.
+
+    --dry-run measures nothing (but a quick probe on a device without records) and says time and cost.
+    --budget leaves out points that are predicted not to fit, and says which.
+    Exit code 1 where a point ended in error or timeout, or none ended ok."""
+    from bench.calibrate.calibrate import datasheet
+    from bench.calibrate.calibration import read_calibration
+    from bench.calibrate.plan_time import price_of
+    from bench.core.load import load, names
+    from bench.core.spec import Suite
+    from bench.core.store import read_suite
+    from bench.core.units import parse_duration
+    from bench.forecast import Forecaster, spent_document
+    from bench.report.documents import run_failed
+    from bench.report.planning import skipped_table, spent_line
+    from bench.report.progress import SuiteProgress
+    from bench.suite import run_suite
+
+    check_device(device)
+    try:
+        budget_s = None if budget is None else parse_duration(budget)
+    except UserError as error:
+        raise UserError(f"--budget: {error}") from None
+    if suite is None and resume is None:
+        raise UserError(f"which suite? One of {', '.join(names('suites'))}, a path to a YAML file, or --resume DIRECTORY")
+    loaded = load(Suite, suite) if suite is not None else read_suite(resume)
+    prices = price_of(None, price)
+    if gpu is not None and (not dry_run or gpu not in names("gpus")):
+        raise UserError("--gpu goes with --dry-run alone" if not dry_run else
+                        f"--gpu {gpu!r} is not one of {', '.join(names('gpus'))}{nearest(gpu, names('gpus'))}")
+    forecast = Forecaster(loaded, out if resume is None else resume.absolute().parent.parent, calibration)
+    if calibration is not None:
+        planned = read_calibration(calibration).gpu            # a mistake is said before anything is measured
+        gpu = gpu or (planned if dry_run and device is None else None)
+    if dry_run:
+        return _dry_run(forecast, device, gpu, prices, budget_s, as_json)
+    started = time.monotonic()
+    with SuiteProgress(loaded.name) as progress:
+        try:
+            directory = run_suite(loaded, device=device, root=out, resume=resume, budget_s=budget_s,
+                                  watch=progress.watch, opened=progress.opened, forecast=forecast)
+        except (KeyboardInterrupt, Terminated):
+            if progress.directory is not None:
+                with contextlib.suppress(OSError):         # a lost terminal has no lines
+                    progress.note(f"interrupted; what was measured is in {progress.directory}; "
+                                  f"go on with: ldt-bench run --resume {progress.directory}")
+            raise
+        progress.say("calibrating and writing the report")
+        summary, tables, records = _finish(directory, progress.note)
+    prices = prices or price_of(datasheet(records[-1].environment.gpu), None)
+    summary |= {"spent": spent_document(forecast, time.monotonic() - started, prices), "skipped": forecast.skipped(records)}
+    if not as_json:
+        show(*tables, *([skipped_table(summary["skipped"])] if summary["skipped"] else []))
+        typer.echo(spent_line(summary["spent"]))
+        typer.echo(f"report: {summary['report']}")
+    print_json(summary)
+    return 1 if run_failed(records) else 0
+
+
+def _dry_run(forecast: Any, device: str | None, gpu: str | None, price: Any, budget_s: float | None, as_json: bool) -> int:
+    """Say what a run would take, and end."""
+    from bench.calibrate.calibrate import datasheet
+    from bench.calibrate.plan_time import price_of
+    from bench.forecast import plan_document
+    from bench.measure.process import Worker
+    from bench.report.planning import plan_line, plan_table
+    from bench.report.progress import Spinner
+    from bench.suite import suite_jobs
+
+    jobs = suite_jobs(forecast.suite)
+    with Worker("cpu" if gpu is not None else device) as worker, Spinner("counting"):
+        name = gpu or worker.environment.gpu
+        forecast.begin(worker, jobs, gpu=gpu, probe=gpu is None)
+        document = plan_document(forecast, jobs, worker, name, price or price_of(datasheet(name), None), budget_s)
+    if not as_json:
+        show(plan_table(document))
+        typer.echo(plan_line(document))
+    print_json(document)
+    return 0
+
+
+def _finish(directory: Path, say: Callable[[str], None]) -> tuple[dict[str, Any], list[Any], list[Any]]:
+    """Calibrate and report a measured directory -> the JSON summary, the tables and the records.  A suite too small or
+    too broken to calibrate still gets its report."""
+    from bench.calibrate.calibrate import calibrate as calibrate_result
+    from bench.core.store import point_records, read_records
+    from bench.report.documents import run_summary
+    from bench.report.markdown import write_report
+    from bench.report.tables import errors_table, parameters_table, points_table
+
+    try:
+        calibration = calibrate_result(directory)
+    except UserError as error:
+        calibration = None
+        say(f"not calibrated: {one_line(str(error))}")
+    path = write_report(directory)
+    records = read_records(directory)
+    tables = [points_table(point_records(records))]
+    if calibration is not None:
+        fit = calibration.fit_for(None)
+        tables += [parameters_table(fit), errors_table(fit)]
+    return run_summary(directory, path, records, calibration), tables, records
