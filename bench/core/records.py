@@ -4,6 +4,7 @@ A record is one line of records.jsonl: a point measured once, or the ceilings of
 a version; a key that changes its meaning makes a new version (and an entry in CHANGELOG.md).
 """
 
+from collections import Counter
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -27,6 +28,48 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
 
+OperatorKind = Literal["linear", "attention", "conv", "small_conv", "other", "activation", "memory"]
+
+
+class Operators(Strict):
+    """A stage's operators that touch memory, column by column, equal ones in one row.  Provenance: counted.
+
+    What the cost model prices one by one: a small product runs at another rate than a large one."""
+
+    kind: list[OperatorKind]
+    """small_conv: one that PyTorch hands to its im2col kernel on a CPU.  other: a product of another sort.  activation:
+    a transcendental function of each element.  memory: norms, copies and the rest of what holds no product."""
+    m: list[Work]
+    """Rows of a product; queries of attention; output positions of a convolution.  0 without a product."""
+    n: list[Work]
+    """Columns; keys; output channels of a group."""
+    k: list[Work]
+    """Summed over; head size; input channels of a group x taps."""
+    flops: list[Work]
+    """Of one call, as the four that follow."""
+    bytes: list[Work]
+    """Read and written, run unfused but for attention."""
+    bytes_out: list[Work]
+    calls: list[Work]
+
+    @model_validator(mode="after")
+    def _rectangular(self) -> "Operators":
+        if len({len(column) for _, column in self}) > 1:
+            raise ValueError("operators: its columns differ in length")
+        return self
+
+    def rows(self) -> Counter[tuple]:
+        """(kind, m, n, k, flops, bytes, bytes_out) -> calls."""
+        return Counter({row[:-1]: row[-1] for row in zip(*(column for _, column in self), strict=True)})
+
+    @classmethod
+    def of(cls, rows: Counter[tuple]) -> "Operators":
+        """Back from `rows`; those without calls left out."""
+        table = [(*row, calls) for row, calls in sorted(rows.items()) if calls]
+        columns = zip(*table, strict=True) if table else [()] * len(cls.model_fields)
+        return cls(**dict(zip(cls.model_fields, map(list, columns), strict=True)))
+
+
 class StageCount(Strict):
     """One stage's work, counted on meta tensors at the workload's batch."""
 
@@ -47,6 +90,8 @@ class StageCount(Strict):
     """Operators that touch memory."""
     uncounted_ops: dict[str, int]
     """Operators without products: name -> calls."""
+    operators: Operators | None = None
+    """Null in records made before operators were kept."""
 
     @property
     def flops(self) -> int:
@@ -219,12 +264,13 @@ MEMORY_PROBES = ("copy", "triad", "read", "write")
 class Probe(Strict):
     """One ceiling measurement."""
 
-    kind: Literal["gemm", "attention", "conv3d", "copy", "triad", "read", "write"]
+    kind: Literal["gemm", "attention", "conv3d", "copy", "triad", "read", "write", "fresh_write", "activation"]
     dtype: str
     backend: str | None
     """SDPA backend of an attention probe, as a recipe names it."""
     shape: dict[str, int]
-    """gemm: m n k; attention: batch heads tokens head_dim; conv3d: channels frames height width; the others: bytes."""
+    """gemm: m n k; attention: batch heads tokens head_dim; conv3d: channels frames height width; the others: bytes.
+    fresh_write: an array allocated anew and written; activation: GELU, read and written."""
     flops: Annotated[int, Field(ge=1)] | None
     bytes_moved: Annotated[int, Field(ge=1)] | None
     """Read and written."""

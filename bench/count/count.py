@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from bench.core.errors import UserError
-from bench.core.records import StageCount
+from bench.core.records import Operators, StageCount
 from bench.core.spec import DTYPE_BYTES, Model, Point, Workload, has_control
 from bench.count import closed_form, traffic
 from bench.count.flops import PRODUCT_CLASSES, Op, Trace, UncountedOperator, trace
@@ -145,6 +145,7 @@ def stage_count(traced: Trace) -> StageCount:
         bytes_elementwise=traffic.elementwise(ops), bytes_largest_operator=traffic.largest_operator(ops),
         bytes_peak_activations=traced.peak_bytes, kernels=len(ops),
         uncounted_ops=dict(sorted(Counter(op.name for op in ops if op.kind not in PRODUCT_CLASSES).items())),
+        operators=traffic.operators(ops),
     )
 
 
@@ -167,11 +168,31 @@ def _count_decode_in_parts(model: Model, pipeline: VideoPipeline, latents: torch
     for name, value in long:
         if name == "uncounted_ops":
             total[name] = {op: n + more * (n - short.uncounted_ops.get(op, 0)) for op, n in value.items()}
+        elif name == "operators":
+            total[name] = _more(value.rows(), short.operators.rows(), more)
         elif name == "bytes_largest_operator":
             total[name] = value
         else:                    # the peak grows too: by the finished frames, for which there is room from the start
             total[name] = value + more * (value - getattr(short, name))
     return StageCount(**total)
+
+
+def _more(long: Counter[tuple], short: Counter[tuple], more: int) -> Operators:
+    """The long clip's operators and `more` times what it has over the short one.
+
+    Those on the whole clip are as many in both and grow with it: m, FLOPs and bytes go on as they went."""
+    same = {row: n + more * (n - short[row]) for row, n in long.items() if short[row] and n >= short[row]}
+    grown = sorted((row, n) for row, n in long.items() if row not in same)
+    began = sorted((row, n) for row, n in short.items() if row not in same)
+    total = Counter(same)
+    for i, ((kind, m, n, k, *work), calls) in enumerate(grown):
+        pair = began[i] if len(began) == len(grown) and began[i][0][0] == kind and began[i][1] == calls else None
+        if pair is not None:
+            (_, before_m, _, _, *before), _ = pair
+            m += more * (m - before_m)
+            work = [now + more * (now - then) for now, then in zip(work, before, strict=True)]
+        total[(kind, m, n, k, *work)] += calls
+    return Operators.of(total)
 
 
 def _closed_forms(model: Model, workload: Workload, shape: tuple[int, int, int]) -> dict[str, dict[str, int]]:

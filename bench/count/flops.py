@@ -9,6 +9,7 @@ operator that may multiply two tensors and has no rule stops the count.
 """
 
 import collections
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +48,10 @@ class Op:
     bytes_out: int
     unfused_bytes: int
     """Traffic of the operator run unfused: for attention with the scores written out, else bytes_in + bytes_out."""
+    size: tuple[int, int, int] = (0, 0, 0)
+    """m, n, k of a product; attention: queries, keys, head size; convolution: positions, channels, channels x taps."""
+    small: bool = False
+    """A convolution that PyTorch hands to its im2col kernel on a CPU."""
 
 
 class _Value:
@@ -90,6 +95,31 @@ PRODUCTS: dict[Any, tuple[str, Callable[[tuple, Any], int]]] = {
     aten.baddbmm.default: ("other", _rule(fvcore_rules.bmm_flop_jit, 1, 3)),   # fvcore has no rule of its own
     aten.convolution.default: ("conv", _conv),
 }
+def _product_size(first: int) -> Callable[[tuple, Any], tuple[int, int, int]]:
+    """(m, n, k) of a product of the operands at `first` and after it; a batch of products counts as rows."""
+    def size(args: tuple, out: Any) -> tuple[int, int, int]:
+        a, b = args[first], args[first + 1]
+        return a[..., 0].numel(), b.shape[-1], a.shape[-1]
+    return size
+
+
+def _conv_size(args: tuple, out: Tensor) -> tuple[int, int, int]:
+    weight = args[1]
+    return out[:, 0].numel(), weight.shape[0] // args[8], weight[0].numel()
+
+
+_SIZES = {aten.mm.default: _product_size(0), aten.addmm.default: _product_size(1), aten.bmm.default: _product_size(0),
+          aten.baddbmm.default: _product_size(1), aten.convolution.default: _conv_size}
+SMALL_CONV = 20_480       # ConvParams::use_mkldnn in ATen/native/Convolution.cpp: up to this, im2col in one thread a sample
+
+
+def _small_on_cpu(args: tuple) -> bool:
+    """Does PyTorch on a CPU leave this convolution to its own im2col kernel?  That is several times slower than oneDNN's."""
+    x, weight, transposed, groups = args[0], args[1], args[6], args[8]
+    return (x.dtype == torch.float32 and groups == 1 and not transposed and x.shape[0] == 1
+            and not (weight.shape[-1] > 3 and weight.shape[-2] > 3) and math.prod(x.shape[:4]) <= SMALL_CONV)
+
+
 # operator -> FLOPs
 NORMS: dict[Any, Callable[[tuple, Any], int]] = {
     aten.native_layer_norm.default: _rule(fvcore_rules.norm_flop_counter(2)),
@@ -182,7 +212,9 @@ class _Recorder(TorchDispatchMode):
         if kind != "factory":
             bytes_in, bytes_out = _bytes((args, kwargs)), _bytes(out)
             self.ops.append(Op(str(func).removeprefix("aten."), kind, self.module(), macs, norm_flops,
-                               bytes_in, bytes_out, bytes_in + bytes_out))
+                               bytes_in, bytes_out, bytes_in + bytes_out,
+                               _SIZES[func](args, out) if func in _SIZES else (0, 0, 0),
+                               func is aten.convolution.default and _small_on_cpu(args)))
 
     def module(self) -> str:
         return max(self.tracker.parents - {"Global"}, key=len, default="")
@@ -225,7 +257,8 @@ class _LayerMarker(TorchFunctionMode):
         moved, written = _bytes((q, k, v)), _bytes(out)
         scores = q[..., 0].numel() * k.shape[-2] * q.element_size()
         recorder.ops.append(Op("scaled_dot_product_attention", "attention", recorder.module(), macs, 0, moved, written,
-                               moved + written + 4 * scores))   # scores written, read and written by softmax, read
+                               moved + written + 4 * scores,    # scores written, read and written by softmax, read
+                               (q.shape[-2], k.shape[-2], q.shape[-1])))
         return out
 
 

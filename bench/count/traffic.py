@@ -5,9 +5,13 @@ its result once, and everything elementwise rides along in those kernels.  The u
 and writes attention's scores out.  Caches are not modelled.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 
+from bench.core.records import Operators
 from bench.count.flops import PRODUCT_CLASSES, Op
+
+TRANSCENDENTAL = ("silu", "gelu", "exp", "sigmoid", "tanh", "_softmax", "softplus", "erf", "log", "mish", "sin", "cos")
 
 
 def modelled_min(ops: Iterable[Op]) -> int:
@@ -28,3 +32,15 @@ def elementwise(ops: Iterable[Op]) -> int:
 def largest_operator(ops: Iterable[Op]) -> int:
     """Operands and result of the largest operator: with the weights, a floor under peak memory."""
     return max((op.bytes_in + op.bytes_out for op in ops), default=0)
+
+
+def operators(ops: Iterable[Op]) -> Operators:
+    """The operators in rows, equal ones together."""
+    rows: Counter[tuple] = Counter()
+    for op in ops:
+        if op.kind in PRODUCT_CLASSES:
+            kind = "small_conv" if op.small else op.kind
+        else:
+            kind = "activation" if op.name.startswith(TRANSCENDENTAL) else "memory"
+        rows[(kind, *op.size, 2 * op.macs, op.bytes_in + op.bytes_out, op.bytes_out)] += 1
+    return Operators.of(rows)
