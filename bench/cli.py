@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from bench.commands import comparing, device, estimates, presets, run
+from bench.commands import comparing, device, estimates, holdout, presets, run
 from bench.commands.output import say
 from bench.core.errors import EnvironmentFault, Terminated, UserError, one_line
 
@@ -31,6 +31,7 @@ COMMANDS = {               # in the order of --help
     "check-timer": device.check_timer,
     "calibrate": estimates.calibrate,
     "predict": estimates.predict,
+    "holdout": holdout.holdout,
     "analytic": estimates.analytic,
     "report": estimates.report,
     "compare": comparing.compare,

@@ -17,7 +17,7 @@ sampling: {target_relative_half_width: 0.5, min_samples: 3, max_samples: 6, max_
 point_timeout_s: 60
 points:
   - {model: tiny, workload: tiny-image, recipe: eager-fp32, stages: [denoise_step, vae_decode, vae_encode, text_encode]}
-  - {model: tiny, workload: tiny-clip, recipe: eager-fp32}
+  - {model: tiny, workload: tiny-clip, recipe: eager-fp32, stages: [denoise_step, vae_decode]}
   - {model: tiny, workload: tiny-image, recipe: eager-fp32, set: {denoiser.depth: 2}}
   - {model: tiny, workload: tiny-clip, recipe: eager-fp32, set: {denoiser.depth: 2}}
   - {model: tiny-factorised, workload: tiny-clip, recipe: eager-fp32}

@@ -39,7 +39,7 @@ FREE = Ceilings(1e12, 1e12, 1e12, 1e12)
 
 
 def work(**flops) -> dict:
-    fields = {name: 0 for name, f in StageCount.model_fields.items() if name != "uncounted_ops"}
+    fields = {name: 0 for name, f in StageCount.model_fields.items() if name not in ("uncounted_ops", "operators")}
     return {**fields, "uncounted_ops": {}, **flops}
 
 

@@ -2,44 +2,52 @@
 
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import numpy as np
 
 from bench.calibrate.calibration import (
     Calibration,
+    Ceiling,
     Fit,
     FittedStage,
     Headline,
     Interval,
     Parameter,
+    ProbedSizes,
     Range,
     Reference,
     read_calibration,
 )
-from bench.calibrate.cost_model import INTERVAL, PARAMETERS, UNITS, Ceilings, features
+from bench.calibrate.cost_model import INTERVAL, PARAMETERS, RATES, Ceilings, Work
 from bench.calibrate.fit import (
+    FitResult,
     Observation,
     TooFewPoints,
     bootstrap,
     constant_mfu_leave_one_out,
     error_summary,
     fit,
+    identified,
+    leave_a_size_out,
     leave_one_out,
     upward,
 )
 from bench.calibrate.predict import (
     Estimate,
     Quantity,
+    dimensions,
     minutes_per_gpu_hour,
     predict,
     stage_calls_per_video,
 )
+from bench.calibrate.transfer import transfer
 from bench.calibrate.waterfall import MODEL, WORKLOAD
-from bench.core.errors import UserError
+from bench.core.errors import UserError, nearest
 from bench.core.load import load, load_point, names, suite_points
-from bench.core.records import FINISHED, CeilingsRecord, PointRecord
+from bench.core.records import FINISHED, CeilingsRecord, PointRecord, Probe
 from bench.core.spec import Gpu, Point, Suite
 from bench.core.store import (
     CALIBRATION,
@@ -129,13 +137,35 @@ def load_or_calibrate(directory: Path) -> Calibration:
     return read_calibration(directory)
 
 
-def estimate(point: Point, calibration: Calibration) -> Estimate:
-    """Count the point (imports torch) and predict it by its recipe's fit.  Raises UserError."""
+def estimate(point: Point, calibration: Calibration, *, gpu: str | None = None, ceilings: Path | None = None) -> Estimate:
+    """Count the point (imports torch) and predict it by its recipe's fit.  Raises UserError.
+
+    gpu: carry the calibration to this card, on its datasheet or on the ceilings measured in another result."""
     from bench.count.count import count_point
 
-    fitted = calibration.fit_for(point.recipe.name)
+    fitted, carried = calibration.fit_for(point.recipe.name), []
+    if (gpu is not None and gpu != calibration.gpu) or ceilings is not None:
+        calibration, fitted, words = carry(calibration, fitted, gpu, ceilings)
+        carried = [f"extrapolated: carried over to {calibration.gpu}, on {words}"]
     count = count_point(point)
-    return predict(point, count.stages, count.params, calibration, fitted, datasheet(calibration.gpu))
+    predicted = predict(point, count.stages, count.params, calibration, fitted, datasheet(calibration.gpu))
+    return replace(predicted, provenance="extrapolated", warnings=carried + predicted.warnings) if carried else predicted
+
+
+def carry(calibration: Calibration, fitted: Fit, gpu: str | None, ceilings: Path | None) -> tuple[Calibration, Fit, str]:
+    """bench.calibrate.transfer by names: the card's, or that of the result whose ceilings are taken.  Raises UserError."""
+    measured = None
+    if ceilings is not None:
+        record = ceilings_record(read_records(ceilings))
+        if record is None:
+            raise UserError(f"--ceilings {ceilings}: no ceilings were measured in it; `ldt-bench run` of a suite with "
+                            "`ceilings: true` does")
+        if gpu not in (None, record.environment.gpu):
+            raise UserError(f"--ceilings {ceilings}: measured on {record.environment.gpu}, not on {gpu}")
+        measured, gpu = ceilings_for(record, fitted.dtype, fitted.attention), record.environment.gpu
+    if gpu not in names("gpus"):
+        raise UserError(f"--gpu {gpu!r} is not one of {', '.join(names('gpus'))}{nearest(gpu, names('gpus'))}")
+    return transfer(calibration, fitted, load(Gpu, gpu), datasheet(calibration.gpu), measured)
 
 
 def datasheet(gpu: str) -> Gpu | None:
@@ -215,61 +245,96 @@ def _interval(q: Quantity) -> Interval:
 
 def ceilings_for(record: CeilingsRecord, dtype: str, attention: str) -> Ceilings:
     """Measured ceilings for a recipe.  Raises UserError naming the missing one."""
-    rates = {
-        "gemm_flops_per_s": record.peak("gemm", dtype),
-        "attention_flops_per_s": record.peak("attention", dtype, attention),
-        "conv_flops_per_s": record.peak("conv3d", dtype),
-        "copy_bytes_per_s": record.peak("copy"),
-    }
-    missing = [name for name, rate in rates.items() if rate is None]
+    convolutions = [p for p in record.probes if p.kind == "conv3d" and p.dtype == dtype]
+    small = [p for p in convolutions if _is_small(p)] if record.environment.device == "cpu" else []
+    best = {"gemm": record.best("gemm", dtype), "attention": record.best("attention", dtype, attention),
+            "conv": max((p for p in convolutions if p not in small), key=lambda p: p.rate, default=None),
+            "copy": record.best("copy")}
+    missing = [f"{name}_{'bytes' if name == 'copy' else 'flops'}_per_s" for name, probe in best.items() if probe is None]
     if missing:
         raise UserError(f"no ceiling measured for {', '.join(missing)} in {dtype}, attention {attention}")
-    return Ceilings(**rates)  # type: ignore[arg-type]
+    gemm, attended, conv = (best[name].shape for name in ("gemm", "attention", "conv"))
+    ladder = sorted((float(p.bytes_moved), p.rate) for p in record.probes if p.kind == "copy" and p.dtype == "fp32")
+    return Ceilings(
+        gemm_flops_per_s=best["gemm"].rate, attention_flops_per_s=best["attention"].rate,
+        conv_flops_per_s=best["conv"].rate, copy_bytes_per_s=best["copy"].rate,
+        gemm_size=(gemm["m"], gemm["n"], gemm["k"]),
+        attention_size=(attended["tokens"], attended["tokens"], attended["head_dim"]),
+        conv_size=(conv["frames"] * conv["height"] * conv["width"], conv["channels"], 27 * conv["channels"]),
+        small_conv_flops_per_s=max((p.rate for p in small), default=None),
+        activation_bytes_per_s=record.peak("activation", dtype),
+        fresh_bytes_per_s=record.peak("fresh_write") if record.environment.device == "cpu" else None,
+        ladder=tuple(ladder),
+    )
+
+
+def _is_small(probe: Probe) -> bool:
+    """Does PyTorch on a CPU run this probe by its im2col kernel?  (bench.count.flops.SMALL_CONV, which needs torch.)"""
+    return probe.dtype == "fp32" and probe.shape["channels"] * probe.shape["frames"] * probe.shape["height"] <= 20_480
+
+
+def observations_of(records: list[PointRecord]) -> list[Observation]:
+    """Every timed stage.  Raises TooFewPoints where all denoise steps are of one size: no term of size shows then."""
+    observations = [
+        Observation(record.label, stage, Work.of(record.counts[stage]), timing.median_s, record.counts[stage].flops,
+                    noise=timing.relative_half_width, tokens=record.tokens)
+        for record in records for stage, timing in record.timings.items()]
+    sizes = {(o.tokens, o.flops) for o in observations if o.stage == "denoise_step"}
+    steps = sum(o.stage == "denoise_step" for o in observations)
+    if len(sizes) == 1 and steps > 1:
+        raise TooFewPoints(f"all {steps} denoise steps are of one size ({sizes.pop()[0]} tokens)")
+    return observations
 
 
 def _fit_recipe(recipe: str, records: list[PointRecord], ceilings: CeilingsRecord) -> Fit:
     settings = records[0].point["recipe"]
     rates = ceilings_for(ceilings, settings["dtype"], settings["attention"])
-    observations, tokens, subjects, energies = [], [], [], []
-    for record in records:
-        for stage, timing in record.timings.items():
-            count = record.counts[stage]
-            observations.append(Observation(record.label, stage, features(count, rates), timing.median_s, count.flops))
-            tokens.append(record.tokens)
-            subjects.append(_subject(record))
-            energies.append(_energy_j(record, stage))
-    fitted = fit(observations)
+    observations = observations_of(records)
+    subjects = {record.label: _subject(record) for record in records}
+    energies = {(record.label, stage): _energy_j(record, stage) for record in records for stage in record.timings}
+    fitted = fit(observations, rates)
     draws = bootstrap(observations, fitted)
-    held_out = leave_one_out(observations)
+    held_out = leave_one_out(observations, rates)
     by_stage: dict[str, list[float]] = defaultdict(list)
     for index, error in held_out.items():
         by_stage[observations[index].stage].append(error)
     steps = [o for o in observations if o.stage == "denoise_step"]
-    low, high = np.percentile(draws, INTERVAL, axis=0)
-    parameters = {
-        name: Parameter(value=float(fitted.theta[i]), low=min(float(low[i]), float(fitted.theta[i])),
-                        high=max(float(high[i]), float(fitted.theta[i])), unit=UNITS[name],
-                        at_bound=fitted.at_bound(i))
-        if fitted.observed[i] else Parameter(value=None, low=None, high=None, unit=UNITS[name], at_bound=False)
-        for i, name in enumerate(PARAMETERS)
-    }
     return Fit(
-        recipe=recipe, dtype=settings["dtype"], attention=settings["attention"], ceilings=vars(rates),
-        parameters=parameters, draws=draws.tolist(), residuals=by_stage["denoise_step"],
+        recipe=recipe, dtype=settings["dtype"], attention=settings["attention"],
+        ceilings={name: getattr(rates, name) for name in get_args(Ceiling)},
+        probed=ProbedSizes(**{name: getattr(rates, name) for name in ProbedSizes.model_fields}),
+        parameters=_parameters(fitted, draws), draws=draws.tolist(), residuals=by_stage["denoise_step"],
         leave_one_out=error_summary(by_stage["denoise_step"]),
         leave_one_out_by_stage={s: e for s, es in by_stage.items() if (e := error_summary(es)) is not None},
-        upward=error_summary(upward(observations)),
+        upward=error_summary(upward(observations, rates)),
+        leave_a_size_out=error_summary(leave_a_size_out(observations, rates).values()),
+        noise_floor=error_summary([-np.log1p(o.noise) for o in steps]),
         constant_mfu_baseline=error_summary(constant_mfu_leave_one_out(observations)),
         constant_mfu_flops_per_s=float(np.exp(np.mean([np.log(o.flops / o.seconds) for o in steps]))) if steps else None,
         converged=fitted.converged, ranges=_ranges(records),
         stages=[
-            FittedStage(point=o.point, stage=o.stage, tokens=tokens[i], flops=o.flops, measured_s=o.seconds,
+            FittedStage(point=o.point, stage=o.stage, tokens=o.tokens, flops=o.flops, measured_s=o.seconds,
                         fitted_s=float(o.seconds * np.exp(-fitted.residuals[i])),
                         held_out_s=float(o.seconds * np.exp(-held_out[i])) if i in held_out else None,
-                        subject=subjects[i], energy_j=energies[i])
+                        subject=subjects[o.point], energy_j=energies[o.point, o.stage])
             for i, o in enumerate(observations)
         ],
     )
+
+
+def _parameters(fitted: FitResult, draws: np.ndarray) -> dict[str, Parameter]:
+    low, high = np.percentile(draws, INTERVAL, axis=0)
+    told = identified(draws)
+    out = {}
+    for i, (name, meaning) in enumerate(PARAMETERS.items()):
+        value = float(fitted.theta[i])
+        if not fitted.observed[i] and name in RATES:
+            out[name] = Parameter(value=None, low=None, high=None, unit=meaning.unit, at_bound=False, identified=False)
+        else:
+            out[name] = Parameter(value=value, low=min(float(low[i]), value), high=max(float(high[i]), value),
+                                  unit=meaning.unit, at_bound=fitted.at_bound(name) and bool(fitted.observed[i]),
+                                  identified=bool(told[i] and fitted.observed[i]))
+    return out
 
 
 def stage_power(records: list[PointRecord]) -> dict[str, float]:
@@ -299,15 +364,8 @@ def _subject(record: PointRecord) -> str | None:
 
 
 def _ranges(records: list[PointRecord]) -> dict[str, Range]:
-    steps = [r for r in records if "denoise_step" in r.timings]
-    spans = {
-        "tokens": [float(r.tokens) for r in steps],
-        "step_flops": [float(r.counts["denoise_step"].flops) for r in steps],
-        "attention_share": [attention_share(r) for r in steps],
-    }
-    return {name: Range(low=min(values), high=max(values)) for name, values in spans.items() if values}
-
-
-def attention_share(record: PointRecord) -> float:
-    count = record.counts["denoise_step"]
-    return count.attention_flops / count.flops
+    values: dict[str, list[float]] = defaultdict(list)
+    for record in records:
+        for name, value in dimensions(record.tokens, {s: record.counts[s] for s in record.timings}).items():
+            values[name].append(value)
+    return {name: Range(low=min(v), high=max(v)) for name, v in values.items()}

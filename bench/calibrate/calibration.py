@@ -6,13 +6,14 @@ from typing import Annotated, Literal, get_args
 import pydantic_core
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
+from bench.calibrate.cost_model import NAMES, RATES, Ceilings
 from bench.core import records
 from bench.core.errors import UserError, nearest
 from bench.core.store import CALIBRATION, first_problem, read_bytes
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 Ceiling = Literal["gemm_flops_per_s", "attention_flops_per_s", "conv_flops_per_s", "copy_bytes_per_s"]
-Class = Literal["linear_efficiency", "attention_efficiency", "conv_efficiency", "memory_efficiency", "kernel_s"]
+Name = Literal[NAMES]  # type: ignore[valid-type]
 Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
 
@@ -24,13 +25,15 @@ class Strict(records.Strict):
 
 
 class Parameter(Strict):
-    """A fitted parameter with its 90 % interval; null where no measured stage had work of its class."""
+    """A fitted parameter with its 90 % interval; a rate is null where no measured stage had work of its class."""
 
     value: Positive | None
     low: Positive | None
     high: Positive | None
     unit: str
     at_bound: bool
+    identified: bool
+    """The records say more of it than what was believed before; else value and interval are mostly that belief."""
 
 
 class Interval(Strict):
@@ -45,8 +48,21 @@ class Errors(Strict):
     """|predicted / measured - 1|."""
 
     mean: float
+    median: float
     worst: float
     n: int
+
+
+class ProbedSizes(Strict):
+    """What the cost model knows of the ceilings beside their rates (bench.calibrate.cost_model.Ceilings).  Measured."""
+
+    gemm_size: tuple[int, int, int] | None = None
+    attention_size: tuple[int, int, int] | None = None
+    conv_size: tuple[int, int, int] | None = None
+    small_conv_flops_per_s: Positive | None = None
+    activation_bytes_per_s: Positive | None = None
+    fresh_bytes_per_s: Positive | None = None
+    ladder: tuple[tuple[Positive, Positive], ...] = ()
 
 
 class Range(Strict):
@@ -81,7 +97,8 @@ class Fit(Strict):
     attention: str
     ceilings: dict[Ceiling, Positive]
     """gemm_flops_per_s, attention_flops_per_s, conv_flops_per_s, copy_bytes_per_s: measured."""
-    parameters: dict[Class, Parameter]
+    probed: ProbedSizes
+    parameters: dict[Name, Parameter]
     draws: Annotated[list[list[Positive]], Field(min_length=1)]
     """Bootstrap draws of the parameters, for intervals of predictions."""
     residuals: list[float]
@@ -91,6 +108,10 @@ class Fit(Strict):
     leave_one_out_by_stage: dict[str, Errors]
     upward: Errors | None
     """Denoise steps of the larger half, fitted on the smaller."""
+    leave_a_size_out: Errors | None
+    """Denoise steps predicted without any point of their number of tokens."""
+    noise_floor: Errors | None
+    """Half-widths of the medians' intervals of the denoise steps: no prediction can be held to less."""
     constant_mfu_baseline: Errors | None
     """One rate for all FLOPs, leave-one-out on the same denoise steps."""
     constant_mfu_flops_per_s: float | None
@@ -101,13 +122,21 @@ class Fit(Strict):
 
     @model_validator(mode="after")
     def _complete(self) -> "Fit":
-        for name, names in (("ceilings", Ceiling), ("parameters", Class)):
-            missing = set(get_args(names)) - set(getattr(self, name))
+        for name, names in (("ceilings", get_args(Ceiling)), ("parameters", NAMES)):
+            missing = set(names) - set(getattr(self, name))
             if missing:
                 raise ValueError(f"{name}: {', '.join(sorted(missing))} missing")
-        if any(len(draw) != len(get_args(Class)) for draw in self.draws):
-            raise ValueError(f"draws: each is to have {len(get_args(Class))} entries")
+        absent = [name for name, p in self.parameters.items() if p.value is None and name not in RATES]
+        if absent:
+            raise ValueError(f"parameters: {', '.join(absent)} without a value")
+        if any(len(draw) != len(NAMES) for draw in self.draws):
+            raise ValueError(f"draws: each is to have {len(NAMES)} entries")
         return self
+
+    @property
+    def device(self) -> Ceilings:
+        """Ceilings as the cost model takes them."""
+        return Ceilings(**self.ceilings, **dict(self.probed))
 
 
 class Headline(Strict):
@@ -141,7 +170,7 @@ class Reference(Strict):
 class Calibration(Strict):
     """calibration.json."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     gpu: str
     device_name: str
     suite: str
@@ -180,6 +209,9 @@ def read_calibration(directory: Path) -> Calibration:
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise UserError(f"{path}: schema version {version} is newer than this ldt-bench's "
                             f"{SCHEMA_VERSION}; upgrade it to read this calibration")
+        if isinstance(version, int) and version < SCHEMA_VERSION:
+            raise UserError(f"{path}: schema version {version} is of an older cost model; "
+                            f"`ldt-bench calibrate {directory}` makes it anew from the records")
         if isinstance(data, dict):
             return Calibration.model_validate(data)
     except ValidationError as error:

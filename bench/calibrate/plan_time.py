@@ -12,10 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from bench.calibrate.calibration import Fit, read_calibration
-from bench.calibrate.cost_model import PARAMETERS, Ceilings, features, seconds, seconds_by_class
+from bench.calibrate.cost_model import PARAMETERS, Ceilings, Work, seconds_by_class
 from bench.core.errors import EnvironmentFault, UserError
 from bench.core.records import FINISHED, StageCount
 from bench.core.spec import Gpu, Point, Price, Sampling
@@ -104,16 +102,16 @@ def call_time(point: Point, stage: str, count: StageCount | None, basis: Basis) 
     fit = basis.fits.get(point.recipe.name)
     rates = basis.rates.get(point.recipe.dtype)
     if fit is not None:
-        rates = Ceilings(**fit.ceilings)  # type: ignore[arg-type]
+        rates = fit.device
         theta = {name: p.value for name, p in fit.parameters.items()}
         try:
-            return sum(seconds_by_class(features(count, rates), theta).values()), "fitted"
+            return sum(seconds_by_class(Work.of(count), theta, rates).values()), "fitted"
         except ValueError:
             pass                                          # a class of work that the fit never saw
     if rates is None:
         return None
-    thumb = np.array([THUMB[name] for name in PARAMETERS])
-    return float(seconds(features(count, rates)[None], thumb)[0]), "extrapolated"
+    thumb = {name: meaning.prior for name, meaning in PARAMETERS.items()} | THUMB
+    return sum(seconds_by_class(Work.of(count), thumb, rates).values()), "extrapolated"
 
 
 def point_time(point: Point, counts: Mapping[str, StageCount], weights: int, plan: Sampling, basis: Basis) -> Forecast | None:
@@ -182,7 +180,7 @@ def basis_from(directory: Path, device: str) -> Basis:
         words=f"the result of {directory.name}: its own points as measured, others by its fit", device=device,
         fits=calibration.fits,
         measured={r.fingerprint: {stage: t.median_s for stage, t in r.timings.items()} for r in points},
-        rates={fit.dtype: Ceilings(**fit.ceilings) for fit in calibration.fits.values()},  # type: ignore[arg-type]
+        rates={fit.dtype: fit.device for fit in calibration.fits.values()},
         point_s=statistics.median(rest) if rest else POINT_S, ceilings_s=ceilings.wall_s if ceilings else None,
     )
 

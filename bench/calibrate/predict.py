@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from bench.calibrate.calibration import Calibration, Fit
-from bench.calibrate.cost_model import INTERVAL, PARAMETERS, Ceilings, features, seconds, seconds_by_class
+from bench.calibrate.cost_model import INTERVAL, NAMES, PARAMETERS, Priced, Work, seconds_by_class
 from bench.core.errors import UserError
 from bench.core.records import StageCount
 from bench.core.spec import Gpu, Point, Workload
@@ -43,13 +43,14 @@ class Quantity:
 class Estimate:
     """A predicted point."""
 
+    gpu: str
     step_s: Quantity
     video_s: Quantity
     """One batch of videos: all steps, decode, text."""
     stages: dict[str, Quantity]
     """Seconds of denoise (all steps), vae_decode, text_encode."""
     step_s_by_class: dict[str, float]
-    """linear, attention, conv, memory, kernel: they sum to step_s."""
+    """By bench.calibrate.cost_model.CLASSES: they sum to step_s."""
     minutes_per_gpu_hour: Quantity
     usd_per_minute: Quantity | None
     kwh_per_minute: Quantity | None
@@ -70,39 +71,43 @@ def predict(point: Point, counts: dict[str, StageCount], params: dict[str, int],
     """Estimate a point from its counts.  `gpu` gives memory, price and power, where it is known.
 
     Raises UserError where the point needs a class of work that no measured point had."""
-    workload, rates = point.workload, Ceilings(**fit.ceilings)
+    workload = point.workload
     theta = {name: p.value for name, p in fit.parameters.items()}
     calls = stage_calls_per_video(workload, counts)
-    x = {stage: features(counts[stage], rates) for stage in calls}
+    works = {stage: Work.of(counts[stage]) for stage in calls}
     try:
-        by_class = {stage: seconds_by_class(xs, theta) for stage, xs in x.items()}
+        by_class = {stage: seconds_by_class(work, theta, fit.device) for stage, work in works.items()}
     except ValueError as error:
         raise UserError(f"model {point.model.name} needs {error} work, which no measured point of recipe {fit.recipe} "
                         f"had; add a stage with it to the suite {calibration.suite} and run it") from None
-    draws, spread = np.array(fit.draws), np.exp(np.array(fit.residuals or [0.0]))
-    theta_array = np.array([1.0 if theta[name] is None else theta[name] for name in PARAMETERS])
-    # Each parameter draw meets each held-out residual: the residual is common to all stages, as a disturbed
-    # machine or a wrong rate would be.
-    stage_draws = {s: np.outer([calls[s] * seconds(xs[None], draw)[0] for draw in draws], spread).ravel()
-                   for s, xs in x.items()}
-    values = {s: calls[s] * float(seconds(xs[None], theta_array)[0]) for s, xs in x.items()}
+    stage_draws = draw_seconds({stage: work * calls[stage] for stage, work in works.items()}, fit)
+    values = {stage: calls[stage] * sum(by_class[stage].values()) for stage in works}
     video, video_draws = sum(values.values()), sum(stage_draws.values())
-    step = _quantity(values["denoise_step"], stage_draws["denoise_step"]).scaled(1 / workload.steps)
-    minutes = _quantity(minutes_per_gpu_hour(workload, video), minutes_per_gpu_hour(workload, 1.0) / video_draws)
-    warnings = _range_warnings(point, counts, fit) + _bound_warnings(fit)
+    step = quantity(values["denoise_step"], stage_draws["denoise_step"]).scaled(1 / workload.steps)
+    minutes = quantity(minutes_per_gpu_hour(workload, video), minutes_per_gpu_hour(workload, 1.0) / video_draws)
+    warnings = _range_warnings(point, counts, fit) + _bound_warnings(fit) + _belief_warnings(works, fit)
     fits = fits_memory(point, counts, params, gpu.memory_bytes if gpu else None)
     if fits is False:
         warnings.append(f"does not fit {gpu.name}'s memory: weights and a step's activations are more")
     warnings += decode_warning(counts, gpu.memory_bytes if gpu else None)
     kwh = _energy(point, calls, values, stage_draws, calibration, fit, warnings)
     return Estimate(
-        step_s=step, video_s=_quantity(video, video_draws),
-        stages={_STAGE_NAMES[s]: _quantity(values[s], stage_draws[s]) for s in calls},
+        gpu=calibration.gpu, step_s=step, video_s=quantity(video, video_draws),
+        stages={_STAGE_NAMES[s]: quantity(values[s], stage_draws[s]) for s in calls},
         step_s_by_class=by_class["denoise_step"], minutes_per_gpu_hour=minutes,
         usd_per_minute=_dollars(minutes, gpu), kwh_per_minute=kwh, fits_memory=fits,
         provenance="extrapolated" if _range_warnings(point, counts, fit) else "fitted", warnings=warnings,
         heldout_error={"mean": fit.leave_one_out.mean, "worst": fit.leave_one_out.worst} if fit.leave_one_out else None,
     )
+
+
+def draw_seconds(works: dict[str, Work], fit: Fit) -> dict[str, np.ndarray]:
+    """Draws of the seconds of each work, for intervals: each draw of the parameters meets each held-out residual.
+
+    A residual is common to all works, as a disturbed machine or a wrong rate would be."""
+    priced, spread = Priced(works.values(), fit.device), np.exp(np.array(fit.residuals or [0.0]))
+    drawn = np.array([priced.seconds(np.array(draw)) for draw in fit.draws])
+    return {name: np.outer(drawn[:, i], spread).ravel() for i, name in enumerate(works)}
 
 
 _STAGE_NAMES = {"denoise_step": "denoise", "vae_decode": "vae_decode", "condition_encode": "condition_encode",
@@ -128,27 +133,46 @@ def decode_warning(counts: dict[str, StageCount], memory: int | None) -> list[st
             "with a smaller vae_chunk or a vae_tile would fit"]
 
 
-def _quantity(value: float, draws: np.ndarray) -> "Quantity":
+def quantity(value: float, draws: np.ndarray) -> Quantity:
+    """A value with the 90 % interval of its draws."""
     low, high = np.percentile(draws, INTERVAL)
     return Quantity(value, min(float(low), value), max(float(high), value))
 
 
+def dimensions(tokens: int, counts: dict[str, StageCount]) -> dict[str, float]:
+    """The sizes that a calibration spans, of the stages that are given."""
+    step, decode = counts.get("denoise_step"), counts.get("vae_decode")
+    out = {}
+    if step is not None:
+        out = {"tokens": float(tokens), "step_flops": float(step.flops), "attention_share": step.attention_flops / step.flops}
+    if decode is not None:
+        out["decode_flops"] = float(decode.flops)
+    return out
+
+
+_WORDS = {"tokens": "tokens", "step_flops": "FLOPs of a step", "attention_share": "attention's share of FLOPs",
+          "decode_flops": "FLOPs of a decode"}
+
+
 def _range_warnings(point: Point, counts: dict[str, StageCount], fit: Fit) -> list[str]:
     """In which dimension, and by how much, the point lies outside what was measured."""
-    step = counts["denoise_step"]
-    values = {
-        "tokens": (float(point.model.tokens(point.workload)), "tokens"),
-        "step_flops": (float(step.flops), "FLOPs of a step"),
-        "attention_share": (step.attention_flops / step.flops, "attention's share of FLOPs"),
-    }
     out = []
-    for name, (value, words) in values.items():
-        span = fit.ranges.get(name)
+    for name, value in dimensions(point.model.tokens(point.workload), counts).items():
+        span, words = fit.ranges.get(name), _WORDS[name]
         if span is not None and span.high and value > 1.1 * span.high:
             out.append(f"extrapolated: {words} {value:.4g} is {value / span.high:.3g} times the largest measured")
         elif span is not None and 0 < value < span.low / 1.1:
             out.append(f"extrapolated: {words} {value:.4g} is {span.low / value:.3g} times under the smallest measured")
     return out
+
+
+def _belief_warnings(works: dict[str, Work], fit: Fit) -> list[str]:
+    """Parameters that the point needs and that no measured point told."""
+    needed = frozenset().union(*(work.classes for work in works.values()))
+    if "small_conv" in needed and fit.device.small_conv_flops_per_s is None:
+        needed = (needed - {"small_conv"}) | {"conv"}
+    held = [name for name in NAMES if PARAMETERS[name].needs in needed and not fit.parameters[name].identified]
+    return [f"not told by the measured points, so held near what is believed beforehand: {', '.join(held)}"] if held else []
 
 
 def _bound_warnings(fit: Fit) -> list[str]:
@@ -183,4 +207,4 @@ def _energy(point: Point, calls: dict[str, int], values: dict[str, float], draws
             warnings.append(f"no energy: neither energy nor power of {stage} was measured on this device")
             return None
     minutes = point.workload.video_s / SECONDS_PER_MINUTE
-    return _quantity(joules, joule_draws).scaled(1 / JOULES_PER_KWH / minutes)
+    return quantity(joules, joule_draws).scaled(1 / JOULES_PER_KWH / minutes)

@@ -26,6 +26,9 @@ def predict(model: Annotated[str, typer.Argument(help="A name in configs/models,
             workload: WorkloadName,
             calibration: Annotated[Path, typer.Option(help="A result directory.")],
             recipe: Annotated[str | None, typer.Option(help="A calibrated recipe; the headline's by default.")] = None,
+            gpu: Annotated[str | None, typer.Option(help="Carry the calibration to this card (extrapolated).")] = None,
+            ceilings: Annotated[Path | None, typer.Option(
+                help="A result of that card, for its measured ceilings; else its datasheet.")] = None,
             overrides: Set = None, as_json: Json = False) -> None:
     """Predict seconds, minutes of video per GPU-hour, dollars and kWh of any model at any workload."""
     from bench.calibrate.calibrate import estimate, load_or_calibrate
@@ -35,10 +38,10 @@ def predict(model: Annotated[str, typer.Argument(help="A name in configs/models,
 
     calibrated = load_or_calibrate(calibration)
     point = load_point(model, workload, calibrated.fit_for(recipe).recipe, parse_overrides(overrides or []))
-    predicted = estimate(point, calibrated)
+    predicted = estimate(point, calibrated, gpu=gpu, ceilings=ceilings)
     if as_json:
-        return print_json(estimate_document(point, calibrated, predicted))
-    show(estimate_table(f"{point.label} on {calibrated.gpu}", predicted))
+        return print_json(estimate_document(point, predicted))
+    show(estimate_table(f"{point.label} on {predicted.gpu}", predicted))
     for warning in predicted.warnings:
         say(f"warning: {warning}")
 

@@ -2,7 +2,7 @@
 zeros.
 
 Memory is read (a sum), written (a fill), copied, and streamed (STREAM's triad) from arrays that fit the smallest cache
-to ones far over the largest: rate against size shows the knees."""
+to ones far over the largest: rate against size shows the knees.  GELU stands for what is neither product nor copy."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from bench.core.records import MEMORY_PROBES, Probe, StageTelemetry
+from bench.core.records import Probe, StageTelemetry
 from bench.core.spec import DTYPE_BYTES, Sampling
 from bench.count.closed_form import attention_flops
 from bench.count.count import DTYPES
@@ -33,21 +33,24 @@ class Sizes:
     """channels in and out, frames, height, width; 3 x 3 x 3."""
     memory_bytes: tuple[int, ...]
     """Of one array; the largest is far over any cache."""
+    activation_bytes: tuple[int, ...]
+    fresh_bytes: int
+    """Larger than what a CPU's allocator keeps for later."""
 
 
 SIZES = {
     "cpu": Sizes(
         gemm=((256, 256, 256), (576, 768, 256), (1024, 1024, 1024), (2048, 2048, 2048)),
         attention=((1, 4, 576, 64), (1, 4, 2048, 64)),
-        conv3d=((32, 5, 64, 64), (64, 9, 64, 64)),
-        memory_bytes=tuple(2**n for n in (18, 21, 24, 26, 28)),
+        conv3d=((32, 5, 64, 64), (64, 9, 64, 64), (128, 9, 32, 32)),     # the first by PyTorch's own im2col kernel
+        memory_bytes=tuple(2**n for n in (18, 21, 24, 26, 28)), activation_bytes=(2**21, 2**23), fresh_bytes=2**26,
     ),
     "cuda": Sizes(
         gemm=((2048, 2048, 2048), (4096, 4096, 4096), (8192, 8192, 8192), (16384, 16384, 16384),
               (32768, 15360, 5120), (32768, 20480, 5120)),      # the last two: QKV and MLP of a 5,120-wide DiT
         attention=((1, 40, 4096, 128), (1, 40, 16384, 128), (1, 40, 32768, 128)),
         conv3d=((128, 9, 256, 256), (256, 9, 256, 256), (512, 9, 128, 128)),
-        memory_bytes=tuple(2**n for n in range(18, 33)),
+        memory_bytes=tuple(2**n for n in range(18, 33)), activation_bytes=(2**26, 2**30), fresh_bytes=2**28,
     ),
 }
 
@@ -67,7 +70,7 @@ def measure_ceilings(
             call, kind = make(), probe["kind"]
             kinds[kind] = None
             # Only the copy of the largest array is a ceiling; the rest of the ladder is a curve.
-            curve = kind in MEMORY_PROBES and (kind, probe["dtype"], probe["shape"]["bytes"]) != ("copy", "fp32", largest)
+            curve = probe["flops"] is None and (kind, probe["dtype"], probe["shape"]["bytes"]) != ("copy", "fp32", largest)
             timing = sample(lambda call=call, kind=kind: watch.timed(kind, lambda: clock.time(call)),
                             _short(plan) if curve else plan, clock.now, prior=prior.get(key),
                             on_round=lambda samples, key=key: on_round(key, samples))
@@ -107,6 +110,13 @@ def _probes(device: torch.device, recipes: list[tuple[str, str]], seed: int):
                          dict(zip(("batch", "heads", "tokens", "head_dim"), shape, strict=True)),
                          attention_flops(b, a, n, n, e), None,
                          lambda b=b, a=a, n=n, e=e, d=dtype, s=backend: _attention(b, a, n, e, device, d, s, seed))
+    for dtype in dict.fromkeys(dtype for dtype, _ in recipes):
+        for size in sizes.activation_bytes:
+            yield _probe("activation", dtype, None, {"bytes": size}, None, 2 * size,
+                         lambda n=size // DTYPE_BYTES[dtype], d=dtype: _activation(n, device, d, seed))
+    fresh = sizes.fresh_bytes
+    yield _probe("fresh_write", "fp32", None, {"bytes": fresh}, None, fresh,
+                 lambda: lambda: torch.empty(fresh // DTYPE_BYTES["fp32"], device=device).fill_(1.5))
     halves = [dtype for dtype, _ in recipes if dtype in ("bf16", "fp16")]
     for dtype in dict.fromkeys(["fp32", *halves]):
         arrays = _arrays(max(sizes.memory_bytes), device, dtype, seed)
@@ -141,6 +151,11 @@ def _attention(b: int, a: int, n: int, e: int, device: torch.device, dtype: str,
         with sdpa_backend(backend):
             return F.scaled_dot_product_attention(q, k, v)
     return call
+
+
+def _activation(n: int, device: torch.device, dtype: str, seed: int) -> Callable[[], Any]:
+    x = _randn(n, device=device, dtype=dtype, seed=seed)
+    return lambda: F.gelu(x, approximate="tanh")
 
 
 def _conv3d(c: int, t: int, h: int, w: int, device: torch.device, dtype: str, seed: int) -> Callable[[], Any]:

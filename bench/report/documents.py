@@ -50,22 +50,23 @@ def _fit_document(fit: Fit) -> dict[str, Any]:
     return {
         "recipe": fit.recipe, "provenance": "fitted",
         "parameters": {name: p.model_dump() for name, p in fit.parameters.items()},
-        "leave_one_out": errors(fit.leave_one_out), "upward": errors(fit.upward),
+        "leave_one_out": errors(fit.leave_one_out), "leave_a_size_out": errors(fit.leave_a_size_out),
+        "upward": errors(fit.upward), "noise_floor": errors(fit.noise_floor),
         "constant_mfu_baseline": errors(fit.constant_mfu_baseline),
         "leave_one_out_by_stage": {s: e.model_dump() for s, e in fit.leave_one_out_by_stage.items()},
-        "ceilings": fit.ceilings, "converged": fit.converged,
+        "ceilings": fit.ceilings, "probed": fit.probed.model_dump(), "converged": fit.converged,
         "points": [s.model_dump() for s in fit.stages],
     }
 
 
-def estimate_document(point: Point, calibration: Calibration, e: Estimate) -> dict[str, Any]:
+def estimate_document(point: Point, e: Estimate) -> dict[str, Any]:
     """`predict --json`."""
     def quantity(q: Quantity | None) -> dict[str, float] | None:
         return q.as_dict() if q else None
 
     return {
         "model": point.model.name, "workload": point.workload.name, "recipe": point.recipe.name,
-        "gpu": calibration.gpu, "step_s": quantity(e.step_s), "video_s": quantity(e.video_s),
+        "gpu": e.gpu, "step_s": quantity(e.step_s), "video_s": quantity(e.video_s),
         "stages": {name: quantity(q) for name, q in e.stages.items()}, "step_s_by_class": e.step_s_by_class,
         "minutes_per_gpu_hour": quantity(e.minutes_per_gpu_hour), "usd_per_minute": quantity(e.usd_per_minute),
         "kwh_per_minute": quantity(e.kwh_per_minute), "fits_memory": e.fits_memory, "provenance": e.provenance,
@@ -87,6 +88,8 @@ def ceilings_document(record: CeilingsRecord) -> dict[str, Any]:
         "gemm": probes("gemm"), "attention": probes("attention"), "conv3d": probes("conv3d"),
         "copy": {"bytes_per_s": record.peak("copy"), "sizes": probes("copy")},
         "triad": {"bytes_per_s": record.peak("triad"), "sizes": probes("triad")},
+        "activation": {"bytes_per_s": record.peak("activation"), "sizes": probes("activation")},
+        "fresh_write": {"bytes_per_s": record.peak("fresh_write"), "sizes": probes("fresh_write")},
         "read": {"bytes_per_s": record.peak("read"), "sizes": probes("read")},
         "write": {"bytes_per_s": record.peak("write"), "sizes": probes("write")},
         "peak": {"gemm_flops_per_s": record.peak("gemm"), "attention_flops_per_s": record.peak("attention"),

@@ -7,7 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.calibrate.analytic import Row
-from bench.calibrate.calibration import Fit
+from bench.calibrate.calibration import Errors, Fit
+from bench.calibrate.holdout import HeldOut
 from bench.calibrate.predict import Estimate, Quantity
 from bench.calibrate.waterfall import Bar
 from bench.core.errors import one_line
@@ -152,18 +153,45 @@ def parameters_table(fit: Fit) -> Table:
     rows = []
     for name, p in fit.parameters.items():
         text = "not measured" if p.value is None else quantity(p.model_dump(include={"value", "low", "high"}))
-        rows.append((name, text, p.unit, "at bound" if p.at_bound else ""))
+        note = "at bound" if p.at_bound else "held by its prior" if p.value is not None and not p.identified else ""
+        rows.append((name, text, p.unit, note))
     return table(f"Calibration of {fit.recipe} (fitted, 90 % intervals)", "parameter", "#value", "unit", "note", rows=rows)
 
 
 def errors_table(fit: Fit) -> Table:
-    def words(e: Any) -> tuple[str, str, str]:
-        return ("–", "–", "0") if e is None else (f"{e.mean:.1%}", f"{e.worst:.1%}", str(e.n))
+    return table("Error of predicted denoise steps that the fit had not seen", "how", *ERROR_COLUMNS, rows=[
+        ("leave one out", *error_cells(fit.leave_one_out)),
+        ("leave a number of tokens out", *error_cells(fit.leave_a_size_out)),
+        ("larger half from the smaller", *error_cells(fit.upward)),
+        ("baseline: one MFU for all, leave one out", *error_cells(fit.constant_mfu_baseline)),
+        ("noise floor: the medians' own intervals", *error_cells(fit.noise_floor)),
+    ])
 
-    return table("Error of predicted denoise steps that the fit had not seen", "how", "#mean", "#worst", "#n", rows=[
-        ("leave one out", *words(fit.leave_one_out)),
-        ("larger half from the smaller", *words(fit.upward)),
-        ("baseline: one MFU for all, leave one out", *words(fit.constant_mfu_baseline)),
+
+ERROR_COLUMNS = ("#median", "#mean", "#worst", "#n")
+
+
+def error_cells(e: Errors | None) -> tuple[str, str, str, str]:
+    return ("–", "–", "–", "0") if e is None else (f"{e.median:.1%}", f"{e.mean:.1%}", f"{e.worst:.1%}", str(e.n))
+
+
+def holdout_table(rows: Iterable[HeldOut]) -> Table:
+    """Predicted against measured."""
+    return table("Predicted (90 % interval), then measured", "point", "stage", "#predicted", "#measured", "#error",
+                 "#one MFU for all", "inside", rows=[
+        (r.point, r.stage, f"{seconds(r.predicted_s['value'])} ({seconds(r.predicted_s['low'])} to "
+         f"{seconds(r.predicted_s['high'])})", seconds(r.measured_s["value"]), f"{r.error:+.1%}",
+         "–" if r.baseline_error is None else f"{r.baseline_error:+.1%}", "yes" if r.inside else "no") for r in rows])
+
+
+def holdout_errors_table(summary: dict[str, Any]) -> Table:
+    def cells(e: dict[str, float] | None) -> tuple[str, ...]:
+        return error_cells(Errors(**e) if e else None)
+
+    return table("Error of predictions of points that the fit had not seen", "by", *ERROR_COLUMNS, rows=[
+        ("the cost model", *cells(summary["error"])),
+        ("the cost model, where the baseline has a rate", *cells(summary["error_where_baseline"])),
+        ("baseline: one MFU for all of a stage", *cells(summary["constant_mfu_baseline"])),
     ])
 
 

@@ -1,0 +1,102 @@
+"""Which measurements are worth most: the points that narrow one wanted prediction most for the time they take.
+
+To first order the log of a prediction moves with the log of each parameter by its sensitivity g, and a measured stage tells
+of the parameters by its own sensitivities J, known to the model's error and the noise.  With the priors' precision P,
+
+    variance of the prediction = g (P + sum J' J / s^2)^-1 g'
+
+Points are taken greedily, each time the one that lowers that variance most for its seconds, until the budget is spent (the
+sum has diminishing returns, so greed stays near the best set; Nemhauser et al., Math. Programming 14, 1978).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.calibrate.cost_model import NAMES, PARAMETERS, RATES, Ceilings, Priced, Work
+from bench.calibrate.fit import MODEL_ERROR
+
+STEP = 1e-3               # of the logarithm, for differences
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A point that could be measured."""
+
+    label: str
+    works: tuple[Work, ...]
+    """Of its timed stages."""
+    cost_s: float
+    """Predicted, with what it takes to build it."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One chosen point, in the order of choosing."""
+
+    index: int
+    spent_s: float
+    """With all before it."""
+    sigma: float
+    """Standard deviation of the wanted prediction's logarithm once it is measured."""
+
+
+def sensitivities(works: Sequence[Work], theta: np.ndarray, ceilings: Ceilings) -> np.ndarray:
+    """(n, p) d log seconds / d log parameter."""
+    priced = Priced(works, ceilings)
+    out = np.empty((len(works), len(NAMES)))
+    for i in range(len(NAMES)):
+        step = np.zeros(len(NAMES))
+        step[i] = STEP
+        out[:, i] = np.log(priced.seconds(theta * np.exp(step)) / priced.seconds(theta * np.exp(-step))) / (2 * STEP)
+    return out
+
+
+def prior_precision() -> np.ndarray:
+    """(p, p): how well the parameters are believed to be known before anything is measured."""
+    return np.diag([1.0 / m.spread**2 for m in PARAMETERS.values()])
+
+
+def sigma_of(wanted: np.ndarray, precision: np.ndarray) -> float:
+    """Standard deviation of the log of a prediction with these sensitivities."""
+    return float(np.sqrt(wanted @ np.linalg.solve(precision, wanted)))
+
+
+def choose(candidates: Sequence[Candidate], wanted: Work, theta: np.ndarray, ceilings: Ceilings, budget_s: float,
+           noise: float = 0.01) -> tuple[list[Choice], float]:
+    """Greedy choice -> the points in order, and sigma before any.  Each point once; only what still fits the budget.
+
+    First what a fit cannot do without: a point for every rate that the wanted work needs and no chosen point has."""
+    g = sensitivities([wanted], theta, ceilings)[0]
+    told = [sensitivities(c.works, theta, ceilings) / np.hypot(MODEL_ERROR, noise) for c in candidates]
+    gains = [j.T @ j for j in told]
+    classes = [frozenset().union(*(work.classes for work in c.works)) for c in candidates]
+    precision, chosen, spent = prior_precision(), [], 0.0
+    before = sigma_of(g, precision)
+    left, sigma = set(range(len(candidates))), before
+    missing = {PARAMETERS[name].needs for name in RATES} & wanted.classes
+    while left:
+        affordable = [i for i in left if spent + candidates[i].cost_s <= budget_s]
+        needed = [i for i in affordable if classes[i] & missing]
+        best = max(needed or affordable, default=None, key=lambda i: (
+            (sigma**2 - sigma_of(g, precision + gains[i])**2) / candidates[i].cost_s))
+        if best is None:
+            break
+        left.discard(best)
+        missing -= classes[best]
+        precision = precision + gains[best]
+        spent += candidates[best].cost_s
+        sigma = sigma_of(g, precision)
+        chosen.append(Choice(best, spent, sigma))
+    return chosen, before
+
+
+def evenly(candidates: Sequence[Candidate], budget_s: float) -> list[int]:
+    """A uniform sweep at the same budget: points evenly spaced by predicted time, as many as fit."""
+    order = sorted(range(len(candidates)), key=lambda i: candidates[i].cost_s)
+    for n in range(len(order), 0, -1):
+        picked = [order[i] for i in np.unique(np.linspace(0, len(order) - 1, n).round().astype(int))]
+        if sum(candidates[i].cost_s for i in picked) <= budget_s:
+            return picked
+    return []

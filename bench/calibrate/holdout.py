@@ -1,0 +1,119 @@
+"""Predictions held against points that were measured afterwards: what a calibration is worth.
+
+Each stage of each measured point is predicted by the recipe's fit, with its 90 % interval, and by one rate for all FLOPs of
+its stage (the constant-MFU baseline).  A point that was part of the fit is left out: it proves nothing.
+"""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bench.calibrate.calibrate import MEASURED, carry
+from bench.calibrate.calibration import Calibration, Fit
+from bench.calibrate.cost_model import Work, seconds_by_class
+from bench.calibrate.fit import error_summary
+from bench.calibrate.predict import draw_seconds, quantity
+from bench.core.errors import UserError
+from bench.core.records import CeilingsRecord, PointRecord
+from bench.core.spec import Point
+from bench.core.store import ceilings_record, point_records, read_records
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """One stage of one point: predicted and measured."""
+
+    point: str
+    stage: str
+    flops: int
+    predicted_s: dict[str, float]
+    """value, low, high: 90 %."""
+    measured_s: dict[str, float]
+    """value, low, high: of the median."""
+    error: float
+    """predicted / measured - 1."""
+    baseline_error: float | None
+    """The same by one rate for all FLOPs of the stage; null where the fit had no such stage."""
+    inside: bool
+    """The measured median lies in the prediction's interval."""
+
+
+def hold_out(calibration: Calibration, directory: Path, *, carried: bool = False) -> tuple[list[HeldOut], list[str]]:
+    """Every stage measured in `directory` that the calibration had not seen -> rows, and why others were left out.
+
+    carried: the other result is of another card, onto whose ceilings (measured there, else its datasheet) the calibration is
+    carried over: what that costs in accuracy.  Raises UserError for another device without it, or where nothing is left."""
+    rows, left_out, fits = [], [], dict(calibration.fits)
+    records = read_records(directory)
+    theirs, ours = _device(records[-1]), (calibration.gpu, calibration.device_name)
+    if any(_device(record) != theirs for record in records):
+        raise UserError(f"{directory}: records of several devices")
+    if theirs != ours and not carried:
+        raise UserError(f"{directory}: measured on {theirs[1]} ({theirs[0]}), and the calibration of {ours[1]} ({ours[0]}); "
+                        "--transfer carries it over")
+    if theirs != ours:
+        has_ceilings = ceilings_record(records) is not None
+        fits = {name: carry(calibration, fit, theirs[0], directory if has_ceilings else None)[1]
+                for name, fit in fits.items()}
+    for record in point_records(records):
+        fit = fits.get(record.recipe)
+        if record.outcome not in MEASURED or fit is None:
+            left_out.append(f"{record.label}: " + (f"outcome {record.outcome}" if record.outcome not in MEASURED else
+                                                   f"recipe {record.recipe} is not calibrated"))
+            continue
+        seen = {(s.subject, s.stage) for s in fit.stages}
+        subject = Point.model_validate(record.point).subject
+        for stage in record.timings:
+            if (subject, stage) in seen:
+                left_out.append(f"{record.label} {stage}: it was part of the fit")
+                continue
+            try:
+                rows.append(_row(record, stage, fit))
+            except ValueError as error:
+                left_out.append(f"{record.label} {stage}: the calibration has no {error} work")
+    if not rows:
+        raise UserError(f"{directory}: no point that the calibration had not seen ({'; '.join(left_out[:2]) or 'no point'}); "
+                        "measure others, e.g. `ldt-bench run holdout-cpu`")
+    return rows, left_out
+
+
+def _device(record: PointRecord | CeilingsRecord) -> tuple[str, str]:
+    return record.environment.gpu, record.environment.device_name
+
+
+def _row(record: PointRecord, stage: str, fit: Fit) -> HeldOut:
+    count, timing = record.counts[stage], record.timings[stage]
+    work = Work.of(count)
+    value = sum(seconds_by_class(work, {name: p.value for name, p in fit.parameters.items()}, fit.device).values())
+    predicted = quantity(value, draw_seconds({stage: work}, fit)[stage])
+    rate = baseline_rate(fit, stage)
+    baseline = count.flops / rate / timing.median_s - 1 if rate else None
+    return HeldOut(record.label, stage, count.flops, predicted.as_dict(),
+                   {"value": timing.median_s, "low": timing.low_s, "high": timing.high_s},
+                   value / timing.median_s - 1, baseline, predicted.low <= timing.median_s <= predicted.high)
+
+
+def baseline_rate(fit: Fit, stage: str) -> float | None:
+    """FLOP/s of a stage, the geometric mean of its fitted points; None where the fit had none, or was carried over."""
+    rates = [np.log(s.flops / s.measured_s) for s in fit.stages if s.stage == stage]
+    return float(np.exp(np.mean(rates))) if rates else None
+
+
+def summary(rows: list[HeldOut]) -> dict[str, object]:
+    """Errors of the predictions, of the baseline on the same rows, and how many intervals held what was measured."""
+    with_baseline = [r for r in rows if r.baseline_error is not None]
+    return {
+        "error": error_summary(-np.log1p(r.error) for r in rows),
+        "constant_mfu_baseline": error_summary(-np.log1p(r.baseline_error) for r in with_baseline),
+        "error_where_baseline": error_summary(-np.log1p(r.error) for r in with_baseline),
+        "inside_90_percent": sum(r.inside for r in rows) / len(rows),
+    }
+
+
+def warn_of_order(calibration_dir: Path, directory: Path) -> None:
+    """Results are named by their time: a prediction is one only of what was measured after the calibration's records."""
+    if calibration_dir.resolve().name > directory.resolve().name:
+        warnings.warn(f"{directory.name} was measured before {calibration_dir.resolve().name}: held out, yet not predicted",
+                      stacklevel=2)
