@@ -1,18 +1,25 @@
-"""The process that touches the device: what a broken context costs, on a CUDA device that is a fake."""
+"""The process that touches the device: started, killed, gone; and what a broken context costs, by a fake one."""
 
 import io
 import json
+import os
+import signal
 import sys
 
 import pytest
 import torch
+from conftest import ROOT, cli
 from test_fit import environment
 
+from bench.core.errors import EnvironmentFault
+from bench.core.load import load
+from bench.core.spec import Suite
 from bench.measure import clock, sentinel, worker
 from bench.measure import environment as surroundings
 from bench.measure.point import OutOfMemory, Unsupported
 from bench.measure.process import JobFailed, Worker
 from bench.measure.worker import classify
+from bench.suite import suite_jobs
 
 
 class Sentinel:
@@ -110,3 +117,56 @@ def test_the_job_after_a_poisoned_one_gets_a_fresh_process(tmp_path, monkeypatch
         second = there.run({"job": "good"}, 20, lambda *_: None)
     assert first["process"] != second["process"]
     assert "ends" not in first
+
+
+def test_the_worker_runs_this_code_whatever_lies_in_the_directory(tmp_path):
+    (tmp_path / "einops.py").write_text("raise ImportError('not this one')")
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench" / "__init__.py").write_text("")
+    done = cli("ceilings", "--device", "cpu", "--json", cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"})
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_worker_that_comes_back_elsewhere_ends_the_run_and_edited_code_does_not(micro_suite):
+    with Worker("cpu") as worker:
+        first = worker.environment
+        worker._environment = first.model_copy(update={"code_version": "other"})
+        worker._start()
+        assert worker.environment == first
+        worker._environment = first.model_copy(update={"threads": 99})
+        with pytest.raises(EnvironmentFault, match="came back otherwise: threads 99"):
+            worker._start()
+
+
+def test_a_workers_traceback_goes_to_no_terminal(capfd):
+    with Worker("cpu") as worker:
+        with pytest.raises(JobFailed, match="KeyError"):
+            worker.run({"job": "point"}, 60, lambda stage, samples: None)
+        assert b"Traceback" in worker.chatter()
+        assert worker.chatter() == b""
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_worker_that_does_not_start_says_why_in_one_line(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with Worker("cpu") as worker, pytest.raises(EnvironmentFault, match="did not start: .*exit code 1.; it said nothing"):
+        assert worker.environment
+
+
+def test_a_worker_killed_for_memory_is_oom_and_the_next_job_gets_a_fresh_one(micro_suite):
+    suite = load(Suite, str(micro_suite))
+    job = {"job": "point", "prior": {}, "sampling": suite.sampling.model_dump(mode="json"),
+           "point": suite_jobs(suite)[1].point.model_dump(mode="json")}
+    with Worker("cpu") as worker:
+        assert worker.environment.device == "cpu"
+        os.kill(worker._process.pid, signal.SIGKILL)
+        with pytest.raises(JobFailed, match="signal 9") as caught:
+            # A job handed to a worker that is just dying; poll() may not have seen it yet.
+            worker._process.poll = lambda: None
+            worker.run(job, 60, lambda stage, samples: None)
+        assert caught.value.outcome == "oom"
+        del worker._process.poll
+        rounds = []
+        result = worker.run(job, 60, lambda stage, samples: rounds.append((stage, samples)))
+        assert set(result["timings"]) == {"denoise_step", "vae_decode", "vae_encode", "text_encode"}
+        assert {stage for stage, _ in rounds} == set(result["timings"])
