@@ -13,10 +13,11 @@ import yaml
 from conftest import MICRO_SUITE, ROOT, cli, variant
 from test_store import record as ceilings_record
 
+from bench.commands.run import _finish
 from bench.core.errors import UserError
 from bench.core.load import load
 from bench.core.spec import Suite
-from bench.core.store import RECORDS, SAMPLES, Store, point_records, read_records
+from bench.core.store import CALIBRATION, RECORDS, SAMPLES, Store, point_records, read_records
 from bench.suite import _check_resume, suite_jobs
 
 
@@ -233,3 +234,19 @@ def test_a_digest_is_of_what_a_result_depends_on():
     assert first.digest() == first.model_copy(update={"memory_bytes": 1}).digest()
     for name, value in (("driver", "other"), ("threads", 99), ("code_version", "other"), ("device_uuid_hash", "other")):
         assert first.digest() != first.model_copy(update={name: value}).digest()
+
+
+def test_a_result_of_two_devices_keeps_no_calibration_of_one(tmp_path, measured, monkeypatch):
+    """calibrate refuses it, and the file that a run on the first device left would be taken for this result's."""
+    monkeypatch.setattr("bench.report.markdown.write_report", lambda directory: directory / "report.md")
+    directory, _ = measured
+    copy, said = tmp_path / "copy", []
+    copy.mkdir()
+    for name in (RECORDS, "suite.json", CALIBRATION):
+        (copy / name).write_bytes((directory / name).read_bytes())
+    records = [json.loads(line) for line in lines(copy / RECORDS)]
+    records[-1]["environment"]["device_name"] = "another"
+    (copy / RECORDS).write_text("".join(json.dumps(r) + "\n" for r in records))
+    _finish(copy, said.append)
+    assert "records of several devices" in said[0]
+    assert not (copy / CALIBRATION).exists()

@@ -116,7 +116,7 @@ def _finish(directory: Path, say: Callable[[str], None]) -> tuple[dict[str, Any]
     """Calibrate and report a measured directory -> the JSON summary, the tables and the records.  A suite too small or
     too broken to calibrate still gets its report."""
     from bench.calibrate.calibrate import calibrate as calibrate_result
-    from bench.core.store import point_records, read_records
+    from bench.core.store import CALIBRATION, disk_faults, point_records, read_records
     from bench.report.documents import run_summary
     from bench.report.markdown import write_report
     from bench.report.tables import errors_table, parameters_table, points_table
@@ -125,6 +125,8 @@ def _finish(directory: Path, say: Callable[[str], None]) -> tuple[dict[str, Any]
         calibration = calibrate_result(directory)
     except UserError as error:
         calibration = None
+        with disk_faults(directory):
+            (directory / CALIBRATION).unlink(missing_ok=True)        # an older one is of other records
         say(f"not calibrated: {one_line(str(error))}")
     path = write_report(directory)
     records = read_records(directory)
