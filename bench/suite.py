@@ -56,12 +56,14 @@ def suite_jobs(suite: Suite) -> list[Job]:
 
 def run_suite(
     suite: Suite, *, device: str | None, root: Path, resume: Path | None, budget_s: float | None,
+    mix_environments: bool = False,
     watch: Callable[[int, int, str], None] = lambda done, total, label: None,
     opened: Callable[[Path], None] = lambda directory: None, forecast: Forecaster | None = None,
 ) -> Path:
     """Measure what is not measured yet -> the result directory.
 
     watch(done, total, label) is called before each job and once at the end; opened(directory) as soon as there is one.
+    mix_environments: --resume may go on elsewhere; each record says where it was measured.
     forecast: predicts each point, so that a budget leaves out what will not fit.
 
     Raises UserError for a suite that cannot be run or a --resume that does not fit; EnvironmentFault for a device
@@ -77,11 +79,11 @@ def run_suite(
             _check_resume(resume, suite, jobs)
         with Store(directory) as store:
             before = store.records()
-            _check_environment(before, environment, directory)
+            _check_environment(before, environment, directory, mix_environments)
             opened(directory)
             _write_suite(directory, suite)
             finished = {r.fingerprint for r in before if r.outcome in FINISHED}
-            prior = store.prior_samples()
+            prior = store.prior_samples(environment.digest())
             todo = [job for job in jobs if job.fingerprint not in finished]
             if budget_s is not None:         # in order of value, and what is finished is finished
                 todo = [dataclasses.replace(job, together=False) for job in todo]
@@ -107,7 +109,7 @@ def run_suite(
                     todo = todo[len(group):]
                 else:                        # what does not go together goes alone, and what was sampled so far counts
                     todo = [dataclasses.replace(job, together=False) for job in group] + todo[len(group):]
-                    prior = store.prior_samples()
+                    prior = store.prior_samples(worker.environment.digest())
             watch(len(jobs), len(jobs), "done")
     return directory
 
@@ -129,7 +131,7 @@ def _run_together(group: list[Job], suite: Suite, worker: Worker, store: Store, 
 
     def on_round(key: str, samples: list[float]) -> None:
         index, _, stage = key.partition("/")
-        store.append_samples(group[int(index)].fingerprint, stage, samples)
+        store.append_samples(group[int(index)].fingerprint, stage, samples, worker.environment.digest())
 
     try:
         result = worker.run(request, timeout if left is None else min(timeout, left), on_round)
@@ -163,7 +165,8 @@ def _run_job(job: Job, suite: Suite, worker: Worker, store: Store,
         timeout = suite.point_timeout_s if left is None else min(suite.point_timeout_s, left)
         try:
             result = worker.run(request, timeout,
-                                lambda stage, samples: store.append_samples(job.fingerprint, stage, samples))
+                                lambda stage, samples: store.append_samples(job.fingerprint, stage, samples,
+                                                                            worker.environment.digest()))
             reason = result.get("left_out") or result.get("note")
         except JobFailed as failure:
             outcome, reason = failure.outcome, failure.reason
@@ -277,12 +280,15 @@ def _check_resume(directory: Path, suite: Suite, jobs: list[Job]) -> None:
                         f"{f' and {len(gone) - 3} more' if len(gone) > 3 else ''} then, and has not now; start a new result")
 
 
-def _check_environment(records: list[PointRecord | CeilingsRecord], now: Environment, directory: Path) -> None:
-    if records:
-        differences = records[-1].environment.differences(now)
-        versions = [d for d in differences if d.startswith("code_version")]
-        if differences != versions:
-            raise UserError(f"--resume {directory}: measured elsewhere or otherwise: {'; '.join(differences)}; "
-                            "start a new result instead of mixing the two")
-        if versions:
-            warnings.warn(f"{directory}: measured with another version of ldt-bench: {versions[0]}", stacklevel=2)
+def _check_environment(records: list[PointRecord | CeilingsRecord], now: Environment, directory: Path, mix: bool) -> None:
+    """Every environment among the records must be this one, but for the code, unless mixing was asked for."""
+    unlike = list(dict.fromkeys(d for r in records for d in r.environment.differences(now)))
+    versions = [d for d in unlike if d.startswith("code_version")]
+    if unlike != versions and not mix:
+        raise UserError(f"--resume {directory}: measured elsewhere or otherwise: {'; '.join(unlike)}; "
+                        "start a new result instead of mixing the two (or tell it to, with --mix-environments)")
+    if unlike != versions:
+        warnings.warn(f"{directory}: environments are mixed in it: {'; '.join(unlike)}; each record says its own, and "
+                      "`calibrate` refuses records of several devices", stacklevel=2)
+    elif versions:
+        warnings.warn(f"{directory}: measured with another version of ldt-bench: {versions[0]}", stacklevel=2)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = Path(__file__).parent / "golden"
@@ -61,6 +62,13 @@ def cli(*args: str, cwd: Path | None = None, env: dict[str, str] | None = None,
                           env={**os.environ, **(env or {})}, timeout=timeout, check=False)
 
 
+def variant(tmp_path: Path, name: str = "variant", **change) -> Path:
+    """The micro suite without ceilings and with some of its fields otherwise."""
+    path = tmp_path / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(MICRO_SUITE), "ceilings": False, **change}))
+    return path
+
+
 @pytest.fixture(scope="session")
 def micro_suite(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("suite") / "micro.yaml"
@@ -99,3 +107,15 @@ def here(monkeypatch, capsys):
     yield call
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def nvml(monkeypatch):
+    """nvml(function=error, ...) puts a fake in the place of pynvml -> it."""
+    from fake_nvml import FakeNvml
+
+    def install(**broken) -> FakeNvml:
+        fake = FakeNvml(**broken)
+        monkeypatch.setitem(sys.modules, "pynvml", fake)
+        return fake
+    return install

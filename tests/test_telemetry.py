@@ -1,145 +1,26 @@
 """NVML that gives, refuses and breaks: by a fake of it and a fake clock.  No test waits for real time to pass."""
 
-import json
 import math
 import threading
 
 import pynvml
 import pytest
 import torch
-from test_fit import calibration, count, environment, estimate
-from test_report import shown
+from fake_nvml import FakeClock, watched
 from test_sampling import PLAN
-from test_store import point_record
 
-from bench.calibrate.calibrate import stage_power
-from bench.calibrate.calibration import FittedStage
 from bench.core.load import load_point
-from bench.core.records import CeilingsRecord, Memory, PointRecord, Probe, StageMemory, StageTelemetry, Summary
-from bench.count.count import count_model
-from bench.count.document import count_document
-from bench.count.fits import fits_memory
+from bench.core.records import StageTelemetry, Summary
 from bench.measure import point as measuring
 from bench.measure import telemetry
 from bench.measure.clock import clock_for
 from bench.measure.nvml import GPM_METRICS, THROTTLE_REASONS, Card, Gpm, Missing
 from bench.measure.point import count_stages, measure_point
-from bench.measure.sampling import sample, summarise
+from bench.measure.sampling import sample
 from bench.measure.telemetry import MAX_SERIES, Monitor, Tick, monitor, nothing
-from bench.report.device_tables import bandwidth_rows, clock_rows, gaps, memory_rows, throttling, traffic_rows
-from bench.report.documents import ceilings_document
-from bench.report.tables import bandwidth_table, ceilings_table, count_table, points_table
+from bench.report.device_tables import throttling
 
 CPU = torch.device("cpu")
-
-
-class FakeNvml:
-    """pynvml with one card: its own constants, errors and structures, and readings that a test sets.
-
-    broken: name of a function -> the error it raises, or a callable that says what it returns."""
-
-    def __init__(self, **broken):
-        self.broken, self.asked, self.freed, self.sampled = broken, [], 0, threading.Semaphore(0)
-        self.joules, self.reasons = 1000.0, 0x4
-        self.percents = {"NVML_GPM_METRIC_DRAM_BW_UTIL": 50.0, "NVML_GPM_METRIC_ANY_TENSOR_UTIL": 80.0,
-                         "NVML_GPM_METRIC_SM_UTIL": 99.0, "NVML_GPM_METRIC_SM_OCCUPANCY": 25.0}
-
-    def __getattr__(self, name):
-        real = getattr(pynvml, name)             # an unknown name is an AttributeError, as in the library
-        if not name.startswith("nvml") or not callable(real):
-            return real
-
-        def call(*args):
-            self.asked.append(name)
-            what = self.broken.get(name)
-            if isinstance(what, int):
-                raise pynvml.NVMLError(what)
-            if isinstance(what, Exception):
-                raise what
-            return what(*args) if callable(what) else getattr(self, f"_{name}")(*args)
-        return call
-
-    def _nvmlInit(self): ...
-
-    def _nvmlDeviceGetHandleByUUID(self, uuid):
-        if uuid != "GPU-1234":
-            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
-        return "card"
-
-    def _nvmlDeviceGetMigMode(self, handle):
-        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
-
-    def _nvmlDeviceGetClockInfo(self, handle, kind):
-        return {pynvml.NVML_CLOCK_SM: 1980, pynvml.NVML_CLOCK_MEM: 2619}[kind]
-
-    def _nvmlDeviceGetPowerUsage(self, handle):
-        return 650_000
-
-    def _nvmlDeviceGetTemperature(self, handle, sensor):
-        return 61
-
-    def _nvmlDeviceGetCurrentClocksEventReasons(self, handle):
-        self.sampled.release()                   # the last thing that a look at the card asks
-        return self.reasons
-
-    def _nvmlDeviceGetTotalEnergyConsumption(self, handle):
-        return round(self.joules * 1e3)
-
-    def _nvmlGpmQueryDeviceSupport(self, handle):
-        support = pynvml.c_nvmlGpmSupport_t()
-        support.isSupportedDevice = 1
-        return support
-
-    def _nvmlGpmSampleAlloc(self):
-        return pynvml.c_nvmlGpmSample_t()
-
-    def _nvmlGpmSampleGet(self, handle, sample): ...
-
-    def _nvmlGpmSampleFree(self, sample):
-        self.freed += 1
-
-    def _nvmlGpmMetricsGet(self, query):
-        assert query.version == 1
-        by_id = {getattr(pynvml, name): value for name, value in self.percents.items()}
-        for i in range(query.numMetrics):
-            value = by_id[query.metrics[i].metricId]
-            query.metrics[i].nvmlReturn = pynvml.NVML_SUCCESS if value is not None else pynvml.NVML_ERROR_NOT_SUPPORTED
-            query.metrics[i].value = 0.0 if value is None else value
-        return query
-
-
-@pytest.fixture
-def nvml(monkeypatch):
-    def install(**broken) -> FakeNvml:
-        fake = FakeNvml(**broken)
-        monkeypatch.setitem(__import__("sys").modules, "pynvml", fake)
-        return fake
-    return install
-
-
-class FakeClock:
-    """A call takes `seconds` and `joules` of the card; time passes only so."""
-
-    def __init__(self, seconds: float, fake: FakeNvml | None = None, joules: float = 0.0):
-        self.seconds, self.fake, self.joules, self.t = seconds, fake, joules, 0.0
-
-    def time(self, call) -> float:
-        call()
-        self.t += self.seconds
-        if self.fake is not None:
-            self.fake.joules += self.joules
-        return self.seconds
-
-    def now(self) -> float:
-        return self.t
-
-
-def watched(fake: FakeNvml, *, seconds=0.3, joules=90.0, calls=2, bandwidth=2e12) -> StageTelemetry:
-    """A stage of a few calls, looked at once in each, then its energy."""
-    watch, clock = Monitor(Card("1234"), None, bandwidth), FakeClock(seconds, fake, joules)
-    for _ in range(calls):
-        watch.timed("denoise_step", lambda: clock.time(lambda: watch.ticks.append(watch._look(*watch._now))))
-    return watch.finish("denoise_step", 1, lambda: None, clock)
 
 
 def test_every_reading_in_si_by_hand(nvml):
@@ -386,125 +267,6 @@ def test_a_null_without_a_reason_is_refused():
         StageTelemetry.model_validate({**nothing("x").model_dump(), "reason": None, "missing": dict.fromkeys(
             ("sm_clock_hz", "memory_clock_hz", "power_w", "temperature_c", "throttle_fractions", *GPM_METRICS,
              "dram_bytes_per_s_derived"), "why")})
-
-
-# Energy of a prediction
-
-def with_telemetry(nvml, stage="denoise_step", **kwargs) -> PointRecord:
-    record = point_record()
-    return record.model_copy(update={"telemetry": {stage: watched(nvml(), **kwargs)}})
-
-
-def test_power_of_a_stage_is_energy_over_time_else_the_reading(nvml):
-    counted, other = with_telemetry(nvml), with_telemetry(nvml, joules=30.0)
-    read = point_record().model_copy(update={"telemetry": {"denoise_step": watched(
-        nvml(nvmlDeviceGetTotalEnergyConsumption=NO)), "vae_decode": nothing("x")}})
-    assert stage_power([counted]) == {"denoise_step": pytest.approx(300.0)}             # 90 J in 0.3 s
-    assert stage_power([counted, other]) == {"denoise_step": pytest.approx(200.0)}      # and 30 J in 0.3 s
-    assert stage_power([read]) == {"denoise_step": 650.0}                               # the median reading
-    assert stage_power([point_record()]) == {}
-
-
-def test_kwh_from_the_energy_of_a_step_by_hand():
-    """250 steps of 1,000 J, a decode of 1 s at 400 W, a prompt of 1 s at the denoise steps' 600 W: 251,000 J for a clip
-    of 1/24 s, so 251,000 x 24 x 60 / 3.6e6 = 100.4 kWh a minute."""
-    base = calibration(power=600.0)
-    point = load_point("sora-3b", "image-512", "eager-bf16")
-    stage = FittedStage(point="sora-3b image-512 eager-bf16", stage="denoise_step", tokens=1024, flops=1, measured_s=2.0,
-                        fitted_s=2.0, held_out_s=None, subject=point.subject, energy_j=1000.0)
-    fit = base.fit_for(None).model_copy(update={"stages": [stage]})
-    c = base.model_copy(update={"fits": {"eager-bf16": fit}, "stage_power_w": {"denoise_step": 600.0, "vae_decode": 400.0}})
-    kwh = estimate(c=c).kwh_per_minute
-    assert kwh.value == pytest.approx(100.4)
-    assert kwh.low < 100.4 < kwh.high < 100.6                # only decode and prompt are uncertain
-    # Another point has no energy of its own: 500 s at 600 W + 1 s at 400 W + 1 s at 600 W = 301,000 J.
-    namesake = stage.model_copy(update={"subject": "another"})
-    c.fits["eager-bf16"] = fit.model_copy(update={"stages": [namesake]})
-    assert estimate(c=c).kwh_per_minute.value == pytest.approx(301_000 * 24 * 60 / 3.6e6)
-
-
-def test_no_power_no_energy_and_a_warning():
-    e = estimate(c=calibration().model_copy(update={"stage_power_w": {"vae_decode": 100.0}}))
-    assert e.kwh_per_minute is None
-    assert any("no energy: neither energy nor power of denoise_step" in w for w in e.warnings)
-
-
-# Reports
-
-def test_the_report_says_what_is_measured_modelled_and_derived(nvml):
-    record = with_telemetry(nvml)
-    record.counts["denoise_step"] = count(linear_flops=10**9, bytes_modelled_min=10**9, bytes_modelled_max=3 * 10**9)
-    assert traffic_rows([record]) == [
-        ["tiny tiny-clip eager-fp32", "denoise_step", "1 GB/s to 3 GB/s", "50 %", "1 TB/s", "80 %", "90 J"]]
-    assert clock_rows([record])[0][3:] == ["1980 MHz", "2619 MHz", "650 W", "61 °C",
-                                           "power-limited: sw_power_cap 100% of the samples"]
-    assert gaps([record]) == []
-    assert gaps([point_record(), with_telemetry(nvml, bandwidth=None)]) == [
-        "dram_bytes_per_s_derived: no datasheet gives this device's bandwidth"]
-    assert "power-limited" in shown(points_table([record]), 200)
-    assert PointRecord.model_validate(json.loads(record.model_dump_json())) == record
-
-
-def test_a_throttled_stage_is_kept_and_marked(nvml):
-    fake = nvml()
-    fake.reasons = 0x8 | 0x40
-    record = point_record().model_copy(update={"telemetry": {"denoise_step": watched(fake)}})
-    text = shown(points_table([record]), 240)
-    assert "throttled: hw_slowdown 100%, hw_thermal_slowdown 100% of the samples" in text
-    assert record.outcome == "ok"
-
-
-def test_memory_beside_its_model():
-    """Weights of 1 GiB, 3 GiB modelled alive, 5 GiB allocated of which 0.5 GiB are inputs."""
-    gib = 2**30
-    memory = Memory(weights=gib, inputs=gib // 2, peak_allocated=5 * gib, peak_reserved=6 * gib, reason=None, by_stage={
-        "denoise_step": StageMemory(peak_allocated=5 * gib, peak_reserved=6 * gib, device_used=7 * gib,
-                                    activations=7 * gib // 2)})
-    record = point_record().model_copy(update={"memory": memory})
-    record.counts["denoise_step"] = count(linear_flops=1, bytes_peak_activations=3 * gib)
-    assert memory_rows([record]) == [["tiny tiny-clip eager-fp32", "denoise_step", "1 GiB", "4 GiB", "5 GiB", "6 GiB",
-                                      "7 GiB", "3.5 GiB"]]
-    cpu = Memory(weights=gib, inputs=1, peak_allocated=2 * gib, peak_reserved=None, reason="a CPU")
-    assert [row[1] for row in memory_rows([record.model_copy(update={"memory": cpu})])] == ["denoise_step", "whole process"]
-
-
-def test_bandwidth_by_size_and_the_ceiling_beyond_the_caches():
-    def probe(kind: str, size: int, seconds: float, dtype: str = "fp32") -> Probe:
-        return Probe(kind=kind, dtype=dtype, backend=None, shape={"bytes": size}, flops=None, bytes_moved=2 * size,
-                     timing=summarise([seconds] * 7, [], "converged", True))
-
-    record = CeilingsRecord(
-        fingerprint="c", suite="s", started_utc="", wall_s=1.0, outcome="ok", reason=None, environment=environment(),
-        telemetry=None, probes=[probe("copy", 2**20, 1e-6), probe("copy", 2**30, 2**31 / 1e12),
-                                probe("read", 2**20, 2**21 / 4e12),
-                                probe("copy", 2**30, 2**31 / 1.5e12, "bf16"), probe("write", 2**18, 2**19 / 2e12)])
-    assert record.peak("copy") == pytest.approx(1.5e12)          # the largest array's best, not the cache's
-    assert record.peak("copy", "fp32") == pytest.approx(1e12)
-    assert bandwidth_rows(record) == [
-        ["1 MiB", "fp32", "2.1 TB/s", "–", "4 TB/s", "–"], ["1 GiB", "fp32", "1 TB/s", "–", "–", "–"],
-        ["1 GiB", "bf16", "1.5 TB/s", "–", "–", "–"], ["256 KiB", "fp32", "–", "–", "–", "2 TB/s"]]
-    d = ceilings_document(record)
-    assert d["read"]["bytes_per_s"] == pytest.approx(4e12)
-    assert d["write"]["sizes"][0]["bytes"] == 2**18
-    assert d["triad"] == {"bytes_per_s": None, "sizes": []}
-    assert "bytes=1,048,576" not in shown(ceilings_table(record, None)).split("read")[0]
-    assert "256 KiB" in shown(bandwidth_table(record))
-
-
-def test_which_cards_a_point_fits():
-    """tiny fits every card whose memory is known; a denoiser of 50e9 bf16 parameters (100 GB) only the largest ones."""
-    point = load_point("tiny", "tiny-image", "eager-bf16")
-    counted = count_model(point.model, point.workload, "bf16")
-    d = count_document(point, counted)
-    assert d["fits"]["cpu"] is None
-    assert all(fits for gpu, fits in d["fits"].items() if gpu != "cpu")
-    assert d["fits_vae_decode"]["rtx-4090"] is True
-    assert "fits (weights and a step, modelled)" in shown(count_table(d), 200)
-    big = {"denoiser": 50 * 10**9}
-    counts = {"denoise_step": count(bytes_peak_activations=5 * 10**9)}
-    assert fits_memory(point, counts, big, 105 * 10**9) is True
-    assert fits_memory(point, counts, big, 105 * 10**9 - 1) is False
-    assert fits_memory(point, counts, big, None) is None
 
 
 def test_the_datasheet_of_a_listed_card_gives_its_bandwidth(nvml, monkeypatch):

@@ -20,6 +20,8 @@ def run(suite: Annotated[str | None, typer.Argument(
         out: Annotated[Path, typer.Option(help="Where results go: OUT/<gpu>/<time>_<suite>/.")] = Path("results"),
         budget: Annotated[str | None, typer.Option(help="Stop measuring after this long, e.g. 8m.")] = None,
         resume: Annotated[Path | None, typer.Option(help="Go on with a result directory.")] = None,
+        mix_environments: Annotated[bool, typer.Option(
+            "--mix-environments", help="With --resume: go on although the environment differs, with a warning.")] = False,
         dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how long it will take and what it costs.")] = False,
         calibration: Annotated[Path | None, typer.Option(
             help="A result to predict times from; the latest of this device under OUT by default.")] = None,
@@ -51,6 +53,8 @@ def run(suite: Annotated[str | None, typer.Argument(
         raise UserError(f"--budget: {error}") from None
     if suite is None and resume is None:
         raise UserError(f"which suite? One of {', '.join(names('suites'))}, a path to a YAML file, or --resume DIRECTORY")
+    if mix_environments and resume is None:
+        raise UserError("--mix-environments goes with --resume alone")
     loaded = load(Suite, suite) if suite is not None else read_suite(resume)
     prices = price_of(None, price)
     if gpu is not None and (not dry_run or gpu not in names("gpus")):
@@ -66,6 +70,7 @@ def run(suite: Annotated[str | None, typer.Argument(
     with SuiteProgress(loaded.name) as progress:
         try:
             directory = run_suite(loaded, device=device, root=out, resume=resume, budget_s=budget_s,
+                                  mix_environments=mix_environments,
                                   watch=progress.watch, opened=progress.opened, forecast=forecast)
         except (KeyboardInterrupt, Terminated):
             if progress.directory is not None:
@@ -111,7 +116,7 @@ def _finish(directory: Path, say: Callable[[str], None]) -> tuple[dict[str, Any]
     """Calibrate and report a measured directory -> the JSON summary, the tables and the records.  A suite too small or
     too broken to calibrate still gets its report."""
     from bench.calibrate.calibrate import calibrate as calibrate_result
-    from bench.core.store import point_records, read_records
+    from bench.core.store import CALIBRATION, disk_faults, point_records, read_records
     from bench.report.documents import run_summary
     from bench.report.markdown import write_report
     from bench.report.tables import errors_table, parameters_table, points_table
@@ -120,6 +125,8 @@ def _finish(directory: Path, say: Callable[[str], None]) -> tuple[dict[str, Any]
         calibration = calibrate_result(directory)
     except UserError as error:
         calibration = None
+        with disk_faults(directory):
+            (directory / CALIBRATION).unlink(missing_ok=True)        # an older one is of other records
         say(f"not calibrated: {one_line(str(error))}")
     path = write_report(directory)
     records = read_records(directory)

@@ -4,6 +4,8 @@ A record is one line of records.jsonl: a point measured once, or the ceilings of
 a version; a key that changes its meaning makes a new version (and an entry in CHANGELOG.md).
 """
 
+import hashlib
+import json
 from collections import Counter
 from typing import Annotated, Any, Literal
 
@@ -99,6 +101,22 @@ class StageCount(Strict):
         return self.linear_flops + self.attention_flops + self.conv_flops + self.other_flops
 
 
+class Launch(Strict):
+    """A stage's call beside its replay as a CUDA graph, which no host holds up.  Provenance: measured."""
+
+    host_bound: bool | None
+    """The replay saves over 10 %: the host takes longer to launch the kernels than the device to run them."""
+    eager_s: Seconds
+    """Median of the samples."""
+    replay_s: Seconds | None
+    gap_s: float | None
+    """eager_s less replay_s; noise may make it negative."""
+    gap: float | None
+    """As a share of eager_s."""
+    reason: str | None
+    """Why there is no replay."""
+
+
 class Timing(Strict):
     """One stage's seconds.  Provenance: measured."""
 
@@ -119,6 +137,8 @@ class Timing(Strict):
     stop: Literal["converged", "noise_stable", "timeout", "max_samples"]
     warmup_settled: bool
     """The last three warm-up calls agreed; a call over 5 s needs one alone."""
+    launch: Launch | None = None
+    """None for probes, and in records older than this field."""
 
     @property
     def relative_half_width(self) -> float:
@@ -130,11 +150,11 @@ class StageMemory(Strict):
     """Peaks of one stage in bytes, on CUDA."""
 
     peak_allocated: int
-    """By tensors, from PyTorch's caching allocator."""
-    peak_reserved: int
-    """By that allocator, what it keeps for later included."""
+    """By the tensors of the point (and of what it calls), from PyTorch's caching allocator."""
+    peak_reserved: int | None
+    """By that allocator, what it keeps for later included; null where other points were resident."""
     device_used: int | None
-    """Of the whole device right after the stage: the CUDA context and other processes included."""
+    """Of the whole device right after the stage: the CUDA context and other processes included; null as above."""
     activations: int
     """peak_allocated less weights and inputs."""
 
@@ -251,6 +271,11 @@ class Environment(Strict):
     threads: int
     memory_bytes: int
     code_version: str
+
+    def digest(self) -> str:
+        """Of all of it but the size of memory, 16 hex digits: samples that may stand in one record share it."""
+        kept = json.dumps(self.model_dump(exclude={"memory_bytes"}), sort_keys=True)
+        return hashlib.sha256(kept.encode()).hexdigest()[:16]
 
     def differences(self, other: "Environment") -> list[str]:
         """What would make two results unlike: 'torch 2.11 / 2.13', ..."""

@@ -31,6 +31,8 @@ class Round(Strict):
     fingerprint: str
     stage: str
     samples_s: list[Seconds]
+    environment: str | None = None
+    """Its digest; None in results older than this field."""
 
 
 class TornLine(UserWarning):
@@ -142,9 +144,10 @@ class Store:
     def append_record(self, record: PointRecord | CeilingsRecord) -> None:
         self._append(RECORDS, record.model_dump(mode="json"))
 
-    def append_samples(self, fingerprint: str, stage: str, samples_s: list[float]) -> None:
-        """One round of a stage of a point."""
-        self._append(SAMPLES, {"fingerprint": fingerprint, "stage": stage, "samples_s": samples_s})
+    def append_samples(self, fingerprint: str, stage: str, samples_s: list[float], environment: str | None = None) -> None:
+        """One round of a stage of a point.  environment: the digest of where it was taken."""
+        self._append(SAMPLES, {"fingerprint": fingerprint, "stage": stage, "samples_s": samples_s,
+                               "environment": environment})
 
     def append_log(self, label: str, text: bytes) -> None:
         """What the worker printed, if anything, under the job's label."""
@@ -157,8 +160,9 @@ class Store:
         path = self.directory / RECORDS
         return read_records(self.directory) if path.is_file() and path.stat().st_size else []
 
-    def prior_samples(self) -> dict[str, dict[str, list[float]]]:
-        """fingerprint -> stage -> samples already taken."""
+    def prior_samples(self, environment: str | None = None) -> dict[str, dict[str, list[float]]]:
+        """fingerprint -> stage -> samples already taken, in that environment where one is given: a record's samples are
+        all of one."""
         prior: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         if (self.directory / SAMPLES).is_file():
             for number, line in _lines(self.directory / SAMPLES):
@@ -167,7 +171,8 @@ class Store:
                 except ValidationError as error:
                     raise UserError(f"{self.directory / SAMPLES}:{number}: not a round of samples: "
                                     f"{first_problem(error)}") from None
-                prior[taken.fingerprint][taken.stage] += taken.samples_s
+                if environment is None or taken.environment in (None, environment):
+                    prior[taken.fingerprint][taken.stage] += taken.samples_s
         return prior
 
     def _append(self, name: str, data: dict[str, Any]) -> None:

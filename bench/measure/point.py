@@ -14,6 +14,7 @@ from bench.core.records import Memory, StageMemory, StageTelemetry, Timing
 from bench.core.spec import DTYPE_BYTES, Point, Sampling, has_control
 from bench.count.count import DTYPES, ModelCount, count_point
 from bench.measure.clock import Clock
+from bench.measure.launch import time_launch
 from bench.measure.sampling import sample
 from bench.measure.sdpa import sdpa_backend, unsupported_reason
 from bench.measure.telemetry import monitor
@@ -71,6 +72,7 @@ def _measure(point: Point, device: torch.device, clock: Clock, plan: Sampling, w
              ) -> tuple[dict[str, Timing], Memory, dict[str, StageTelemetry]]:
     gc.collect()
     _reset_peak(device)
+    others = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0       # the sentinel's operands
     calls, given = build_calls(point, device)
     timings: dict[str, Timing] = {}
     telemetry: dict[str, StageTelemetry] = {}
@@ -83,8 +85,11 @@ def _measure(point: Point, device: torch.device, clock: Clock, plan: Sampling, w
                 lambda stage=stage: watch.timed(stage, lambda: clock.time(calls[stage])), plan, clock.now,
                 prior=prior.get(stage), on_round=lambda samples, stage=stage: on_round(stage, samples))
             if device.type == "cuda":
-                peaks[stage] = _stage_memory(device, weights + given)
+                peaks[stage] = stage_memory(device, others, weights + given)
             telemetry[stage] = watch.finish(stage, len(timings[stage].warmup_s), calls[stage], clock)
+        launch = {stage: time_launch(calls[stage], device, clock, timings[stage].median_s, free=lambda: room(device),
+                                     needed=peaks[stage].activations if stage in peaks else None) for stage in timings}
+    timings = {stage: timing.model_copy(update={"launch": launch[stage]}) for stage, timing in timings.items()}
     return timings, _memory(device, weights, given, peaks), telemetry
 
 
@@ -117,6 +122,13 @@ def _refuse_to_swap(point: Point, counts: ModelCount, weights: int) -> None:
                           f"{available / 1e9:.3g} GB are free; not tried")
 
 
+def room(device: torch.device) -> int | None:
+    """As free_memory, with what the allocator only keeps for later given back first."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return free_memory(device)
+
+
 def free_memory(device: torch.device) -> int | None:
     """Bytes that could still be taken; None where the system does not say."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _meminfo("MemAvailable")
@@ -145,21 +157,23 @@ def _bytes(inputs: object) -> int:
     return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
 
 
-def _stage_memory(device: torch.device, at_rest: int) -> StageMemory:
-    peak = torch.cuda.max_memory_allocated(device)
-    try:
-        free, total = torch.cuda.mem_get_info(device)
-        used = total - free
-    except RuntimeError:
-        used = None
-    return StageMemory(peak_allocated=peak, peak_reserved=torch.cuda.max_memory_reserved(device), device_used=used,
-                       activations=max(peak - at_rest, 0))
+def stage_memory(device: torch.device, others: int, at_rest: int, *, alone: bool = True) -> StageMemory:
+    """Peaks since they were last reset.  others: bytes allocated that are none of the point's; at_rest: its weights and
+    inputs; alone: no other point is resident, so that the allocator's and the device's use say something of this one."""
+    peak = torch.cuda.max_memory_allocated(device) - others
+    reserved = used = None
+    if alone:
+        reserved = torch.cuda.max_memory_reserved(device)
+        with contextlib.suppress(RuntimeError):
+            free, total = torch.cuda.mem_get_info(device)
+            used = total - free
+    return StageMemory(peak_allocated=peak, peak_reserved=reserved, device_used=used, activations=max(peak - at_rest, 0))
 
 
 def _memory(device: torch.device, weights: int, inputs: int, peaks: dict[str, StageMemory]) -> Memory:
     if device.type == "cuda":
         return Memory(weights=weights, inputs=inputs, peak_allocated=max(p.peak_allocated for p in peaks.values()),
-                      peak_reserved=max(p.peak_reserved for p in peaks.values()), by_stage=peaks, reason=None)
+                      peak_reserved=max(p.peak_reserved or 0 for p in peaks.values()), by_stage=peaks, reason=None)
     try:
         peak = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), flags=re.MULTILINE)
     except OSError:

@@ -84,12 +84,14 @@ class Worker:
             kind = event.pop("event")
             if kind == "round":
                 on_round(event["stage"], event["samples_s"])
-            elif kind == "done":
+                continue
+            if event.pop("ends", False):
+                self.kill()             # it is going, and would take the next job with it
+            if kind == "done":
                 return event
-            elif kind == "failed":
+            if kind == "failed":
                 raise JobFailed(event["outcome"], event["reason"])
-            else:
-                raise AssertionError(f"worker sent {kind!r}")
+            raise AssertionError(f"worker sent {kind!r}")
 
     def kill(self) -> None:
         if self._process is not None:

@@ -12,10 +12,10 @@ import torch
 from torch.utils import benchmark
 
 from bench.measure.clock import Clock
+from bench.measure.launch import MOST_REPLAYS, is_host_bound, replay_seconds
 from bench.measure.sampling import median_interval
 
 TOLERANCE = 0.005            # that the harness may differ from a bare loop
-HOST_BOUND = 0.1             # share of a call that a graph replay saves, over which the host bounds it
 ROUND_CALLS = 5
 
 
@@ -37,7 +37,7 @@ class TimerCheck:
     @property
     def host_bound(self) -> bool | None:
         """Does the host take longer to launch the call's kernels than the device to run them?"""
-        return None if self.graph_replay_s is None else 1 - self.graph_replay_s / self.bare_loop_s > HOST_BOUND
+        return None if self.graph_replay_s is None else is_host_bound(self.bare_loop_s, self.graph_replay_s)
 
     @property
     def agrees(self) -> bool:
@@ -69,7 +69,7 @@ def check_timer(call: Callable[[], Any], device: torch.device, clock: Clock, rou
             if i:
                 seconds[name].append(taken)
         watch(i)
-    replay, reason = _graph_replay(call, device, clock)
+    replay, reason = replay_seconds(call, device, clock, MOST_REPLAYS)
 
     def ratio(name: str) -> tuple[float, float, float]:
         ratios = sorted(a / b for a, b in zip(seconds[name], seconds["bare"], strict=True))
@@ -96,22 +96,3 @@ def _bare_loop(call: Callable[[], Any], device: torch.device) -> float:
     end.record()
     torch.cuda.synchronize(device)
     return begin.elapsed_time(end) / 1e3 / ROUND_CALLS
-
-
-def _graph_replay(call: Callable[[], Any], device: torch.device, clock: Clock) -> tuple[float | None, str | None]:
-    """Median seconds of the call replayed as a CUDA graph; None and why where it cannot be captured."""
-    if device.type != "cuda":
-        return None, "no CUDA graphs on a CPU"
-    try:
-        side = torch.cuda.Stream(device)
-        side.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(side):                  # capture wants a warm-up on another stream
-            for _ in range(3):
-                call()
-        torch.cuda.current_stream(device).wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            call()
-    except RuntimeError as error:                      # an operator that waits for the device, or memory that runs out
-        return None, str(error).strip().splitlines()[0]
-    return median([clock.time(graph.replay) for _ in range(4 * ROUND_CALLS)][ROUND_CALLS:]), None

@@ -1,6 +1,7 @@
 """Several small points resident at once and visited in turns, so that a machine that drifts does so for all of them.
 
-What one point alone would have of the peak memory cannot be told then, and is left null.
+After the turns each stage runs once more, for its peak of memory on CUDA, where what the other points hold is taken off.
+On a CPU the process's peak is that of all of them, and is left null.
 """
 
 import gc
@@ -9,11 +10,12 @@ from typing import Any
 
 import torch
 
-from bench.core.records import Memory, StageTelemetry, Timing
+from bench.core.records import Memory, StageMemory, StageTelemetry, Timing
 from bench.core.spec import DTYPE_BYTES, Point, Sampling
 from bench.count.count import ModelCount
 from bench.measure.clock import Clock
-from bench.measure.point import Unsupported, build_calls, free_memory
+from bench.measure.launch import time_launch
+from bench.measure.point import Unsupported, build_calls, free_memory, room, stage_memory
 from bench.measure.sampling import Run, take_turns
 from bench.measure.sdpa import sdpa_backend, unsupported_reason
 from bench.measure.telemetry import monitor
@@ -43,11 +45,15 @@ def measure_together(
     gc.collect()
     runs: dict[str, Run] = {}
     calls: dict[str, Callable[[], Any]] = {}
-    given = []
+    given, own = [], []
+    timings: list[dict[str, Timing]] = []
+    memory: list[Memory] = []
     with monitor(device) as watch, torch.inference_mode():
         for i, point in enumerate(points):
+            before = _allocated(device)
             stages, size = build_calls(point, device)
             given.append(size)
+            own.append(_allocated(device) - before)
             for stage in point.stages:
                 key = f"{i}/{stage}"
                 calls[key] = _under(stages[stage], point.recipe.attention)
@@ -55,13 +61,41 @@ def measure_together(
                                 prior[i].get(stage))
         take_turns(runs, lambda key, samples: on_round(int(key.partition("/")[0]), key.partition("/")[2], samples))
         telemetry = {key: watch.finish(key, len(run.warmup), calls[key], clock) for key, run in runs.items()}
-    return [
-        ({stage: runs[f"{i}/{stage}"].timing() for stage in point.stages},
-         Memory(weights=weights[i], inputs=given[i], peak_allocated=None, peak_reserved=None,
-                reason=f"measured in turns with {len(points) - 1} other points"),
-         {stage: telemetry[f"{i}/{stage}"] for stage in point.stages})
-        for i, point in enumerate(points)
-    ]
+        turns = f"measured in turns with {len(points) - 1} other points"
+        for i, point in enumerate(points):
+            stages = {stage: calls[f"{i}/{stage}"] for stage in point.stages}
+            memory.append(_memory(device, stages, weights[i], given[i], own[i], turns))
+        for i, point in enumerate(points):            # last: a capture that fails may break the context
+            timings.append({})
+            for stage in point.stages:
+                timing, peak = runs[f"{i}/{stage}"].timing(), memory[i].by_stage.get(stage)
+                launch = time_launch(calls[f"{i}/{stage}"], device, clock, timing.median_s, free=lambda: room(device),
+                                     needed=peak.activations if peak else None)
+                timings[i][stage] = timing.model_copy(update={"launch": launch})
+    return [(timings[i], memory[i], {stage: telemetry[f"{i}/{stage}"] for stage in point.stages})
+            for i, point in enumerate(points)]
+
+
+def _allocated(device: torch.device) -> int:
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+
+
+def _memory(device: torch.device, stages: dict[str, Callable[[], Any]], weights: int, inputs: int, own: int,
+            turns: str) -> Memory:
+    """One point's memory while others are resident too.  own: bytes that building it allocated."""
+    if device.type != "cuda":
+        return Memory(weights=weights, inputs=inputs, peak_allocated=None, peak_reserved=None,
+                      reason=f"{turns}: the process's peak is that of all of them")
+    others = _allocated(device) - own
+    peaks: dict[str, StageMemory] = {}
+    for stage, call in stages.items():
+        torch.cuda.reset_peak_memory_stats(device)
+        call()
+        torch.cuda.synchronize(device)
+        peaks[stage] = stage_memory(device, others, weights + inputs, alone=False)
+    return Memory(weights=weights, inputs=inputs, peak_allocated=max(p.peak_allocated for p in peaks.values()),
+                  peak_reserved=None, by_stage=peaks,
+                  reason=f"{turns}: what those hold is taken off, and what is reserved or in use is that of all of them")
 
 
 def _under(call: Callable[[], Any], attention: str) -> Callable[[], Any]:

@@ -3,7 +3,8 @@
 It is apart from the suite so that a crash, a hang or a poisoned CUDA context costs one point.  It dies with its parent:
 by the kernel's parent-death signal on Linux, and elsewhere when its stdin closes.
 
-Events: hello {environment}; round {stage, samples_s}; done {...}; failed {outcome, reason}.
+Events: hello {environment}; round {stage, samples_s}; done {ends, ...}; failed {outcome, reason, ends}.  With `ends` the
+process is going, since its CUDA context may be poisoned.
 """
 
 import argparse
@@ -62,14 +63,35 @@ def serve(jobs: TextIO, events: TextIO, device_name: str | None) -> None:
             sentinel = sentinel or (Sentinel(device, clock) if timed else None)
             before = sentinel.read() if timed else None
             result = run_job(job, device, clock, lambda stage, samples: send("round", stage=stage, samples_s=samples))
-            send("done", **result, **({"sentinel": {"before_s": before, "after_s": sentinel.read()}} if timed else {}))
         except Exception as error:
             outcome, reason = classify(error)
             if outcome == "error":
                 traceback.print_exc()
-            send("failed", outcome=outcome, reason=reason)
-            if device.type == "cuda" and outcome == "error":
-                return               # the CUDA context may be poisoned: a fresh process takes the next job
+            broken = device.type == "cuda" and not context_survives(error)
+            send("failed", outcome=outcome, reason=reason, ends=broken)
+            if broken:
+                return               # a fresh process takes the next job
+            continue
+        after = _read_after(sentinel, device) if timed else None
+        broken = timed and after is None
+        drift = {"sentinel": None if broken else {"before_s": before, "after_s": after}} if timed else {}
+        send("done", **result, **drift, ends=broken)
+        if broken:
+            return
+
+
+def _read_after(sentinel: Any, device: Any) -> float | None:
+    """The sentinel once more; None where the context is broken, by a graph that could not be captured after the samples:
+    what was measured before is kept, and this process ends."""
+    import torch
+
+    try:
+        if device.type == "cuda":
+            torch.randn(1, device=device)      # a failed capture may leave the generator as if it still went on
+        return sentinel.read()
+    except RuntimeError:
+        traceback.print_exc()
+        return None
 
 
 def run_job(job: dict[str, Any], device: Any, clock: Any, on_round: Any) -> dict[str, Any]:
@@ -158,6 +180,18 @@ def _count_only(point: Any) -> dict[str, Any]:
             "weights": sum(counts.params[part] for part in parts) * DTYPE_BYTES[point.recipe.dtype]}
 
 
+LIBRARY_OOM = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED", "DEVICE_ALLOCATION_FAILED")
+"""In what CUDA itself, cuBLAS and cuDNN say where memory runs out outside PyTorch's allocator."""
+
+
+def context_survives(error: Exception) -> bool:
+    """Is the CUDA context still good after this?  An allocation that PyTorch refused, or a check before anything ran,
+    leaves it as it was; of anything else that is not known."""
+    from bench.measure.point import OutOfMemory, Unsupported
+
+    return isinstance(error, (OutOfMemory, Unsupported, MemoryError)) or type(error).__name__ == "OutOfMemoryError"
+
+
 def classify(error: Exception) -> tuple[str, str]:
     """(outcome, one line) of a failed job."""
     from bench.measure.point import OutOfMemory, Unsupported
@@ -165,6 +199,8 @@ def classify(error: Exception) -> tuple[str, str]:
     line = (str(error).strip().splitlines() or [""])[0]
     if isinstance(error, (OutOfMemory, MemoryError)) or type(error).__name__ == "OutOfMemoryError":
         return "oom", line or "out of memory"
+    if isinstance(error, RuntimeError) and any(words in str(error) for words in LIBRARY_OOM):
+        return "oom", line
     if isinstance(error, Unsupported):
         return "skipped_unsupported", line
     return "error", f"{type(error).__name__}: {line}"

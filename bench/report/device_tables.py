@@ -3,8 +3,8 @@ terminal and for report.md alike; every column says whether it is measured, mode
 
 from collections.abc import Iterable
 
-from bench.core.records import MEMORY_PROBES, CeilingsRecord, PointRecord, StageTelemetry
-from bench.core.units import si
+from bench.core.records import MEMORY_PROBES, CeilingsRecord, PointRecord, StageTelemetry, Timing
+from bench.core.units import seconds, si
 
 Rows = list[list[str]]
 
@@ -75,6 +75,34 @@ def clock_rows(records: Iterable[PointRecord]) -> Rows:
                              _span(seen.memory_clock_hz, 1e-6, "MHz"), _span(seen.power_w, 1.0, "W"),
                              _span(seen.temperature_c, 1.0, "°C"), throttling(seen) or "no"])
     return rows
+
+
+def launch_rows(records: Iterable[PointRecord]) -> Rows:
+    """[point, stage, eager, graph replay, gap, host bound]; nothing where nothing was replayed."""
+    rows = []
+    for record in records:
+        for stage, timing in record.timings.items():
+            launch = timing.launch
+            if launch is not None and launch.replay_s is not None and launch.gap_s is not None and launch.gap is not None:
+                rows.append([record.label, stage, seconds(launch.eager_s), seconds(launch.replay_s),
+                             f"{1e3 * launch.gap_s:.3g} ms, {launch.gap:.1%}", "yes" if launch.host_bound else "no"])
+    return rows
+
+
+def no_replays(records: Iterable[PointRecord]) -> list[str]:
+    """Why stages have no replay: each reason once, with the stages it holds for."""
+    reasons: dict[str, dict[str, None]] = {}
+    for record in records:
+        for stage, timing in record.timings.items():
+            if timing.launch is not None and timing.launch.reason:
+                reasons.setdefault(timing.launch.reason, {})[stage] = None
+    return [f"{', '.join(stages)}: {reason}" for reason, stages in reasons.items()]
+
+
+def launching(timing: Timing) -> str:
+    """'host bound: a graph replay saves 34%'; '' where the device bounds the stage, or nothing is known."""
+    launch = timing.launch
+    return f"host bound: a graph replay saves {launch.gap:.0%}" if launch is not None and launch.host_bound else ""
 
 
 def throttling(seen: StageTelemetry | None) -> str:

@@ -26,6 +26,11 @@ def sentinel_spread(records: list[PointRecord | CeilingsRecord]) -> tuple[float,
     return middle, max(abs(s / middle - 1) for s in readings), len(readings)
 
 
+def environments_mixed(records: list[PointRecord | CeilingsRecord]) -> list[str]:
+    """In what the records' environments differ from the last one's: nothing, unless a run was resumed elsewhere."""
+    return list(dict.fromkeys(d for r in records for d in r.environment.differences(records[-1].environment)))
+
+
 def write_report(directory: Path) -> Path:
     """Write report.md -> its path.  Raises UserError where the records or the calibration cannot be read.
 
@@ -45,7 +50,8 @@ def write_report(directory: Path) -> Path:
         environment.filters["cell"] = lambda text: one_line(str(text)).replace("|", "\\|")
         ceilings = ceilings_record(records)
         text = environment.get_template("report.md.j2").render(
-            suite=suite, environment=records[-1].environment, points=points, ceilings=ceilings,
+            suite=suite, environment=records[-1].environment, mixed=environments_mixed(records), points=points,
+            ceilings=ceilings,
             gemm_ceiling=gemm_ceiling(ceilings) if ceilings else None,
             device=device_tables, throttling=lambda r, stage: device_tables.throttling((r.telemetry or {}).get(stage)),
             headline=headline, headline_missing=missing,

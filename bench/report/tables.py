@@ -15,7 +15,7 @@ from bench.core.errors import one_line
 from bench.core.records import MEMORY_PROBES, CeilingsRecord, PointRecord
 from bench.core.spec import Gpu
 from bench.core.units import seconds, si
-from bench.report.device_tables import bandwidth_rows, throttling
+from bench.report.device_tables import bandwidth_rows, launching, throttling
 
 
 def table(title: str, *columns: str, rows: Iterable[Iterable[str]]) -> Table:
@@ -140,8 +140,8 @@ def points_table(records: Iterable[PointRecord]) -> Table:
         if r.outcome != "ok" or r.reason:
             rows.append((r.label, "", "", "", "", f"{r.outcome}: {r.reason}"))
         for stage, t in r.timings.items():
-            note = throttling((r.telemetry or {}).get(stage))
-            how = f"n={t.n} {t.stop}" + (f"; {note}" if note else "")
+            notes = throttling((r.telemetry or {}).get(stage)), launching(t)
+            how = "; ".join(filter(None, [f"n={t.n} {t.stop}", *notes]))
             half = (t.high_s - t.low_s) / 2 / t.median_s
             rows.append((r.label, stage, f"{r.tokens:,}", f"{seconds(t.median_s)} ±{half:.1%}",
                          si(r.counts[stage].flops / t.median_s, "FLOP/s"), how))
