@@ -85,7 +85,7 @@ def test_the_reports_tables_have_no_gaps_and_a_cpu_opens_with_no_sora(measured):
     assert len(starts) == 9        # points, ceilings, bandwidth, traffic, memory, parameters, errors, waterfall, environment
     assert all(rows[i + 1].startswith("|---") for i in starts)
     assert "which is no GPU" in text
-    assert text.index("Sora") > text.index("waterfall.png") - 1000 > text.index("## Ceilings")
+    assert text.index("Sora") > text.index("## From the pencil") > text.index("## Ceilings")
     assert "the best of the shapes, at m=" in text
     assert "`ldt-bench run ./suite.json --device cpu` in this directory" in text      # micro.yaml is no preset
 

@@ -14,7 +14,7 @@ from bench.core.load import names
 from bench.core.records import CeilingsRecord, PointRecord
 from bench.core.store import CALIBRATION, ceilings_record, disk_faults, point_records, read_records, read_suite, write_whole
 from bench.report import device_tables, figures
-from bench.report.tables import gemm_ceiling, quantity
+from bench.report.tables import error_rows, gemm_ceiling, quantity
 
 
 def sentinel_spread(records: list[PointRecord | CeilingsRecord]) -> tuple[float, float, int] | None:
@@ -58,7 +58,7 @@ def write_report(directory: Path) -> Path:
             sentinel=sentinel_spread(records), reference=reference,
             reference_missing=calibration.reference_missing if calibration else "not calibrated",
             fits=list(calibration.fits.values()) if calibration else [], bars=bars, figures=captions,
-            known_suite=suite.name in names("suites"),
+            known_suite=suite.name in names("suites"), error_rows=error_rows,
             quantity=lambda q: quantity(q.model_dump(include={"value", "low", "high"})),
         )
         path = directory / "report.md"

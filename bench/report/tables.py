@@ -159,13 +159,18 @@ def parameters_table(fit: Fit) -> Table:
 
 
 def errors_table(fit: Fit) -> Table:
-    return table("Error of predicted denoise steps that the fit had not seen", "how", *ERROR_COLUMNS, rows=[
+    return table("Error of predicted denoise steps that the fit had not seen", "how", *ERROR_COLUMNS, rows=error_rows(fit))
+
+
+def error_rows(fit: Fit) -> list[tuple[str, ...]]:
+    """How, median, mean, worst, n."""
+    return [
         ("leave one out", *error_cells(fit.leave_one_out)),
         ("leave a number of tokens out", *error_cells(fit.leave_a_size_out)),
         ("larger half from the smaller", *error_cells(fit.upward)),
         ("baseline: one MFU for all, leave one out", *error_cells(fit.constant_mfu_baseline)),
         ("noise floor: the medians' own intervals", *error_cells(fit.noise_floor)),
-    ])
+    ]
 
 
 ERROR_COLUMNS = ("#median", "#mean", "#worst", "#n")
