@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from bench.commands import comparing, device, estimates, holdout, presets, run
+from bench.commands import comparing, device, estimates, holdout, plan, presets, run
 from bench.commands.output import say
 from bench.core.errors import EnvironmentFault, Terminated, UserError, one_line
 
@@ -32,6 +32,7 @@ COMMANDS = {               # in the order of --help
     "calibrate": estimates.calibrate,
     "predict": estimates.predict,
     "holdout": holdout.holdout,
+    "plan": plan.plan,
     "analytic": estimates.analytic,
     "report": estimates.report,
     "compare": comparing.compare,

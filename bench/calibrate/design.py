@@ -92,11 +92,11 @@ def choose(candidates: Sequence[Candidate], wanted: Work, theta: np.ndarray, cei
     return chosen, before
 
 
-def evenly(candidates: Sequence[Candidate], budget_s: float) -> list[int]:
-    """A uniform sweep at the same budget: points evenly spaced by predicted time, as many as fit."""
-    order = sorted(range(len(candidates)), key=lambda i: candidates[i].cost_s)
-    for n in range(len(order), 0, -1):
-        picked = [order[i] for i in np.unique(np.linspace(0, len(order) - 1, n).round().astype(int))]
-        if sum(candidates[i].cost_s for i in picked) <= budget_s:
-            return picked
-    return []
+def at_random(candidates: Sequence[Candidate], budget_s: float, rng: np.random.Generator) -> list[int]:
+    """A sweep without a plan at the same budget: points in no particular order, those that still fit."""
+    picked, spent = [], 0.0
+    for i in rng.permutation(len(candidates)):
+        if spent + candidates[i].cost_s <= budget_s:
+            picked.append(int(i))
+            spent += candidates[i].cost_s
+    return picked

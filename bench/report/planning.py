@@ -58,3 +58,18 @@ def spent_line(spent: dict[str, Any]) -> str:
 
 def dollars(value: float) -> str:
     return f"${value:.2f}" if value >= 1 else f"${value:.3g}"
+
+
+def design_table(document: dict[str, Any]) -> Table:
+    """From `plan`'s document."""
+    return table(f"Points worth measuring for {document['for']} on {document['gpu']}, in order; nothing was measured",
+                 "point", "#takes", "#spent", "#prediction then known to", rows=[
+        (row["point"], seconds(row["predicted_s"]), seconds(row["spent_s"]), f"±{1.645 * row['sigma']:.1%}")
+        for row in document["points"]])
+
+
+def design_line(document: dict[str, Any]) -> str:
+    """What it rests on, and a uniform sweep beside it.  90 % intervals to first order."""
+    return (f"before: ±{1.645 * document['sigma_before']:.0%}; after {len(document['points'])} points: "
+            f"±{1.645 * document['sigma_after']:.1%}; in the same time without a plan: "
+            f"±{1.645 * document['sigma_unplanned']:.1%} (90 %, of the model's parameters alone)\nbasis: {document['basis']}")
