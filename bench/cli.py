@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from bench.commands import comparing, device, estimates, holdout, presets, run
+from bench.commands import comparing, device, estimates, holdout, ledger, presets, run
 from bench.commands.output import say
 from bench.core.errors import EnvironmentFault, Terminated, UserError, one_line
 
@@ -33,6 +33,7 @@ COMMANDS = {               # in the order of --help
     "predict": estimates.predict,
     "holdout": holdout.holdout,
     "analytic": estimates.analytic,
+    "claims": ledger.claims,
     "report": estimates.report,
     "compare": comparing.compare,
 }
