@@ -244,7 +244,7 @@ def test_a_users_own_table(tmp_path):
     ({"check": {"gpu": "h100"}}, "check.kind: missing"),
     ({"check": {"kind": "latency", "gpus": "cpu", "subject": {}}}, "check.subject.model: missing"),
     ({"check": {"kind": "latency", "gpu": "cpu", "scop": "step", "subject": {"model": "tiny", "workload": "tiny-image"}}},
-     "check.scop: unknown key; did you mean scope?"),
+     "check.scop: unknown key; did you mean scope"),
     ({"tolerence": 0.2}, "tolerence: unknown key; did you mean tolerance?"),
     ({"check": {"kind": "latency", "gpu": "cpu", "subject": {"model": "tiny"}}}, "check.subject.workload: missing"),
 ])
