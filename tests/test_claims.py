@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from conftest import ROOT, cli
+from conftest import ROOT
 
 from bench.calibrate.claims import ledger
 from bench.calibrate.predict import Quantity
@@ -115,6 +115,17 @@ def test_the_chain_is_judged_by_an_h100_and_by_no_other_card():
         assert other.finding.ours == Ours.at_most(pytest.approx(0.418, abs=5e-4))
         assert f"the calibration is of {gpu}" in other.why
         assert other.finding.command.startswith("on h100-sxm: ldt-bench run h100, then ldt-bench claims --calibration ")
+
+
+def test_with_an_h100_only_inputs_other_cards_and_unlike_recipes_stay_open():
+    found = ledger([], evidence("h100-sxm", 3600 / 0.19)).judged
+    fleet = next(j for j in found if j.quantity == "fleet that serves, the 10.7 M")
+    assert fleet.finding.ours.value == pytest.approx(14.95e6 / (0.19 * 24) * 8)
+    assert fleet.verdict == "off by 36.4x"
+    for j in found:
+        if j.finding.ours is None:
+            assert any(words in j.why for words in ("put in by hand", "not in configs/gpus", "none of them such",
+                                                    "the calibration is of h100-sxm, which does not judge it")), j
 
 
 @pytest.mark.parametrize("name", ["compute-density-h100", "dollars-per-minute", "L0020", "lcm-4-steps"])
@@ -294,13 +305,13 @@ def test_the_command(here):
     assert err.count("\n") == 1
 
 
-def test_a_real_cpu_calibration_judges_its_own_device_alone(measured, tmp_path):
+def test_a_real_cpu_calibration_judges_its_own_device_alone(measured, tmp_path, here):
     directory, _ = measured
     mine = tmp_path / "mine.yaml"
     mine.write_text(MINE.replace("value: 1.0", "value: 1e-9"))
-    done = cli("claims", "--calibration", str(directory), "--claim", str(mine), "--claim", "lcm-4-steps", "--json")
-    assert done.returncode == 0, done.stderr
-    own, theirs = json.loads(done.stdout)["claims"]
+    code, out, err = here("claims", "--calibration", str(directory), "--claim", str(mine), "--claim", "lcm-4-steps", "--json")
+    assert code == 0, err
+    own, theirs = json.loads(out)["claims"]
     assert own["ours"]["low"] <= own["ours"]["value"] <= own["ours"]["high"]
     assert own["verdict"].startswith("off by")                             # nobody does it in a nanosecond
     assert own["conditions"] == {"model": "tiny", "workload": "tiny-image", "recipe": "eager-fp32", "gpu": "cpu"}
