@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from bench.commands import comparing, device, estimates, holdout, plan, presets, run
+from bench.commands import comparing, device, estimates, holdout, ledger, plan, presets, run
 from bench.commands.output import say
 from bench.core.errors import EnvironmentFault, Terminated, UserError, one_line
 
@@ -34,6 +34,7 @@ COMMANDS = {               # in the order of --help
     "holdout": holdout.holdout,
     "plan": plan.plan,
     "analytic": estimates.analytic,
+    "claims": ledger.claims,
     "report": estimates.report,
     "compare": comparing.compare,
 }

@@ -21,7 +21,7 @@ def document(*args: str):
 
 
 @pytest.mark.parametrize("args", [[], ["list"], ["count"], ["ceilings"], ["run"], ["calibrate"], ["predict"], ["analytic"],
-                                  ["report"], ["compare"]])
+                                  ["report"], ["compare"], ["claims"]])
 def test_help_needs_nothing_heavy(args):
     code = ("import sys; sys.argv = ['ldt-bench', *sys.argv[1:]]\n"
             "from bench.cli import main\n"
@@ -35,8 +35,8 @@ def test_help_needs_nothing_heavy(args):
     assert "Usage:" in done.stdout
 
 
-@pytest.mark.parametrize("args", [["list", "--json"], ["analytic", "--json"]])
-def test_list_and_analytic_import_no_torch(args):
+@pytest.mark.parametrize("args", [["list", "--json"], ["analytic", "--json"], ["claims", "--json"]])
+def test_list_analytic_and_claims_import_no_torch(args):
     code = ("import sys; sys.argv = ['ldt-bench', *sys.argv[1:]]\n"
             "from bench.cli import main\n"
             "try: main()\n"
@@ -47,7 +47,7 @@ def test_list_and_analytic_import_no_torch(args):
 
 def test_list():
     entries = document("list")
-    assert {e["kind"] for e in entries} == {"models", "workloads", "recipes", "gpus", "suites"}
+    assert {e["kind"] for e in entries} == {"models", "workloads", "recipes", "gpus", "suites", "claims"}
     assert all(e["name"] and e["description"] for e in entries)
     models = {e["name"]: e for e in document("list", "models")}
     assert len([n for n in models if n.startswith("dit-") and models[n]["params"]]) == 12     # the table of the DiT paper

@@ -8,8 +8,9 @@ from bench.commands.options import Json, Set, WorkloadName
 from bench.commands.output import print_json, show
 
 
-def list_presets(kind: Annotated[str | None, typer.Argument(help="models, workloads, recipes, gpus or suites.")] = None,
-          as_json: Json = False) -> None:
+def list_presets(kind: Annotated[str | None, typer.Argument(
+                     help="models, workloads, recipes, gpus, suites or claims.")] = None,
+                 as_json: Json = False) -> None:
     """List the presets."""
     from bench.core.load import KINDS, load, names
     from bench.report.listing import describe

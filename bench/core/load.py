@@ -9,18 +9,19 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from bench.core.claim_spec import CHECKS, Claim, Part
 from bench.core.errors import EnvironmentFault, UserError, brief, nearest
 from bench.core.read_yaml import MAX_CHARACTERS, YamlError, read_yaml
 from bench.core.spec import Gpu, Model, Point, Recipe, Spec, Suite, Workload, needs_condition
 from models.spec import DiffusersDenoiser, DiffusersVAE, DiTConfig, TextEncoderConfig, VAEConfig
 
 KINDS: dict[str, type[Spec]] = {
-    "models": Model, "workloads": Workload, "recipes": Recipe, "gpus": Gpu, "suites": Suite,
+    "models": Model, "workloads": Workload, "recipes": Recipe, "gpus": Gpu, "suites": Suite, "claims": Claim,
 }
 PARTS = ("denoiser", "vae", "text_encoders")
 PART_CLASSES = (DiTConfig, DiffusersDenoiser, VAEConfig, DiffusersVAE, TextEncoderConfig)
 SPECS: dict[str, type[Spec]] = {"model": Model, "workload": Workload, "recipe": Recipe}
-UNION_TAGS = ("own", "diffusers")     # of the two kinds of denoiser and VAE; no part of a path the user wrote
+UNION_TAGS = ("own", "diffusers", *CHECKS)     # of the kinds of denoiser, VAE and check; no part of a path the user wrote
 MAX_EXTENDS = 20
 S = TypeVar("S", bound=Spec)
 
@@ -236,6 +237,10 @@ def _one_line(error: ValidationError, data: dict[str, Any]) -> str:
         text = f"{where}: unknown key{nearest(key, _all_fields())}"
     elif first["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
         text = f"{where}: missing"
+    elif first["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        tag = first["ctx"].get("tag")
+        text = f"{where}.kind: " + ("missing" if tag is None else f"{brief(tag)} is not one of {', '.join(CHECKS)}"
+                                    + nearest(str(tag), CHECKS))
     elif first["type"] == "value_error":
         text = f"{where}: {first['ctx']['error']}" if where else str(first["ctx"]["error"])
     elif first["type"] == "literal_error":
@@ -250,6 +255,6 @@ def _one_line(error: ValidationError, data: dict[str, Any]) -> str:
 
 def _all_fields() -> list[str]:
     fields: list[str] = []
-    for cls in (*KINDS.values(), *PART_CLASSES):
+    for cls in (*KINDS.values(), *Part.__subclasses__(), *PART_CLASSES):
         fields += cls.model_fields if issubclass(cls, BaseModel) else [f.name for f in dataclasses.fields(cls)]
     return fields

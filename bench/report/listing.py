@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from bench.core.claim_spec import Claim
 from bench.core.spec import Gpu, Model, Recipe, Spec, Suite, Workload
 from bench.core.units import si
 from bench.count.closed_form import dit_parameters
@@ -34,4 +35,7 @@ def describe(kind: str, spec: Spec) -> dict[str, Any]:
         case Suite():
             entry |= {"headline": spec.headline.model_dump()}
             entry["summary"] = f"headline {spec.headline.model} on {spec.headline.workload}"
+        case Claim():
+            entry |= {"statement": spec.statement, "check": spec.check.kind, "source": spec.source}
+            entry["summary"] = f"{spec.check.kind}, tolerance {spec.tolerance:.0%} (claimed)"
     return entry
