@@ -7,12 +7,12 @@
 peak, bandwidth: the datasheet's, so efficiencies are shares of it.  gain: fast_attention_gain for rows that say
 FlashAttention-3 or cuDNN, else 1.  kept: 1 for rows that say that nothing was compiled, else fused_share.
 
-A video's latency says less than a timed step, so a table bears few parameters.  From one rate for both products, from
-the linear rate alone, and from both rates, one more at a time is freed, the one that lowers the corrected Akaike criterion most, until none does (never more than
-half the rows, nor than there are different rows less one, nor one that runs into its bound); the best of the three ends is
-taken.  The others keep a stated value, and the range that is thought possible for it goes into the intervals.  The bytes
-start at zero: in one model's sweep they grow with the linear FLOPs, and belong to the linear rate; only where models of
-several widths are pooled can they be told from it.
+A video's latency says less than a timed step, so a table bears few parameters.  Starting from one rate for both products,
+from the linear rate alone, and from both rates, one more at a time is freed: the one that lowers the corrected Akaike
+criterion most, until none does (never more than half the rows, nor than there are different rows less one, nor one that
+runs into its bound); the best of the three ends is taken.  The others keep a stated value, and the range that is thought
+possible for it goes into the intervals.  The bytes start at zero: in one model's sweep they grow with the linear FLOPs, and
+belong to the linear rate; only where models of several widths are pooled can they be told from it.
 """
 
 from collections.abc import Callable, Sequence
