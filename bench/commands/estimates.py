@@ -10,8 +10,22 @@ from bench.commands.output import print_json, say, show
 from bench.core.errors import UserError
 
 
-def calibrate(result_dir: ResultDir, as_json: Json = False) -> None:
-    """Fit utilisation by operator class to a result's records, beside the constant-utilisation baseline."""
+def calibrate(result_dir: Annotated[Path | None, typer.Argument(help="A directory made by `ldt-bench run`.",
+                                                                show_default=False)] = None,
+              table_file: Annotated[Path | None, typer.Option(
+                  "--from", metavar="TABLE", help="Fit to a CSV of somebody else's measured latencies instead.")] = None,
+              gpu: Annotated[str | None, typer.Option(help="With --from: this kind of card alone.")] = None,
+              as_json: Json = False) -> None:
+    """Fit utilisation by operator class to a result's records, beside the constant-utilisation baseline.
+
+    With --from, to a table of whole videos with the columns model, gpu, width, height, frames, steps, forwards_per_video,
+    scope, latency_s: every GPU kind with enough rows, or --gpu's."""
+    if (result_dir is None) == (table_file is None):
+        raise UserError("calibrate takes a result directory, or --from TABLE" + (", not both" if result_dir else ""))
+    if table_file is not None:
+        return _calibrate_published(table_file, gpu, as_json)
+    if gpu is not None:
+        raise UserError("--gpu goes with --from; a result directory has the card it was measured on")
     from bench.calibrate.calibrate import calibrate as calibrate_result
     from bench.report.documents import calibration_document
     from bench.report.tables import errors_table, parameters_table
@@ -20,6 +34,20 @@ def calibrate(result_dir: ResultDir, as_json: Json = False) -> None:
     if as_json:
         return print_json(calibration_document(calibration))
     show(*(t for fit in calibration.fits.values() for t in (parameters_table(fit), errors_table(fit))))
+
+
+def _calibrate_published(table_file: Path, gpu: str | None, as_json: bool) -> None:
+    from bench.calibrate.published import fit_table
+    from bench.calibrate.published_table import read_table
+    from bench.report.progress import Spinner
+    from bench.report.published import published_document, published_tables, readings_tables
+
+    table = read_table(table_file)
+    with Spinner("reading the table") as spinner:
+        fits, unfitted = fit_table(table, gpu, spinner.say)
+    if as_json:
+        return print_json(published_document(table, fits, unfitted))
+    show(*readings_tables(table, unfitted), *(t for fit in fits for t in published_tables(fit)))
 
 
 def predict(model: Annotated[str, typer.Argument(help="A name in configs/models, or a YAML file.", show_default=False)],
