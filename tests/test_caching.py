@@ -254,3 +254,19 @@ def test_evaluation_times_of_one_and_two_stages():
     heun = euler(2, "heun")
     assert evaluation_times(heun) == (1.0, 0.5, 0.5, 0.0)
     assert [step_of(i, heun) for i in range(4)] == [0, 0, 1, 1]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", OWN)
+def test_a_cached_trajectory_never_waits_for_the_gpu(kind):
+    denoiser, inputs = built(device=torch.device("cuda"))
+    apply_cache(denoiser, config(kind))
+    model = guided(denoiser, inputs)
+    with torch.inference_mode():
+        first = denoise(model, inputs.latents, euler(6))             # fills what is kept per shape
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            again = denoise(model, inputs.latents, euler(6))
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(again, first)
