@@ -95,7 +95,7 @@ def serving_table(document: dict[str, Any]) -> Table:
         most = policy["saturation"]
         rows.append((policy["name"], f"at most {most['videos_per_hour']:,.0f}", f"{most['minutes_per_gpu_hour']:.3g}",
                      "–", "–", "–", "100%", f"{most['mean_batch']:.2f}"))
-    return table(f"{document['requests']:,} requests ({document['provenance']})", "policy", "#videos/h", "#min/GPU-h",
+    return table(f"{document['requests']:,} requests ({document['provenance']})", "policy", "#arrivals/h", "#min/GPU-h",
                  *(f"#{name}" for name in PERCENTILES), "#busy", "#batch", rows=rows)
 
 
