@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 
@@ -105,6 +106,24 @@ def waterfall(directory: Path, bars: list[Bar]) -> str:
                 loc="lower right")
     _save(figure, directory, "waterfall")
     return "From the pencil estimate to the calibrated figure; each bar is the one before times its factor."
+
+
+def throughput_vs_latency(directory: Path, document: dict[str, Any]) -> Path:
+    """A curve a policy, from `serve-sim --json`'s document -> the SVG's path."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots()
+        for policy, colour in zip(document["policies"], (GREY, ORANGE, GREEN, BLUE), strict=True):
+            loads = [load for load in policy["loads"] if not load["saturated"]]
+            x = [load["videos_per_hour"] for load in loads]
+            axes.plot(x, [load["latency_s"]["p50"] for load in loads], "o-", color=colour, ms=4, label=policy["name"])
+            axes.plot(x, [load["latency_s"]["p95"] for load in loads], "--", color=colour, lw=1)
+            axes.axvline(policy["saturation"]["videos_per_hour"], color=colour, lw=0.8, ls=":")
+        axes.set(yscale="log", xlabel="videos an hour, one device", ylabel="latency of a request (s)",
+                 title=_literal(f"{document['model']}, {document['recipe']}: {document['provenance']}"))
+        axes.legend(fontsize=8, title="p50 (dashed: p95; dotted line: at most)", title_fontsize=8)
+        _save(figure, directory, "throughput_vs_latency")
+    return directory / "throughput_vs_latency.svg"
 
 
 def _forwards(record: PointRecord) -> int:
