@@ -1,0 +1,158 @@
+"""Predictions held against points measured afterwards, on the same card and carried over to another."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from test_fit import calibration
+
+from bench.calibrate.calibrate import calibrate, ceilings_for
+from bench.calibrate.calibration import read_calibration
+from bench.calibrate.cost_model import NAMES
+from bench.calibrate.holdout import hold_out, summary
+from bench.calibrate.transfer import SPREAD, transfer
+from bench.core.errors import UserError
+from bench.core.load import load
+from bench.core.spec import Gpu
+from bench.core.store import ceilings_record, point_records, read_records
+
+
+def altered(directory, to, change):
+    """A copy of a result whose records went through `change` (a dict -> a dict, or None to drop it)."""
+    shutil.copytree(directory, to)
+    lines = [json.loads(line) for line in (to / "records.jsonl").read_text().splitlines()]
+    (to / "records.jsonl").write_text("".join(json.dumps(r) + "\n" for r in map(change, lines) if r is not None))
+    (to / "calibration.json").unlink(missing_ok=True)
+    return to
+
+
+def slower(factor):
+    def change(record):
+        for timing in record.get("timings", {}).values():
+            for key in ("samples_s", "warmup_s"):
+                timing[key] = [factor * s for s in timing[key]]
+            for key in ("median_s", "low_s", "high_s", "p5_s", "p25_s", "p75_s", "p95_s"):
+                timing[key] *= factor
+        if record["kind"] == "point":                 # another size, so that it was no part of the fit
+            record["point"]["workload"]["steps"] += 1
+        return record
+    return change
+
+
+def test_a_point_twice_as_slow_is_missed_by_half(measured, tmp_path):
+    directory, _ = measured
+    fit = read_calibration(directory).fit_for(None)
+    rows, _ = hold_out(read_calibration(directory), altered(directory, tmp_path / "b", slower(2.0)))
+    by_stage = {(s.point, s.stage): s.fitted_s / s.measured_s for s in fit.stages}
+    assert len(rows) == len(fit.stages)
+    for row in rows:
+        assert row.error == pytest.approx(by_stage[row.point, row.stage] / 2 - 1, rel=1e-6)
+        assert row.predicted_s["low"] <= row.predicted_s["value"] <= row.predicted_s["high"]
+        assert row.inside == (row.predicted_s["low"] <= row.measured_s["value"] <= row.predicted_s["high"])
+    found = summary(rows)
+    assert found["error"]["worst"] == pytest.approx(max(abs(r.error) for r in rows))
+    assert found["constant_mfu_baseline"]["n"] == len(rows)
+
+
+def test_what_was_fitted_proves_nothing(measured):
+    directory, _ = measured
+    with pytest.raises(UserError, match=r"no point that the calibration had not seen \(.*it was part of the fit"):
+        hold_out(read_calibration(directory), directory)
+
+
+def test_the_command_fails_where_the_error_is_over_what_is_allowed(here, measured, tmp_path):
+    directory, _ = measured
+    other = altered(directory, tmp_path / "29991231T000000Z_later", slower(3.0))
+    code, out, err = here("holdout", str(directory), str(other), "--max-median", "0.08", "--max-worst", "50", "--json")
+    document = json.loads(out)
+    assert code == 1
+    assert document["failed"] == [line for line in err.splitlines() if "median error" in line]
+    assert len(document["failed"]) == 1
+    assert here("holdout", str(directory), str(other), "--max-median", "9")[0] == 0
+    code, _, err = here("holdout", str(directory), str(other), "--max-worst", "-1")
+    assert (code, len(err.strip().splitlines())) == (2, 1)
+
+
+def test_another_card_is_refused_unless_carried_over(measured, tmp_path):
+    directory, _ = measured
+
+    def faster_card(record):
+        record = slower(0.5)(record)
+        record["environment"] |= {"gpu": "h100-sxm", "device": "cuda", "device_name": "NVIDIA H100 80GB HBM3"}
+        for probe in record.get("probes", []):
+            for key in ("median_s", "low_s", "high_s"):
+                probe["timing"][key] *= 0.5
+        return record
+    other = altered(directory, tmp_path / "h100", faster_card)
+    with pytest.raises(UserError, match=r"measured on NVIDIA H100 80GB HBM3 \(h100-sxm\).*--transfer"):
+        hold_out(read_calibration(directory), other)
+    rows, _ = hold_out(read_calibration(directory), other, carried=True)
+    # Twice the ceilings, half of the times: what is paged in and launched anew is all that does not carry over.
+    here_too, _ = hold_out(read_calibration(directory), altered(directory, tmp_path / "same", slower(1.0)))
+    steps = [(a.error, b.error) for a, b in zip(rows, here_too, strict=True) if a.stage == "denoise_step"]
+    assert steps
+    for carried, own in steps:
+        assert -0.05 <= carried - own <= 1.2
+    assert all(row.baseline_error is None for row in rows)
+
+
+def test_carried_over_by_the_datasheets_each_ceiling_scales_with_its_own():
+    c = calibration()
+    h100, h200 = load(Gpu, "h100-sxm"), load(Gpu, "h200")
+    moved, fit, words = transfer(c, c.fit_for(None), h200, h100)
+    old, new = c.fit_for(None).device, fit.device
+    assert new.gemm_flops_per_s == pytest.approx(old.gemm_flops_per_s * h200.peak_flops_per_s["bf16"] / 989.4e12)
+    assert new.copy_bytes_per_s == pytest.approx(old.copy_bytes_per_s * h200.bandwidth_bytes_per_s / 3.35e12)
+    assert moved.gpu == "h200"
+    assert "scaled by the two datasheets" in words
+    spread = np.log(np.array(fit.draws)).std(axis=0) - np.log(np.array(c.fit_for(None).draws)).std(axis=0)
+    assert all(spread[NAMES.index(name)] > 0 for name in SPREAD)
+    assert {name: p.value for name, p in fit.parameters.items()} == {
+        name: p.value for name, p in c.fit_for(None).parameters.items()}
+
+
+def test_a_card_without_that_dtype_is_refused():
+    c = calibration()
+    bare = load(Gpu, "h200").model_copy(update={"peak_flops_per_s": {"fp32": 1e12}})
+    with pytest.raises(UserError, match="--gpu h200: its datasheet has no rate in bf16; known: fp32"):
+        transfer(c, c.fit_for(None), bare, load(Gpu, "h100-sxm"))
+
+
+def test_predict_for_another_card_says_so(here, measured):
+    directory, _ = measured
+    code, out, _ = here("predict", "tiny", "-w", "tiny-video", "--calibration", str(directory), "--gpu", "h100-sxm", "--json")
+    document = json.loads(out)
+    assert (code, document["gpu"], document["provenance"]) == (0, "h100-sxm", "extrapolated")
+    assert document["warnings"][0].startswith("extrapolated: carried over to h100-sxm, on the datasheet of h100-sxm alone")
+    assert document["usd_per_minute"] is not None
+    code, _, err = here("predict", "tiny", "-w", "tiny-video", "--calibration", str(directory), "--gpu", "h10")
+    assert (code, len(err.strip().splitlines())) == (2, 1)
+    assert "did you mean" in err
+
+
+def test_points_of_one_size_alone_are_refused_with_what_would_help(measured, tmp_path):
+    directory, _ = measured
+    first = point_records(read_records(directory))[0]
+
+    def same(record):
+        if record["kind"] == "ceilings":
+            return record
+        return record | {"tokens": first.tokens, "counts": json.loads(first.model_dump_json())["counts"],
+                         "timings": json.loads(first.model_dump_json())["timings"]}
+    other = altered(directory, tmp_path / "one", same)
+    with pytest.raises(UserError, match=r"all \d denoise steps are of one size .*add points of more sizes"):
+        calibrate(other)
+
+
+def test_ceilings_of_a_cpu_know_its_slow_convolution(measured):
+    record = ceilings_record(read_records(measured[0]))
+    device = ceilings_for(record, "fp32", "auto")
+    assert device.small_conv_flops_per_s < device.conv_flops_per_s
+    assert device.fresh_bytes_per_s is not None
+    assert device.activation_bytes_per_s is not None
+    assert [size for size, _ in device.ladder] == sorted(size for size, _ in device.ladder)
+    assert len(device.ladder) == 5
+    elsewhere = record.model_copy(update={"environment": record.environment.model_copy(update={"device": "cuda"})})
+    assert ceilings_for(elsewhere, "fp32", "auto").small_conv_flops_per_s is None
+    assert ceilings_for(elsewhere, "fp32", "auto").fresh_bytes_per_s is None
