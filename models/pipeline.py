@@ -10,6 +10,8 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from models.autoregressive import AutoregressiveTransformer, decoding_calls
+from models.autoregressive_spec import AutoregressiveConfig
 from models.dit import SpatioTemporalDiT
 from models.layers import init_benchmark_weights
 from models.spec import DiffusersDenoiser, DiffusersVAE, DiTConfig, ObjectiveConfig, TextEncoderConfig, VAEConfig
@@ -23,7 +25,7 @@ Condition = dict[str, Tensor]
 """What a denoiser takes beside latents and time, by keyword."""
 
 PARTS_OF_STAGE = {"forward": "denoiser", "denoise_step": "denoiser", "train_step": "denoiser",
-                  "vae_decode": "vae", "vae_encode": "vae",
+                  "prefill": "denoiser", "decode_token": "denoiser", "vae_decode": "vae", "vae_encode": "vae",
                   "condition_encode": "vae", "text_encode": "text_encoder"}
 
 
@@ -32,7 +34,8 @@ class VideoPipeline:
     """A denoiser with its VAE and text encoders; built by `build_pipeline`."""
 
     denoiser: nn.Module
-    """SpatioTemporalDiT, or a public one (models.zoo.PublicDenoiser): forward(x, t, **condition)."""
+    """SpatioTemporalDiT, or a public one (models.zoo.PublicDenoiser): forward(x, t, **condition).  Or an
+    AutoregressiveTransformer, which makes the same latents token by token."""
     vae: nn.Module
     """VideoVAE, or a public one (models.zoo.PublicVAE): encode, decode."""
     text_encoders: list[TextEncoder]
@@ -68,7 +71,7 @@ class VideoPipeline:
         return self.vae.decode(x, frames)
 
 
-def build_pipeline(denoiser: DiTConfig | DiffusersDenoiser, vae: VAEConfig | DiffusersVAE,
+def build_pipeline(denoiser: DiTConfig | DiffusersDenoiser | AutoregressiveConfig, vae: VAEConfig | DiffusersVAE,
                    text_encoders: Iterable[TextEncoderConfig], *, device: torch.device, dtype: torch.dtype, seed: int,
                    stages: Iterable[str] = tuple(PARTS_OF_STAGE)) -> VideoPipeline:
     """Build on `device` with random benchmark weights; on "meta" nothing is allocated.
@@ -111,7 +114,7 @@ def _train(denoiser: nn.Module, latents: Tensor, condition: Condition) -> Tensor
     return loss
 
 
-OWN = {DiTConfig: SpatioTemporalDiT, VAEConfig: VideoVAE, TextEncoderConfig: TextEncoder}
+OWN = {DiTConfig: SpatioTemporalDiT, AutoregressiveConfig: AutoregressiveTransformer, VAEConfig: VideoVAE, TextEncoderConfig: TextEncoder}
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,8 @@ def stage_calls(pipeline: VideoPipeline, inputs: StageInputs, *, frames: int, he
                 chunk: int | None = None, tiling: Tiling | None = None, train: bool = False
                 ) -> dict[str, Callable[[], object]]:
     """The stages as calls without arguments: forward, denoise_step, vae_decode, vae_encode, text_encode, and
-    condition_encode where frames or a control video are given.
+    condition_encode where frames or a control video are given.  Of an auto-regressive model prefill and decode_token
+    in place of denoise_step.
 
     encoded_frames, control: what condition_encode encodes; chunk, tiling: decode in such parts, else in one piece;
     train: add train_step, one forward and backward on the velocity loss, the optimiser left out.
@@ -171,13 +175,16 @@ def stage_calls(pipeline: VideoPipeline, inputs: StageInputs, *, frames: int, he
         clips = ([encoded_frames] if encoded_frames else []) + ([frames] if control else [])
         return [pipeline.vae.encode(video(length))[0] for length in clips]
 
-    calls: dict[str, Callable[[], object]] = {
-        "forward": lambda: pipeline.predict(latents, inputs.t, inputs.condition),
-        "denoise_step": lambda: pipeline.denoise_step(
-            latents, inputs.t, -1.0 / steps, inputs.condition, inputs.unconditional if guided else None, 5.0),
-        "vae_decode": decode,
-        "vae_encode": lambda: reparameterise(*pipeline.vae.encode(video(frames))),
-    }
+    calls: dict[str, Callable[[], object]]
+    if isinstance(pipeline.denoiser, AutoregressiveTransformer):
+        calls = decoding_calls(pipeline.denoiser, latents, inputs.condition, inputs.unconditional if guided else None, seed)
+    else:
+        calls = {
+            "forward": lambda: pipeline.predict(latents, inputs.t, inputs.condition),
+            "denoise_step": lambda: pipeline.denoise_step(
+                latents, inputs.t, -1.0 / steps, inputs.condition, inputs.unconditional if guided else None, 5.0),
+        }
+    calls |= {"vae_decode": decode, "vae_encode": lambda: reparameterise(*pipeline.vae.encode(video(frames)))}
     if train:
         calls["train_step"] = lambda: _train(pipeline.denoiser, latents, inputs.condition)
     if encoded_frames or control:

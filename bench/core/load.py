@@ -12,16 +12,28 @@ from pydantic import BaseModel, ValidationError
 from bench.core.claim_spec import CHECKS, Claim, Part
 from bench.core.errors import EnvironmentFault, UserError, brief, nearest
 from bench.core.read_yaml import MAX_CHARACTERS, YamlError, read_yaml
-from bench.core.spec import Gpu, Model, Point, Recipe, Spec, Suite, Workload, needs_condition
+from bench.core.spec import (
+    DIFFUSION_STAGES,
+    TOKEN_STAGES,
+    Gpu,
+    Model,
+    Point,
+    Recipe,
+    Spec,
+    Suite,
+    Workload,
+    needs_condition,
+)
+from models.autoregressive_spec import AutoregressiveConfig
 from models.spec import DiffusersDenoiser, DiffusersVAE, DiTConfig, TextEncoderConfig, VAEConfig
 
 KINDS: dict[str, type[Spec]] = {
     "models": Model, "workloads": Workload, "recipes": Recipe, "gpus": Gpu, "suites": Suite, "claims": Claim,
 }
 PARTS = ("denoiser", "vae", "text_encoders")
-PART_CLASSES = (DiTConfig, DiffusersDenoiser, VAEConfig, DiffusersVAE, TextEncoderConfig)
+PART_CLASSES = (DiTConfig, DiffusersDenoiser, VAEConfig, DiffusersVAE, TextEncoderConfig, AutoregressiveConfig)
 SPECS: dict[str, type[Spec]] = {"model": Model, "workload": Workload, "recipe": Recipe}
-UNION_TAGS = ("own", "diffusers", *CHECKS)     # of the kinds of denoiser, VAE and check; no part of a path the user wrote
+UNION_TAGS = ("own", "diffusers", "autoregressive", *CHECKS)     # of denoiser, VAE and check; no part of a path the user wrote
 MAX_EXTENDS = 20
 S = TypeVar("S", bound=Spec)
 
@@ -55,8 +67,8 @@ def load(spec: type[S], name_or_path: str, overrides: dict[str, Any] | None = No
 
 
 def load_point(model: str, workload: str, recipe: str, overrides: dict[str, Any] | None = None,
-               stages: tuple[str, ...] = ("denoise_step",)) -> Point:
-    """Load the three parts, and check that the model can take the workload.
+               stages: tuple[str, ...] | None = None) -> Point:
+    """Load the three parts, and check that the model can take the workload.  stages: what generates, by default.
 
     `overrides` maps model.X, workload.X, recipe.X to values; denoiser.X, vae.X and text_encoders.0.X mean the model's,
     and a bare name the denoiser's.  Raises UserError."""
@@ -75,10 +87,11 @@ def load_point(model: str, workload: str, recipe: str, overrides: dict[str, Any]
         else:
             accepted = [*by_part, *PARTS]
             raise UserError(f"--set {path}: {brief(head)} is not one of {', '.join(accepted)}{nearest(head, accepted)}")
-    point = Point(
-        model=load(Model, model, by_part["model"]), workload=load(Workload, workload, by_part["workload"]),
-        recipe=load(Recipe, recipe, by_part["recipe"]), stages=stages,
-    )
+    loaded = load(Model, model, by_part["model"])
+    if stages is None:
+        stages = TOKEN_STAGES if loaded.autoregressive else DIFFUSION_STAGES[:1]
+    point = Point(model=loaded, workload=load(Workload, workload, by_part["workload"]),
+                  recipe=load(Recipe, recipe, by_part["recipe"]), stages=stages)
     check_point(point)
     return point
 
@@ -89,6 +102,12 @@ def check_point(point: Point) -> None:
         point.model.check(point.workload, point.recipe)
     except ValueError as error:
         raise UserError(f"model {point.model.name}, workload {point.workload.name}: {error}") from None
+    token_by_token = point.model.autoregressive
+    wrong = [stage for stage in point.stages if stage in (DIFFUSION_STAGES if token_by_token else TOKEN_STAGES)]
+    if wrong:
+        raise UserError(f"model {point.model.name} has no stage {wrong[0]}: it is "
+                        + (f"auto-regressive, which has {', '.join(TOKEN_STAGES)}" if token_by_token else
+                           f"a diffusion model, which has {', '.join(DIFFUSION_STAGES)}"))
     if "text_encode" in point.stages and not point.model.text_encoders:
         raise UserError(f"model {point.model.name} has no text encoder, so no stage text_encode")
     if "condition_encode" in point.stages and not needs_condition(point.model, point.workload):
@@ -214,7 +233,7 @@ def _nearest_field(leaf: str, fields: Iterable[str]) -> str:
     elsewhere = {name: f"{part}.{name}" for part, spec in SPECS.items() for name in spec.model_fields
                  if name not in ("name", *PARTS)}
     for part, cls in (("text_encoders.0", TextEncoderConfig), ("vae", DiffusersVAE), ("vae", VAEConfig),
-                      ("denoiser", DiffusersDenoiser), ("denoiser", DiTConfig)):
+                      ("denoiser", AutoregressiveConfig), ("denoiser", DiffusersDenoiser), ("denoiser", DiTConfig)):
         elsewhere |= {f.name: f"{part}.{f.name}" for f in dataclasses.fields(cls)}
     elsewhere |= {name: f"workload.{name}" for name in Workload.model_fields if name not in ("name", "description", "width")}
     if leaf in elsewhere:

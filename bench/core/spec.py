@@ -18,10 +18,15 @@ from pydantic import (
     model_validator,
 )
 
+from models.autoregressive_spec import AutoregressiveConfig
 from models.spec import DiffusersDenoiser, DiffusersVAE, DiTConfig, TextEncoderConfig, VAEConfig
 from models.tiling import Tiling
 
-Stage = Literal["denoise_step", "train_step", "vae_decode", "vae_encode", "condition_encode", "text_encode"]
+Stage = Literal["denoise_step", "train_step", "prefill", "decode_token", "vae_decode", "vae_encode", "condition_encode",
+                "text_encode"]
+DIFFUSION_STAGES = ("denoise_step", "train_step")
+TOKEN_STAGES = ("prefill", "decode_token")
+"""Of an auto-regressive model: the prompt and given tokens at once; one token over a cache of the mean length."""
 Task = Literal["text-to-video", "image-to-video", "video-to-video", "extend", "extend-backward", "loop"]
 MASKED_TASKS = ("image-to-video", "extend", "extend-backward", "loop")
 Dtype = Literal["fp32", "bf16", "fp16"]
@@ -50,17 +55,20 @@ class Spec(BaseModel):
 
 
 def _own_or_public(value: object) -> str:
+    if isinstance(value, AutoregressiveConfig) or (isinstance(value, dict) and "code_bits" in value):
+        return "autoregressive"
     public = "diffusers" in value if isinstance(value, dict) else isinstance(value, (DiffusersDenoiser, DiffusersVAE))
     return "diffusers" if public else "own"
 
 
 class Model(Spec):
-    """A denoiser with its VAE and text encoder."""
+    """A denoiser, or an auto-regressive model in its place, with its VAE (there: its tokenizer) and text encoder."""
 
     source: str
     """Where the shape was published."""
     denoiser: Annotated[
-        Annotated[DiTConfig, Tag("own")] | Annotated[DiffusersDenoiser, Tag("diffusers")], Discriminator(_own_or_public)]
+        Annotated[DiTConfig, Tag("own")] | Annotated[DiffusersDenoiser, Tag("diffusers")]
+        | Annotated[AutoregressiveConfig, Tag("autoregressive")], Discriminator(_own_or_public)]
     vae: Annotated[
         Annotated[VAEConfig, Tag("own")] | Annotated[DiffusersVAE, Tag("diffusers")], Discriminator(_own_or_public)]
     text_encoders: Annotated[tuple[TextEncoderConfig, ...], Field(max_length=16)]
@@ -71,7 +79,7 @@ class Model(Spec):
         if self.denoiser.in_channels != self.vae.latent_channels:
             raise ValueError(f"denoiser.in_channels {self.denoiser.in_channels} is not "
                              f"vae.latent_channels {self.vae.latent_channels}")
-        if isinstance(self.denoiser, DiTConfig):
+        if isinstance(self.denoiser, (DiTConfig, AutoregressiveConfig)):
             encoded = self.text_encoders[0].width if self.text_encoders else 0
             if self.denoiser.text_width != encoded and not self.text_encoders:
                 raise ValueError(f"denoiser.text_width {self.denoiser.text_width} with no text_encoders: at least one of "
@@ -82,6 +90,11 @@ class Model(Spec):
                 raise ValueError(f"denoiser.text_tokens {self.denoiser.text_tokens} is not "
                                  f"text_encoders.0.tokens {self.text_encoders[0].tokens}")
         return self
+
+    @property
+    def autoregressive(self) -> bool:
+        """Is it made token by token?"""
+        return isinstance(self.denoiser, AutoregressiveConfig)
 
     def latent_shape(self, workload: "Workload") -> tuple[int, int, int]:
         """(T, H, W) of the latents.  Raises ValueError for a workload this VAE cannot take."""
@@ -95,6 +108,8 @@ class Model(Spec):
                 self.vae.latent_frames(workload.encoded_frames)
             except ValueError as error:
                 raise ValueError(f"given_frames: {error}") from None
+        if self.autoregressive and workload.task != "text-to-video":
+            raise ValueError(f"task {workload.task}: an auto-regressive model takes text-to-video")
         masked = isinstance(self.denoiser, DiTConfig) and self.denoiser.masked_condition
         if workload.task in MASKED_TASKS and not masked:
             raise ValueError(f"task {workload.task} needs a denoiser with masked_condition; this one takes text-to-video "

@@ -11,8 +11,9 @@ import torch
 from bench.core.errors import UserError
 from bench.core.records import Operators, StageCount
 from bench.core.spec import DTYPE_BYTES, Model, Point, Workload, has_control
-from bench.count import closed_form, traffic
+from bench.count import closed_autoregressive, closed_form, traffic
 from bench.count.flops import PRODUCT_CLASSES, Op, Trace, UncountedOperator, trace
+from models.autoregressive_spec import AutoregressiveConfig
 from models.pipeline import VideoPipeline, build_pipeline, example_inputs, stage_calls
 from models.spec import DiffusersDenoiser, DiffusersVAE, DiTConfig, VAEConfig
 from models.tiling import Tiling, few_parts
@@ -36,7 +37,8 @@ class ModelCount:
     params: dict[str, int]
     """denoiser, vae, text_encoder."""
     stages: dict[str, StageCount]
-    """forward, denoise_step, vae_decode, vae_encode and, where they are run, condition_encode and text_encode."""
+    """forward, denoise_step (or prefill and decode_token), vae_decode, vae_encode and, where they are run,
+    condition_encode and text_encode."""
     cross_check: dict[str, int | None]
     """fvcore, torch_flop_counter, closed_form (null for public models): FLOPs of `forward`."""
     by_module: dict[str, dict[str, int]]
@@ -124,8 +126,9 @@ def _check_shapes(model: Model, workload: Workload, shapes: dict[str, tuple[int,
     """What comes out must be what the spec says: a wrong factor or channel count makes every figure wrong."""
     latents = (workload.batch, model.vae.latent_channels, *model.latent_shape(workload))
     pixels = (workload.batch, 3, workload.frames, workload.height, workload.width)
+    drawn = {} if model.autoregressive else dict.fromkeys(("forward", "denoise_step"), (latents, "denoiser.in_channels"))
     said = {
-        "forward": (latents, "denoiser.in_channels"), "denoise_step": (latents, "denoiser.in_channels"),
+        **drawn,
         "vae_decode": (pixels, "vae.spatial_factor, temporal_factor, first_frame_alone"),
         "vae_encode": (latents, "vae.latent_channels, spatial_factor, temporal_factor, first_frame_alone"),
     }
@@ -201,6 +204,8 @@ def _closed_forms(model: Model, workload: Workload, shape: tuple[int, int, int])
     if isinstance(model.denoiser, DiTConfig):
         forms["forward"] = closed_form.dit_forward(model.denoiser, shape, batch)
         forms["train_step"] = closed_form.dit_train(model.denoiser, shape, batch)
+    if isinstance(model.denoiser, AutoregressiveConfig):
+        forms |= closed_autoregressive.stages(model.denoiser, shape, batch, batch * workload.forwards_per_step)
     if isinstance(model.vae, VAEConfig):
         forms["vae_decode"] = closed_form.vae_decode(model.vae, shape, batch)
         forms["vae_encode"] = closed_form.vae_encode(model.vae, workload.frames, workload.height, workload.width, batch)

@@ -19,7 +19,7 @@ from bench.measure.sampling import sample
 from bench.measure.sdpa import sdpa_backend, unsupported_reason
 from bench.measure.telemetry import monitor
 from models.pipeline import PARTS_OF_STAGE, build_pipeline, example_inputs, stage_calls
-from models.spec import DiTConfig
+from models.spec import DiffusersDenoiser
 
 WEIGHTS_SEED, INPUTS_SEED = 0, 1
 
@@ -110,7 +110,8 @@ def build_calls(point: Point, device: torch.device) -> tuple[dict[str, Callable[
 
 def _heads(point: Point) -> str:
     denoiser = point.model.denoiser
-    return f"head_dim {denoiser.head_dim}" if isinstance(denoiser, DiTConfig) else f"the heads of {denoiser.diffusers}"
+    public = isinstance(denoiser, DiffusersDenoiser)
+    return f"the heads of {denoiser.diffusers}" if public else f"head_dim {denoiser.head_dim}"
 
 
 def _refuse_to_swap(point: Point, counts: ModelCount, weights: int) -> None:

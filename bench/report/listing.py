@@ -5,7 +5,9 @@ from typing import Any
 from bench.core.claim_spec import Claim
 from bench.core.spec import Gpu, Model, Recipe, Spec, Suite, Workload
 from bench.core.units import si
+from bench.count.closed_autoregressive import autoregressive_parameters
 from bench.count.closed_form import dit_parameters
+from models.autoregressive_spec import AutoregressiveConfig
 from models.spec import DiTConfig
 
 
@@ -17,6 +19,11 @@ def describe(kind: str, spec: Spec) -> dict[str, Any]:
             entry |= {"params": dit_parameters(d), "width": d.width, "depth": d.depth, "num_heads": d.num_heads,
                       "source": spec.source}
             entry["summary"] = f"{entry['params'] / 1e6:,.0f} M parameters, {d.depth} x {d.width}, {d.attention} attention"
+        case Model(denoiser=AutoregressiveConfig() as d):
+            entry |= {"params": autoregressive_parameters(d), "width": d.width, "depth": d.depth, "num_heads": d.num_heads,
+                      "source": spec.source}
+            entry["summary"] = (f"{entry['params'] / 1e6:,.0f} M parameters, {d.depth} x {d.width}, auto-regressive over "
+                                f"{d.vocabulary:,} tokens")
         case Model(denoiser=d):
             entry |= {"params": None, "published": d.published, "diffusers": d.diffusers, "source": spec.source}
             entry["summary"] = f"parameters: {d.published} (claimed), diffusers {d.diffusers}"

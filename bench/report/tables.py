@@ -49,7 +49,7 @@ def duration(q: Quantity) -> str:
 
 def count_table(count: Mapping[str, Any]) -> Table:
     """From `count --json`'s document."""
-    forward, bytes_ = count["forward"], count["bytes"]
+    forward, bytes_, tokens = count["forward"], count["bytes"], count.get("autoregressive")
     rows = [
         ("parameters of the denoiser", f"{count['params']:,}"),
         ("latents (T, H, W)", " x ".join(map(str, count["latent_shape"]))),
@@ -57,13 +57,17 @@ def count_table(count: Mapping[str, Any]) -> Table:
         ("one forward", f"{si(forward['flops'], 'FLOP', 4)} = {si(forward['macs'], 'MAC', 4)}"),
         *((f"  {kind}", f"{si(flops, 'FLOP', 4)}  {flops / forward['flops']:.1%}")
           for kind, flops in forward["by_class"].items() if flops),
-        ("one step", f"{si(count['step_flops'], 'FLOP', 4)} ({count['forwards_per_step']} forward(s))"),
+        *([("prefill", f"{si(tokens['prefill_flops'], 'FLOP', 4)} for {tokens['prefill_tokens']:,} tokens, "
+                       f"{tokens['prefill_calls']:,} times")] if tokens else []),
+        ("one token" if tokens else "one step",
+         f"{si(count['step_flops'], 'FLOP', 4)} " + (f"over a cache of {tokens['cache_length']:,}" if tokens else
+                                                     f"({count['forwards_per_step']} forward(s))")),
         ("text encoder", si(count["text_encode_flops"], "FLOP", 4)),
         *([("given frames, encoded", si(count["condition_encode_flops"], "FLOP", 4))]
           if count["condition_encode_flops"] else []),
         ("VAE encode", si(count["vae_encode_flops"], "FLOP", 4)),
         ("VAE decode", si(count["vae_decode_flops"], "FLOP", 4)),
-        (f"whole video, {count['steps']} steps", si(count["video_flops"], "FLOP", 4)),
+        (f"whole video, {count['steps']:,} {'tokens one by one' if tokens else 'steps'}", si(count["video_flops"], "FLOP", 4)),
         ("bytes of a forward, modelled", f"{si(bytes_['modelled_min'], 'B')} fused to "
                                          f"{si(bytes_['modelled_max'], 'B')} unfused"),
         ("fits (weights and a step, modelled)",
