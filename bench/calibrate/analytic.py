@@ -7,12 +7,16 @@ A row agrees with what is printed when it is within 1.5 % or rounds to the print
 
 from dataclasses import dataclass
 from math import floor, log10
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.calibrate.demand import Demand, Headroom, fleet
+from bench.calibrate.training import over, times
 from bench.core.load import load
 from bench.core.spec import Model, Workload
-from bench.count import closed_form
+from bench.count import closed_autoregressive, closed_form
+
+if TYPE_CHECKING:
+    from bench.calibrate.measured_chain import MeasuredChain
 
 TOLERANCE = 0.015
 
@@ -105,7 +109,7 @@ class Row:
         return f"{off:+.1%}: differs"
 
     def as_dict(self) -> dict[str, Any]:
-        return {**vars(self), "agreement": self.agreement,
+        return {**vars(self), "calibrated_interval": self.calibrated, "agreement": self.agreement,
                 "provenance": "extrapolated" if self.calibrated else "claimed" if self.computed is None else "counted"}
 
 
@@ -144,9 +148,13 @@ def corrected_counts() -> Corrected:
 
 
 def chain(a: Assumptions, demand: Demand, headroom: Headroom,
-          calibrated_minutes: dict[str, float] | None = None) -> list[Row]:
-    """All rows.  calibrated_minutes: {value, low, high} of minutes of video per GPU-hour, guidance off."""
+          calibrated_minutes: dict[str, float] | None = None, measured: "MeasuredChain | None" = None) -> list[Row]:
+    """All rows.  calibrated_minutes: {value, low, high} of minutes of video per GPU-hour, guidance off; measured: those
+    and the seconds of the other rows."""
     c = corrected_counts()
+    if measured is not None:
+        calibrated_minutes = measured.minutes
+    seconds = calibrated_seconds(a, c, measured)
     rows: list[Row] = []
 
     def row(id_: str, quantity: str, printed: float | None, computed: float | None, unit: str, note: str = "", *,
@@ -175,24 +183,28 @@ def chain(a: Assumptions, demand: Demand, headroom: Headroom,
     row("A2", "training budget of DiT-XL/2", 1e21, a.dit_training_flop, "FLOP",
         "an input of the chain; 3 passes x step x images is 1.2e21 MAC = 2.4e21 FLOP", corrected=dit_training)
     row("A3", "training of DiT-XL/2 on one H100", 12, a.dit_training_flop / a.h100_flops_per_s / 86_400, "days",
-        "11.7, rounded up in print", corrected=dit_training / a.h100_flops_per_s / 86_400)
+        seconds.note("11.7, rounded up in print", "DiT at batch 1"), corrected=dit_training / a.h100_flops_per_s / 86_400,
+        calibrated=seconds.per(seconds.dit_training, 86_400))
     row("A3", "the same in H100-months", 0.4, a.dit_training_flop / month, "H100-months",
-        "0.39, rounded in print; a month has 30 days", corrected=dit_training / month)
+        seconds.note("0.39, rounded in print; a month has 30 days"), corrected=dit_training / month,
+        calibrated=seconds.per(seconds.dit_training, a.seconds_per_month))
     row("A3", "rate it implies, from A9's 4,211 months", 989.4e12, low / (4211 * a.seconds_per_month), "FLOP/s",
         "the H100's datasheet rate at 100 % utilisation")
     row("A4", "one DiT image", 131e12, dit_image, "FLOP", "one article misprints 1.31e12",
         corrected=c.dit_step * a.steps)
     row("A5", "images at which inference costs what training did", 7.6e6, a.dit_training_flop / dit_image, "images",
-        f"Instagram gets {a.instagram_images_per_day / 1e6:.0f} M uploads a day: less than two hours of them",
-        corrected=dit_training / (c.dit_step * a.steps))
+        seconds.note(f"Instagram gets {a.instagram_images_per_day / 1e6:.0f} M uploads a day: less than two hours of them"),
+        corrected=dit_training / (c.dit_step * a.steps), calibrated=seconds.dit_break_even)
     row("A6", "frames of a minute of video", 1440, a.frames, "frames")
     row("A6", "latent frames, 8x compressed", 180, a.latent_frames, "latent frames", corrected=c.latent_frames)
     row("A7", "Sora's size over DiT-XL's", 30, a.sora_params / a.dit_params, "ratio", "29.6, rounded up in print")
     row("A8", "training of Sora, low", 1.1e25, low, "FLOP",
         "1.08e25, rounded in print; images, half the data, are left out of it", corrected=true_low)
     row("A8", "training of Sora, high", 2.7e25, high, "FLOP", corrected=true_high)
-    row("A9", "training of Sora, low", 4211, low / month, "H100-months", corrected=true_low / month)
-    row("A9", "training of Sora, high", 10_528, high / month, "H100-months", corrected=true_high / month)
+    row("A9", "training of Sora, low", 4211, low / month, "H100-months", seconds.note(""), corrected=true_low / month,
+        calibrated=seconds.per(seconds.sora_low, a.seconds_per_month))
+    row("A9", "training of Sora, high", 10_528, high / month, "H100-months", seconds.note(""), corrected=true_high / month,
+        calibrated=seconds.per(seconds.sora_high, a.seconds_per_month))
     row("A10", "one step of a one-minute Sora video", 2.8e15, a.sora_step, "FLOP",
         "linear in frames; attention over 184,320 tokens is quadratic", corrected=c.sora_step)
     row("A10", "a one-minute Sora video", 708e15, a.sora_video, "FLOP",
@@ -202,9 +214,11 @@ def chain(a: Assumptions, demand: Demand, headroom: Headroom,
     per_minute = a.sora_video / (a.video_s / 60)
     true_per_minute = c.sora_step * a.steps / (a.video_s / 60)
     row("A12", "minutes at which inference costs what training did, low", 15.3e6, low / per_minute,
-        "minutes of video", corrected=true_low / true_per_minute)
+        "minutes of video", seconds.note(""), corrected=true_low / true_per_minute,
+        calibrated=seconds.break_even(seconds.sora_low))
     row("A12", "minutes at which inference costs what training did, high", 38.1e6, high / per_minute,
-        "minutes of video", "38.17, cut off in print", corrected=true_high / true_per_minute)
+        "minutes of video", seconds.note("38.17, cut off in print"), corrected=true_high / true_per_minute,
+        calibrated=seconds.break_even(seconds.sora_high))
     llama, gpt4 = (2 * p * a.document_tokens for p in (a.llama_params, a.gpt4_active_params))
     row("A13", "Sora, one minute of video", 708e15, a.sora_video, "FLOP", corrected=c.sora_step * a.steps)
     row("A13", "DiT-XL/2, one 512x512 image", 131e12, dit_image, "FLOP", corrected=c.dit_step * a.steps)
@@ -212,12 +226,64 @@ def chain(a: Assumptions, demand: Demand, headroom: Headroom,
         "2 x parameters x tokens: this one does count 2 FLOPs a MAC", corrected=llama)
     row("A13", "GPT-4, 1,000 tokens", None, gpt4, "FLOP", "two experts of 220 B active; drawn on a log scale, not printed",
         corrected=gpt4)
+    tokens = token_by_token_flops()
+    row("A13", "VideoPoet-like 8 B, the same minute token by token", None, tokens, "FLOP",
+        "our row: few FLOPs, each with its own bytes; the cross-model table has the time", corrected=tokens)
     row("A14", "a DiT image over a Llama 2 70B document", 131 / 140, dit_image / llama, "ratio",
         "unlike units: MAC over FLOP; about 1.9 once both count FLOPs", corrected=c.dit_step * a.steps / llama)
     row("A14", "a Sora minute over a GPT-4 document", None, a.sora_video / gpt4, "ratio",
         "printed as orders of magnitude", corrected=c.sora_step * a.steps / gpt4)
     _demand_rows(row, a, demand, headroom, true_minutes, calibrated_minutes)
     return rows
+
+
+def token_by_token_flops() -> int:
+    """FLOPs of the minute's latents made by videopoet-8b, prefills included."""
+    model = load(Model, "videopoet-8b")
+    return closed_autoregressive.video_flops(model.denoiser, model.latent_shape(load(Workload, "sora-1min-512")), 1)
+
+
+@dataclass(frozen=True)
+class CalibratedSeconds:
+    """GPU-seconds of the chain's trainings, {value, low, high}; None where they were not measured."""
+
+    dit_training: dict[str, float] | None = None
+    dit_break_even: dict[str, float] | None = None
+    """Images at which inference costs what training did."""
+    sora_low: dict[str, float] | None = None
+    sora_high: dict[str, float] | None = None
+    minutes: dict[str, float] | None = None
+    missing: str | None = None
+    """Why the trainings have no seconds, with a calibration."""
+
+    def note(self, text: str, calibrated: str = "") -> str:
+        """The row's note, and why it is not calibrated, or what its calibrated value holds for."""
+        return "; ".join(filter(None, [text, f"not calibrated: {self.missing}" if self.missing else "",
+                                       f"calibrated: {calibrated}" if calibrated and self.dit_training else ""]))
+
+    def per(self, seconds: dict[str, float] | None, unit_s: float) -> dict[str, float] | None:
+        return None if seconds is None else times(seconds, 1 / unit_s)
+
+    def break_even(self, training: dict[str, float] | None) -> dict[str, float] | None:
+        """Minutes of video that take as long as the training: both are made on the same card."""
+        return None if training is None or self.minutes is None else times(training, self.minutes, 1 / 3600)
+
+
+def calibrated_seconds(a: Assumptions, c: Corrected, measured: "MeasuredChain | None") -> CalibratedSeconds:
+    """Training FLOPs x measured seconds of a forward FLOP x the measured cost of a training FLOP.
+
+    Of Sora's samples the images are taken at the video's rate: they are a thousandth of the work."""
+    if measured is None:
+        return CalibratedSeconds()
+    if measured.training is None:
+        return CalibratedSeconds(minutes=measured.minutes, missing=measured.training_missing)
+    ratio, images = measured.training.ratio, a.dit_batch * a.dit_training_steps
+    sample = a.training_passes * (a.video_share + (1 - a.video_share) * c.sora_image_step / c.sora_step)
+    sora = times(measured.sora_step_s, ratio, images * sample)
+    dit = times(measured.dit_step_s, ratio, images * a.training_passes) if measured.dit_step_s else None
+    return CalibratedSeconds(
+        dit_training=dit, dit_break_even=over(dit, measured.dit_image_s) if dit and measured.dit_image_s else None,
+        sora_low=times(sora, a.data_low), sora_high=times(sora, a.data_high), minutes=measured.minutes)
 
 
 def _demand_rows(row: Any, a: Assumptions, demand: Demand, headroom: Headroom, true_minutes: float,

@@ -6,12 +6,16 @@ from the product, shows guidance on.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from bench.calibrate.analytic import Assumptions
-from bench.calibrate.calibration import Reference
 from bench.core.load import load
 from bench.core.spec import Model, Workload
 from bench.count import closed_form
+
+if TYPE_CHECKING:
+    from bench.calibrate.calibration import Reference
+    from bench.calibrate.predict import Estimate
 
 MODEL, WORKLOAD = "sora-20b", "sora-1min-512"
 
@@ -32,8 +36,10 @@ class Bar:
         return vars(self)
 
 
-def waterfall(a: Assumptions, reference: Reference | None = None) -> list[Bar]:
-    """Bars from the pencil estimate to 100 % of the datasheet, or on to the calibrated figure."""
+def waterfall(a: Assumptions, reference: "Reference | None" = None, estimate: "Estimate | None" = None) -> list[Bar]:
+    """Bars from the pencil estimate to 100 % of the datasheet, or on to the calibrated figure.
+
+    estimate: of the reference's own point, where utilisation is to be split by operator class."""
     dit, sora = load(Model, "dit-xl-2"), load(Model, MODEL)
     image, minute = load(Workload, "image-512"), load(Workload, WORKLOAD)
     dit_flops = closed_form.dit_forward(dit.denoiser, dit.latent_shape(image), 1)
@@ -56,15 +62,53 @@ def waterfall(a: Assumptions, reference: Reference | None = None) -> list[Bar]:
     guidance_provenance = "counted"
     if reference is not None:
         at_ceiling = values[-1][1] * reference.gemm_ceiling_flops_per_s / a.h100_flops_per_s
-        values += [
-            (f"GEMM ceiling of this {reference.gpu} instead of the H100's datasheet", at_ceiling, "measured"),
-            ("utilisation of the denoiser", reference.denoise_minutes, reference.provenance),
-            ("VAE decode and text encoder", reference.minutes.value, reference.provenance),
-        ]
-        guidance, guidance_provenance = reference.guided_minutes / reference.minutes.value, reference.provenance
+        values.append((f"GEMM ceiling of this {reference.gpu} instead of the H100's datasheet", at_ceiling, "measured"))
+        if estimate is not None:
+            ideal_s = 3600 * a.video_s / 60 / at_ceiling
+            values += by_class(estimate, a, ideal_s * attention / (linear + attention))
+            guidance = guided_minutes(estimate, a) / estimate.minutes_per_gpu_hour.value
+        else:
+            values += [("utilisation of the denoiser", reference.denoise_minutes, reference.provenance),
+                       ("VAE decode and text encoder", reference.minutes.value, reference.provenance)]
+            guidance = reference.guided_minutes / reference.minutes.value
+        guidance_provenance = reference.provenance
     bars, previous = [], values[0][1]
     for factor, value, provenance in values:
         bars.append(Bar(factor, value / previous, value, provenance))
         previous = value
     bars.append(Bar("extra: with classifier-free guidance", guidance, previous * guidance, guidance_provenance, extra=True))
     return bars
+
+
+def by_class(estimate: "Estimate", a: Assumptions, attention_s: float) -> list[tuple[str, float, str]]:
+    """One factor after the other: products of each class at their fitted rate, what holds no product, then the stages.
+
+    attention_s: of a video's attention at the GEMM ceiling."""
+    seconds, classes = {k: q.value for k, q in estimate.stages.items()}, class_seconds(estimate, a.steps)
+
+    def minutes(s: float) -> float:
+        return 3600 * a.video_s / 60 / s
+
+    denoise = seconds["denoise"]
+    return [(factor, value, estimate.provenance) for factor, value in (
+        ("utilisation of the linear layers", minutes(classes["linear"] + attention_s)),
+        ("utilisation of attention", minutes(classes["linear"] + classes["attention"])),
+        ("norms, elementwise work, launches", minutes(denoise)),
+        ("VAE decode", minutes(denoise + seconds["vae_decode"])),
+        ("text encoder", estimate.minutes_per_gpu_hour.value),          # what `predict` says, to the last digit
+    )]
+
+
+def class_seconds(estimate: "Estimate", steps: int) -> dict[str, float]:
+    """Seconds of all steps in three classes: linear, attention (of every kind), and the rest."""
+    out = {"linear": 0.0, "attention": 0.0, "rest": 0.0}
+    for name, value in estimate.step_s_by_class.items():
+        kind = "linear" if name == "linear" else "attention" if "attention" in name else "rest"
+        out[kind] += steps * value
+    return out
+
+
+def guided_minutes(estimate: "Estimate", a: Assumptions) -> float:
+    """With guidance on: twice the denoising, and the empty prompt encoded too."""
+    seconds = {k: q.value for k, q in estimate.stages.items()}
+    return 3600 * a.video_s / 60 / (2 * seconds["denoise"] + seconds["vae_decode"] + 2 * seconds.get("text_encode", 0.0))

@@ -66,6 +66,9 @@ def predict(model: Annotated[str, typer.Argument(help="A name in configs/models,
 
     calibrated = load_or_calibrate(calibration)
     point = load_point(model, workload, calibrated.fit_for(recipe).recipe, parse_overrides(overrides or []))
+    if point.model.autoregressive:
+        raise UserError(f"model {point.model.name} is auto-regressive: a suite measures it, and `ldt-bench analytic "
+                        f"--calibration {calibration}` has its time beside diffusion's")
     predicted = estimate(point, calibrated, gpu=gpu, ceilings=ceilings)
     if as_json:
         return print_json(estimate_document(point, predicted))
@@ -75,30 +78,18 @@ def predict(model: Annotated[str, typer.Argument(help="A name in configs/models,
 
 
 def analytic(calibration: Annotated[Path | None, typer.Option(help="A result directory: adds calibrated values.")] = None,
+             gpu: Annotated[str | None, typer.Option(
+                 help="Whose datasheet the cross-model table is taken at; h100-sxm, or the calibrated card.")] = None,
+             tornado: Annotated[bool, typer.Option("--sensitivity", help="Which factor moves the answer most.")] = False,
              as_json: Json = False) -> None:
-    """The pencil estimate A1 to A17, as printed and as computed, and the waterfall to the calibrated figure."""
-    from bench.calibrate.analytic import Assumptions, chain
-    from bench.calibrate.demand import Demand, Headroom
-    from bench.calibrate.waterfall import waterfall
+    """The pencil estimate A1 to A17, as printed, corrected and calibrated; the waterfall; the cost across models."""
+    from bench.report.chain import analyse, analysis_document, analysis_tables
 
-    reference = None
-    if calibration is not None:
-        from bench.calibrate.calibrate import load_or_calibrate
-
-        calibrated = load_or_calibrate(calibration)
-        reference = calibrated.reference
-        if reference is None:
-            raise UserError(f"--calibration {calibration}: {calibrated.reference_missing}")
-    assumptions = Assumptions()
-    rows = chain(assumptions, Demand(), Headroom(), reference.minutes.model_dump() if reference else None)
-    bars = waterfall(assumptions, reference)
+    found = analyse(calibration, gpu, tornado=tornado)
     if as_json:
-        return print_json({"rows": [r.as_dict() for r in rows], "waterfall": [b.as_dict() for b in bars],
-                            "warnings": reference.warnings if reference else []})
-    from bench.report.tables import chain_table, waterfall_table
-
-    show(chain_table(rows), waterfall_table(bars))
-    for warning in reference.warnings if reference else []:
+        return print_json(analysis_document(found))
+    show(*analysis_tables(found))
+    for warning in found.measured.warnings if found.measured else []:
         say(f"warning: {warning}")
 
 

@@ -11,6 +11,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 from bench.calibrate.calibration import Fit
+from bench.calibrate.sensitivity import Swing
 from bench.calibrate.waterfall import Bar
 from bench.core.errors import one_line
 from bench.core.records import PointRecord
@@ -24,7 +25,8 @@ STYLE = {
 }
 
 
-def save_all(directory: Path, records: list[PointRecord], fit: Fit | None, bars: list[Bar]) -> dict[str, str]:
+def save_all(directory: Path, records: list[PointRecord], fit: Fit | None, bars: list[Bar],
+             swings: list[Swing] | None = None) -> dict[str, str]:
     """Draw every figure there is data for -> {name: caption}; files NAME.svg and NAME.png in `directory`."""
     directory.mkdir(parents=True, exist_ok=True)
     captions = {}
@@ -34,6 +36,8 @@ def save_all(directory: Path, records: list[PointRecord], fit: Fit | None, bars:
         if fit is not None and fit.stages:
             captions["predicted_vs_measured"] = predicted_vs_measured(directory, fit)
         captions["waterfall"] = waterfall(directory, bars)
+        if swings:
+            captions["tornado"] = tornado(directory, swings)
     return captions
 
 
@@ -124,6 +128,28 @@ def throughput_vs_latency(directory: Path, document: dict[str, Any]) -> Path:
         axes.legend(fontsize=8, title="p50 (dashed: p95; dotted line: at most)", title_fontsize=8)
         _save(figure, directory, "throughput_vs_latency")
     return directory / "throughput_vs_latency.svg"
+
+
+def tornado(directory: Path, swings: list[Swing]) -> str:
+    """The fleet with one factor varied at a time, on a log axis; the widest bar on top."""
+    figure, axes = plt.subplots(figsize=(7.0, 0.5 * len(swings) + 1.2))
+    for i, swing in enumerate(swings):
+        low, high = sorted(zip(swing.fleet, swing.settings, strict=True))
+        colour = next((c for word, c in PROVENANCE_COLOURS.items() if swing.source.startswith(word)), GREY)
+        axes.barh(i, high[0] - low[0], left=low[0], color=colour, edgecolor="white")
+        axes.text(low[0] / 1.05, i, _literal(low[1]), va="center", ha="right", fontsize=8)
+        axes.text(high[0] * 1.05, i, _literal(high[1]), va="center", fontsize=8)
+    ends = [f for swing in swings for f in swing.fleet]
+    axes.set_yticks(range(len(swings)), [_wrap(s.factor) for s in swings], fontsize=8)
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    axes.set(xscale="log", xlabel="GPUs that serve the demand (log)", xlim=(min(ends) / 4, max(ends) * 4))
+    used = {c: word for word, c in PROVENANCE_COLOURS.items() if any(s.source.startswith(word) for s in swings)}
+    axes.legend(handles=[mpl.patches.Patch(color=c, label=word) for c, word in {**used, GREY: "stated or chosen"}.items()],
+                fontsize=8, loc="lower right")
+    _save(figure, directory, "tornado")
+    return ("The fleet of row A16 with one factor varied at a time, within its measured interval or a stated range; the "
+            "setting stands at each end.")
 
 
 def _forwards(record: PointRecord) -> int:

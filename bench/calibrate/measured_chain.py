@@ -1,0 +1,90 @@
+"""What a calibration puts into the chain in place of the datasheet at 100 %: seconds of its two models, and of training."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.calibrate.analytic import Assumptions
+from bench.calibrate.autoregressive import Clip, clip_of, measured_clips
+from bench.calibrate.calibrate import datasheet, estimate
+from bench.calibrate.calibration import Calibration
+from bench.calibrate.cross_model import IMAGE, SORA, TOKEN_MODEL, TOKENS, Rates
+from bench.calibrate.predict import Estimate
+from bench.calibrate.training import TrainingCost, times, training_cost
+from bench.calibrate.waterfall import MODEL, WORKLOAD
+from bench.core.errors import UserError
+from bench.core.load import load_point
+from bench.core.records import PointRecord
+from bench.core.spec import Gpu, Point
+from bench.core.store import point_records, read_records
+
+
+@dataclass(frozen=True)
+class MeasuredChain:
+    """Quantities are {value, low, high}, 90 %."""
+
+    gpu: str
+    minutes: dict[str, float]
+    """Of video per GPU-hour, guidance off: what `predict` says of the chain's minute."""
+    sora_step_s: dict[str, float]
+    dit_step_s: dict[str, float] | None
+    """Of one 512x512 image at batch 1; None where the fit cannot say."""
+    dit_image_s: dict[str, float] | None
+    """All stages."""
+    training: TrainingCost | None
+    training_missing: str | None
+    sora: Estimate
+    """The chain's minute."""
+    recipe: str
+    gemm_flops_per_s: float
+    provenance: str
+    warnings: list[str]
+    units_s: dict[str, tuple[dict[str, float], str]]
+    """Seconds of the units of bench.calibrate.cross_model -> with provenance."""
+    clips: list[Clip]
+    """The same clip by diffusion and token by token, as measured on this device."""
+    ceilings: Rates
+    """GEMM and copy."""
+    card: Gpu | None
+
+
+def measured_chain(a: Assumptions, calibration: Calibration, directory: Path) -> MeasuredChain:
+    """Predict the chain's models (imports torch) and gather what was measured.  Raises UserError where the calibration
+    cannot say anything of the chain's minute."""
+    if calibration.reference is None:
+        raise UserError(f"--calibration {directory}: {calibration.reference_missing}")
+    fit = calibration.fit_for(None)
+    sora = estimate(load_point(MODEL, WORKLOAD, fit.recipe), calibration)
+    try:
+        image = estimate(load_point("dit-xl-2", "image-512", fit.recipe, {"workload.steps": a.steps}), calibration)
+    except UserError:
+        image = None
+    training, missing = training_cost(fit)
+    ceilings = Rates(f"measured ceilings of {calibration.gpu}, {fit.dtype}", fit.ceilings["gemm_flops_per_s"],
+                     fit.ceilings["copy_bytes_per_s"])
+    records = point_records(read_records(directory))
+    units = {SORA: (times(sora.stages["denoise"].as_dict()), sora.provenance)}
+    if image is not None:
+        units[IMAGE] = (times(image.stages["denoise"].as_dict()), image.provenance)
+    tokens = _token_seconds(records, ceilings, fit.recipe)
+    if tokens is not None:
+        units[TOKENS] = (tokens, "measured")
+    rates = {recipe: f.ceilings["gemm_flops_per_s"] for recipe, f in calibration.fits.items()}
+    return MeasuredChain(
+        gpu=calibration.gpu, minutes=sora.minutes_per_gpu_hour.as_dict(), sora_step_s=sora.step_s.as_dict(),
+        dit_step_s=image.step_s.as_dict() if image else None, dit_image_s=image.video_s.as_dict() if image else None,
+        training=training, training_missing=missing, sora=sora, recipe=fit.recipe,
+        gemm_flops_per_s=fit.ceilings["gemm_flops_per_s"], provenance=sora.provenance, warnings=sora.warnings,
+        units_s=units, clips=measured_clips(records, rates, ceilings.bytes_per_s), ceilings=ceilings,
+        card=datasheet(calibration.gpu),
+    )
+
+
+def _token_seconds(records: list[PointRecord], ceilings: Rates, recipe: str) -> dict[str, float] | None:
+    """Of the auto-regressive minute, where this very point was measured."""
+    subject = load_point(TOKEN_MODEL, WORKLOAD, recipe).subject
+    for record in records:
+        if record.model == TOKEN_MODEL and record.timings and Point.model_validate(record.point).subject == subject:
+            clip = clip_of(record, ceilings.flops_per_s, ceilings.bytes_per_s)
+            if clip is not None:
+                return {"value": clip.seconds, "low": clip.low, "high": clip.high}
+    return None
