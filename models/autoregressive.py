@@ -91,8 +91,9 @@ class AutoregressiveTransformer(nn.Module):
     @torch.no_grad()
     def generate(self, prompt: Tensor, n: int) -> Tensor:
         """n tokens in one window, each the most likely.  -> (B, n)."""
-        cache = allocate_cache(self.config, prompt.shape[0], prompt.shape[1] + n, lambda *s: prompt.new_empty(s), prompt.device)
-        logits = self.prefill(prompt, prompt.new_empty(prompt.shape[0], 0, dtype=torch.long), cache)
+        batch, length, _ = prompt.shape
+        cache = allocate_cache(self.config, batch, length + n, lambda *s: prompt.new_empty(s), prompt.device)
+        logits = self.prefill(prompt, prompt.new_empty(batch, 0, dtype=torch.long), cache)
         out = [logits.argmax(-1)]
         while len(out) < n:
             out.append(self.decode(out[-1], cache).argmax(-1))

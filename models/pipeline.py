@@ -114,7 +114,8 @@ def _train(denoiser: nn.Module, latents: Tensor, condition: Condition) -> Tensor
     return loss
 
 
-OWN = {DiTConfig: SpatioTemporalDiT, AutoregressiveConfig: AutoregressiveTransformer, VAEConfig: VideoVAE, TextEncoderConfig: TextEncoder}
+OWN = {DiTConfig: SpatioTemporalDiT, AutoregressiveConfig: AutoregressiveTransformer, VAEConfig: VideoVAE,
+       TextEncoderConfig: TextEncoder}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import pytest
 from bench.calibrate.analytic import Assumptions, chain, corrected_counts
 from bench.calibrate.calibration import Interval, Reference
 from bench.calibrate.demand import Demand, Headroom, fleet
-from bench.calibrate.waterfall import waterfall
+from bench.calibrate.predict import Estimate, Quantity
+from bench.calibrate.waterfall import guided_minutes, waterfall
 
 ROWS = chain(Assumptions(), Demand(), Headroom())
 
@@ -83,9 +84,27 @@ REFERENCE = Reference(gpu="h100-sxm", gemm_ceiling_flops_per_s=800e12, denoise_m
                       provenance="extrapolated", warnings=[])
 
 
-@pytest.mark.parametrize("reference", [None, REFERENCE], ids=["pencil", "calibrated"])
-def test_the_waterfall_multiplies_out_exactly(reference):
-    *factors, extra = waterfall(Assumptions(), reference)
+def quantity(value):
+    return Quantity(value, 0.9 * value, 1.2 * value)
+
+
+def an_estimate(denoise=18_000.0, decode=900.0, text=3.0):
+    """Of the chain's minute: by class 60 + 6 + 6 seconds a step."""
+    video = denoise + decode + text
+    return Estimate(
+        step_s=quantity(denoise / 250), video_s=quantity(video),
+        stages={"denoise": quantity(denoise), "vae_decode": quantity(decode), "text_encode": quantity(text)},
+        step_s_by_class={"linear": denoise / 250 / 12, "attention": denoise / 250 * 10 / 12, "conv": 0.0,
+                         "memory": denoise / 250 / 24, "kernel": denoise / 250 / 24},
+        minutes_per_gpu_hour=Quantity(3600 / video, 3600 / video / 1.2, 3600 / video / 0.9),
+        usd_per_minute=None, kwh_per_minute=None, fits_memory=True, provenance="extrapolated", warnings=["a warning"],
+        heldout_error=None)
+
+
+@pytest.mark.parametrize(("reference", "estimate"), [(None, None), (REFERENCE, None), (REFERENCE, an_estimate())],
+                         ids=["pencil", "calibrated", "by class"])
+def test_the_waterfall_multiplies_out_exactly(reference, estimate):
+    *factors, extra = waterfall(Assumptions(), reference, estimate)
     assert factors[0].value == pytest.approx(989.4e12 * 3600 / 708e15)
     assert f"{factors[0].value:.3g}" == "5.03"           # as printed, and as README and report say
     for before, bar in itertools.pairwise(factors):
@@ -117,3 +136,18 @@ def test_calibrated_values_turn_with_the_minutes():
     (minutes,) = [r for r in rows if r.id == "A11"]
     assert minutes.calibrated == {"value": 0.2, "low": 0.1, "high": 0.4}
     assert all(r.calibrated is None for r in ROWS)
+
+
+def test_the_waterfall_by_class_ends_at_the_prediction():
+    bars, estimate = waterfall(Assumptions(), REFERENCE, an_estimate()), an_estimate()
+    values = {b.factor: b.value for b in bars}
+    ideal = 3600 / values["GEMM ceiling of this h100-sxm instead of the H100's datasheet"]     # seconds, all at 800e12
+    c = corrected_counts()
+    attention = c.sora["attention"] * 250 / 800e12
+    assert ideal == pytest.approx(c.sora_step * 250 / 800e12)
+    assert values["utilisation of the linear layers"] == pytest.approx(3600 / (1500 + attention))
+    assert values["utilisation of attention"] == pytest.approx(3600 / (1500 + 15_000))
+    assert values["norms, elementwise work, launches"] == pytest.approx(3600 / 18_000)
+    assert values["VAE decode"] == pytest.approx(3600 / 18_900)
+    assert values["text encoder"] == bars[-2].value == estimate.minutes_per_gpu_hour.value     # `predict`, exactly
+    assert bars[-1].value == pytest.approx(guided_minutes(estimate, Assumptions())) == pytest.approx(3600 / 36_906)

@@ -93,7 +93,13 @@ def test_calibrate_predict_analytic_agree(measured):
     assert extra["extra"]
     assert 0.5 <= extra["multiplier"] < 0.55      # the decode is not doubled
     (a11,) = [r for r in a["rows"] if r["id"] == "A11"]
-    assert a11["calibrated"]["value"] == factors[-1]["value"]
+    assert a11["calibrated"]["value"] == factors[-1]["value"] == p["minutes_per_gpu_hour"]["value"]
+    by_row = {r["id"]: r for r in a["rows"] if r["quantity"].startswith("training of")}
+    assert by_row["A9"]["calibrated"] is None                 # the micro suite trains nothing, and the note says so
+    assert "not calibrated: no point of this calibration has a train_step" in by_row["A9"]["note"]
+    sora, *_ = a["cross_model"]
+    assert sora["calibrated_s"]["value"] == pytest.approx(p["stages"]["denoise"]["value"])
+    assert sora["usd"] is None                                # a CPU has no price
 
 
 def test_ceilings():

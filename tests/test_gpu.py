@@ -100,3 +100,24 @@ def test_attention_backends_give_the_same_output(attention):
 
     reference = output("math")
     assert (output(attention) - reference).norm() / reference.norm() < 0.03     # bf16 has 8 bits: 0.4 % an operation
+
+
+def test_token_by_token_on_cuda():
+    """Decoding over the cache equals the whole forward, and both stages are timed in half precision."""
+    from models.autoregressive import AutoregressiveTransformer, allocate_cache
+    from models.layers import init_benchmark_weights
+
+    device, point = choose_device("cuda"), load_point("tiny-ar", "tiny-clip", "eager-bf16")
+    model = AutoregressiveTransformer(point.model.denoiser).to(device)
+    init_benchmark_weights(model, 0)
+    prompt = torch.randn(2, 64, 128, device=device)
+    tokens = torch.randint(0, 256, (2, 6), device=device)
+    cache = allocate_cache(model.config, 2, 70, lambda *shape: torch.empty(*shape, device=device), device)
+    with torch.inference_mode():
+        step = [model.prefill(prompt, tokens[:, :2], cache), *(model.decode(tokens[:, i], cache) for i in range(2, 6))]
+        torch.testing.assert_close(torch.stack(step, dim=1), model(prompt, tokens)[:, 2:], rtol=1e-3, atol=1e-3)
+    plan = Sampling(target_relative_half_width=0.1, min_samples=3, max_samples=10, max_s=1.0)
+    timings, memory, _ = measure_point(point, count_stages(point), device, CudaClock(device), plan, prior={},
+                                       on_round=lambda *_: None)
+    assert set(timings) == {"prefill", "decode_token"}
+    assert memory.peak_allocated > memory.weights

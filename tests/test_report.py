@@ -119,3 +119,15 @@ def test_on_a_terminal_the_directory_stays_above_the_bar(monkeypatch, capsys, tm
     lines = re.split(r"[\r\n]", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err))
     assert f"results in {tmp_path}/a[b]c" in lines
     assert "not calibrated: too few" in lines
+
+
+def test_the_tornado_is_drawn_with_its_provenance(tmp_path):
+    from bench.calibrate.demand import Demand, Headroom
+    from bench.calibrate.sensitivity import pencil_base, sensitivity
+
+    swings = sensitivity(pencil_base(Assumptions()), Demand(), Headroom())
+    captions = figures.save_all(tmp_path, [], None, waterfall(Assumptions()), swings)
+    assert set(captions) == {"waterfall", "tornado"}
+    drawn = (tmp_path / "tornado.svg").read_text()
+    assert all(f"<!-- {word} -->" in drawn for word in ("counted", "stated or chosen", "factorised"))
+    assert "tornado" not in figures.save_all(tmp_path, [], None, waterfall(Assumptions()))

@@ -22,6 +22,7 @@ from bench.count.closed_traffic import dit_bytes
 from models.autoregressive_spec import AutoregressiveConfig
 
 DTYPE = "bf16"
+"""At the datasheet; at measured ceilings it is the recipe's."""
 TOKEN_MODEL = "videopoet-8b"
 SORA, IMAGE = "Sora, one minute of video (sora-20b, by diffusion)", "DiT-XL/2, one 512x512 image"
 TOKENS, TOKENS_BATCHED = f"the same minute token by token ({TOKEN_MODEL})", "the same, as many clips at once as fit the card"
@@ -48,6 +49,7 @@ class Rates:
     words: str
     flops_per_s: float
     bytes_per_s: float
+    dtype: str = DTYPE
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,11 @@ class Unit:
         return "compute-bound" if compute else "bandwidth-bound"
 
 
-def units(a: Assumptions, memory_bytes: int | None) -> list[Unit]:
-    """What A13 compares, and the same minute made token by token.  Latents alone: VAE and text encoder are left out."""
-    element = DTYPE_BYTES[DTYPE]
+def units(a: Assumptions, memory_bytes: int | None, dtype: str = DTYPE) -> list[Unit]:
+    """What A13 compares, and the same minute made token by token.  Latents alone: VAE and text encoder are left out.
+
+    memory_bytes: of the card, for the clips that fit it at once; None leaves that row out."""
+    element = DTYPE_BYTES[dtype]
     minute, image = load(Workload, "sora-1min-512"), load(Workload, "image-512")
 
     def diffusion(name: str, model: Model, workload: Workload) -> Unit:
@@ -96,12 +100,12 @@ def units(a: Assumptions, memory_bytes: int | None) -> list[Unit]:
     return [
         diffusion(SORA, load(Model, "sora-20b"), minute), diffusion(IMAGE, load(Model, "dit-xl-2"), image),
         Unit(LLAMA, tokens(a.llama_params), alone), Unit(GPT4, tokens(a.gpt4_active_params), f"{alone}; two experts read"),
-        *_token_units(load(Model, TOKEN_MODEL), minute, memory_bytes),
+        *_token_units(load(Model, TOKEN_MODEL), minute, memory_bytes, element),
     ]
 
 
-def _token_units(model: Model, workload: Workload, memory_bytes: int | None) -> list[Unit]:
-    config, shape, element = model.denoiser, model.latent_shape(workload), DTYPE_BYTES[DTYPE]
+def _token_units(model: Model, workload: Workload, memory_bytes: int | None, element: int) -> list[Unit]:
+    config, shape = model.denoiser, model.latent_shape(workload)
     assert isinstance(config, AutoregressiveConfig)
     plan = config.plan(shape)
 
@@ -129,7 +133,8 @@ class CrossRow:
 
     unit: Unit
     datasheet: Rates
-    ceilings: Rates | None
+    ceilings: tuple[Rates, Unit] | None
+    """Measured ceilings, and the unit in their dtype."""
     calibrated_s: dict[str, float] | None
     """From a measured calibration, with its interval; None where nothing was measured for it."""
     calibrated_how: str | None
@@ -137,24 +142,26 @@ class CrossRow:
     usd_per_hour: tuple[float, float] | None
 
     def as_dict(self) -> dict[str, Any]:
-        def at(rates: Rates | None, provenance: str) -> dict[str, Any] | None:
-            return None if rates is None else {"rates": rates.words, "seconds": self.unit.seconds(rates),
-                                               "bound": self.unit.bound(rates), "provenance": provenance}
+        def at(rates: Rates, unit: Unit, provenance: str) -> dict[str, Any]:
+            return {"rates": rates.words, "dtype": rates.dtype, "seconds": unit.seconds(rates), "bound": unit.bound(rates),
+                    "bytes_modelled_min": unit.bytes, "flops_per_byte": unit.flops / unit.bytes,
+                    "balance_flops_per_byte": rates.flops_per_s / rates.bytes_per_s, "provenance": provenance}
 
-        unit = self.unit
-        return {"id": "A13", "name": unit.name, "flops": unit.flops, "bytes_modelled_min": unit.bytes,
-                "flops_per_byte": unit.flops / unit.bytes, "datasheet": at(self.datasheet, "claimed"),
-                "ceilings": at(self.ceilings, "extrapolated"), "calibrated_s": self.calibrated_s,
-                "calibrated_provenance": self.calibrated_how, "usd": self.usd, "note": unit.note}
+        return {"id": "A13", "name": self.unit.name, "flops": self.unit.flops,
+                "datasheet": at(self.datasheet, self.unit, "claimed"),
+                "ceilings": at(*self.ceilings, "extrapolated") if self.ceilings else None,
+                "calibrated_s": self.calibrated_s, "calibrated_provenance": self.calibrated_how, "usd": self.usd,
+                "note": self.unit.note}
 
     @property
     def usd(self) -> dict[str, float] | None:
-        """At the card's price range: of the calibrated seconds, else of those at the ceilings, else at the datasheet."""
+        """At the price range of the card that the seconds are of: the calibrated, else those at the ceilings, else at the
+        datasheet."""
         if self.usd_per_hour is None:
             return None
         low, high = (p / SECONDS_PER_HOUR for p in self.usd_per_hour)
-        at = self.ceilings or self.datasheet
-        s = self.calibrated_s or dict.fromkeys(("value", "low", "high"), self.unit.seconds(at))
+        rates, unit = self.ceilings or (self.datasheet, self.unit)
+        s = self.calibrated_s or dict.fromkeys(("value", "low", "high"), unit.seconds(rates))
         return {"value": s["value"] * (low + high) / 2, "low": s["low"] * low, "high": s["high"] * high}
 
 
@@ -165,10 +172,14 @@ def datasheet_rates(gpu: Gpu) -> Rates:
     return Rates(f"datasheet of {gpu.name}", gpu.peak_flops_per_s[DTYPE], gpu.bandwidth_bytes_per_s)
 
 
-def cross_model(a: Assumptions, gpu: Gpu, ceilings: Rates | None = None,
+def cross_model(a: Assumptions, gpu: Gpu, ceilings: Rates | None = None, measured_card: Gpu | None = None,
                 calibrated: Mapping[str, tuple[dict[str, float], str]] | None = None) -> list[CrossRow]:
-    """All rows.  calibrated: name of a unit -> (seconds with their interval, provenance)."""
-    price = gpu.price_usd_per_hour
-    return [CrossRow(unit, datasheet_rates(gpu), ceilings, *(calibrated or {}).get(unit.name, (None, None)),
+    """All rows.  ceilings, measured_card: of the device that was measured, its price where it has one; calibrated: name of
+    a unit -> (seconds with their interval, provenance)."""
+    card = gpu if ceilings is None else measured_card
+    price = card.price_usd_per_hour if card else None
+    own = {unit.name: unit for unit in units(a, gpu.memory_bytes, ceilings.dtype)} if ceilings else {}
+    return [CrossRow(unit, datasheet_rates(gpu), (ceilings, own[unit.name]) if ceilings and unit.name in own else None,
+                     *(calibrated or {}).get(unit.name, (None, None)),
                      usd_per_hour=(price.low, price.high) if price else None)
             for unit in units(a, gpu.memory_bytes)]

@@ -60,7 +60,7 @@ def measured_chain(a: Assumptions, calibration: Calibration, directory: Path) ->
         image = None
     training, missing = training_cost(fit)
     ceilings = Rates(f"measured ceilings of {calibration.gpu}, {fit.dtype}", fit.ceilings["gemm_flops_per_s"],
-                     fit.ceilings["copy_bytes_per_s"])
+                     fit.ceilings["copy_bytes_per_s"], fit.dtype)
     records = point_records(read_records(directory))
     units = {SORA: (times(sora.stages["denoise"].as_dict()), sora.provenance)}
     if image is not None:

@@ -112,8 +112,9 @@ def sensitivity(base: Base, demand: Demand, headroom: Headroom) -> list[Swing]:
     """All factors, the one that moves the fleet most first."""
     swings: list[Swing] = []
 
-    def add(factor: str, settings: tuple[str, str], source: str, minutes: Callable[[int], float] | None = None,
-            demands: tuple[Demand, Demand] = (demand, demand), rooms: tuple[Headroom, Headroom] = (headroom, headroom)) -> None:
+    def add(factor: str, settings: tuple[str, str], source: str, minutes: Callable[[int], float] | None = None, *,
+            demands: tuple[Demand, Demand] = (demand, demand),
+            rooms: tuple[Headroom, Headroom] = (headroom, headroom)) -> None:
         m = tuple(minutes(i) if minutes else base.minutes() for i in (0, 1))
         fleets = tuple(fleet(d.minutes_per_day, x, r.factor) for d, x, r in zip(demands, m, rooms, strict=True))
         swings.append(Swing(factor, settings, (m[0], m[1]), (fleets[0], fleets[1]), source))

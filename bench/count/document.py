@@ -43,7 +43,7 @@ def count_document(point: Point, counted: ModelCount) -> dict[str, Any]:
                    "vae_decode_peak_bytes": stages["vae_decode"].bytes_peak_activations},
         # By card: weights and a step; the decode apart, since it can run after the denoiser has left the card.
         "fits": {name: fits_memory(point, stages, counted.params, memory, "denoiser",
-                                   "decode_token" if tokens else "denoise_step") for name, memory in cards.items()},
+                                   "prefill" if tokens else "denoise_step") for name, memory in cards.items()},
         "fits_vae_decode": {name: fits_memory(point, stages, counted.params, memory, "vae", "vae_decode")
                             for name, memory in cards.items()},
         "cross_check": counted.cross_check, "uncounted_ops": forward.uncounted_ops,

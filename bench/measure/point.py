@@ -11,7 +11,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from bench.core.records import Memory, StageMemory, StageTelemetry, Timing
-from bench.core.spec import DTYPE_BYTES, Point, Sampling, has_control
+from bench.core.spec import DTYPE_BYTES, TOKEN_STAGES, Point, Sampling, has_control
 from bench.count.count import DTYPES, ModelCount, count_point
 from bench.measure.clock import Clock
 from bench.measure.launch import time_launch
@@ -116,7 +116,9 @@ def _heads(point: Point) -> str:
 
 def _refuse_to_swap(point: Point, counts: ModelCount, weights: int) -> None:
     """A CPU host that runs out of memory takes the machine with it, so what cannot fit is not tried."""
-    largest = max(counts.stages[stage].bytes_largest_operator for stage in point.stages)
+    # The peak of token stages holds the key-value cache, which is filled before anything is timed.
+    largest = max(counts.stages[stage].bytes_peak_activations if stage in TOKEN_STAGES else
+                  counts.stages[stage].bytes_largest_operator for stage in point.stages)
     available = _meminfo("MemAvailable")
     if available is not None and weights + largest > 0.9 * available:
         raise OutOfMemory(f"needs at least {(weights + largest) / 1e9:.3g} GB (weights and its largest operator), "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from bench.calibrate.analytic import Assumptions, Row, chain
-from bench.calibrate.cross_model import DTYPE, CrossRow, cross_model
+from bench.calibrate.cross_model import DTYPE, CrossRow, Rates, Unit, cross_model
 from bench.calibrate.demand import Demand, Headroom
 from bench.calibrate.sensitivity import Swing, calibrated_base, pencil_base, sensitivity
 from bench.calibrate.waterfall import Bar, waterfall
@@ -16,7 +16,7 @@ from bench.core.errors import UserError, nearest
 from bench.core.load import load, names
 from bench.core.spec import Gpu
 from bench.core.units import seconds, si
-from bench.report.tables import chain_table, quantity, table, waterfall_table
+from bench.report.tables import chain_table, table, waterfall_table
 
 if TYPE_CHECKING:
     from bench.calibrate.measured_chain import MeasuredChain
@@ -47,7 +47,7 @@ def analyse(directory: Path | None, gpu: str | None, *, tornado: bool) -> Analys
     if directory is None:
         swings = sensitivity(pencil_base(a), demand, headroom) if tornado else []
         return Analysis(chain(a, demand, headroom), waterfall(a), cross_model(a, load(Gpu, gpu or GPU)), swings, None)
-    from bench.calibrate.calibrate import load_or_calibrate      # scipy, and the prediction brings torch
+    from bench.calibrate.calibrate import load_or_calibrate  # scipy, and the prediction brings torch
     from bench.calibrate.measured_chain import measured_chain
 
     calibration = load_or_calibrate(directory)
@@ -58,7 +58,7 @@ def analyse(directory: Path | None, gpu: str | None, *, tornado: bool) -> Analys
     return Analysis(
         rows=chain(a, demand, headroom, measured=measured), measured=measured, swings=swings,
         bars=waterfall(a, calibration.reference, measured.sora),
-        units=cross_model(a, card, measured.ceilings, measured.units_s))
+        units=cross_model(a, card, measured.ceilings, measured.card, measured.units_s))
 
 
 def analysis_document(found: Analysis) -> dict[str, Any]:
@@ -90,23 +90,26 @@ def analysis_tables(found: Analysis) -> list[Table]:
 def cross_model_table(rows: Iterable[CrossRow]) -> Table:
     """A13 with time."""
     rows = list(rows)
-    first = rows[0]
-    ceilings = first.ceilings is not None
+    sheet, ceilings = rows[0].datasheet, rows[0].ceilings
 
-    def at(row: CrossRow, rates: Any) -> str:
-        return f"{seconds(row.unit.seconds(rates))}, {row.unit.bound(rates)}"
+    def at(rates: Rates, unit: Unit) -> str:
+        return f"{seconds(unit.seconds(rates))}, {unit.bound(rates)}"
 
     def usd(q: dict[str, float] | None) -> str:
         return "–" if q is None else f"{q['low']:.2g} to {q['high']:.2g}"
 
-    title = (f"A13 with time (FLOPs and bytes counted, latents alone; roofline at the {first.datasheet.words}: claimed"
-             + (f"; at the {first.ceilings.words}: extrapolated" if first.ceilings else "") + ")")
+    def calibrated(row: CrossRow) -> str:
+        q = row.calibrated_s
+        return f"{seconds(q['value'])} ({seconds(q['low'])} to {seconds(q['high'])}), {row.calibrated_how}" if q else "–"
+
+    title = f"A13 with time (FLOPs and bytes counted, latents alone; roofline at the {sheet.words}: claimed"
+    title += f"; at the {ceilings[0].words}: extrapolated)" if ceilings else ")"
     return table(title, "unit of output", "#FLOP", "#bytes, least", "#FLOP/B", "at the datasheet",
-                 *(["at the ceilings", "calibrated"] if ceilings else []), "#USD", "note", rows=[
+                 *(["at the ceilings", "calibrated", "#USD"] if ceilings else ["#USD", "note"]), rows=[
         (r.unit.name, si(r.unit.flops, "FLOP"), si(r.unit.bytes, "B"), f"{r.unit.flops / r.unit.bytes:,.3g}",
-         at(r, r.datasheet),
-         *([at(r, r.ceilings), f"{quantity(r.calibrated_s)} s, {r.calibrated_how}" if r.calibrated_s else "–"]
-           if ceilings else []), usd(r.usd), r.unit.note) for r in rows])
+         at(r.datasheet, r.unit),
+         *([at(*r.ceilings) if r.ceilings else "–", calibrated(r), usd(r.usd)] if ceilings else [usd(r.usd), r.unit.note]))
+        for r in rows])
 
 
 def same_clip_table(measured: "MeasuredChain") -> Table:
@@ -124,7 +127,8 @@ def sensitivity_table(swings: Iterable[Swing], calibrated: bool) -> Table:
     def pair(values: tuple[float, float], digits: str) -> str:
         return f"{values[0]:{digits}} to {values[1]:{digits}}"
 
-    return table(f"What moves the answer, each alone ({'calibrated' if calibrated else 'corrected, at 100 % of the datasheet'})",
+    base = "calibrated" if calibrated else "corrected, at 100 % of the datasheet"
+    return table(f"What moves the answer, each alone ({base})",
                  "factor", "from, to", "#minutes per GPU-hour", "#fleet, GPUs", "#fold", "range", rows=[
         (s.factor, " to ".join(s.settings), pair(s.minutes, ".3g"), pair(s.fleet, ",.3g"), f"{s.fold:.2f}", s.source)
         for s in swings])

@@ -67,7 +67,7 @@ def count_table(count: Mapping[str, Any]) -> Table:
           if count["condition_encode_flops"] else []),
         ("VAE encode", si(count["vae_encode_flops"], "FLOP", 4)),
         ("VAE decode", si(count["vae_decode_flops"], "FLOP", 4)),
-        (f"whole video, {count['steps']:,} {'tokens one by one' if tokens else 'steps'}", si(count["video_flops"], "FLOP", 4)),
+        (f"whole video, {count['steps']:,} {'tokens in turn' if tokens else 'steps'}", si(count["video_flops"], "FLOP", 4)),
         ("bytes of a forward, modelled", f"{si(bytes_['modelled_min'], 'B')} fused to "
                                          f"{si(bytes_['modelled_max'], 'B')} unfused"),
         ("fits (weights and a step, modelled)",
