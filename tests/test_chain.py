@@ -27,8 +27,8 @@ def measured(training=TrainingCost({"value": 1.25, "low": 1.0, "high": 1.5}, ("p
     return MeasuredChain(
         gpu="h100-sxm", minutes=estimate.minutes_per_gpu_hour.as_dict(), sora_step_s=estimate.step_s.as_dict(),
         dit_step_s={"value": 0.004, "low": 0.003, "high": 0.005}, dit_image_s={"value": 1.1, "low": 1.0, "high": 1.25},
-        training=training, training_missing=missing, sora=estimate, recipe="r", gemm_flops_per_s=800e12,
-        provenance="extrapolated", warnings=[], units_s={SORA: ({"value": 18e3, "low": 16e3, "high": 20e3}, "extrapolated")},
+        training=training, training_missing=missing, sora=estimate, warnings=[],
+        units_s={SORA: ({"value": 18e3, "low": 16e3, "high": 20e3}, "extrapolated")},
         clips=[], ceilings=Rates("measured", 800e12, 3e12), card=H100)
 
 

@@ -214,7 +214,7 @@ def test_works_from_any_directory(tmp_path):
 
 @pytest.mark.parametrize(("args", "code", "message"), [
     (["list", "MODELS"], 2, "did you mean models?"),
-    (["run"], 2, "which suite? One of calibrate-cpu, h100, "),
+    (["run"], 2, "which suite? One of calibrate-cpu, chain-cpu, "),
     (["run", "smoke", "--budget", ""], 2, "--budget: duration '' is not understood"),
     (["run", "smoke", "--budget", "soon"], 2, "--budget: duration 'soon'"),
     (["run", "smoke", "--budget", "9" * 400], 2, "--budget: duration '999"),

@@ -34,9 +34,6 @@ class MeasuredChain:
     training_missing: str | None
     sora: Estimate
     """The chain's minute."""
-    recipe: str
-    gemm_flops_per_s: float
-    provenance: str
     warnings: list[str]
     units_s: dict[str, tuple[dict[str, float], str]]
     """Seconds of the units of bench.calibrate.cross_model -> with provenance."""
@@ -72,8 +69,7 @@ def measured_chain(a: Assumptions, calibration: Calibration, directory: Path) ->
     return MeasuredChain(
         gpu=calibration.gpu, minutes=sora.minutes_per_gpu_hour.as_dict(), sora_step_s=sora.step_s.as_dict(),
         dit_step_s=image.step_s.as_dict() if image else None, dit_image_s=image.video_s.as_dict() if image else None,
-        training=training, training_missing=missing, sora=sora, recipe=fit.recipe,
-        gemm_flops_per_s=fit.ceilings["gemm_flops_per_s"], provenance=sora.provenance, warnings=sora.warnings,
+        training=training, training_missing=missing, sora=sora, warnings=sora.warnings,
         units_s=units, clips=measured_clips(records, rates, ceilings.bytes_per_s), ceilings=ceilings,
         card=datasheet(calibration.gpu),
     )
