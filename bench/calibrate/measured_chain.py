@@ -62,7 +62,7 @@ def measured_chain(a: Assumptions, calibration: Calibration, directory: Path) ->
     units = {SORA: (times(sora.stages["denoise"].as_dict()), sora.provenance)}
     if image is not None:
         units[IMAGE] = (times(image.stages["denoise"].as_dict()), image.provenance)
-    tokens = _token_seconds(records, ceilings, fit.recipe)
+    tokens = measured_tokens(records, ceilings, fit.recipe)
     if tokens is not None:
         units[TOKENS] = (tokens, "measured")
     rates = {recipe: f.ceilings["gemm_flops_per_s"] for recipe, f in calibration.fits.items()}
@@ -75,7 +75,7 @@ def measured_chain(a: Assumptions, calibration: Calibration, directory: Path) ->
     )
 
 
-def _token_seconds(records: list[PointRecord], ceilings: Rates, recipe: str) -> dict[str, float] | None:
+def measured_tokens(records: list[PointRecord], ceilings: Rates, recipe: str) -> dict[str, float] | None:
     """Of the auto-regressive minute, where this very point was measured."""
     subject = load_point(TOKEN_MODEL, WORKLOAD, recipe).subject
     for record in records:

@@ -33,7 +33,7 @@ KINDS: dict[str, type[Spec]] = {
 PARTS = ("denoiser", "vae", "text_encoders")
 PART_CLASSES = (DiTConfig, DiffusersDenoiser, VAEConfig, DiffusersVAE, TextEncoderConfig, AutoregressiveConfig)
 SPECS: dict[str, type[Spec]] = {"model": Model, "workload": Workload, "recipe": Recipe}
-UNION_TAGS = ("own", "diffusers", "autoregressive", *CHECKS)     # of denoiser, VAE and check; no part of a path the user wrote
+UNION_TAGS = ("own", "diffusers", "autoregressive", *CHECKS)     # of parts and checks; no part of a path the user wrote
 MAX_EXTENDS = 20
 S = TypeVar("S", bound=Spec)
 
