@@ -211,6 +211,14 @@ def test_the_command_without_a_calibration(here):
     assert "sensitivity" not in json.loads(here("analytic", "--json")[1])
 
 
+def test_the_command_draws_its_figures(here, tmp_path):
+    code, out, _ = here("analytic", "--sensitivity", "--json", "--figures", str(tmp_path / "new"))
+    assert code == 0
+    assert {p.name for p in (tmp_path / "new").iterdir()} == {"tornado.png", "tornado.svg", "waterfall.png", "waterfall.svg"}
+    (tmp_path / "file").touch()
+    assert here("analytic", "--figures", str(tmp_path / "file"))[0] == 2
+
+
 @pytest.mark.parametrize(("gpu", "says"), [("h100", "--gpu 'h100' is not one of"), ("cpu", "has no bf16 rate")])
 def test_a_card_without_a_datasheet_is_said(here, gpu, says):
     code, _, err = here("analytic", "--gpu", gpu)

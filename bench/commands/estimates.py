@@ -81,11 +81,18 @@ def analytic(calibration: Annotated[Path | None, typer.Option(help="A result dir
              gpu: Annotated[str | None, typer.Option(
                  help="Whose datasheet the cross-model table is taken at; h100-sxm, or the calibrated card.")] = None,
              tornado: Annotated[bool, typer.Option("--sensitivity", help="Which factor moves the answer most.")] = False,
+             figures: Annotated[Path | None, typer.Option(help="A folder to draw the waterfall and the tornado in.")] = None,
              as_json: Json = False) -> None:
     """The pencil estimate A1 to A17, as printed, corrected and calibrated; the waterfall; the cost across models."""
     from bench.report.chain import analyse, analysis_document, analysis_tables
 
     found = analyse(calibration, gpu, tornado=tornado)
+    if figures is not None:
+        from bench.core.store import disk_faults
+        from bench.report.figures import save_all
+
+        with disk_faults(figures, measured=False):
+            save_all(figures, [], None, found.bars, found.swings)
     if as_json:
         return print_json(analysis_document(found))
     show(*analysis_tables(found))
