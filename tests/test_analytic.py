@@ -92,7 +92,7 @@ def an_estimate(denoise=18_000.0, decode=900.0, text=3.0):
     """Of the chain's minute: by class 60 + 6 + 6 seconds a step."""
     video = denoise + decode + text
     return Estimate(
-        step_s=quantity(denoise / 250), video_s=quantity(video),
+        gpu="h100-sxm", step_s=quantity(denoise / 250), video_s=quantity(video),
         stages={"denoise": quantity(denoise), "vae_decode": quantity(decode), "text_encode": quantity(text)},
         step_s_by_class={"linear": denoise / 250 / 12, "attention": denoise / 250 * 10 / 12, "conv": 0.0,
                          "memory": denoise / 250 / 24, "kernel": denoise / 250 / 24},

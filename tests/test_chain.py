@@ -212,7 +212,7 @@ def test_the_command_without_a_calibration(here):
 
 
 def test_the_command_draws_its_figures(here, tmp_path):
-    code, out, _ = here("analytic", "--sensitivity", "--json", "--figures", str(tmp_path / "new"))
+    code, _, _ = here("analytic", "--sensitivity", "--json", "--figures", str(tmp_path / "new"))
     assert code == 0
     assert {p.name for p in (tmp_path / "new").iterdir()} == {"tornado.png", "tornado.svg", "waterfall.png", "waterfall.svg"}
     (tmp_path / "file").touch()
