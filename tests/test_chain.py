@@ -16,7 +16,8 @@ from bench.calibrate.training import TrainingCost, over, times, training_cost
 from bench.core.load import load, load_point
 from bench.core.spec import Gpu
 from bench.count.count import count_point
-from bench.report.chain import Analysis, analyse, analysis_document, analysis_tables
+from bench.report.chain import Analysis, analyse, analysis_document
+from bench.report.chain_tables import analysis_tables
 
 A, DEMAND, HEADROOM = Assumptions(), Demand(), Headroom()
 H100 = load(Gpu, "h100-sxm")

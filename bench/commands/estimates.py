@@ -84,7 +84,7 @@ def analytic(calibration: Annotated[Path | None, typer.Option(help="A result dir
              figures: Annotated[Path | None, typer.Option(help="A folder to draw the waterfall and the tornado in.")] = None,
              as_json: Json = False) -> None:
     """The pencil estimate A1 to A17, as printed, corrected and calibrated; the waterfall; the cost across models."""
-    from bench.report.chain import analyse, analysis_document, analysis_tables
+    from bench.report.chain import analyse, analysis_document
 
     found = analyse(calibration, gpu, tornado=tornado)
     if figures is not None:
@@ -95,6 +95,8 @@ def analytic(calibration: Annotated[Path | None, typer.Option(help="A result dir
             save_all(figures, [], None, found.bars, found.swings)
     if as_json:
         return print_json(analysis_document(found))
+    from bench.report.chain_tables import analysis_tables
+
     show(*analysis_tables(found))
     for warning in found.measured.warnings if found.measured else []:
         say(f"warning: {warning}")
