@@ -48,7 +48,7 @@ from bench.calibrate.waterfall import MODEL, WORKLOAD
 from bench.core.errors import UserError, nearest
 from bench.core.load import load, load_point, names, suite_points
 from bench.core.records import FINISHED, CeilingsRecord, PointRecord, Probe
-from bench.core.spec import Gpu, Point, Suite
+from bench.core.spec import TOKEN_STAGES, Gpu, Point, Suite
 from bench.core.store import (
     CALIBRATION,
     ceilings_record,
@@ -278,7 +278,8 @@ def observations_of(records: list[PointRecord]) -> list[Observation]:
     observations = [
         Observation(record.label, stage, Work.of(record.counts[stage]), timing.median_s, record.counts[stage].flops,
                     noise=timing.relative_half_width, tokens=record.tokens)
-        for record in records for stage, timing in record.timings.items()]
+        # A token's products of one row are bound by the bytes of the weights, and would pull the half-sizes of the others.
+        for record in records for stage, timing in record.timings.items() if stage not in TOKEN_STAGES]
     sizes = {(o.tokens, o.flops) for o in observations if o.stage == "denoise_step"}
     steps = sum(o.stage == "denoise_step" for o in observations)
     if len(sizes) == 1 and steps > 1:
