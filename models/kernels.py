@@ -93,6 +93,16 @@ def norm_rotate(x: Tensor, weight: Tensor | None, eps: float, cos: Tensor | None
     return out.to(x.dtype)
 
 
+def mean_square_of_channels(x: Tensor) -> Tensor:
+    """x (B, C, T, H, W), channels last in memory, on a CPU in bfloat16 -> the mean over channels in each of them, same shape.
+
+    As a product with a matrix of 1 / C: a bfloat16 operand that is broadcast along the fastest axis is not vectorised."""
+    channels = x.shape[1]
+    mean = x.new_full((channels, channels), 1 / channels)
+    squares = x.square().permute(0, 2, 3, 4, 1)
+    return torch.ops.mkldnn._linear_pointwise(squares, mean, None, "none", [], "").permute(0, 4, 1, 2, 3)
+
+
 def conv3d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...], padding: tuple[int, ...]) -> Tensor:
     """x (B, C_in, T, H, W), weight (C_out, C_in, ...) -> (B, C_out, T', H', W')."""
     if _by_onednn(x, weight):
