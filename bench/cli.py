@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from bench.commands import comparing, device, estimates, holdout, ledger, plan, presets, run, serving
+from bench.commands import comparing, device, estimates, holdout, ledger, plan, presets, run, serving, versus
 from bench.commands.output import say
 from bench.core.errors import EnvironmentFault, Terminated, UserError, one_line
 
@@ -37,6 +37,7 @@ COMMANDS = {               # in the order of --help
     "claims": ledger.claims,
     "report": estimates.report,
     "compare": comparing.compare,
+    "versus": versus.versus,
     "serve-sim": serving.serve_sim,
 }
 for name, command in COMMANDS.items():

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from models.layers import apply_rope
+from models import kernels
+from models.layers import Linear, apply_rope
 from models.windowed_attention import WindowPlan, window_attention
 
 Grid = tuple[int, int, int]
@@ -56,39 +56,39 @@ class Layout:
     def cross(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Video tokens attend to text.  q (B, A, N, E), k and v (B, A, L, E) -> (B, A, N, E)."""
         if not self.packed:
-            return F.scaled_dot_product_attention(q, k, v)
+            return kernels.attention(q, k, v)
         parts = zip(q.split(self.lengths, dim=2), k.split(self.text_lengths, dim=2), v.split(self.text_lengths, dim=2),
                     strict=True)
-        return torch.cat([F.scaled_dot_product_attention(*qkv) for qkv in parts], dim=2)
+        return torch.cat([kernels.attention(*qkv) for qkv in parts], dim=2)
 
     def joint(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """All video tokens, then all text tokens, in one attention.  (B, A, N + L, E) -> same."""
         if not self.packed:
-            return F.scaled_dot_product_attention(q, k, v)
+            return kernels.attention(q, k, v)
         video, text = sum(self.lengths), sum(self.text_lengths)
         split = [(x[:, :, :video].split(self.lengths, dim=2), x[:, :, video:].split(self.text_lengths, dim=2))
                  for x in (q, k, v)]
         assert q.shape[2] == video + text
-        outs = [F.scaled_dot_product_attention(*(torch.cat([vid[i], txt[i]], dim=2) for vid, txt in split))
+        outs = [kernels.attention(*(torch.cat([vid[i], txt[i]], dim=2) for vid, txt in split))
                 for i in range(len(self.grids))]
         return torch.cat([out[:, :, :n] for out, n in zip(outs, self.lengths, strict=True)]
                          + [out[:, :, n:] for out, n in zip(outs, self.lengths, strict=True)], dim=2)
 
 
 def _all(q: Tensor, k: Tensor, v: Tensor, layout: Layout, index: int) -> Tensor:
-    return F.scaled_dot_product_attention(q, k, v)
+    return kernels.attention(q, k, v)
 
 
 def _space(q: Tensor, k: Tensor, v: Tensor, layout: Layout, index: int) -> Tensor:
     t, _, _ = layout.grids[index]
     folded = (rearrange(x, "b a (t s) e -> (b t) a s e", t=t) for x in (q, k, v))
-    return rearrange(F.scaled_dot_product_attention(*folded), "(b t) a s e -> b a (t s) e", t=t)
+    return rearrange(kernels.attention(*folded), "(b t) a s e -> b a (t s) e", t=t)
 
 
 def _time(q: Tensor, k: Tensor, v: Tensor, layout: Layout, index: int) -> Tensor:
     t, _, _ = layout.grids[index]
     folded = (rearrange(x, "b a (t s) e -> (b s) a t e", t=t) for x in (q, k, v))
-    return rearrange(F.scaled_dot_product_attention(*folded), "(b s) a t e -> b a (t s) e", b=q.shape[0])
+    return rearrange(kernels.attention(*folded), "(b s) a t e -> b a (t s) e", b=q.shape[0])
 
 
 def _window(q: Tensor, k: Tensor, v: Tensor, layout: Layout, index: int) -> Tensor:
@@ -109,12 +109,6 @@ class QKNorm(nn.Module):
         width = num_heads * head_dim if self.across else head_dim
         self.q, self.k = (nn.RMSNorm(width, eps=1e-6) for _ in range(2))
 
-    def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, N, A, E) each -> same."""
-        if self.across:
-            return (self.q(q.flatten(-2)).view_as(q), self.k(k.flatten(-2)).view_as(k))
-        return self.q(q), self.k(k)
-
 
 def qk_norm(kind: str, num_heads: int, head_dim: int) -> QKNorm | None:
     """The module that DiTConfig.qk_norm names."""
@@ -124,10 +118,23 @@ def qk_norm(kind: str, num_heads: int, head_dim: int) -> QKNorm | None:
 def heads_first(norm: QKNorm | None, q: Tensor, k: Tensor, v: Tensor,
                 rope: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
     """Norm, heads before tokens, rotary positions.  (B, N, A, E) each -> (B, A, N, E) each."""
+    norms = (None, None) if norm is None else (norm.q, norm.k)
+    q, k = (_norm_rotate(x, n, rope) for x, n in zip((q, k), norms, strict=True))
+    return q, k, v.transpose(1, 2)
+
+
+def _norm_rotate(x: Tensor, norm: nn.RMSNorm | None, rope: tuple[Tensor, Tensor] | None) -> Tensor:
+    """(B, N, A, E) -> (B, A, N, E)."""
+    if norm is None and rope is None:
+        return x.transpose(1, 2)
+    if kernels.is_plain_cpu(x):
+        weight, eps = (None, 0.0) if norm is None else (norm.weight, norm.eps)
+        return kernels.norm_rotate(x, weight, eps, *(rope or (None, None))).transpose(1, 2)
     if norm is not None:
-        q, k = norm(q, k)
-    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    return (q, k, v) if rope is None else (apply_rope(q, *rope), apply_rope(k, *rope), v)
+        across = norm.weight.numel() > x.shape[-1]
+        x = norm(x.flatten(-2)).view_as(x) if across else norm(x)
+    x = x.transpose(1, 2)
+    return x if rope is None else apply_rope(x, *rope)
 
 
 class SelfAttention(nn.Module):
@@ -137,9 +144,9 @@ class SelfAttention(nn.Module):
         """out: with the projection that follows attention."""
         super().__init__()
         self.num_heads = num_heads
-        self.qkv = nn.Linear(width, 3 * width)
+        self.qkv = Linear(width, 3 * width)
         self.norm = qk_norm(norm, num_heads, width // num_heads)
-        self.proj = nn.Linear(width, width) if out else None
+        self.proj = Linear(width, width) if out else None
 
     def project(self, x: Tensor, rope: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
         """x (B, N, D) -> queries, keys, values (B, A, N, E)."""
@@ -158,10 +165,10 @@ class CrossAttention(nn.Module):
     def __init__(self, width: int, num_heads: int, norm: str):
         super().__init__()
         self.num_heads = num_heads
-        self.q = nn.Linear(width, width)
-        self.kv = nn.Linear(width, 2 * width)
+        self.q = Linear(width, width)
+        self.kv = Linear(width, 2 * width)
         self.norm = qk_norm(norm, num_heads, width // num_heads)
-        self.proj = nn.Linear(width, width)
+        self.proj = Linear(width, width)
 
     def forward(self, x: Tensor, text: Tensor, layout: Layout) -> Tensor:
         """x (B, N, D), text (B, L, D) -> (B, N, D)."""

@@ -11,15 +11,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from models.attention import CrossAttention, Layout, SelfAttention, heads_first, qk_norm
-from models.layers import MLP, gelu_tanh, modulate
+from models.layers import MLP, Linear, gated, gelu_tanh, modulated_norm
 from models.spec import DiTConfig
 
 Rope = tuple[Tensor, Tensor] | None
-
-
-def norm(width: int) -> nn.LayerNorm:
-    """LayerNorm without weights: modulation follows it."""
-    return nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
 
 
 class Modulation(nn.Module):
@@ -35,7 +30,7 @@ class Modulation(nn.Module):
         if self.shared:
             self.table = nn.Parameter(torch.empty(parts, config.width))
         else:
-            self.linear = nn.Linear(config.width, parts * config.width)
+            self.linear = Linear(config.width, parts * config.width)
 
     def forward(self, signal: Tensor) -> tuple[Tensor, ...]:
         """(R, D) or (R, 6 D) -> parts x (R, D)."""
@@ -50,7 +45,6 @@ class DiTBlock(nn.Module):
     def __init__(self, config: DiTConfig, index: int):
         super().__init__()
         self.axis = {"full": "all", "factorised": ("space", "time")[index % 2], "windowed": "window"}[config.attention]
-        self.norm1, self.norm2 = norm(config.width), norm(config.width)
         self.attn = SelfAttention(config.width, config.num_heads, config.qk_norm)
         self.norm_cross = self.cross = None
         if config.text == "cross":
@@ -62,10 +56,10 @@ class DiTBlock(nn.Module):
     def forward(self, x: Tensor, text: Tensor | None, signal: Tensor, layout: Layout,
                 rope: Rope) -> tuple[Tensor, Tensor | None]:
         shift1, scale1, gate1, shift2, scale2, gate2 = map(layout.spread, self.modulation(signal))
-        x = x + gate1 * self.attn(modulate(self.norm1(x), shift1, scale1), layout, rope, self.axis)
+        x = gated(x, gate1, self.attn(modulated_norm(x, shift1, scale1), layout, rope, self.axis))
         if self.cross is not None:
             x = x + self.cross(self.norm_cross(x), text, layout)
-        return x + gate2 * self.mlp(modulate(self.norm2(x), shift2, scale2)), text
+        return gated(x, gate2, self.mlp(modulated_norm(x, shift2, scale2))), text
 
 
 class DualStreamBlock(nn.Module):
@@ -97,20 +91,18 @@ class _Stream(nn.Module):
     def __init__(self, config: DiTConfig, attended_alone: bool = False):
         super().__init__()
         self.attended_alone = attended_alone
-        self.norm1 = norm(config.width)
         self.attn = SelfAttention(config.width, config.num_heads, config.qk_norm, out=not attended_alone)
         self.modulation = Modulation(config, 2 if attended_alone else 6)
         if not attended_alone:
-            self.norm2 = norm(config.width)
             self.mlp = MLP(config.width, config.mlp_width)
 
     def project(self, x: Tensor, mods: list[Tensor], rope: Rope) -> tuple[Tensor, Tensor, Tensor]:
-        return self.attn.project(modulate(self.norm1(x), mods[0], mods[1]), rope)
+        return self.attn.project(modulated_norm(x, mods[0], mods[1]), rope)
 
     def finish(self, x: Tensor, attended: Tensor, mods: list[Tensor]) -> Tensor:
         _, _, gate1, shift2, scale2, gate2 = mods
-        x = x + gate1 * self.attn.proj(attended.contiguous())      # a strided input would turn the projection into bmm
-        return x + gate2 * self.mlp(modulate(self.norm2(x), shift2, scale2))
+        x = gated(x, gate1, self.attn.proj(attended.contiguous()))    # a strided input would turn the projection into bmm
+        return gated(x, gate2, self.mlp(modulated_norm(x, shift2, scale2)))
 
 
 class SingleStreamBlock(nn.Module):
@@ -120,10 +112,9 @@ class SingleStreamBlock(nn.Module):
     def __init__(self, config: DiTConfig):
         super().__init__()
         self.num_heads, self.width = config.num_heads, config.width
-        self.norm = norm(config.width)
-        self.into = nn.Linear(config.width, 3 * config.width + config.mlp_width)
+        self.into = Linear(config.width, 3 * config.width + config.mlp_width)
         self.qk_norm = qk_norm(config.qk_norm, config.num_heads, config.head_dim)
-        self.out = nn.Linear(config.width + config.mlp_width, config.width)
+        self.out = Linear(config.width + config.mlp_width, config.width)
         self.modulation = Modulation(config, 3)
 
     def forward(self, x: Tensor, text: Tensor, signal: Tensor, layout: Layout, rope: Rope) -> tuple[Tensor, Tensor]:
@@ -133,14 +124,14 @@ class SingleStreamBlock(nn.Module):
             of_text = (layout.spread(v, layout.text_lengths) for v in mods)
             shift, scale, gate = (torch.cat(pair, dim=1) for pair in zip((shift, scale, gate), of_text, strict=True))
         tokens, videos = torch.cat([x, text], dim=1), x.shape[1]
-        hidden = self.into(modulate(self.norm(tokens), shift, scale))
+        hidden = self.into(modulated_norm(tokens, shift, scale))
         qkv, mlp = hidden.split([3 * self.width, hidden.shape[-1] - 3 * self.width], dim=-1)
         q, k, v = rearrange(qkv, "b n (three a e) -> three b n a e", three=3, a=self.num_heads)
         video = heads_first(self.qk_norm, q[:, :videos], k[:, :videos], v[:, :videos], rope)
         texts = heads_first(self.qk_norm, q[:, videos:], k[:, videos:], v[:, videos:], None)
         out = layout.joint(*(torch.cat(pair, dim=2) for pair in zip(video, texts, strict=True)))
         out = torch.cat([rearrange(out, "b a n e -> b n (a e)"), gelu_tanh(mlp)], dim=-1)
-        tokens = tokens + gate * self.out(out)
+        tokens = gated(tokens, gate, self.out(out))
         return tokens[:, :videos], tokens[:, videos:]
 
 
@@ -149,13 +140,12 @@ class FinalLayer(nn.Module):
 
     def __init__(self, config: DiTConfig, out_width: int):
         super().__init__()
-        self.norm = norm(config.width)
         self.shared = config.modulation == "shared"
         if self.shared:
             self.table = nn.Parameter(torch.empty(2, config.width))
         else:
-            self.modulation = nn.Linear(config.width, 2 * config.width)
-        self.linear = nn.Linear(config.width, out_width)
+            self.modulation = Linear(config.width, 2 * config.width)
+        self.linear = Linear(config.width, out_width)
 
     def forward(self, x: Tensor, condition: Tensor, layout: Layout) -> Tensor:
         """condition (R, D), before SiLU."""
@@ -163,7 +153,7 @@ class FinalLayer(nn.Module):
             shift, scale = (condition[:, None] + self.table).unbind(1)
         else:
             shift, scale = self.modulation(F.silu(condition)).chunk(2, dim=-1)
-        return self.linear(modulate(self.norm(x), layout.spread(shift), layout.spread(scale)))
+        return self.linear(modulated_norm(x, layout.spread(shift), layout.spread(scale)))
 
 
 def make_blocks(config: DiTConfig, count: int) -> nn.ModuleList:

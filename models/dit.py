@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from models.attention import Grid, Layout
 from models.blocks import FinalLayer, Rope, make_blocks
-from models.layers import Embedder, gelu_tanh, rope_angles, sincos_positions, sinusoidal_embedding
+from models.layers import Embedder, Linear, gelu_tanh, rope_angles, sincos_positions, sinusoidal_embedding
 from models.spec import DiTConfig
 from models.windowed_attention import WindowPlan
 
@@ -30,13 +30,13 @@ class SpatioTemporalDiT(nn.Module):
         super().__init__()
         self.config = config
         patch, width = prod(config.patch_size), config.width
-        self.patch_embed = nn.Linear(config.input_channels * patch, width)
+        self.patch_embed = Linear(config.input_channels * patch, width)
         self.time_embed = Embedder(TIME_FREQUENCIES, width)
         self.label_embed = nn.Embedding(config.num_classes + 1, width) if config.num_classes else None
         self.text_embed = None
         if config.text != "none":
             self.text_embed = Embedder(config.text_width, width, *([gelu_tanh] if config.text_tokens else []))
-        self.shared_modulation = nn.Linear(width, 6 * width) if config.modulation == "shared" else None
+        self.shared_modulation = Linear(width, 6 * width) if config.modulation == "shared" else None
         self.blocks = make_blocks(config, config.depth)
         self.control = ControlBranch(config) if config.control_blocks else None
         self.final_layer = FinalLayer(config, config.out_channels * patch)
@@ -186,9 +186,9 @@ class ControlBranch(nn.Module):
 
     def __init__(self, config: DiTConfig):
         super().__init__()
-        self.patch_embed = nn.Linear(config.in_channels * prod(config.patch_size), config.width)
+        self.patch_embed = Linear(config.in_channels * prod(config.patch_size), config.width)
         self.blocks = make_blocks(config, config.control_blocks)
-        self.outs = nn.ModuleList(nn.Linear(config.width, config.width) for _ in range(config.control_blocks))
+        self.outs = nn.ModuleList(Linear(config.width, config.width) for _ in range(config.control_blocks))
 
     def forward(self, tokens: Tensor, control: Tensor, text: Tensor | None, signal: Tensor, layout: Layout,
                 rope: Rope) -> list[Tensor]:

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from models import kernels
+
 
 def sinusoidal_embedding(t: Tensor, dim: int, max_period: float = 10_000.0, shift: int = 0) -> Tensor:
     """cos then sin of t over geometric frequencies.  t (B,) -> (B, dim), float32 (DiT, arXiv 2212.09748).
@@ -55,12 +57,36 @@ def rope_angles(grid: tuple[int, int, int], axes: tuple[int, int, int], device: 
 def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate neighbouring pairs of channels, in real arithmetic.  x (..., N, E), cos and sin (N, E/2)."""
     even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)                   # 2 x (..., N, E/2)
-    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2)
+    turned = torch.addcmul(even * cos, odd, sin, value=-1), torch.addcmul(even * sin, odd, cos)
+    return torch.stack(turned, dim=-1).flatten(-2)
 
 
-def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """x (B, N, D), shift and scale (B, 1 or N, D) -> x * (1 + scale) + shift."""
-    return torch.addcmul(shift, x, 1 + scale)
+def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor, eps: float = 1e-6) -> Tensor:
+    """LayerNorm without weights, then x * (1 + scale) + shift.  x (B, N, D), shift and scale (B, 1 or N, D).
+
+    One vector for all tokens is what a LayerNorm's own weight and bias are: one pass over x instead of two."""
+    if shift.shape[:2].numel() == 1:
+        return F.layer_norm(x, x.shape[-1:], 1 + scale.flatten(), shift.flatten(), eps)
+    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], None, None, eps), 1 + scale)
+
+
+def gated(x: Tensor, gate: Tensor, y: Tensor) -> Tensor:
+    """The residual x + gate * y in one pass.  x and y (B, N, D), gate (B, 1 or N, D)."""
+    return torch.addcmul(x, gate, y)
+
+
+class Linear(nn.Linear):
+    """nn.Linear, by the kernel that is fastest for it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return kernels.linear(x, self.weight, self.bias)
+
+
+class LinearGelu(nn.Linear):
+    """Linear layer and tanh-GELU as one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return kernels.linear_gelu(x, self.weight, self.bias)
 
 
 class MLP(nn.Module):
@@ -68,11 +94,11 @@ class MLP(nn.Module):
 
     def __init__(self, width: int, hidden: int):
         super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
+        self.fc1 = LinearGelu(width, hidden)
+        self.fc2 = Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(gelu_tanh(self.fc1(x)))
+        return self.fc2(self.fc1(x))
 
 
 class Embedder(nn.Module):
@@ -82,8 +108,8 @@ class Embedder(nn.Module):
 
     def __init__(self, in_width: int, width: int, activation: Callable[[Tensor], Tensor] = F.silu):
         super().__init__()
-        self.fc1 = nn.Linear(in_width, width)
-        self.fc2 = nn.Linear(width, width)
+        self.fc1 = Linear(in_width, width)
+        self.fc2 = Linear(width, width)
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from models import kernels
+from models.layers import Linear
 from models.spec import TextEncoderConfig
 
 
@@ -36,18 +38,18 @@ class TextBlock(nn.Module):
         self.heads, self.kv_heads, inner = config.num_heads, config.kv_heads, config.num_heads * config.head_dim
         self.gated = config.gated
         self.norm1 = nn.LayerNorm(config.width, bias=False)
-        self.qkv = nn.Linear(config.width, inner + 2 * config.kv_heads * config.head_dim, bias=False)
-        self.proj = nn.Linear(inner, config.width, bias=False)
+        self.qkv = Linear(config.width, inner + 2 * config.kv_heads * config.head_dim, bias=False)
+        self.proj = Linear(inner, config.width, bias=False)
         self.norm2 = nn.LayerNorm(config.width, bias=False)
-        self.up = nn.Linear(config.width, (2 if config.gated else 1) * config.ffn_width, bias=False)
-        self.down = nn.Linear(config.ffn_width, config.width, bias=False)
+        self.up = Linear(config.width, (2 if config.gated else 1) * config.ffn_width, bias=False)
+        self.down = Linear(config.ffn_width, config.width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         heads = rearrange(self.qkv(self.norm1(x)), "b l (a e) -> b a l e", a=self.heads + 2 * self.kv_heads)
         q, k, v = heads.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
         shared = self.heads // self.kv_heads
         k, v = (y.repeat_interleave(shared, dim=1) if shared > 1 else y for y in (k, v))
-        out = F.scaled_dot_product_attention(q, k, v)
+        out = kernels.attention(q, k, v)
         x = x + self.proj(rearrange(out, "b a l e -> b l (a e)"))
         hidden = self.up(self.norm2(x))
         if self.gated:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models import kernels
 from models.spec import VAEConfig
 
 State = dict[nn.Module, Tensor]
@@ -66,6 +67,7 @@ class Encoder3d(nn.Module):
         self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor, state: State | None = None) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last_3d)
         for layer in self.layers:
             x = layer(x, state)
         return x
@@ -88,32 +90,62 @@ class Decoder3d(nn.Module):
         self.layers = nn.ModuleList(layers)
 
     def forward(self, z: Tensor, state: State | None = None) -> Tensor:
+        z = z.contiguous(memory_format=torch.channels_last_3d)
         for layer in self.layers:
             z = layer(z, state)
         return z
 
 
 class TimePaddedConv3d(nn.Conv3d):
-    """3D convolution padded in space by kernel // 2 and in time by `time_padding` (front, back) frames of zeros."""
+    """3D convolution padded in space by kernel // 2 and in time by `time_padding` (front, back) frames of zeros.
+
+    Weights, and so what it gives, lie channels last: the layout that oneDNN and cuDNN compute in."""
 
     def __init__(self, c_in: int, c_out: int, kernel: tuple[int, int, int], stride: tuple[int, int, int],
                  time_padding: tuple[int, int]):
         symmetric = time_padding[0] == time_padding[1]
         super().__init__(c_in, c_out, kernel, stride,
                          padding=(time_padding[0] if symmetric else 0, kernel[1] // 2, kernel[2] // 2))
+        self.weight = nn.Parameter(self.weight.detach().contiguous(memory_format=torch.channels_last_3d))
         self.time_padding = None if symmetric else time_padding
         self.kept = kernel[0] - stride[0]        # frames the next part still needs
 
-    def forward(self, x: Tensor, state: State | None = None) -> Tensor:
-        if self.time_padding is None:
-            return super().forward(x)
-        if state is None or self not in state:
-            x = F.pad(x, (0, 0, 0, 0, *self.time_padding))
+    def forward(self, x: Tensor, state: State | None = None, norm: "ChannelNorm | None" = None) -> Tensor:
+        """norm: convolve SiLU of the normed x instead of x."""
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            x = x if norm is None else F.silu(norm(x))
+            if self.time_padding is not None:
+                x = F.pad(x, (0, 0, 0, 0, *self.time_padding)) if state is None or self not in state else \
+                    torch.cat([state[self], x], dim=2)
         else:
-            x = torch.cat([state[self], x], dim=2)
-        if state is not None:
+            x = self._laid_out(x, state, norm)
+        if state is not None and self.time_padding is not None:
             state[self] = x[:, :, x.shape[2] - self.kept:].clone()      # a view would keep the whole part alive
-        return super().forward(x)
+        return kernels.conv3d(x, self.weight, self.bias, self.stride, self.padding)
+
+    def _laid_out(self, x: Tensor, state: State | None, norm: "ChannelNorm | None") -> Tensor:
+        """x, normed where asked, written once: behind its padding, or behind the frames before it."""
+        before = None if state is None else state.get(self)
+        front, back = self.time_padding or (0, 0)
+        if before is not None:
+            front = before.shape[2]
+        if norm is None and not front and not back:
+            return x
+        b, c, t, h, w = x.shape
+        room = torch.empty((b, c, front + t + back, h, w), dtype=x.dtype, device=x.device,
+                           memory_format=torch.channels_last_3d)
+        if before is not None:
+            room[:, :, :front] = before
+        elif front:
+            room[:, :, :front] = 0
+        if back:
+            room[:, :, front + t:] = 0
+        inside = room[:, :, front:front + t]
+        if norm is None:
+            inside.copy_(x)
+        else:
+            F.silu(norm.into(x, inside), inplace=True)
+        return room
 
 
 def conv(config: VAEConfig, c_in: int, c_out: int, stride: tuple[int, int, int] = (1, 1, 1)) -> TimePaddedConv3d:
@@ -140,6 +172,15 @@ class ChannelNorm(nn.Module):
         scale = torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-6)
         return x * scale * self.weight[:, None, None, None]
 
+    def into(self, x: Tensor, out: Tensor) -> Tensor:
+        """The same, written to `out`, without gradients."""
+        if kernels.is_plain_cpu(x) and x.dtype is torch.bfloat16:
+            scale = kernels.mean_square_of_channels(x).add_(1e-6).rsqrt_()
+        else:
+            norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)                    # (B, 1, T, H, W), x read once
+            scale = norm.square_().div_(x.shape[1]).add_(1e-6).rsqrt_()
+        return torch.mul(x, scale, out=out).mul_(self.weight[:, None, None, None])
+
 
 class ResBlock(nn.Module):
     """Two normed convolutions with a skip.  (B, C_in, T, H, W) -> (B, C_out, T, H, W)."""
@@ -151,8 +192,8 @@ class ResBlock(nn.Module):
         self.skip = nn.Conv3d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
 
     def forward(self, x: Tensor, state: State | None = None) -> Tensor:
-        y = self.conv1(F.silu(self.norm1(x)), state)
-        return self.skip(x) + self.conv2(F.silu(self.norm2(y)), state)
+        y = self.conv2(self.conv1(x, state, self.norm1), state, self.norm2)
+        return y + self.skip(x) if torch.is_grad_enabled() else y.add_(self.skip(x))
 
 
 class Downsample(nn.Module):
@@ -189,4 +230,4 @@ class Head(nn.Module):
         self.norm, self.conv = ChannelNorm(c_in), conv(config, c_in, c_out)
 
     def forward(self, x: Tensor, state: State | None = None) -> Tensor:
-        return self.conv(F.silu(self.norm(x)), state)
+        return self.conv(x, state, self.norm)

@@ -2,7 +2,8 @@
 zeros.
 
 Memory is read (a sum), written (a fill), copied, and streamed (STREAM's triad) from arrays that fit the smallest cache
-to ones far over the largest: rate against size shows the knees.  GELU stands for what is neither product nor copy."""
+to ones far over the largest: rate against size shows the knees.  GELU stands for what is neither product nor copy.
+The products are those of `models.kernels`, as own models run them, so that no model can pass its ceiling."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from bench.measure.clock import Clock
 from bench.measure.sampling import sample
 from bench.measure.sdpa import sdpa_backend
 from bench.measure.telemetry import monitor
+from models import kernels
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def measure_ceilings(
     probes: list[Probe] = []
     kinds: dict[str, None] = {}
     largest = max(SIZES[device.type].memory_bytes)
-    with monitor(device) as watch:
+    with monitor(device) as watch, torch.inference_mode():
         for key, probe, make in _probes(device, recipes, seed):
             call, kind = make(), probe["kind"]
             kinds[kind] = None
@@ -140,7 +142,7 @@ def _randn(*shape: int, device: torch.device, dtype: str, seed: int) -> torch.Te
 
 def _gemm(m: int, n: int, k: int, device: torch.device, dtype: str, seed: int) -> Callable[[], Any]:
     a, b = _randn(m, k, device=device, dtype=dtype, seed=seed), _randn(n, k, device=device, dtype=dtype, seed=seed + 1)
-    return lambda: F.linear(a, b)              # weights (n, k), as a linear layer holds them
+    return lambda: kernels.linear(a, b)        # weights (n, k), as a linear layer holds them
 
 
 def _attention(b: int, a: int, n: int, e: int, device: torch.device, dtype: str, backend: str,
@@ -149,7 +151,7 @@ def _attention(b: int, a: int, n: int, e: int, device: torch.device, dtype: str,
 
     def call() -> Any:
         with sdpa_backend(backend):
-            return F.scaled_dot_product_attention(q, k, v)
+            return kernels.attention(q, k, v)
     return call
 
 
@@ -159,9 +161,9 @@ def _activation(n: int, device: torch.device, dtype: str, seed: int) -> Callable
 
 
 def _conv3d(c: int, t: int, h: int, w: int, device: torch.device, dtype: str, seed: int) -> Callable[[], Any]:
-    x = _randn(1, c, t, h, w, device=device, dtype=dtype, seed=seed)
-    weight = _randn(c, c, 3, 3, 3, device=device, dtype=dtype, seed=seed + 1)
-    return lambda: F.conv3d(x, weight, padding=1)
+    x, weight = (_randn(*shape, device=device, dtype=dtype, seed=seed + i).contiguous(memory_format=torch.channels_last_3d)
+                 for i, shape in enumerate(((1, c, t, h, w), (c, c, 3, 3, 3))))
+    return lambda: kernels.conv3d(x, weight, None, (1, 1, 1), (1, 1, 1))
 
 
 def _arrays(size: int, device: torch.device, dtype: str, seed: int) -> Callable[[], list[torch.Tensor]]:

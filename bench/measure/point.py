@@ -71,7 +71,7 @@ def _measure(point: Point, device: torch.device, clock: Clock, plan: Sampling, w
              on_round: Callable[[str, list[float]], None]
              ) -> tuple[dict[str, Timing], Memory, dict[str, StageTelemetry]]:
     gc.collect()
-    _reset_peak(device)
+    reset_peak(device)
     others = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0       # the sentinel's operands
     calls, given = build_calls(point, device)
     timings: dict[str, Timing] = {}
@@ -145,7 +145,7 @@ def _meminfo(key: str) -> int | None:
     return int(match[1]) * 1024 if match else None
 
 
-def _reset_peak(device: torch.device) -> None:
+def reset_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)

@@ -56,7 +56,7 @@ def measure_together(
             own.append(_allocated(device) - before)
             for stage in point.stages:
                 key = f"{i}/{stage}"
-                calls[key] = _under(stages[stage], point.recipe.attention)
+                calls[key] = under_backend(stages[stage], point.recipe.attention)
                 runs[key] = Run(lambda key=key: watch.timed(key, lambda: clock.time(calls[key])), plan, clock.now,
                                 prior[i].get(stage))
         take_turns(runs, lambda key, samples: on_round(int(key.partition("/")[0]), key.partition("/")[2], samples))
@@ -98,7 +98,7 @@ def _memory(device: torch.device, stages: dict[str, Callable[[], Any]], weights:
                   reason=f"{turns}: what those hold is taken off, and what is reserved or in use is that of all of them")
 
 
-def _under(call: Callable[[], Any], attention: str) -> Callable[[], Any]:
+def under_backend(call: Callable[[], Any], attention: str) -> Callable[[], Any]:
     """The call held to its own SDPA backend: points in turns may differ in it."""
     if attention == "auto":
         return call

@@ -115,6 +115,10 @@ def run_job(job: dict[str, Any], device: Any, clock: Any, on_round: Any) -> dict
         from bench.measure.ceilings import planned_probes
 
         return {"probes": planned_probes(job["device"], [tuple(r) for r in job["recipes"]])}
+    if job["job"] == "peak":
+        from bench.measure.versus import measure_peak
+
+        return measure_peak(Point.model_validate(job["point"]), job["stage"], device)
     if job["job"] == "count":
         return _count_only(Point.model_validate(job["point"]))
     plan = Sampling.model_validate(job["sampling"])
