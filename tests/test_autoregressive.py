@@ -115,7 +115,7 @@ def test_counters_and_closed_forms_agree_on_any_shape(config, frames, batch, gui
         moved = {"prefill": closed.prefill_bytes(config, rows, plan, 2),
                  "decode_token": closed.decode_bytes(config, rows, plan.cache_length, 2),
                  "forward": closed.decode_bytes(config, batch, plan.cache_length, 2)}[stage]
-        assert stage_count(traced).bytes_modelled_min == moved
+        assert stage_count(traced, own=True).bytes_modelled_min == moved
     assert sum(p.numel() for p in model.parameters()) == closed.autoregressive_parameters(config)
 
 

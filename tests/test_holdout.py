@@ -154,5 +154,4 @@ def test_ceilings_of_a_cpu_know_its_slow_convolution(measured):
     assert [size for size, _ in device.ladder] == sorted(size for size, _ in device.ladder)
     assert len(device.ladder) == 5
     elsewhere = record.model_copy(update={"environment": record.environment.model_copy(update={"device": "cuda"})})
-    assert ceilings_for(elsewhere, "fp32", "auto").small_conv_flops_per_s is None
     assert ceilings_for(elsewhere, "fp32", "auto").fresh_bytes_per_s is None

@@ -53,7 +53,7 @@ def test_records_hold_raw_samples_environment_and_counts(measured):
     records = read_records(directory)
     assert isinstance(records[0], CeilingsRecord)
     assert {p.kind for p in records[0].probes} == {"gemm", "attention", "conv3d", "copy", "triad", "read", "write",
-                                                  "fresh_write", "activation"}
+                                                  "fresh_write", "activation", "small_conv3d"}
     rounds = [json.loads(line) for line in (directory / SAMPLES).read_text().splitlines()]
     for record in point_records(records):
         assert record.environment.device == "cpu"

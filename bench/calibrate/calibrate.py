@@ -47,7 +47,7 @@ from bench.calibrate.transfer import transfer
 from bench.calibrate.waterfall import MODEL, WORKLOAD
 from bench.core.errors import UserError, nearest
 from bench.core.load import load, load_point, names, suite_points
-from bench.core.records import FINISHED, CeilingsRecord, PointRecord, Probe
+from bench.core.records import FINISHED, CeilingsRecord, PointRecord
 from bench.core.spec import TOKEN_STAGES, Gpu, Point, Suite
 from bench.core.store import (
     CALIBRATION,
@@ -245,11 +245,8 @@ def _interval(q: Quantity) -> Interval:
 
 def ceilings_for(record: CeilingsRecord, dtype: str, attention: str) -> Ceilings:
     """Measured ceilings for a recipe.  Raises UserError naming the missing one."""
-    convolutions = [p for p in record.probes if p.kind == "conv3d" and p.dtype == dtype]
-    small = [p for p in convolutions if _is_small(p)] if record.environment.device == "cpu" else []
     best = {"gemm": record.best("gemm", dtype), "attention": record.best("attention", dtype, attention),
-            "conv": max((p for p in convolutions if p not in small), key=lambda p: p.rate, default=None),
-            "copy": record.best("copy")}
+            "conv": record.best("conv3d", dtype), "copy": record.best("copy")}
     missing = [f"{name}_{'bytes' if name == 'copy' else 'flops'}_per_s" for name, probe in best.items() if probe is None]
     if missing:
         raise UserError(f"no ceiling measured for {', '.join(missing)} in {dtype}, attention {attention}")
@@ -261,16 +258,11 @@ def ceilings_for(record: CeilingsRecord, dtype: str, attention: str) -> Ceilings
         gemm_size=(gemm["m"], gemm["n"], gemm["k"]),
         attention_size=(attended["tokens"], attended["tokens"], attended["head_dim"]),
         conv_size=(conv["frames"] * conv["height"] * conv["width"], conv["channels"], 27 * conv["channels"]),
-        small_conv_flops_per_s=max((p.rate for p in small), default=None),
+        small_conv_flops_per_s=record.peak("small_conv3d", dtype),
         activation_bytes_per_s=record.peak("activation", dtype),
         fresh_bytes_per_s=record.peak("fresh_write") if record.environment.device == "cpu" else None,
         ladder=tuple(ladder),
     )
-
-
-def _is_small(probe: Probe) -> bool:
-    """Does PyTorch on a CPU run this probe by its im2col kernel?  (bench.count.flops.SMALL_CONV, which needs torch.)"""
-    return probe.dtype == "fp32" and probe.shape["channels"] * probe.shape["frames"] * probe.shape["height"] <= 20_480
 
 
 def observations_of(records: list[PointRecord]) -> list[Observation]:

@@ -14,7 +14,7 @@ from bench.core.spec import DTYPE_BYTES, Model, Point, Workload, has_control
 from bench.count import closed_autoregressive, closed_form, traffic
 from bench.count.flops import PRODUCT_CLASSES, Op, Trace, UncountedOperator, trace
 from models.autoregressive_spec import AutoregressiveConfig
-from models.pipeline import VideoPipeline, build_pipeline, example_inputs, stage_calls
+from models.pipeline import PARTS_OF_STAGE, VideoPipeline, build_pipeline, example_inputs, stage_calls
 from models.spec import DiffusersDenoiser, DiffusersVAE, DiTConfig, VAEConfig
 from models.tiling import Tiling, few_parts
 from models.vae_parts import decode_in_parts
@@ -77,7 +77,9 @@ def count_model(model: Model, workload: Workload, dtype: str, *, chunk: int | No
     expected = _closed_forms(model, workload, shape)
     for stage, traced in traces.items():
         _check(model, stage, traced, expected.get(stage))
-    stages = {stage: stage_count(traced) for stage, traced in traces.items()}
+    own = {"denoiser": not isinstance(model.denoiser, DiffusersDenoiser), "vae": isinstance(model.vae, VAEConfig),
+           "text_encoder": True}
+    stages = {stage: stage_count(traced, own=own[PARTS_OF_STAGE[stage]]) for stage, traced in traces.items()}
     if chunk is not None:
         stages["vae_decode"] = _count_decode_in_parts(model, pipeline, inputs.latents, chunk, tiling)
     return ModelCount(
@@ -138,8 +140,8 @@ def _check_shapes(model: Model, workload: Workload, shapes: dict[str, tuple[int,
                             f"its class and its spec ({fields}) do not agree")
 
 
-def stage_count(traced: Trace) -> StageCount:
-    """Sum a stage's operators."""
+def stage_count(traced: Trace, *, own: bool) -> StageCount:
+    """Sum a stage's operators.  own: of our own modules."""
     ops = traced.ops
     return StageCount(
         **{f"{kind}_flops": flops for kind, flops in traced.flops_by_class().items()},
@@ -148,7 +150,7 @@ def stage_count(traced: Trace) -> StageCount:
         bytes_elementwise=traffic.elementwise(ops), bytes_largest_operator=traffic.largest_operator(ops),
         bytes_peak_activations=traced.peak_bytes, kernels=len(ops),
         uncounted_ops=dict(sorted(Counter(op.name for op in ops if op.kind not in PRODUCT_CLASSES).items())),
-        operators=traffic.operators(ops),
+        operators=traffic.operators(ops, own=own),
     )
 
 
@@ -160,7 +162,7 @@ def _count_decode_in_parts(model: Model, pipeline: VideoPipeline, latents: torch
         counted = trace(lambda: decode_in_parts(pipeline.vae, short, chunk=chunk, tiling=tiling))
         _check(model, "vae_decode", counted,
                closed_form.vae_decode(model.vae, tuple(short.shape[2:]), latents.shape[0], chunk, tiling))
-        return stage_count(counted)
+        return stage_count(counted, own=True)
 
     frames, few = latents.shape[2], few_parts(model.vae, latents.shape[2], chunk)
     long = traced(few)

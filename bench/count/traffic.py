@@ -34,12 +34,12 @@ def largest_operator(ops: Iterable[Op]) -> int:
     return max((op.bytes_in + op.bytes_out for op in ops), default=0)
 
 
-def operators(ops: Iterable[Op]) -> Operators:
-    """The operators in rows, equal ones together."""
+def operators(ops: Iterable[Op], *, own: bool) -> Operators:
+    """The operators in rows, equal ones together.  own: of our own modules, which leave no convolution to im2col."""
     rows: Counter[tuple] = Counter()
     for op in ops:
         if op.kind in PRODUCT_CLASSES:
-            kind = "small_conv" if op.small else op.kind
+            kind = "small_conv" if op.small and not own else op.kind
         else:
             kind = "activation" if op.name.startswith(TRANSCENDENTAL) else "memory"
         rows[(kind, *op.size, 2 * op.macs, op.bytes_in + op.bytes_out, op.bytes_out)] += 1

@@ -33,6 +33,8 @@ class Sizes:
     """batch, heads, tokens, head_dim."""
     conv3d: tuple[tuple[int, int, int, int], ...]
     """channels in and out, frames, height, width; 3 x 3 x 3."""
+    small_conv3d: tuple[tuple[int, int, int, int], ...]
+    """The same, by the im2col kernel that PyTorch takes for few channels on a CPU; public VAEs run it."""
     memory_bytes: tuple[int, ...]
     """Of one array; the largest is far over any cache."""
     activation_bytes: tuple[int, ...]
@@ -44,7 +46,7 @@ SIZES = {
     "cpu": Sizes(
         gemm=((256, 256, 256), (576, 768, 256), (1024, 1024, 1024), (2048, 2048, 2048)),
         attention=((1, 4, 576, 64), (1, 4, 2048, 64)),
-        conv3d=((32, 5, 64, 64), (64, 9, 64, 64), (128, 9, 32, 32)),     # the first by PyTorch's own im2col kernel
+        conv3d=((32, 5, 64, 64), (64, 9, 64, 64), (128, 9, 32, 32)), small_conv3d=((32, 5, 64, 64),),
         memory_bytes=tuple(2**n for n in (18, 21, 24, 26, 28)), activation_bytes=(2**21, 2**23), fresh_bytes=2**26,
     ),
     "cuda": Sizes(
@@ -52,7 +54,7 @@ SIZES = {
               (32768, 15360, 5120), (32768, 20480, 5120)),      # the last two: QKV and MLP of a 5,120-wide DiT
         attention=((1, 40, 4096, 128), (1, 40, 16384, 128), (1, 40, 32768, 128)),
         conv3d=((128, 9, 256, 256), (256, 9, 256, 256), (512, 9, 128, 128)),
-        memory_bytes=tuple(2**n for n in range(18, 33)), activation_bytes=(2**26, 2**30), fresh_bytes=2**28,
+        small_conv3d=(), memory_bytes=tuple(2**n for n in range(18, 33)), activation_bytes=(2**26, 2**30), fresh_bytes=2**28,
     ),
 }
 
@@ -100,11 +102,11 @@ def _probes(device: torch.device, recipes: list[tuple[str, str]], seed: int):
             m, n, k = shape
             yield _probe("gemm", dtype, None, dict(zip("mnk", shape, strict=True)), 2 * m * n * k, None,
                          lambda m=m, n=n, k=k, d=dtype: _gemm(m, n, k, device, d, seed))
-        for shape in sizes.conv3d:
+        for kind, shape in [*(("conv3d", s) for s in sizes.conv3d), *(("small_conv3d", s) for s in sizes.small_conv3d)]:
             c, t, h, w = shape
-            yield _probe("conv3d", dtype, None, dict(zip(("channels", "frames", "height", "width"), shape, strict=True)),
+            yield _probe(kind, dtype, None, dict(zip(("channels", "frames", "height", "width"), shape, strict=True)),
                          2 * 27 * c * c * t * h * w, None,
-                         lambda c=c, t=t, h=h, w=w, d=dtype: _conv3d(c, t, h, w, device, d, seed))
+                         lambda c=c, t=t, h=h, w=w, d=dtype, own=kind == "conv3d": _conv3d(c, t, h, w, device, d, seed, own))
     for dtype, backend in dict.fromkeys(recipes):
         for shape in sizes.attention:
             b, a, n, e = shape
@@ -160,9 +162,13 @@ def _activation(n: int, device: torch.device, dtype: str, seed: int) -> Callable
     return lambda: F.gelu(x, approximate="tanh")
 
 
-def _conv3d(c: int, t: int, h: int, w: int, device: torch.device, dtype: str, seed: int) -> Callable[[], Any]:
-    x, weight = (_randn(*shape, device=device, dtype=dtype, seed=seed + i).contiguous(memory_format=torch.channels_last_3d)
+def _conv3d(c: int, t: int, h: int, w: int, device: torch.device, dtype: str, seed: int, own: bool) -> Callable[[], Any]:
+    """own: as own VAEs run it, channels last; else as PyTorch does by itself."""
+    x, weight = (_randn(*shape, device=device, dtype=dtype, seed=seed + i)
                  for i, shape in enumerate(((1, c, t, h, w), (c, c, 3, 3, 3))))
+    if not own:
+        return lambda: F.conv3d(x, weight, padding=1)
+    x, weight = (a.contiguous(memory_format=torch.channels_last_3d) for a in (x, weight))
     return lambda: kernels.conv3d(x, weight, None, (1, 1, 1), (1, 1, 1))
 
 

@@ -86,6 +86,7 @@ def ceilings_document(record: CeilingsRecord) -> dict[str, Any]:
     return {
         "device": record.environment.device_name, "gpu": record.environment.gpu, "provenance": "measured",
         "gemm": probes("gemm"), "attention": probes("attention"), "conv3d": probes("conv3d"),
+        "small_conv3d": probes("small_conv3d"),
         "copy": {"bytes_per_s": record.peak("copy"), "sizes": probes("copy")},
         "triad": {"bytes_per_s": record.peak("triad"), "sizes": probes("triad")},
         "activation": {"bytes_per_s": record.peak("activation"), "sizes": probes("activation")},
