@@ -112,13 +112,22 @@ class TimePaddedConv3d(nn.Conv3d):
 
     def forward(self, x: Tensor, state: State | None = None, norm: "ChannelNorm | None" = None) -> Tensor:
         """norm: convolve SiLU of the normed x instead of x."""
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
-            x = x if norm is None else F.silu(norm(x))
-            if self.time_padding is not None:
-                x = F.pad(x, (0, 0, 0, 0, *self.time_padding)) if state is None or self not in state else \
-                    torch.cat([state[self], x], dim=2)
-        else:
-            x = self._laid_out(x, state, norm)
+        return self.convolve(self.lay_out(x, state, norm), state)
+
+    def lay_out(self, x: Tensor, state: State | None = None, norm: "ChannelNorm | None" = None) -> Tensor:
+        """What is convolved: x, normed where asked, behind its padding or the frames before it.
+
+        Apart from `convolve`, so that a caller can let go of x in between: it is a third of the peak otherwise."""
+        if not (torch.is_grad_enabled() or torch.compiler.is_compiling()):
+            return self._laid_out(x, state, norm)
+        x = x if norm is None else F.silu(norm(x))
+        if self.time_padding is None:
+            return x
+        return F.pad(x, (0, 0, 0, 0, *self.time_padding)) if state is None or self not in state else \
+            torch.cat([state[self], x], dim=2)
+
+    def convolve(self, x: Tensor, state: State | None = None) -> Tensor:
+        """Of what `lay_out` gave."""
         if state is not None and self.time_padding is not None:
             state[self] = x[:, :, x.shape[2] - self.kept:].clone()      # a view would keep the whole part alive
         return kernels.conv3d(x, self.weight, self.bias, self.stride, self.padding)
@@ -192,7 +201,9 @@ class ResBlock(nn.Module):
         self.skip = nn.Conv3d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
 
     def forward(self, x: Tensor, state: State | None = None) -> Tensor:
-        y = self.conv2(self.conv1(x, state, self.norm1), state, self.norm2)
+        y = self.conv1(x, state, self.norm1)
+        y = self.conv2.lay_out(y, state, self.norm2)         # what conv1 gave is let go of here
+        y = self.conv2.convolve(y, state)
         return y + self.skip(x) if torch.is_grad_enabled() else y.add_(self.skip(x))
 
 
@@ -219,7 +230,8 @@ class Upsample(nn.Module):
     def forward(self, x: Tensor, state: State | None = None) -> Tensor:
         x = F.interpolate(x, scale_factor=(2.0 if self.double_time else 1.0, 2.0, 2.0), mode="nearest")
         starts = state is None or self.conv not in state      # of the clip: later parts have no first frame
-        return self.conv(x[:, :, 1:] if self.first_alone and starts else x, state)
+        x = self.conv.lay_out(x[:, :, 1:] if self.first_alone and starts else x, state)
+        return self.conv.convolve(x, state)
 
 
 class Head(nn.Module):
