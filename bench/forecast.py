@@ -3,7 +3,7 @@ datasheet or a quick probe.  `run --dry-run` asks it for everything; `run --budg
 """
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -101,15 +101,18 @@ class Forecaster:
     def count(self, job: Job, worker: Any) -> dict[str, StageCount]:
         """A point's counts; none where counting fails, which measuring it then says."""
         assert job.point is not None
-        if job.fingerprint not in self.counts:
+        return self._count(job.point, worker)
+
+    def _count(self, point: Point, worker: Any) -> dict[str, StageCount]:
+        if point.fingerprint not in self.counts:
             try:
-                answer = worker.run({"job": "count", "point": job.point.model_dump(mode="json")}, COUNT_TIMEOUT_S,
+                answer = worker.run({"job": "count", "point": point.model_dump(mode="json")}, COUNT_TIMEOUT_S,
                                     lambda stage, samples: None)
             except JobFailed:
                 answer = {"counts": {}, "weights": 0}
-            self.counts[job.fingerprint] = {s: StageCount.model_validate(c) for s, c in answer["counts"].items()}
-            self.weights[job.fingerprint] = answer["weights"]
-        return self.counts[job.fingerprint]
+            self.counts[point.fingerprint] = {s: StageCount.model_validate(c) for s, c in answer["counts"].items()}
+            self.weights[point.fingerprint] = answer["weights"]
+        return self.counts[point.fingerprint]
 
     def over(self, job: Job, worker: Any, left: float) -> str | None:
         """Why a job does not fit in what is left of the budget, by measurements of this device."""
@@ -170,12 +173,21 @@ class Forecaster:
     def _point(self, job: Job, worker: Any | None) -> Forecast | None:
         assert job.point is not None
         assert self.basis is not None
-        if set(job.point.stages) <= set(self.basis.measured.get(job.fingerprint, {})):
-            return point_time(job.point, {}, 0, self.suite.sampling, self.basis)       # no count is needed
+        own = self._alone(job.point, worker)
+        baseline = getattr(job, "baseline", None)
+        beside = self._alone(baseline, worker) if baseline is not None else None
+        if own is None or baseline is None:
+            return own
+        return None if beside is None else replace(own, span=own.span + beside.span)      # it is measured in turns
+
+    def _alone(self, point: Point, worker: Any | None) -> Forecast | None:
+        assert self.basis is not None
+        if set(point.stages) <= set(self.basis.measured.get(point.fingerprint, {})):
+            return point_time(point, {}, 0, self.suite.sampling, self.basis)       # no count is needed
         if worker is None:
             return None
-        counts = self.count(job, worker)
-        return point_time(job.point, counts, self.weights[job.fingerprint], self.suite.sampling, self.basis)
+        counts = self._count(point, worker)
+        return point_time(point, counts, self.weights[point.fingerprint], self.suite.sampling, self.basis)
 
     def _ceilings(self, worker: Any | None) -> Forecast | None:
         assert self.basis is not None

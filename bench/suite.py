@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench.core.errors import UserError
-from bench.core.load import headline_point, points_together, suite_points
+from bench.core.load import baselines, headline_point, points_together, suite_points
 from bench.core.records import FINISHED, CeilingsRecord, Environment, PointRecord
 from bench.core.spec import Point, Recipe, Sampling, Suite, fingerprint
 from bench.core.store import SUITE, Store, disk_faults, write_whole
@@ -38,6 +38,8 @@ class Job:
     """None for the ceilings."""
     together: bool = False
     """Measured in turns with the jobs beside it that are too."""
+    baseline: Point | None = None
+    """What the point is measured in turns with, and its output held against."""
 
 
 def suite_jobs(suite: Suite) -> list[Job]:
@@ -47,8 +49,9 @@ def suite_jobs(suite: Suite) -> list[Job]:
     headline = headline_point(suite)
     if headline.recipe.name not in {p.recipe.name for p in points}:
         raise UserError(f"suite {suite.name}: headline.recipe {headline.recipe.name} is measured by none of its points")
-    in_turns = points_together(suite)
-    jobs = [Job(p.fingerprint, p.label, p, p.fingerprint in in_turns) for p in points]
+    in_turns, against = points_together(suite), baselines(suite)
+    jobs = [Job(p.fingerprint, p.label, p, p.fingerprint in in_turns and p.fingerprint not in against,
+                against.get(p.fingerprint)) for p in points]
     if suite.ceilings:
         jobs.insert(0, Job(fingerprint({"ceilings": recipes}), "ceilings", None))
     return jobs
@@ -155,6 +158,7 @@ def _run_job(job: Job, suite: Suite, worker: Worker, store: Store,
         "sampling": suite.sampling.model_dump(mode="json"),
         **({"recipes": _recipes(suite_points(suite))} if job.point is None
            else {"point": job.point.model_dump(mode="json")}),
+        **({"baseline": job.baseline.model_dump(mode="json")} if job.baseline is not None else {}),
     }
     result: dict[str, Any] = {}
     outcome, reason = "ok", None
@@ -179,6 +183,10 @@ def _run_job(job: Job, suite: Suite, worker: Worker, store: Store,
     }
     if job.point is None:
         return CeilingsRecord(**common, probes=result.get("probes", []), telemetry=result.get("telemetry"))
+    if job.baseline is not None and "against" not in result:
+        result["against"] = {"baseline": job.baseline.recipe.name, "point": job.baseline.model_dump(mode="json"),
+                             "in_turns": False, "reason": None, "timings": {}, "divergence": None,
+                             "divergence_missing": f"{outcome}: {reason}"}
     record = _point_record(job.point, result, **common)
     if record.outcome == "ok" and "denoise_step" in record.timings:
         rates.append(record.counts["denoise_step"].flops / record.timings["denoise_step"].median_s)
@@ -190,7 +198,7 @@ def _point_record(point: Point, result: dict[str, Any], **common: Any) -> PointR
         **common, model=point.model.name, workload=point.workload.name, recipe=point.recipe.name,
         point=point.model_dump(mode="json"), tokens=point.model.tokens(point.workload),
         counts=result.get("counts", {}), timings=result.get("timings", {}),
-        memory=result.get("memory"), telemetry=result.get("telemetry"),
+        memory=result.get("memory"), telemetry=result.get("telemetry"), against=result.get("against"),
     )
     unstable = [reason for item in record.timings.items() if (reason := unstable_reason(*item))]
     if record.outcome == "ok" and unstable:

@@ -12,21 +12,41 @@ from torch import Tensor, nn
 
 from models.autoregressive import AutoregressiveTransformer, decoding_calls
 from models.autoregressive_spec import AutoregressiveConfig
+from models.caching import CONDITIONAL
 from models.dit import SpatioTemporalDiT
+from models.draft import denoise_drafted
 from models.layers import init_benchmark_weights
-from models.spec import DiffusersDenoiser, DiffusersVAE, DiTConfig, ObjectiveConfig, TextEncoderConfig, VAEConfig
+from models.schedules import DraftConfig
+from models.spec import (
+    DiffusersDenoiser,
+    DiffusersVAE,
+    DiTConfig,
+    ObjectiveConfig,
+    SamplerConfig,
+    TextEncoderConfig,
+    VAEConfig,
+)
 from models.text import TextEncoder
 from models.tiling import Tiling
 from models.training import training_step
+from models.trajectory import Guided, answer, denoise, predict
 from models.vae import VideoVAE, reparameterise
 from models.vae_parts import decode_in_parts
 
 Condition = dict[str, Tensor]
 """What a denoiser takes beside latents and time, by keyword."""
 
-PARTS_OF_STAGE = {"forward": "denoiser", "denoise_step": "denoiser", "train_step": "denoiser",
+PARTS_OF_STAGE = {"forward": "denoiser", "denoise_step": "denoiser", "trajectory": "denoiser", "train_step": "denoiser",
                   "prefill": "denoiser", "decode_token": "denoiser", "vae_decode": "vae", "vae_encode": "vae",
                   "condition_encode": "vae", "text_encode": "text_encoder"}
+
+
+@dataclass(frozen=True)
+class Drafter:
+    """A small model and the steps it takes."""
+
+    denoiser: nn.Module
+    config: DraftConfig
 
 
 @dataclass
@@ -39,6 +59,11 @@ class VideoPipeline:
     vae: nn.Module
     """VideoVAE, or a public one (models.zoo.PublicVAE): encode, decode."""
     text_encoders: list[TextEncoder]
+    guidance: str = "sequential"
+    """How a guided step gets its two answers: two forwards, one of twice the batch (batched), or one of two packed
+    requests (packed, own denoisers)."""
+    draft: "Drafter | None" = None
+    """A smaller model that takes some steps of a trajectory."""
 
     def encode_text(self, embeddings: list[Tensor]) -> list[Tensor]:
         """One (B, L, D) of token embeddings per encoder -> the same shapes."""
@@ -46,18 +71,22 @@ class VideoPipeline:
 
     def predict(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """One forward of the denoiser, without a learned variance.  (B, C, T, H, W) -> same."""
-        return self.denoiser(x, t, **condition)[:, : x.shape[1]]
+        return predict(self.denoiser, x, t, condition, CONDITIONAL)
 
     def denoise_step(self, x: Tensor, t: Tensor, dt: float, condition: Condition,
                      unconditional: Condition | None, guidance_scale: float) -> Tensor:
-        """One Euler step of the probability-flow ODE (SiT, arXiv 2401.08740), x + dt * velocity.
+        """One Euler step of the probability-flow ODE (SiT, arXiv 2401.08740), x + dt * velocity."""
+        return x + dt * answer(self.denoiser, x, t, condition, unconditional, guidance_scale, self.guidance)
 
-        With `unconditional`, a second forward and classifier-free guidance (arXiv 2207.12598)."""
-        velocity = self.predict(x, t, condition)
-        if unconditional is not None:
-            base = self.predict(x, t, unconditional)
-            velocity = base + guidance_scale * (velocity - base)
-        return x + dt * velocity
+    @torch.no_grad()
+    def trajectory(self, noise: Tensor, sampler: SamplerConfig, condition: Condition, unconditional: Condition | None,
+                   guidance_scale: float, generator: torch.Generator | None) -> Tensor:
+        """Noise (B, C, T, H, W) -> latents, same shape, by a sampler; `generator` feeds the stochastic ones."""
+        own = Guided(self.denoiser, condition, unconditional, guidance_scale, guidance=self.guidance)
+        if self.draft is None:
+            return denoise(own, noise, sampler, generator)
+        small = Guided(self.draft.denoiser, condition, unconditional, guidance_scale, guidance=self.guidance)
+        return denoise_drafted(small, own, noise, sampler, self.draft.config, generator).latents
 
     @torch.no_grad()
     def generate(self, noise: Tensor, steps: int, condition: Condition, frames: int,
@@ -103,6 +132,7 @@ def build_pipeline(denoiser: DiTConfig | DiffusersDenoiser | AutoregressiveConfi
     )
 
 
+GUIDANCE_SCALE = 5.0     # Wan 2.1's (its released pipeline); on random weights any will do
 TRAINING = ObjectiveConfig(path="linear", prediction="velocity", times="uniform")
 
 
@@ -134,11 +164,14 @@ class StageInputs:
 
 def example_inputs(pipeline: VideoPipeline, *, batch: int, channels: int, latent_shape: tuple[int, int, int],
                    device: torch.device, dtype: torch.dtype, seed: int) -> StageInputs:
-    """Inputs of the right shapes on `device`; on "meta" nothing is allocated."""
-    g = None if device.type == "meta" else torch.Generator(device).manual_seed(seed)
+    """Inputs of the right shapes on `device`; on "meta" nothing is allocated.  A sample is what it would be alone: the
+    batch around it changes nothing."""
+    generators = [None if device.type == "meta" else torch.Generator(device).manual_seed(seed + i) for i in range(batch)]
 
     def randn(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=g, device=device, dtype=dtype)
+        one = shape[1:] if shape[0] == batch else shape
+        drawn = [torch.randn(one, generator=g, device=device, dtype=dtype) for g in generators]
+        return torch.stack(drawn) if shape[0] == batch else drawn[0]
 
     return StageInputs(
         latents=randn(batch, channels, *latent_shape), t=torch.full((batch,), 0.5, device=device),
@@ -150,14 +183,15 @@ def example_inputs(pipeline: VideoPipeline, *, batch: int, channels: int, latent
 
 def stage_calls(pipeline: VideoPipeline, inputs: StageInputs, *, frames: int, height: int, width: int,
                 guided: bool, steps: int, seed: int, encoded_frames: int = 0, control: bool = False,
-                chunk: int | None = None, tiling: Tiling | None = None, train: bool = False
-                ) -> dict[str, Callable[[], object]]:
+                chunk: int | None = None, tiling: Tiling | None = None, train: bool = False,
+                sampler: SamplerConfig | None = None) -> dict[str, Callable[..., object]]:
     """The stages as calls without arguments: forward, denoise_step, vae_decode, vae_encode, text_encode, and
     condition_encode where frames or a control video are given.  Of an auto-regressive model prefill and decode_token
     in place of denoise_step.
 
     encoded_frames, control: what condition_encode encodes; chunk, tiling: decode in such parts, else in one piece;
-    train: add train_step, one forward and backward on the velocity loss, the optimiser left out.
+    train: add train_step, one forward and backward on the velocity loss, the optimiser left out; sampler: add trajectory,
+    all its steps from noise to latents.  vae_decode takes other latents of the same shape, too.
     The pixels that the encoders need are made at their first call, since a minute of video is large."""
     latents, device = inputs.latents, inputs.latents.device
 
@@ -167,25 +201,36 @@ def stage_calls(pipeline: VideoPipeline, inputs: StageInputs, *, frames: int, he
         pixels = torch.rand(latents.shape[0], 3, length, height, width, generator=g, device=device)
         return (2 * pixels - 1).to(latents.dtype)
 
-    def decode() -> Tensor:
+    def decode(x: Tensor = latents) -> Tensor:
         if chunk is None:
-            return pipeline.vae.decode(latents, frames)
-        return decode_in_parts(pipeline.vae, latents, frames, chunk=chunk, tiling=tiling)
+            return pipeline.vae.decode(x, frames)
+        return decode_in_parts(pipeline.vae, x, frames, chunk=chunk, tiling=tiling)
+
+    def step() -> Tensor:
+        cache = getattr(pipeline.denoiser, "cache", None)
+        if cache is not None:
+            cache.begin(1)                           # a step that is computed in full
+        return pipeline.denoise_step(latents, inputs.t, -1.0 / steps, inputs.condition,
+                                     inputs.unconditional if guided else None, GUIDANCE_SCALE)
+
+    def trajectory() -> Tensor:
+        assert sampler is not None
+        generator = None if device.type == "meta" else torch.Generator(device).manual_seed(seed)
+        return pipeline.trajectory(latents, sampler, inputs.condition, inputs.unconditional if guided else None,
+                                   GUIDANCE_SCALE, generator)
 
     def encode_condition() -> list[Tensor]:
         clips = ([encoded_frames] if encoded_frames else []) + ([frames] if control else [])
         return [pipeline.vae.encode(video(length))[0] for length in clips]
 
-    calls: dict[str, Callable[[], object]]
+    calls: dict[str, Callable[..., object]]
     if isinstance(pipeline.denoiser, AutoregressiveTransformer):
         calls = decoding_calls(pipeline.denoiser, latents, inputs.condition, inputs.unconditional if guided else None, seed)
     else:
-        calls = {
-            "forward": lambda: pipeline.predict(latents, inputs.t, inputs.condition),
-            "denoise_step": lambda: pipeline.denoise_step(
-                latents, inputs.t, -1.0 / steps, inputs.condition, inputs.unconditional if guided else None, 5.0),
-        }
+        calls = {"forward": lambda: pipeline.predict(latents, inputs.t, inputs.condition), "denoise_step": step}
     calls |= {"vae_decode": decode, "vae_encode": lambda: reparameterise(*pipeline.vae.encode(video(frames)))}
+    if sampler is not None:
+        calls["trajectory"] = trajectory
     if train:
         calls["train_step"] = lambda: _train(pipeline.denoiser, latents, inputs.condition)
     if encoded_frames or control:

@@ -121,3 +121,43 @@ def test_token_by_token_on_cuda():
                                        on_round=lambda *_: None)
     assert set(timings) == {"prefill", "decode_token"}
     assert memory.peak_allocated > memory.weights
+
+
+RECIPES = {         # relative L2 of the latents after four steps: bfloat16 has 8 bits, fp8 has 4, int8 a scale for each row
+    "eager-bf16-cudnn": 0.05, "eager-bf16-flash": 0.05, "eager-bf16-efficient": 0.05, "eager-tf32": 0.05, "eager-fp16": 0.05,
+    "fp8-bf16": 0.3, "int8-weight-bf16": 0.1, "int8-dynamic-bf16": 0.2, "sparse-bf16": 2.0, "compile-regional-bf16": 0.05,
+    "compile-full-bf16": 0.05, "autotune-bf16": 0.05, "offload-weights-bf16": 1e-6, "batched-guidance-bf16": 0.05,
+    "packed-guidance-bf16": 0.05, "fast-exact-bf16": 0.05,
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipes_on_cuda_stay_near_their_baseline(recipe):
+    from bench.measure.against import measure_against
+    from bench.measure.execution import this_machine, unsupported
+
+    sizes = {"denoiser.width": 512, "denoiser.num_heads": 8, "workload.steps": 4}
+    stages = ("trajectory", "vae_decode")
+    point, base = (load_point("tiny", "tiny-video", name, sizes, stages) for name in (recipe, "eager-bf16"))
+    device = choose_device("cuda")
+    reason = unsupported(point.recipe, this_machine(device))
+    if reason:
+        pytest.skip(reason)
+    plan = Sampling(target_relative_half_width=0.5, min_samples=2, max_samples=3, max_s=0.2)
+    timings, memory, _, against = measure_against(point, base, count_stages(point), count_stages(base), device,
+                                                  CudaClock(device), plan, prior={}, on_round=lambda *_: None)
+    assert against.in_turns
+    assert against.divergence.relative_l2 <= RECIPES[recipe]
+    assert memory.peak_allocated > 0
+    assert (timings["trajectory"].compile_s is not None) == (point.recipe.compile != "none")
+
+
+def test_activations_kept_on_the_host_take_less_of_the_card():
+    device, plan = choose_device("cuda"), Sampling(target_relative_half_width=0.5, min_samples=2, max_samples=3, max_s=0.2)
+    peaks = []
+    for recipe in ("eager-bf16", "offload-activations-bf16"):
+        point = load_point("tiny", "tiny-video", recipe, {"denoiser.width": 1024, "denoiser.num_heads": 16}, ("train_step",))
+        _, memory, _ = measure_point(point, count_stages(point), device, CudaClock(device), plan, prior={},
+                                     on_round=lambda *_: None)
+        peaks.append(memory.peak_allocated)
+    assert peaks[1] < peaks[0]

@@ -94,14 +94,13 @@ def check_timer(model: Annotated[str, typer.Argument(help="A name in configs/mod
     from bench.measure.clock import clock_for
     from bench.measure.environment import choose_device
     from bench.measure.point import build_calls
-    from bench.measure.sdpa import sdpa_backend
     from bench.measure.timer_check import check_timer as hold_against_loop
     from bench.report.progress import Spinner
     from bench.report.tables import timer_table
 
     chosen = choose_device(device)
     call = build_calls(point, chosen)[0]["denoise_step"]
-    with torch.inference_mode(), sdpa_backend(point.recipe.attention), Spinner("timing in turns") as spinner:
+    with torch.inference_mode(), Spinner("timing in turns") as spinner:
         checked = hold_against_loop(call, chosen, clock_for(chosen), rounds,
                               lambda done: spinner.say(f"round {done} of {rounds}"))
     if as_json:

@@ -56,6 +56,9 @@ def run(suite: Annotated[str | None, typer.Argument(
     if mix_environments and resume is None:
         raise UserError("--mix-environments goes with --resume alone")
     loaded = load(Suite, suite) if suite is not None else read_suite(resume)
+    if loaded.on_cpu is not None and gpu is None and _runs_on_cpu(device):
+        typer.echo(f"{loaded.name} is for a GPU: running {loaded.on_cpu}", err=True)
+        loaded = load(Suite, loaded.on_cpu)
     prices = price_of(None, price)
     if gpu is not None and (not dry_run or gpu not in names("gpus")):
         raise UserError("--gpu goes with --dry-run alone" if not dry_run else
@@ -112,26 +115,43 @@ def _dry_run(forecast: Any, device: str | None, gpu: str | None, price: Any, bud
     return 0
 
 
+def _runs_on_cpu(device: str | None) -> bool:
+    if device is not None:
+        return device == "cpu"
+    from bench.measure.environment import choose_device
+
+    return choose_device(None).type == "cpu"
+
+
 def _finish(directory: Path, say: Callable[[str], None]) -> tuple[dict[str, Any], list[Any], list[Any]]:
     """Calibrate and report a measured directory -> the JSON summary, the tables and the records.  A suite too small or
     too broken to calibrate still gets its report."""
+    from bench.calibrate.ablations import ablations, ablations_document
     from bench.calibrate.calibrate import calibrate as calibrate_result
-    from bench.core.store import CALIBRATION, disk_faults, point_records, read_records
+    from bench.calibrate.calibrate import datasheet
+    from bench.calibrate.plan_time import price_of
+    from bench.core.store import CALIBRATION, disk_faults, point_records, read_records, read_suite
     from bench.report.documents import run_summary
     from bench.report.markdown import write_report
-    from bench.report.tables import errors_table, parameters_table, points_table
+    from bench.report.tables import ablations_table, combinations_table, errors_table, parameters_table, points_table
 
+    calibration = None
     try:
-        calibration = calibrate_result(directory)
+        if read_suite(directory).calibrate:
+            calibration = calibrate_result(directory)
     except UserError as error:
-        calibration = None
         with disk_faults(directory):
             (directory / CALIBRATION).unlink(missing_ok=True)        # an older one is of other records
         say(f"not calibrated: {one_line(str(error))}")
     path = write_report(directory)
     records = read_records(directory)
-    tables = [points_table(point_records(records))]
+    points = point_records(records)
+    rows = ablations(points, price_of(datasheet(records[-1].environment.gpu), None))
+    tables = [t for t in (ablations_table(rows), combinations_table(rows)) if t] if rows else [points_table(points)]
     if calibration is not None:
         fit = calibration.fit_for(None)
         tables += [parameters_table(fit), errors_table(fit)]
-    return run_summary(directory, path, records, calibration), tables, records
+    summary = run_summary(directory, path, records, calibration)
+    if rows:
+        summary["ablations"] = ablations_document(rows, records[-1].environment.device)
+    return summary, tables, records

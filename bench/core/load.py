@@ -87,11 +87,19 @@ def load_point(model: str, workload: str, recipe: str, overrides: dict[str, Any]
         else:
             accepted = [*by_part, *PARTS]
             raise UserError(f"--set {path}: {brief(head)} is not one of {', '.join(accepted)}{nearest(head, accepted)}")
-    loaded = load(Model, model, by_part["model"])
+    executed = load(Recipe, recipe, by_part["recipe"])
+    named = load(Model, model, by_part["model"])
     if stages is None:
-        stages = TOKEN_STAGES if loaded.autoregressive else DIFFUSION_STAGES[:1]
-    point = Point(model=loaded, workload=load(Workload, workload, by_part["workload"]),
-                  recipe=load(Recipe, recipe, by_part["recipe"]), stages=stages)
+        stages = TOKEN_STAGES if named.autoregressive else DIFFUSION_STAGES[:1]
+    try:
+        built, asked = executed.applied(named, load(Workload, workload, by_part["workload"]))
+        if "trajectory" in stages:
+            executed.sampler_config(asked.steps)
+    except ValidationError as error:
+        raise UserError(f"recipe {executed.name} on model {named.name}: {_one_line(error, named.model_dump())}") from None
+    except ValueError as error:
+        raise UserError(f"recipe {executed.name}: {error}") from None
+    point = Point(model=built, workload=asked, recipe=executed, stages=stages)
     check_point(point)
     return point
 
@@ -119,6 +127,22 @@ def points_together(suite: Suite) -> set[str]:
     """Fingerprints of the points that the suite wants measured in turns."""
     return {point.fingerprint for entry in suite.points if entry.together
             for point in suite_points(suite.model_copy(update={"points": (entry,)}))}
+
+
+def baselines(suite: Suite) -> dict[str, Point]:
+    """Fingerprint of a point -> what it is measured in turns with and held against; the baseline itself has none."""
+    found: dict[str, Point] = {}
+    for entry in suite.points:
+        if entry.baseline is None:
+            continue
+        for model in entry.model:
+            for workload in entry.workload:
+                base = load_point(model, workload, entry.baseline, dict(entry.set), entry.stages)
+                for recipe in entry.recipe:
+                    point = load_point(model, workload, recipe, dict(entry.set), entry.stages)
+                    if point.subject != base.subject:
+                        found.setdefault(point.fingerprint, base)
+    return found
 
 
 def suite_points(suite: Suite) -> list[Point]:

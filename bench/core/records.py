@@ -139,6 +139,9 @@ class Timing(Strict):
     """The last three warm-up calls agreed; a call over 5 s needs one alone."""
     launch: Launch | None = None
     """None for probes, and in records older than this field."""
+    compile_s: Seconds | None = None
+    """Of the very first call where the recipe compiles: compilation and autotuning are in it, and in no sample and no
+    warm-up.  A later stage finds compiled what an earlier one ran."""
 
     @property
     def relative_half_width(self) -> float:
@@ -163,7 +166,7 @@ class Memory(Strict):
     """Peaks in bytes over the stages of a point."""
 
     weights: int
-    """Of the parts that the timed stages run, counted."""
+    """Of the parts that the timed stages run, counted; in the recipe's dtype, before it quantises or prunes them."""
     inputs: int | None = None
     """Of the latents, prompts and conditions, counted."""
     peak_allocated: int | None
@@ -324,6 +327,38 @@ class SentinelReading(Strict):
     after_s: Seconds
 
 
+class Divergence(Strict):
+    """How far one output is from another: same seed, same weights, whole trajectory.  Provenance: measured."""
+
+    relative_l2: Annotated[float, Field(ge=0.0)]
+    """Of the latents: norm of the difference over the baseline's."""
+    cosine: Annotated[float, Field(ge=-1.001, le=1.001)]
+    """Of the latents."""
+    psnr_db: float | None
+    """After decoding; its peak is the range of the baseline's pixels.  null: the same to the last bit, or not decoded."""
+    identical: bool
+    """The latents, to the last bit."""
+    samples: int
+    """That both have: a larger batch begins with the baseline's."""
+
+
+class Against(Strict):
+    """A point beside its baseline: the same model and workload under another recipe."""
+
+    baseline: str
+    """The recipe's name."""
+    point: dict[str, Any]
+    """The baseline's whole resolved Point."""
+    in_turns: bool
+    """Both were resident and visited in turns; else one after the other, and a drift of the machine is in the ratio."""
+    reason: str | None
+    """Why not in turns."""
+    timings: dict[str, Timing]
+    """The baseline's."""
+    divergence: Divergence | None
+    divergence_missing: str | None
+
+
 class _RecordBase(Strict):
     schema_version: Literal[1] = SCHEMA_VERSION
     fingerprint: str
@@ -354,6 +389,8 @@ class PointRecord(_RecordBase):
     memory: Memory | None
     telemetry: dict[str, StageTelemetry] | None
     """By stage."""
+    against: Against | None = None
+    """Where the suite names a baseline."""
 
     @model_validator(mode="after")
     def _can_be_calibrated(self) -> "PointRecord":

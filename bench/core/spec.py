@@ -3,9 +3,10 @@
 A point is model x workload x recipe, with the stages of it that are timed.
 """
 
+import dataclasses
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -19,18 +20,19 @@ from pydantic import (
 )
 
 from models.autoregressive_spec import AutoregressiveConfig
-from models.spec import DiffusersDenoiser, DiffusersVAE, DiTConfig, TextEncoderConfig, VAEConfig
+from models.schedules import CacheConfig, DraftConfig, OwnCache
+from models.spec import DiffusersDenoiser, DiffusersVAE, DiTConfig, SamplerConfig, TextEncoderConfig, VAEConfig
 from models.tiling import Tiling
 
-Stage = Literal["denoise_step", "train_step", "prefill", "decode_token", "vae_decode", "vae_encode", "condition_encode",
-                "text_encode"]
-DIFFUSION_STAGES = ("denoise_step", "train_step")
+Stage = Literal["denoise_step", "trajectory", "train_step", "prefill", "decode_token", "vae_decode", "vae_encode",
+                "condition_encode", "text_encode"]
+DIFFUSION_STAGES = ("denoise_step", "trajectory", "train_step")
 TOKEN_STAGES = ("prefill", "decode_token")
 """Of an auto-regressive model: the prompt and given tokens at once; one token over a cache of the mean length."""
 Task = Literal["text-to-video", "image-to-video", "video-to-video", "extend", "extend-backward", "loop"]
 MASKED_TASKS = ("image-to-video", "extend", "extend-backward", "loop")
-Dtype = Literal["fp32", "bf16", "fp16"]
-DTYPE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+Dtype = Literal["fp32", "tf32", "bf16", "fp16"]
+DTYPE_BYTES = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2}
 MAX_SECONDS = 30 * 86_400.0
 MAX_PIXELS = 10**15     # of a batch of clips: ten hours of 8K at 24 fps are 3e13
 
@@ -116,6 +118,14 @@ class Model(Spec):
                              "and video-to-video")
         if recipe.vae_chunk is not None and not isinstance(self.vae, VAEConfig):
             raise ValueError(f"recipe {recipe.name}: vae_chunk {recipe.vae_chunk}: only own VAEs decode in parts")
+        own = isinstance(self.denoiser, DiTConfig)
+        if recipe.guidance == "packed" and (not own or workload.batch != 1):
+            raise ValueError(f"recipe {recipe.name}: guidance packed: own denoisers pack requests, at batch 1")
+        if recipe.cache is not None and own and recipe.cache.kind not in get_args(OwnCache):
+            raise ValueError(f"recipe {recipe.name}: cache {recipe.cache.kind} is diffusers', for public models; own ones "
+                             f"take {', '.join(get_args(OwnCache))}")
+        if recipe.draft is not None:
+            with_denoiser(self, recipe.draft.denoiser)
 
     def tokens(self, workload: "Workload") -> int:
         """Tokens of one sample.  Raises ValueError for a workload this model cannot take."""
@@ -187,22 +197,119 @@ def has_control(model: Model) -> bool:
     return isinstance(model.denoiser, DiTConfig) and model.denoiser.control_blocks > 0
 
 
+class Draft(BaseModel):
+    """A smaller denoiser, own and of the same latents, that takes a share of a trajectory's steps (models.draft)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    denoiser: dict[str, Any]
+    """Fields of the denoiser's config in which the small one differs, e.g. {depth: 2}."""
+    schedule: DraftConfig
+
+
 class Recipe(Spec):
-    """How a model is executed."""
+    """How a model is executed.  What stands after `vae_tile` leaves everything as it was where a recipe does not say it,
+    the fingerprint included; each may stand beside any other (what cannot is an error, or skipped with its reason)."""
 
     dtype: Dtype
+    """Of weights and activations; tf32: float32 with TensorFloat-32 products."""
     attention: Literal["auto", "flash", "cudnn", "efficient", "math"]
     """SDPA backend; auto leaves the choice to PyTorch (on Hopper that is FlashAttention-2, cuDNN's is faster)."""
     vae_chunk: whole(1_000_000) | None = None
     """Decode so many latent frames at a time; null: the clip in one piece.  Own VAEs."""
     vae_tile: Tiling | None = None
     """Decode in overlapping tiles of latent cells; needs vae_chunk."""
+    quantise: Literal["none", "fp8", "int8-weight", "int8-dynamic", "ternary"] = "none"
+    """Linear layers of the blocks (torchao).  fp8, int8-dynamic: weights by row and activations by token, products in that
+    format; int8-weight: weights alone.  ternary: weights rounded to -1, 0, 1 times a scale (BitNet b1.58,
+    arXiv 2402.17764) and computed in dtype: its output is measured, its speed-up is counted alone."""
+    sparsity: Literal["none", "2:4"] = "none"
+    """Of every four weights of the blocks' linear layers the two largest are kept (arXiv 2104.08378)."""
+    compile: Literal["none", "regional", "full", "autotune"] = "none"
+    """torch.compile of the denoiser: each block, the whole, or the whole with max-autotune and CUDA graphs."""
+    guidance: Literal["sequential", "batched", "packed", "distilled"] = "sequential"
+    """How a guided step runs: two forwards, one of twice the batch, one of two packed requests, or one forward of a
+    model that has learned the guided answer (arXiv 2210.03142), here with the weights as they are."""
+    steps: whole(1_000_000) | None = None
+    """In the place of the workload's."""
+    sampler: Literal["euler", "ddpm", "ddim", "lcm"] = "euler"
+    """Of a whole trajectory: Euler on the linear path, the others on DDPM's; one evaluation a step each."""
+    batch: whole(100_000) | None = None
+    """In the place of the workload's."""
+    denoiser: dict[str, Any] = {}
+    """Fields of an own denoiser's config in the place of the model's, e.g. {attention: factorised}."""
+    cache: CacheConfig | None = None
+    """Features kept between the steps of a trajectory, and used again on a fixed schedule (models.caching)."""
+    draft: Draft | None = None
+    """Draft, then verify: a small model takes some steps of a trajectory.  Own denoisers."""
+    offload: Literal["none", "weights", "activations"] = "none"
+    """weights: blocks wait in host memory, the next one is fetched while one runs.  activations: those that train_step
+    saves for its backward wait there."""
 
     @model_validator(mode="after")
     def _tiles_in_chunks(self) -> "Recipe":
         if self.vae_tile is not None and self.vae_chunk is None:
             raise ValueError("vae_tile without vae_chunk: say how many latent frames at a time")
         return self
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> "Recipe":
+        for one, other, together in (
+            ("quantise", "sparsity", self.quantise != "none" and self.sparsity != "none"),
+            ("compile", "cache", self.compile in ("full", "autotune") and self.cache is not None),
+            ("compile", "guidance", self.compile in ("full", "autotune") and self.guidance == "packed"),
+            ("cache", "guidance", self.cache is not None and self.guidance == "packed"),
+            ("cache", "offload", self.cache is not None and self.offload == "weights"),
+            ("compile", "offload", self.compile != "none" and self.offload == "weights"),
+        ):
+            if together:
+                said = [f"{name} {value.kind if isinstance(value := getattr(self, name), CacheConfig) else value}"
+                        for name in (one, other)]
+                raise ValueError(f"{said[0]} with {said[1]}: one of the two alone")
+        if self.sparsity != "none" and self.dtype not in ("bf16", "fp16"):
+            raise ValueError(f"sparsity {self.sparsity} with dtype {self.dtype}: it takes bf16 or fp16")
+        if self.quantise == "fp8" and self.dtype != "bf16":
+            raise ValueError(f"quantise fp8 with dtype {self.dtype}: it takes bf16")
+        return self
+
+    def applied(self, model: "Model", workload: "Workload") -> tuple["Model", "Workload"]:
+        """The model and the workload as this recipe has them: steps, batch, guidance learned, fields of the denoiser."""
+        changed = {name: value for name in ("steps", "batch") if (value := getattr(self, name)) is not None}
+        if self.guidance == "distilled":
+            changed["guidance"] = "none"
+        if changed:
+            workload = workload.model_copy(update=changed)
+        if self.denoiser:
+            model = with_denoiser(model, self.denoiser)
+        return model, workload
+
+    def sampler_config(self, steps: int) -> SamplerConfig:
+        """The sampler in so many steps; the model's answer is taken for a velocity on each path.  Raises ValueError for
+        a number of steps that it does not take."""
+        path = "linear" if self.sampler == "euler" else "ddpm-linear"
+        return SamplerConfig(sampler=self.sampler, steps=steps, path=path, prediction="velocity", diffusion=None,
+                             diffusion_norm=None, last_step=None, eta=0.0 if self.sampler == "ddim" else None)
+
+    def identity(self) -> dict[str, Any]:
+        """What a fingerprint is taken of: fields that came later only where they say something."""
+        data = self.model_dump(mode="json", exclude={"name", "description"})
+        fields = type(self).model_fields
+        return {name: value for name, value in data.items()
+                if name in FIRST_FIELDS or getattr(self, name) != fields[name].default}
+
+
+FIRST_FIELDS = ("dtype", "attention", "vae_chunk", "vae_tile")     # what recipes had when fingerprints began
+
+
+def with_denoiser(model: Model, fields: dict[str, Any]) -> Model:
+    """The model with other fields of its own denoiser.  Raises ValueError for a public one, and for what is no field."""
+    if not isinstance(model.denoiser, DiTConfig):
+        raise ValueError(f"denoiser {fields}: only own denoisers take other fields")
+    known = [f.name for f in dataclasses.fields(DiTConfig)]
+    for name in fields.keys() - set(known):
+        raise ValueError(f"denoiser.{name} is not one of {', '.join(known)}")
+    data = model.model_dump(mode="json")
+    return Model.model_validate({**data, "denoiser": {**data["denoiser"], **fields}})
 
 
 class Price(BaseModel):
@@ -266,6 +373,8 @@ class SuitePoints(BaseModel):
     """Small enough to be resident at once: visited in turns with the entries beside it that say so too."""
     set: dict[str, Any] = Field(default_factory=dict)
     """Dotted paths to values, as --set takes them."""
+    baseline: str | None = None
+    """A recipe: each point is measured in turns with the same one under it, and its output held against that one's."""
 
 
 class Headline(BaseModel):
@@ -300,6 +409,10 @@ class Suite(Spec):
     point_timeout_s: positive(MAX_SECONDS)
     points: Annotated[tuple[SuitePoints, ...], Field(min_length=1)]
     headline: Headline
+    calibrate: StrictBool = True
+    """false: many recipes with a point each, which no cost equation can be fitted to."""
+    on_cpu: str | None = None
+    """The suite that is run in the place of this one where the device is a CPU."""
 
 
 class Point(BaseModel):
@@ -328,8 +441,9 @@ class Point(BaseModel):
 
     @property
     def _parts(self) -> dict[str, object]:
-        return {part: getattr(self, part).model_dump(mode="json", exclude={"name", "description", "source"})
-                for part in ("model", "workload", "recipe")}
+        parts = {part: getattr(self, part).model_dump(mode="json", exclude={"name", "description", "source"})
+                 for part in ("model", "workload")}
+        return {**parts, "recipe": self.recipe.identity()}
 
 
 def fingerprint(data: object) -> str:

@@ -20,7 +20,7 @@ from models.tiling import Tiling, few_parts
 from models.vae_parts import decode_in_parts
 
 META = torch.device("meta")
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 assert DTYPES.keys() == DTYPE_BYTES.keys()
 
 
@@ -48,13 +48,13 @@ class ModelCount:
 def count_point(point: Point) -> ModelCount:
     """Count a point as its recipe runs it.  Raises as count_model."""
     return count_model(point.model, point.workload, point.recipe.dtype, chunk=point.recipe.vae_chunk,
-                       tiling=point.recipe.vae_tile, train="train_step" in point.stages)
+                       tiling=point.recipe.vae_tile, train="train_step" in point.stages, guidance=point.recipe.guidance)
 
 
 def count_model(model: Model, workload: Workload, dtype: str, *, chunk: int | None = None,
-                tiling: Tiling | None = None, train: bool = False) -> ModelCount:
+                tiling: Tiling | None = None, train: bool = False, guidance: str = "sequential") -> ModelCount:
     """Count on meta tensors; nothing is allocated.  chunk, tiling: the VAE decodes in such parts; train: a training step
-    is counted too, which takes as long as all the rest.
+    is counted too, which takes as long as all the rest; guidance: how a guided step gets its two answers.
 
     Raises CountMismatch where fvcore's rules, torch's counter and the closed form differ for any stage,
     UncountedOperator (bench.count.flops) for an operator without a rule, and UserError where a public class does not
@@ -62,6 +62,7 @@ def count_model(model: Model, workload: Workload, dtype: str, *, chunk: int | No
     shape = model.latent_shape(workload)
     with _misfits(model, workload, "its parts cannot be built"):
         pipeline = build_pipeline(model.denoiser, model.vae, model.text_encoders, device=META, dtype=DTYPES[dtype], seed=0)
+        pipeline.guidance = guidance
     with _misfits(model, workload, "it does not take its inputs"):
         inputs = example_inputs(pipeline, batch=workload.batch, channels=model.denoiser.in_channels, latent_shape=shape,
                                 device=META, dtype=DTYPES[dtype], seed=0)

@@ -17,6 +17,7 @@ from bench.core.spec import DTYPE_BYTES, Sampling
 from bench.count.closed_form import attention_flops
 from bench.count.count import DTYPES
 from bench.measure.clock import Clock
+from bench.measure.execution import precision
 from bench.measure.sampling import sample
 from bench.measure.sdpa import sdpa_backend
 from bench.measure.telemetry import monitor
@@ -75,9 +76,10 @@ def measure_ceilings(
             kinds[kind] = None
             # Only the copy of the largest array is a ceiling; the rest of the ladder is a curve.
             curve = probe["flops"] is None and (kind, probe["dtype"], probe["shape"]["bytes"]) != ("copy", "fp32", largest)
-            timing = sample(lambda call=call, kind=kind: watch.timed(kind, lambda: clock.time(call)),
-                            _short(plan) if curve else plan, clock.now, prior=prior.get(key),
-                            on_round=lambda samples, key=key: on_round(key, samples))
+            with precision(probe["dtype"]):
+                timing = sample(lambda call=call, kind=kind: watch.timed(kind, lambda: clock.time(call)),
+                                _short(plan) if curve else plan, clock.now, prior=prior.get(key),
+                                on_round=lambda samples, key=key: on_round(key, samples))
             probes.append(Probe(**probe, timing=timing))
             del call
         return probes, {kind: watch.finish(kind, 0) for kind in kinds}

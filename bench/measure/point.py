@@ -4,21 +4,22 @@ import contextlib
 import gc
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 from torch.utils._pytree import tree_leaves
 
 from bench.core.records import Memory, StageMemory, StageTelemetry, Timing
-from bench.core.spec import DTYPE_BYTES, TOKEN_STAGES, Point, Sampling, has_control
+from bench.core.spec import DTYPE_BYTES, TOKEN_STAGES, Point, Sampling, has_control, with_denoiser
 from bench.count.count import DTYPES, ModelCount, count_point
+from bench.count.trajectory import trajectory_count
 from bench.measure.clock import Clock
+from bench.measure.execution import around, can_be_captured, carry_out, held, this_machine, unsupported
 from bench.measure.launch import time_launch
 from bench.measure.sampling import sample
-from bench.measure.sdpa import sdpa_backend, unsupported_reason
 from bench.measure.telemetry import monitor
-from models.pipeline import PARTS_OF_STAGE, build_pipeline, example_inputs, stage_calls
+from models.pipeline import PARTS_OF_STAGE, Drafter, build_pipeline, example_inputs, stage_calls
 from models.spec import DiffusersDenoiser
 
 WEIGHTS_SEED, INPUTS_SEED = 0, 1
@@ -33,8 +34,15 @@ class Unsupported(Exception):
 
 
 def count_stages(point: Point) -> ModelCount:
-    """Counts of every stage, forward and denoise_step included."""
-    return count_point(point)
+    """Counts of every stage, forward and denoise_step included.  Raises Unsupported where the denoiser's class does not
+    take the recipe's cache."""
+    counted = count_point(point)
+    if "trajectory" in point.stages:
+        try:
+            counted.stages["trajectory"] = trajectory_count(point, counted.stages["denoise_step"])
+        except ValueError as error:
+            raise Unsupported(str(error)) from None
+    return counted
 
 
 def measure_point(
@@ -45,15 +53,27 @@ def measure_point(
 
     prior: samples already taken, by stage; on_round(stage, new samples) is called as they come.
     Raises OutOfMemory and Unsupported; anything else is the model's own error."""
-    reason = unsupported_reason(point.recipe.attention, device)
-    if reason:
-        raise Unsupported(reason)
+    check_supported(point, device)
     parts = {PARTS_OF_STAGE[stage] for stage in point.stages}
     weights = sum(counts.params[part] for part in parts) * DTYPE_BYTES[point.recipe.dtype]
     if device.type == "cpu":
-        _refuse_to_swap(point, counts, weights)
-    try:
+        refuse_to_swap(point, counts, weights)
+    with said_in_one_line(point), around(point.recipe):
         return _measure(point, device, clock, plan, weights, prior, on_round)
+
+
+def check_supported(point: Point, device: torch.device) -> None:
+    """Raises Unsupported with the reason, where a point's recipe cannot run here."""
+    reason = unsupported(point.recipe, this_machine(device))
+    if reason:
+        raise Unsupported(reason)
+
+
+@contextlib.contextmanager
+def said_in_one_line(point: Point) -> Iterator[None]:
+    """What torch raises for want of memory or of a kernel, as OutOfMemory and Unsupported."""
+    try:
+        yield
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(str(error).splitlines()[0]) from None
     except RuntimeError as error:
@@ -74,38 +94,65 @@ def _measure(point: Point, device: torch.device, clock: Clock, plan: Sampling, w
     reset_peak(device)
     others = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0       # the sentinel's operands
     calls, given = build_calls(point, device)
+    at_rest = resting(device, others, weights + given)
     timings: dict[str, Timing] = {}
     telemetry: dict[str, StageTelemetry] = {}
     peaks: dict[str, StageMemory] = {}
-    with monitor(device) as watch, torch.inference_mode(), sdpa_backend(point.recipe.attention):
+    firsts = {}
+    with monitor(device) as watch, torch.inference_mode():
         for stage in point.stages:
+            firsts[stage] = first_call(point, calls[stage], clock)
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
             timings[stage] = sample(
                 lambda stage=stage: watch.timed(stage, lambda: clock.time(calls[stage])), plan, clock.now,
                 prior=prior.get(stage), on_round=lambda samples, stage=stage: on_round(stage, samples))
             if device.type == "cuda":
-                peaks[stage] = stage_memory(device, others, weights + given)
+                peaks[stage] = stage_memory(device, others, at_rest)
             telemetry[stage] = watch.finish(stage, len(timings[stage].warmup_s), calls[stage], clock)
         launch = {stage: time_launch(calls[stage], device, clock, timings[stage].median_s, free=lambda: room(device),
-                                     needed=peaks[stage].activations if stage in peaks else None) for stage in timings}
-    timings = {stage: timing.model_copy(update={"launch": launch[stage]}) for stage, timing in timings.items()}
-    return timings, _memory(device, weights, given, peaks), telemetry
+                                     needed=peaks[stage].activations if stage in peaks else None)
+                  for stage in timings if can_be_captured(point.recipe, stage)}
+    timings = {stage: timing.model_copy(update={"launch": launch.get(stage), "compile_s": firsts[stage]})
+               for stage, timing in timings.items()}
+    return timings, memory_of(device, weights, given, peaks), telemetry
 
 
-def build_calls(point: Point, device: torch.device) -> tuple[dict[str, Callable[[], object]], int]:
-    """Build the point's parts and inputs on the device -> its stages as calls, and bytes of the inputs."""
+def first_call(point: Point, call: Callable[[], object], clock: Clock) -> float | None:
+    """Seconds of a stage's very first call where the recipe compiles, so that they are in no sample; else None."""
+    return None if point.recipe.compile == "none" else clock.time(call)
+
+
+def build_calls(point: Point, device: torch.device) -> tuple[dict[str, Callable[..., object]], int]:
+    """Build the point's parts and inputs on the device -> its stages as calls, held to the recipe's settings, and bytes of
+    the inputs."""
     model, workload, dtype = point.model, point.workload, DTYPES[point.recipe.dtype]
     pipeline = build_pipeline(model.denoiser, model.vae, model.text_encoders, device=device, dtype=dtype,
                              seed=WEIGHTS_SEED, stages=point.stages)
+    if point.recipe.draft is not None and "trajectory" in point.stages:
+        pipeline.draft = build_draft(point, device)
+    try:
+        carry_out(pipeline, point.recipe)
+    except ValueError as error:                  # a class that diffusers' hooks do not take
+        raise Unsupported(str(error)) from None
     inputs = example_inputs(pipeline, batch=workload.batch, channels=model.denoiser.in_channels,
                             latent_shape=model.latent_shape(workload), device=device,
                             dtype=dtype, seed=INPUTS_SEED)
     calls = stage_calls(pipeline, inputs, frames=workload.frames, height=workload.height, width=workload.width,
                         guided=workload.guidance == "cfg", steps=workload.steps, seed=INPUTS_SEED,
                         encoded_frames=workload.encoded_frames, control=has_control(model),
-                        chunk=point.recipe.vae_chunk, tiling=point.recipe.vae_tile, train="train_step" in point.stages)
-    return calls, _bytes(vars(inputs))
+                        chunk=point.recipe.vae_chunk, tiling=point.recipe.vae_tile, train="train_step" in point.stages,
+                        sampler=point.recipe.sampler_config(workload.steps) if "trajectory" in point.stages else None)
+    return {stage: held(call, point.recipe) for stage, call in calls.items()}, _bytes(vars(inputs))
+
+
+def build_draft(point: Point, device: torch.device) -> Drafter:
+    """The small model of a recipe's draft."""
+    assert point.recipe.draft is not None
+    model = with_denoiser(point.model, point.recipe.draft.denoiser)
+    small = build_pipeline(model.denoiser, model.vae, (), device=device, dtype=DTYPES[point.recipe.dtype], seed=WEIGHTS_SEED,
+                           stages=("forward",))
+    return Drafter(small.denoiser, point.recipe.draft.schedule)
 
 
 def _heads(point: Point) -> str:
@@ -114,7 +161,7 @@ def _heads(point: Point) -> str:
     return f"the heads of {denoiser.diffusers}" if public else f"head_dim {denoiser.head_dim}"
 
 
-def _refuse_to_swap(point: Point, counts: ModelCount, weights: int) -> None:
+def refuse_to_swap(point: Point, counts: ModelCount, weights: int) -> None:
     """A CPU host that runs out of memory takes the machine with it, so what cannot fit is not tried."""
     # The peak of token stages holds the key-value cache, which is filled before anything is timed.
     largest = max(counts.stages[stage].bytes_peak_activations if stage in TOKEN_STAGES else
@@ -160,6 +207,11 @@ def _bytes(inputs: object) -> int:
     return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
 
 
+def resting(device: torch.device, others: int, counted: int) -> int:
+    """Bytes of weights and inputs as they lie: quantised ones and those in host memory take less than is counted."""
+    return min(counted, torch.cuda.memory_allocated(device) - others) if device.type == "cuda" else counted
+
+
 def stage_memory(device: torch.device, others: int, at_rest: int, *, alone: bool = True) -> StageMemory:
     """Peaks since they were last reset.  others: bytes allocated that are none of the point's; at_rest: its weights and
     inputs; alone: no other point is resident, so that the allocator's and the device's use say something of this one."""
@@ -173,7 +225,7 @@ def stage_memory(device: torch.device, others: int, at_rest: int, *, alone: bool
     return StageMemory(peak_allocated=peak, peak_reserved=reserved, device_used=used, activations=max(peak - at_rest, 0))
 
 
-def _memory(device: torch.device, weights: int, inputs: int, peaks: dict[str, StageMemory]) -> Memory:
+def memory_of(device: torch.device, weights: int, inputs: int, peaks: dict[str, StageMemory]) -> Memory:
     if device.type == "cuda":
         return Memory(weights=weights, inputs=inputs, peak_allocated=max(p.peak_allocated for p in peaks.values()),
                       peak_reserved=max(p.peak_reserved or 0 for p in peaks.values()), by_stage=peaks, reason=None)

@@ -14,10 +14,10 @@ from bench.core.records import Memory, StageMemory, StageTelemetry, Timing
 from bench.core.spec import DTYPE_BYTES, Point, Sampling
 from bench.count.count import ModelCount
 from bench.measure.clock import Clock
+from bench.measure.execution import around, can_be_captured
 from bench.measure.launch import time_launch
-from bench.measure.point import Unsupported, build_calls, free_memory, room, stage_memory
+from bench.measure.point import Unsupported, build_calls, check_supported, first_call, free_memory, room, stage_memory
 from bench.measure.sampling import Run, take_turns
-from bench.measure.sdpa import sdpa_backend, unsupported_reason
 from bench.measure.telemetry import monitor
 from models.pipeline import PARTS_OF_STAGE
 
@@ -32,9 +32,7 @@ def measure_together(
 
     Raises Unsupported where one of them cannot run here or they do not fit together: they are then measured one by one."""
     for point in points:
-        reason = unsupported_reason(point.recipe.attention, device)
-        if reason:
-            raise Unsupported(reason)
+        check_supported(point, device)
     weights = [_weights(point, count) for point, count in zip(points, counts, strict=True)]
     peaks = [max(count.stages[stage].bytes_peak_activations for stage in point.stages)
              for point, count in zip(points, counts, strict=True)]
@@ -48,7 +46,8 @@ def measure_together(
     given, own = [], []
     timings: list[dict[str, Timing]] = []
     memory: list[Memory] = []
-    with monitor(device) as watch, torch.inference_mode():
+    firsts: dict[str, float | None] = {}
+    with monitor(device) as watch, torch.inference_mode(), around(*(point.recipe for point in points)):
         for i, point in enumerate(points):
             before = _allocated(device)
             stages, size = build_calls(point, device)
@@ -56,7 +55,8 @@ def measure_together(
             own.append(_allocated(device) - before)
             for stage in point.stages:
                 key = f"{i}/{stage}"
-                calls[key] = under_backend(stages[stage], point.recipe.attention)
+                calls[key] = stages[stage]
+                firsts[key] = first_call(point, calls[key], clock)
                 runs[key] = Run(lambda key=key: watch.timed(key, lambda: clock.time(calls[key])), plan, clock.now,
                                 prior[i].get(stage))
         take_turns(runs, lambda key, samples: on_round(int(key.partition("/")[0]), key.partition("/")[2], samples))
@@ -69,9 +69,11 @@ def measure_together(
             timings.append({})
             for stage in point.stages:
                 timing, peak = runs[f"{i}/{stage}"].timing(), memory[i].by_stage.get(stage)
-                launch = time_launch(calls[f"{i}/{stage}"], device, clock, timing.median_s, free=lambda: room(device),
-                                     needed=peak.activations if peak else None)
-                timings[i][stage] = timing.model_copy(update={"launch": launch})
+                launch = None
+                if can_be_captured(point.recipe, stage):
+                    launch = time_launch(calls[f"{i}/{stage}"], device, clock, timing.median_s, free=lambda: room(device),
+                                         needed=peak.activations if peak else None)
+                timings[i][stage] = timing.model_copy(update={"launch": launch, "compile_s": firsts[f"{i}/{stage}"]})
     return [(timings[i], memory[i], {stage: telemetry[f"{i}/{stage}"] for stage in point.stages})
             for i, point in enumerate(points)]
 
@@ -96,17 +98,6 @@ def _memory(device: torch.device, stages: dict[str, Callable[[], Any]], weights:
     return Memory(weights=weights, inputs=inputs, peak_allocated=max(p.peak_allocated for p in peaks.values()),
                   peak_reserved=None, by_stage=peaks,
                   reason=f"{turns}: what those hold is taken off, and what is reserved or in use is that of all of them")
-
-
-def under_backend(call: Callable[[], Any], attention: str) -> Callable[[], Any]:
-    """The call held to its own SDPA backend: points in turns may differ in it."""
-    if attention == "auto":
-        return call
-
-    def held() -> Any:
-        with sdpa_backend(attention):
-            return call()
-    return held
 
 
 def _weights(point: Point, count: ModelCount) -> int:

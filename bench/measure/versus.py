@@ -17,10 +17,9 @@ import torch
 
 from bench.core.spec import Point, Sampling
 from bench.measure.clock import Clock
-from bench.measure.point import Unsupported, build_calls, reset_peak
+from bench.measure.execution import around
+from bench.measure.point import build_calls, check_supported, first_call, reset_peak
 from bench.measure.sampling import ROUND_S, Run
-from bench.measure.sdpa import unsupported_reason
-from bench.measure.together import under_backend
 
 MIN_ROUNDS = 6
 DRAWS = 2000
@@ -52,14 +51,14 @@ def measure_versus(a: Point, b: Point, stage: str, device: torch.device, clock: 
                    watch: Callable[[int], None] = lambda done: None) -> Versus:
     """Time `stage` of both in turns: so many rounds, or as many as `max_s` allows after MIN_ROUNDS.
 
-    Raises Unsupported where an attention backend is not to be had on this device."""
+    Raises Unsupported where a recipe cannot run on this device."""
     for point in (a, b):
-        reason = unsupported_reason(point.recipe.attention, device)
-        if reason:
-            raise Unsupported(reason)
+        check_supported(point, device)
     gc.collect()
-    calls = [under_backend(build_calls(point, device)[0][stage], point.recipe.attention) for point in (a, b)]
-    with torch.inference_mode():
+    calls = [build_calls(point, device)[0][stage] for point in (a, b)]
+    with torch.inference_mode(), around(a.recipe, b.recipe):
+        for point, call in zip((a, b), calls, strict=True):
+            first_call(point, call, clock)
         return time_in_turns([lambda call=call: clock.time(call) for call in calls], clock.now, rounds=rounds, max_s=max_s,
                              watch=watch)
 
@@ -110,7 +109,7 @@ def measure_peak(point: Point, stage: str, device: torch.device) -> dict[str, An
     gc.collect()
     reset_peak(device)
     before = 0 if device.type == "cuda" else _resident("VmRSS")
-    call = under_backend(build_calls(point, device)[0][stage], point.recipe.attention)
+    call = build_calls(point, device)[0][stage]
     with torch.inference_mode():
         call()
         call()                                            # what a first call keeps for the second is part of the peak

@@ -125,8 +125,10 @@ def run_job(job: dict[str, Any], device: Any, clock: Any, on_round: Any) -> dict
     if job["job"] == "ceilings":
         recipes = [tuple(r) for r in job["recipes"]]
         # A backend that this device lacks costs its own probe, not the others'.
-        lacking = dict.fromkeys(why for _, backend in recipes if (why := unsupported_reason(backend, device)))
-        possible = [(dtype, backend) for dtype, backend in recipes if unsupported_reason(backend, device) is None]
+        reasons = {pair: "dtype tf32 needs CUDA" if pair[0] == "tf32" and device.type != "cuda"
+                   else unsupported_reason(pair[1], device) for pair in recipes}
+        lacking = dict.fromkeys(why for why in reasons.values() if why)
+        possible = [pair for pair in recipes if reasons[pair] is None]
         if not possible:
             raise Unsupported("; ".join(lacking))
         probes, telemetry = measure_ceilings(device, clock, plan, possible, prior=job["prior"], on_round=on_round)
@@ -145,6 +147,13 @@ def run_job(job: dict[str, Any], device: Any, clock: Any, on_round: Any) -> dict
                                          for counts, fields in zip(counted, measured, strict=True)]}
     point = Point.model_validate(job["point"])
     counts = _counted(point)
+    if job.get("baseline") is not None:
+        from bench.measure.against import measure_against
+
+        baseline = Point.model_validate(job["baseline"])
+        *fields, against = measure_against(point, baseline, counts, _counted(baseline), device, clock, plan,
+                                           prior=job["prior"], on_round=on_round)
+        return {"note": note, "against": against.model_dump(mode="json"), **_point_fields(counts, *fields)}
     timings, memory, telemetry = measure_point(point, counts, device, clock, plan, prior=job["prior"],
                                                on_round=on_round)
     return {"note": note, **_point_fields(counts, timings, memory, telemetry)}
@@ -160,14 +169,14 @@ def _point_fields(counts: Any, timings: dict[str, Any], memory: Any, telemetry: 
     }
 
 
-_COUNTS: dict[tuple[str, bool], Any] = {}
+_COUNTS: dict[tuple[str, bool, bool], Any] = {}
 
 
 def _counted(point: Any) -> Any:
     """Counts of every stage, made once: a budget asks for them before the point's turn comes."""
     from bench.measure.point import count_stages
 
-    key = (point.subject, "train_step" in point.stages)
+    key = (point.subject, "train_step" in point.stages, "trajectory" in point.stages)
     if key not in _COUNTS:
         _COUNTS[key] = count_stages(point)
     return _COUNTS[key]

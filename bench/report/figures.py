@@ -1,7 +1,7 @@
 """Figures of a report: SVG for print, PNG for a glance.  Colours are Okabe and Ito's, safe for colour-blind readers."""
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import matplotlib as mpl
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
+from bench.calibrate.ablations import Ablation
 from bench.calibrate.calibration import Fit
 from bench.calibrate.sensitivity import Swing
 from bench.calibrate.waterfall import Bar
@@ -26,7 +27,7 @@ STYLE = {
 
 
 def save_all(directory: Path, records: list[PointRecord], fit: Fit | None, bars: list[Bar],
-             swings: list[Swing] | None = None) -> dict[str, str]:
+             swings: list[Swing] | None = None, rows: Sequence[Ablation] = ()) -> dict[str, str]:
     """Draw every figure there is data for -> {name: caption}; files NAME.svg and NAME.png in `directory`."""
     directory.mkdir(parents=True, exist_ok=True)
     captions = {}
@@ -35,6 +36,8 @@ def save_all(directory: Path, records: list[PointRecord], fit: Fit | None, bars:
             captions["latency_vs_tokens"] = latency_vs_tokens(directory, records, fit)
         if fit is not None and fit.stages:
             captions["predicted_vs_measured"] = predicted_vs_measured(directory, fit)
+        if any(row.speed_up and row.divergence for row in rows):
+            captions["ablations"] = ablations(directory, rows)
         captions["waterfall"] = waterfall(directory, bars)
         if swings:
             captions["tornado"] = tornado(directory, swings)
@@ -89,6 +92,35 @@ def predicted_vs_measured(directory: Path, fit: Fit) -> str:
     axes.legend(fontsize=8)
     _save(figure, directory, "predicted_vs_measured")
     return "Each stage predicted by a fit that had not seen it, against its measurement."
+
+
+EXACT = 1e-9      # where a logarithmic axis shows what is the same to the last bit
+
+
+def ablations(directory: Path, rows: Sequence[Ablation]) -> str:
+    """Speed-up against divergence; the Pareto front of each model and workload joined by a line."""
+    figure, axes = plt.subplots(figsize=(7.0, 5.6))
+    shown = [r for r in rows if r.speed_up and r.divergence and r.speed_up_provenance == "measured"]
+    groups = dict.fromkeys((r.model, r.workload, r.baseline) for r in shown)
+    for colour, group in zip([BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00"], groups, strict=False):
+        members = [r for r in shown if (r.model, r.workload, r.baseline) == group]
+        x = [max(r.divergence.relative_l2, EXACT) for r in members]
+        y = [r.speed_up.value for r in members]
+        errors = [[r.speed_up.value - r.speed_up.low for r in members], [r.speed_up.high - r.speed_up.value for r in members]]
+        axes.errorbar(x, y, yerr=errors, fmt="o", ms=4, lw=1, capsize=2, color=colour,
+                      label=_literal(f"{group[0]}, {group[1]}, against {group[2]}"))
+        front = sorted((max(r.divergence.relative_l2, EXACT), r.speed_up.value) for r in members if r.on_front)
+        axes.plot(*zip(*front, strict=True), "-", lw=1, color=colour, alpha=0.6)
+        for r, at_x, at_y in zip(members, x, y, strict=True):
+            axes.annotate(_literal(r.recipe), (at_x, at_y), xytext=(4, 3), textcoords="offset points", fontsize=6)
+    axes.axhline(1.0, color=GREY, lw=1, ls=":")
+    axes.set(xscale="log", yscale="log", ylabel="speed-up over the baseline (measured)",
+             xlabel="relative L2 of the latents from the baseline's (measured; left edge: identical)",
+             title="What a recipe gains, and how far its output moves")
+    axes.legend(fontsize=8)
+    _save(figure, directory, "ablations")
+    return ("Speed-up against divergence of the latents after the whole trajectory, same seed and weights; lines: what no "
+            "other recipe beats in both. Weights are random: the divergence says nothing of how a picture looks.")
 
 
 def waterfall(directory: Path, bars: list[Bar]) -> str:

@@ -33,7 +33,9 @@ def describe(kind: str, spec: Spec) -> dict[str, Any]:
                                 f"guidance {spec.guidance}")
         case Recipe():
             entry |= spec.model_dump(exclude={"name", "description"})
-            entry["summary"] = f"{spec.dtype}, attention {spec.attention}"
+            beside = {k: v for k, v in spec.identity().items() if k not in ("dtype", "attention") and v is not None}
+            entry["summary"] = ", ".join([f"{spec.dtype}, attention {spec.attention}",
+                                          *(f"{name} {value}" for name, value in beside.items())])
         case Gpu():
             entry |= spec.model_dump(mode="json", exclude={"name", "description"})
             peak = spec.peak_flops_per_s.get("bf16")

@@ -5,14 +5,18 @@ from statistics import median
 
 import jinja2
 
+from bench.calibrate.ablations import ablations
 from bench.calibrate.analytic import Assumptions
 from bench.calibrate.calibrate import headline_of
 from bench.calibrate.calibration import Calibration, read_calibration
+from bench.calibrate.plan_time import price_of
 from bench.calibrate.waterfall import waterfall
 from bench.core.errors import one_line
-from bench.core.load import names
+from bench.core.load import load, names
 from bench.core.records import CeilingsRecord, PointRecord
+from bench.core.spec import Gpu
 from bench.core.store import CALIBRATION, ceilings_record, disk_faults, point_records, read_records, read_suite, write_whole
+from bench.report import ablations as ablation_tables
 from bench.report import device_tables, figures
 from bench.report.tables import error_rows, gemm_ceiling, quantity
 
@@ -43,8 +47,10 @@ def write_report(directory: Path) -> Path:
     headline, missing = headline_of(directory, calibration)
     reference = calibration.reference if calibration else None
     bars = waterfall(Assumptions(), reference)
+    gpu = records[-1].environment.gpu
+    rows = ablations(points, price_of(load(Gpu, gpu) if gpu in names("gpus") else None, None))
     with disk_faults(directory):
-        captions = figures.save_all(directory / "figures", points, fit, bars)
+        captions = figures.save_all(directory / "figures", points, fit, bars, rows=rows)
         environment = jinja2.Environment(loader=jinja2.PackageLoader("bench.report", "."), autoescape=False,
                                          undefined=jinja2.StrictUndefined)
         environment.filters["cell"] = lambda text: one_line(str(text)).replace("|", "\\|")
@@ -58,7 +64,7 @@ def write_report(directory: Path) -> Path:
             sentinel=sentinel_spread(records), reference=reference,
             reference_missing=calibration.reference_missing if calibration else "not calibrated",
             fits=list(calibration.fits.values()) if calibration else [], bars=bars, figures=captions,
-            known_suite=suite.name in names("suites"), error_rows=error_rows,
+            ablations=rows, ablation=ablation_tables, known_suite=suite.name in names("suites"), error_rows=error_rows,
             quantity=lambda q: quantity(q.model_dump(include={"value", "low", "high"})),
         )
         path = directory / "report.md"

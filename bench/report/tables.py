@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from bench.calibrate.ablations import Ablation
 from bench.calibrate.analytic import Row
 from bench.calibrate.calibration import Errors, Fit
 from bench.calibrate.holdout import HeldOut
@@ -15,6 +16,7 @@ from bench.core.errors import one_line
 from bench.core.records import MEMORY_PROBES, CeilingsRecord, PointRecord
 from bench.core.spec import Gpu
 from bench.core.units import seconds, si
+from bench.report.ablations import ablation_rows, combination_rows
 from bench.report.device_tables import bandwidth_rows, launching, throttling
 
 
@@ -230,3 +232,17 @@ def chain_table(rows: Iterable[Row]) -> Table:
 def waterfall_table(bars: Iterable[Bar]) -> Table:
     return table("Minutes of video per GPU-hour, factor by factor", "factor", "#times", "#minutes", "provenance",
                  rows=[(b.factor, f"{b.multiplier:.3g}", f"{b.value:.3g}", b.provenance) for b in bars])
+
+
+def ablations_table(rows: list[Ablation]) -> Table:
+    """The first columns of report.md's: the terminal is narrow."""
+    return table(f"Recipes against {rows[0].baseline} (measured; * on the Pareto front; weights random: quality cannot tell)",
+                 "recipe", "speed-up (interval)", "#latents' relative L2", "#video's PSNR", "#video", rows=[
+        (name, gain, l2, psnr, video) for name, gain, l2, _, psnr, _, video, *_ in ablation_rows(rows)])
+
+
+def combinations_table(rows: list[Ablation]) -> Table | None:
+    """Combinations beside the product of their parts; None where there is none."""
+    combined = combination_rows(rows)
+    return table("Combined (measured)", "recipe", "parts", "product of the parts", "together", "#together / product",
+                 rows=combined) if combined else None

@@ -1,0 +1,150 @@
+"""A point beside its baseline: memory of its own, then both in turns, and how far their outputs are apart.
+
+Weights are random with gates that are not zero, from one seed for both; inputs too, and a sample of a batch is what it
+would be alone.  So a divergence says how much the arithmetic differs, and nothing of how a picture looks.
+"""
+
+import gc
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.core.records import Against, Divergence, Memory, StageMemory, StageTelemetry, Timing
+from bench.core.spec import DTYPE_BYTES, Point, Sampling
+from bench.count.count import ModelCount
+from bench.measure.clock import Clock
+from bench.measure.execution import around
+from bench.measure.point import (
+    build_calls,
+    check_supported,
+    first_call,
+    free_memory,
+    memory_of,
+    refuse_to_swap,
+    reset_peak,
+    resting,
+    said_in_one_line,
+    stage_memory,
+)
+from bench.measure.sampling import Run, sample, take_turns
+from bench.measure.telemetry import monitor
+from models.pipeline import PARTS_OF_STAGE
+
+MOST_OF_FREE_MEMORY = 0.8      # that the baseline may take of what is free once the point is there
+
+Measured = tuple[dict[str, Timing], Memory, dict[str, StageTelemetry], Against]
+
+
+def measure_against(
+    point: Point, baseline: Point, counts: ModelCount, baseline_counts: ModelCount, device: torch.device, clock: Clock,
+    plan: Sampling, *, prior: dict[str, list[float]], on_round: Callable[[str, list[float]], None],
+) -> Measured:
+    """Time the stages of a point in turns with its baseline's -> (timings, memory, telemetry, the comparison).
+
+    Raises OutOfMemory and Unsupported as measure_point does.  Where both do not fit at once, the baseline follows."""
+    check_supported(point, device)
+    weights = _weights(point, counts)
+    if device.type == "cpu":
+        refuse_to_swap(point, counts, weights)
+    with said_in_one_line(point), around(point.recipe, baseline.recipe), torch.inference_mode():
+        gc.collect()
+        reset_peak(device)
+        others = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0       # the sentinel's operands
+        calls, given = _built(point, device)
+        at_rest = resting(device, others, weights + given)
+        firsts, peaks = _first_calls(point, calls, device, clock, others, at_rest)
+        memory = memory_of(device, weights, given, peaks)
+        needed = _weights(baseline, baseline_counts) + max(
+            baseline_counts.stages[stage].bytes_peak_activations for stage in baseline.stages)
+        free = free_memory(device)
+        crowded = free is not None and needed > MOST_OF_FREE_MEMORY * free
+        with monitor(device) as watch:
+            base_calls = None if crowded else _built(baseline, device)[0]
+            runs = {}
+            for stage in point.stages:                # stage by stage, so that those to be compared are neighbours
+                runs[f"0/{stage}"] = _run(watch, f"0/{stage}", calls[stage], clock, plan, prior.get(stage))
+                if base_calls is not None:
+                    first_call(baseline, base_calls[stage], clock)
+                    runs[f"1/{stage}"] = _run(watch, f"1/{stage}", base_calls[stage], clock, plan, None)
+
+            def heard(key: str, samples: list[float]) -> None:
+                if key.startswith("0/"):
+                    on_round(key.partition("/")[2], samples)
+
+            take_turns(runs, heard)
+            telemetry = {stage: watch.finish(f"0/{stage}", len(runs[f"0/{stage}"].warmup), calls[stage], clock)
+                         for stage in point.stages}
+        outputs = _outputs(point, calls)
+        timings = {stage: runs[f"0/{stage}"].timing().model_copy(update={"compile_s": firsts[stage]})
+                   for stage in point.stages}
+        if base_calls is None:
+            del calls, runs
+            gc.collect()
+            reset_peak(device)
+            base_calls, _ = _built(baseline, device)
+            base = {stage: sample(lambda stage=stage: clock.time(base_calls[stage]), plan, clock.now)
+                    for stage in baseline.stages}
+        else:
+            base = {stage: runs[f"1/{stage}"].timing() for stage in baseline.stages}
+        divergence = divergence_of(outputs, _outputs(baseline, base_calls)) if outputs else None
+    return timings, memory, telemetry, Against(
+        baseline=baseline.recipe.name, point=baseline.model_dump(mode="json"), in_turns=not crowded,
+        reason=f"the baseline needs {needed / 1e9:.3g} GB beside it, {free / 1e9:.3g} GB are free" if crowded else None,
+        timings=base, divergence=divergence,
+        divergence_missing=None if divergence else "no trajectory is among the stages")
+
+
+def divergence_of(outputs: dict[str, Tensor], baseline: dict[str, Tensor]) -> Divergence:
+    """latents (B, C, T, H, W) and, where decoded, video (B, 3, F, H, W), of the samples that both have."""
+    samples = min(outputs["latents"].shape[0], baseline["latents"].shape[0])
+    ours, theirs = (side["latents"][:samples].double() for side in (outputs, baseline))
+    relative = ((ours - theirs).norm() / theirs.norm()).item()
+    cosine = torch.nn.functional.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0).item()
+    psnr = None
+    if "video" in outputs and "video" in baseline:
+        ours_px, theirs_px = (side["video"][:samples].double() for side in (outputs, baseline))
+        mse = (ours_px - theirs_px).square().mean().item()
+        peak = (theirs_px.max() - theirs_px.min()).item()
+        psnr = 10 * torch.tensor(peak**2 / mse).log10().item() if mse > 0 else None
+    return Divergence(relative_l2=relative, cosine=cosine, psnr_db=psnr, identical=relative == 0.0,
+                      samples=samples)
+
+
+def _outputs(point: Point, calls: dict[str, Callable[..., Any]]) -> dict[str, Tensor]:
+    """Latents after the whole trajectory and the clip they decode to, in host memory; nothing without a trajectory."""
+    if "trajectory" not in point.stages:
+        return {}
+    latents = calls["trajectory"]()
+    video = {"video": calls["vae_decode"](latents).float().cpu()} if "vae_decode" in point.stages else {}
+    return {"latents": latents.float().cpu(), **video}
+
+
+def _built(point: Point, device: torch.device) -> tuple[dict[str, Callable[..., Any]], int]:
+    with torch.inference_mode(False):       # what inference mode makes could not be trained
+        return build_calls(point, device)
+
+
+def _first_calls(point: Point, calls: dict[str, Callable[..., Any]], device: torch.device, clock: Clock,
+                 others: int, at_rest: int) -> tuple[dict[str, float | None], dict[str, StageMemory]]:
+    """Each stage once, alone on the device: compiled where the recipe says so, then its peak memory."""
+    firsts, peaks = {}, {}
+    for stage in point.stages:
+        firsts[stage] = first_call(point, calls[stage], clock)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        calls[stage]()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+            peaks[stage] = stage_memory(device, others, at_rest)
+    return firsts, peaks
+
+
+def _run(watch: Any, key: str, call: Callable[[], Any], clock: Clock, plan: Sampling, prior: list[float] | None) -> Run:
+    return Run(lambda: watch.timed(key, lambda: clock.time(call)), plan, clock.now, prior)
+
+
+def _weights(point: Point, count: ModelCount) -> int:
+    parts = {PARTS_OF_STAGE[stage] for stage in point.stages}
+    return sum(count.params[part] for part in parts) * DTYPE_BYTES[point.recipe.dtype]
