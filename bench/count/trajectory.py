@@ -13,6 +13,7 @@ from bench.count.flops import trace
 from models.caching import Executed, apply_cache
 from models.pipeline import build_pipeline, example_inputs
 from models.schedules import CacheConfig
+from models.spec import DiTConfig
 
 
 @dataclass(frozen=True)
@@ -97,4 +98,4 @@ def _reused_step(point: Point) -> StageCount:
                                      inputs.unconditional if workload.guidance == "cfg" else None, 1.0)
 
     step()
-    return stage_count(trace(step))
+    return stage_count(trace(step), own=isinstance(model.denoiser, DiTConfig))
