@@ -118,7 +118,7 @@ def test_memory_is_set_by_the_part_and_not_by_the_clip():
     chunks = {t: trace(lambda x=x: stream(x)).peak_bytes for t, x in clips.items()}
     tiles = {t: trace(lambda x=x: stream(x, Tiling(size=32, overlap=8))).peak_bytes for t, x in clips.items()}
     assert whole[12] > 2.9 * whole[4]                                       # in one piece: grows with the clip
-    assert chunks[12] == chunks[4] < whole[12] / 2.2                        # in chunks: does not
+    assert chunks[12] == chunks[4] < whole[12] / 1.9                        # in chunks: does not
     assert tiles[12] == tiles[4] < chunks[4]                                # tiles: less again
 
 
