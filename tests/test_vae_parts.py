@@ -104,11 +104,12 @@ def test_impossible_parts():
 
 @torch.no_grad()
 def test_memory_is_set_by_the_part_and_not_by_the_clip():
-    """The sora presets' VAE at 512x512; peaks followed on meta, so nothing is held."""
+    """The sora presets' VAE at 480x480; peaks followed on meta, so nothing is held.  Each tile keeps its own last frames, so
+    that tiles which overlap much save nothing (at 512x512 with an overlap of 8)."""
     model = load(Model, "sora-20b").vae
     with torch.device("meta"):
         decoder = VideoVAE(model)
-        clips = {t: torch.empty(1, model.latent_channels, t, 64, 64) for t in (4, 12)}
+        clips = {t: torch.empty(1, model.latent_channels, t, 60, 60) for t in (4, 12)}
 
     def stream(latents, tiling=None):
         for _ in decode_parts(decoder, latents, chunk=1, tiling=tiling):
@@ -116,9 +117,9 @@ def test_memory_is_set_by_the_part_and_not_by_the_clip():
 
     whole = {t: trace(lambda x=x: decoder.decode(x)).peak_bytes for t, x in clips.items()}
     chunks = {t: trace(lambda x=x: stream(x)).peak_bytes for t, x in clips.items()}
-    tiles = {t: trace(lambda x=x: stream(x, Tiling(size=32, overlap=8))).peak_bytes for t, x in clips.items()}
+    tiles = {t: trace(lambda x=x: stream(x, Tiling(size=32, overlap=4))).peak_bytes for t, x in clips.items()}
     assert whole[12] > 2.9 * whole[4]                                       # in one piece: grows with the clip
-    assert chunks[12] == chunks[4] < whole[12] / 1.9                        # in chunks: does not
+    assert chunks[12] == chunks[4] < whole[12] / 2.5                        # in chunks: does not
     assert tiles[12] == tiles[4] < chunks[4]                                # tiles: less again
 
 
