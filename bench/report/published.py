@@ -54,7 +54,7 @@ def _parameters(fit: PublishedFit) -> dict[str, dict[str, Any]]:
     for i, p in enumerate(fit.model.parameters):
         value, low, high = fit.interval(i)
         out[p.name] = {"value": value, "low": low, "high": high, "unit": p.unit,
-                       "at_bound": fit.model.at_bound(fit.fitted, i), "free": i in fit.fitted.free,
+                       "at_bound": fit.at_bound(i), "free": i in fit.fitted.free,
                        **({"flops_per_s": value * fit.model.peak} if p.name in RATES else {})}
     return out
 
@@ -88,13 +88,13 @@ def published_tables(fit: PublishedFit) -> list[Table]:
     for i, p in enumerate(fit.model.parameters):
         value, low, high = fit.interval(i)
         free = i in fit.fitted.free
-        at_bound = " at its bound" if fit.model.at_bound(fit.fitted, i) else ""
+        at_bound = " at its bound" if fit.at_bound(i) else ""
         rate = f" = {si(value * fit.model.peak, 'FLOP/s')}" if p.name in RATES else ""
         rows.append((p.name, f"{value:.3g} ({low:.3g} to {high:.3g})" if free else f"{value:.3g}", p.unit + rate,
                      f"fitted{at_bound}" if free else "fixed: the same as linear_efficiency" if fit.tied(i)
                      else f"fixed: {p.why}"))
-    parameters = table(f"{fit.gpu.name}: {len(fit.fitted.free)} parameters fitted to {len(fit.rows)} rows (free as the "
-                       "corrected Akaike criterion says)", "parameter", "#value (90 %)", "unit", "how", rows=rows)
+    parameters = table(f"{fit.gpu.name}: {len(fit.fitted.free)} parameters fitted to {len(fit.rows)} rows (free: those under "
+                       "which the table is most probable)", "parameter", "#value (90 %)", "unit", "how", rows=rows)
 
     def line(name: str, e: Errors | None) -> tuple[str, ...]:
         if e is None:
