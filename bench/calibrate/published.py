@@ -94,11 +94,6 @@ class PublishedFit:
         """Is it held to the linear rate: one rate for both?"""
         return bool(np.isnan(self.fitted.theta[i]))
 
-    def at_bound(self, i: int) -> bool:
-        """Did a free parameter stop at an end of its range?"""
-        low, high = self.model.parameters[i].bounds
-        return i in self.fitted.free and bool(self.fitted.theta[i] <= low * 1.001 or self.fitted.theta[i] >= high * 0.999)
-
     def interval(self, i: int) -> tuple[float, float, float]:
         """(value, low, high) of a parameter; the value lies within."""
         if self.tied(i):

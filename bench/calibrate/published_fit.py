@@ -10,7 +10,8 @@ Which parameters are free, tau and the noise are those under which the table is 
 parameters and factors integrated out by Laplace's approximation (MacKay 1992).  A parameter that the rows do not tell makes
 the table less probable, so it is held.  From four starts (one rate for everything, which is constant utilisation; one rate
 for all products; the linear rate alone; linear and attention rate), each with and without factors, one more parameter at a
-time is freed while that makes the table more probable; never more than half the rows (rounded up), nor than different rows less one.
+time is freed while that makes the table more probable; never more than half the rows (rounded up), nor than different rows
+less one, nor one that drives a parameter into its bound.
 """
 
 from collections.abc import Sequence
@@ -56,7 +57,13 @@ def select(model: PublishedModel, x: np.ndarray, t: np.ndarray, models: Sequence
             for with_factors in (False, True)[:1 + repeated]
             for free, held in (((0,), model.one_rate), ((0,), model.one_product_rate), ((0,), model.held),
                                ((0, 1), model.held)) if len(free) <= most]
-    return max(ends, key=lambda f: f.log_evidence)
+    return max(ends, key=lambda f: (not any(at_bound(model, f, i) for i in f.free), f.log_evidence))
+
+
+def at_bound(model: PublishedModel, fitted: Fitted, i: int) -> bool:
+    """Did a free parameter stop at an end of its range?"""
+    low, high = model.parameters[i].bounds
+    return i in fitted.free and bool(fitted.theta[i] <= low * 1.001 or fitted.theta[i] >= high * 0.999)
 
 
 def _forward(model: PublishedModel, x: np.ndarray, t: np.ndarray, models: Sequence[str], free: tuple[int, ...],
@@ -65,7 +72,8 @@ def _forward(model: PublishedModel, x: np.ndarray, t: np.ndarray, models: Sequen
     while len(best.free) < most:
         further = [fit(model, x, t, models, (*best.free, i), held, with_factors, best)
                    for i in model.shown_by(x, best.free, held)]
-        better = max(further, key=lambda f: f.log_evidence, default=best)
+        better = max((f for f in further if not any(at_bound(model, f, i) for i in f.free)),
+                     key=lambda f: f.log_evidence, default=best)
         if better.log_evidence <= best.log_evidence:
             break
         best = better

@@ -4,15 +4,18 @@ from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
 from bench.calibrate.published import Errors, PublishedFit
+from bench.calibrate.published_fit import at_bound
 from bench.calibrate.published_names import Scope
 from bench.calibrate.published_table import PublishedTable
 from bench.core.units import si
 from bench.report.tables import table
 
 RATES = ("linear_efficiency", "attention_efficiency", "vae_efficiency")
+Z_90 = 1.645
 ALL_STAGES = Scope(vae=True, text=True, per="video")
 
 
@@ -37,6 +40,8 @@ def _fit_document(fit: PublishedFit) -> dict[str, Any]:
         "leave_one_out": _errors(fit.leave_one_out), "leave_one_model_out": _errors(fit.leave_one_model_out),
         "upward": _errors(fit.upward),
         "constant_mfu_baseline": {**(_errors(fit.constant_mfu) or {}), "value": fit.constant_mfu_value},
+        "noise": fit.fitted.noise, "model_spread": fit.fitted.tau,
+        "model_factors": {name: float(np.exp(f)) for name, f in fit.fitted.factors.items()},
         "peak_flops_per_s": fit.model.peak, "bandwidth_bytes_per_s": fit.model.bandwidth,
         "converged": fit.fitted.converged,
         "points": len(fit.rows),
@@ -54,7 +59,7 @@ def _parameters(fit: PublishedFit) -> dict[str, dict[str, Any]]:
     for i, p in enumerate(fit.model.parameters):
         value, low, high = fit.interval(i)
         out[p.name] = {"value": value, "low": low, "high": high, "unit": p.unit,
-                       "at_bound": fit.at_bound(i), "free": i in fit.fitted.free,
+                       "at_bound": at_bound(fit.model, fit.fitted, i), "free": i in fit.fitted.free,
                        **({"flops_per_s": value * fit.model.peak} if p.name in RATES else {})}
     return out
 
@@ -69,7 +74,7 @@ def readings_tables(read: PublishedTable, unfitted: dict[str, str]) -> list[Tabl
              *(("gpu", theirs, ours) for theirs, ours in read.gpus.items())]
     out = [table("names of the table, and what they were taken for", "kind", "in the table", "taken for", rows=names)]
     if read.notes:
-        out.append(table("sizes", "note", rows=[(n,) for n in read.notes]))
+        out.append(table("readings", "note", rows=[(n,) for n in read.notes]))
     if read.skipped:
         reasons: dict[str, list[str]] = {}
         for s in read.skipped:
@@ -88,10 +93,10 @@ def published_tables(fit: PublishedFit) -> list[Table]:
     for i, p in enumerate(fit.model.parameters):
         value, low, high = fit.interval(i)
         free = i in fit.fitted.free
-        at_bound = " at its bound" if fit.at_bound(i) else ""
+        bound = " at its bound" if at_bound(fit.model, fit.fitted, i) else ""
         rate = f" = {si(value * fit.model.peak, 'FLOP/s')}" if p.name in RATES else ""
         rows.append((p.name, f"{value:.3g} ({low:.3g} to {high:.3g})" if free else f"{value:.3g}", p.unit + rate,
-                     f"fitted{at_bound}" if free else "fixed: the same as linear_efficiency" if fit.tied(i)
+                     f"fitted{bound}" if free else "fixed: the same as linear_efficiency" if fit.tied(i)
                      else f"fixed: {p.why}"))
     parameters = table(f"{fit.gpu.name}: {len(fit.fitted.free)} parameters fitted to {len(fit.rows)} rows (free: those under "
                        "which the table is most probable)", "parameter", "#value (90 %)", "unit", "how", rows=rows)
@@ -112,4 +117,15 @@ def published_tables(fit: PublishedFit) -> list[Table]:
                       "all stages" if r.scope == ALL_STAGES else str(r.scope), f"{t:.5g}", f"{p:.5g}", f"{p / t:.3f}",
                       f"{out:.5g}" if out == out else "–")
                      for r, t, p, out in zip(fit.rows, fit.measured, fit.predicted, fit.left_out, strict=True)])
-    return [parameters, held_out, each]
+    return [parameters, _scatter_table(fit), held_out, each]
+
+
+def _scatter_table(fit: PublishedFit) -> Table:
+    """What the rows differ by beside the physics: the factor of each model, and noise."""
+    count = Counter(row.model for row in fit.rows)
+    unseen = np.exp(Z_90 * np.hypot(fit.fitted.tau, fit.fitted.noise))
+    rows = [(name, str(count[name]), f"{np.exp(f):.3f}") for name, f in fit.fitted.factors.items()]
+    return table(f"{fit.gpu.name}: seconds of a model over those of the rates alone (spread of models "
+                 f"{fit.fitted.tau:.0%}, noise {fit.fitted.noise:.1%}; a model that is not here: 1, within a factor of "
+                 f"{unseen:.2f} in 90 %)",
+                 "model", "#rows", "#factor", rows=rows or [("every model", str(len(fit.rows)), "1 (none differs)")])
