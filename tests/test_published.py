@@ -10,6 +10,7 @@ from conftest import ROOT, cli
 
 from bench.calibrate.published import constant_mfu, errors, fit_published, fit_table, held_out, split_impossible
 from bench.calibrate.published_counts import CountCache, Counted
+from bench.calibrate.published_fit import fit as fit_free
 from bench.calibrate.published_model import PublishedModel
 from bench.calibrate.published_names import Unusable, fast_attention, read_gpu, read_model, read_scope
 from bench.calibrate.published_table import NEEDED, Row, read_table
@@ -322,7 +323,11 @@ def test_one_rate_for_everything_is_constant_utilisation(quiet):
     noise = np.random.default_rng(1).normal(0, 0.1, len(rows))
     flat = [dataclasses.replace(r, latency_s=float(s)) for r, s in zip(rows, at_peak / 0.4 * np.exp(noise), strict=True)]
     fit = fit_published(H100, flat, counted, quiet)
-    assert fit.leave_one_out.mean < 1.25 * fit.constant_mfu.mean
+    x = np.stack([model.features(r, c) for r, c in zip(flat, counted, strict=True)])
+    x[:, 4] = 1                                       # a kernel that all rows share is no other rate
+    one_rate = fit_free(model, x, np.array([r.latency_s for r in flat]), ["a"] * 8, (0,), model.one_rate, with_factors=False)
+    assert model.seconds(x, one_rate.theta) == pytest.approx(at_peak / fit.constant_mfu_value, rel=2e-3)
+    assert fit.leave_one_out.mean < 2 * fit.constant_mfu.mean      # what choosing costs where the truth is one rate
 
 
 def test_the_slopes_are_the_derivatives():

@@ -114,7 +114,7 @@ def draws(model: PublishedModel, x: np.ndarray, t: np.ndarray, models: Sequence[
     scatter = rng.multivariate_normal(np.zeros(len(t)), covariance, size=DRAWS, method="cholesky")
     out = []
     for moved in scatter:
-        held = np.where(np.isnan(fitted.theta), np.nan, rng.uniform(possible[:, 0], possible[:, 1]))
+        held = np.where(fitted.theta == model.held, rng.uniform(possible[:, 0], possible[:, 1]), fitted.theta)
         theta, _, _ = _descend(model, x, t * np.exp(moved), free, held, covariance, start=np.log(fitted.theta[free]),
                                thought=_thought(model, free) + rng.normal(0, spread))
         out.append(theta)

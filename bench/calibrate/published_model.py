@@ -74,6 +74,7 @@ class PublishedModel:
         self.held = np.array([p.held for p in self.parameters])
         self.one_rate, self.one_product_rate = self.held.copy(), self.held.copy()
         self.one_rate[[1, 2]] = self.one_product_rate[1] = np.nan
+        self.one_rate[self.names.index("fast_attention_gain")] = 1.0
 
     def features(self, row: Row, counted: Counted) -> np.ndarray:
         """(8,): seconds at the datasheet of linear, attention, VAE and elementwise work; then what the row says."""

@@ -34,9 +34,7 @@ def _fit_document(fit: PublishedFit) -> dict[str, Any]:
         "gpu": fit.gpu.name, "provenance": "fitted", "measured_by": "others: the table's latencies are claimed",
         "parameters": _parameters(fit),
         "free": [fit.model.names[i] for i in fit.fitted.free],
-        "fixed": {p.name: {"value": p.held, "low": p.possible[0], "high": p.possible[1], "unit": p.unit, "why": p.why}
-                  if not fit.tied(i) else {"same_as": fit.model.names[0], "why": "two rates could not be told apart"}
-                  for i, p in enumerate(fit.model.parameters) if i not in fit.fitted.free},
+        "fixed": {p.name: _fixed(fit, i) for i, p in enumerate(fit.model.parameters) if i not in fit.fitted.free},
         "leave_one_out": _errors(fit.leave_one_out), "leave_one_model_out": _errors(fit.leave_one_model_out),
         "upward": _errors(fit.upward),
         "constant_mfu_baseline": {**(_errors(fit.constant_mfu) or {}), "value": fit.constant_mfu_value},
@@ -52,6 +50,16 @@ def _fit_document(fit: PublishedFit) -> dict[str, Any]:
                  for row, flops, t, p, out in zip(fit.rows, fit.flops, fit.measured, fit.predicted, fit.left_out,
                                                   strict=True)],
     }
+
+
+def _fixed(fit: PublishedFit, i: int) -> dict[str, Any]:
+    """What a parameter that is not free is held at, and why."""
+    p, value = fit.model.parameters[i], float(fit.fitted.theta[i])
+    if fit.tied(i):
+        return {"same_as": fit.model.names[0], "why": "two rates could not be told apart"}
+    if value != p.held:
+        return {"value": value, "low": value, "high": value, "unit": p.unit, "why": "one rate for everything"}
+    return {"value": value, "low": p.possible[0], "high": p.possible[1], "unit": p.unit, "why": p.why}
 
 
 def _parameters(fit: PublishedFit) -> dict[str, dict[str, Any]]:
@@ -97,7 +105,7 @@ def published_tables(fit: PublishedFit) -> list[Table]:
         rate = f" = {si(value * fit.model.peak, 'FLOP/s')}" if p.name in RATES else ""
         rows.append((p.name, f"{value:.3g} ({low:.3g} to {high:.3g})" if free else f"{value:.3g}", p.unit + rate,
                      f"fitted{bound}" if free else "fixed: the same as linear_efficiency" if fit.tied(i)
-                     else f"fixed: {p.why}"))
+                     else f"fixed: {_fixed(fit, i)['why']}"))
     parameters = table(f"{fit.gpu.name}: {len(fit.fitted.free)} parameters fitted to {len(fit.rows)} rows (free: those under "
                        "which the table is most probable)", "parameter", "#value (90 %)", "unit", "how", rows=rows)
 
