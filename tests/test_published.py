@@ -198,15 +198,18 @@ def test_two_and_three_blocks_tell_the_rest_to_the_last_flop(model, depths, late
     assert whole.attention_flops > 0
 
 
-def test_a_vae_by_three_and_four_latent_frames_is_the_whole_one():
+@pytest.mark.parametrize("way", ["decode", "encode"])
+def test_a_vae_by_three_and_four_latent_frames_is_the_whole_one(way):
     from bench.count import at_depth
 
     vae = load(Model, "wan2.1-t2v-1.3b").vae
     module, torch = at_depth._vae(vae), at_depth.torch
-    latents = torch.empty(1, 16, 5, 4, 4, device="meta", dtype=torch.bfloat16)
-    assert decode_flops(vae, 17, 32, 32) == at_depth._work(lambda: module.decode(latents, 17)).flops
-    video = torch.empty(1, 3, 17, 32, 32, device="meta", dtype=torch.bfloat16)
-    assert encode_flops(vae, 17, 32, 32) == at_depth._work(lambda: module.encode(video)).flops
+    if way == "decode":
+        latents = torch.empty(1, 16, 5, 4, 4, device="meta", dtype=torch.bfloat16)
+        assert decode_flops(vae, 17, 32, 32) == at_depth._work(lambda: module.decode(latents, 17)).flops
+    else:
+        video = torch.empty(1, 3, 17, 32, 32, device="meta", dtype=torch.bfloat16)
+        assert encode_flops(vae, 17, 32, 32) == at_depth._work(lambda: module.encode(video)).flops
 
 
 def test_counts_are_kept_and_a_broken_cache_is_counted_again(tmp_path):
@@ -373,6 +376,9 @@ def test_a_row_left_out_has_no_part_in_its_own_prediction():
 def test_the_baseline_is_the_geometric_mean_of_the_others():
     predicted = constant_mfu(np.array([1.0, 1.0, 1.0]), np.array([2.0, 2.0, 8.0]))
     assert predicted == pytest.approx([4.0, 4.0, 2.0])
+    by_group = constant_mfu(np.array([1.0, 1.0, 1.0]), np.array([2.0, 2.0, 8.0]), ["a", "a", "b"])
+    assert by_group == pytest.approx([8.0, 8.0, 2.0])
+    assert np.isnan(constant_mfu(np.ones(2), np.ones(2), ["a", "a"])).all()
     e = errors(predicted, np.array([2.0, 2.0, 8.0]), ["a", "b", "c"])
     assert (e.mean, e.median, e.worst, e.worst_row) == (
         pytest.approx(2.75 / 3), pytest.approx(1.0), pytest.approx(1.0), "a")

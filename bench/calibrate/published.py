@@ -63,10 +63,15 @@ def _from(model: PublishedModel, x: np.ndarray, t: np.ndarray, models: Sequence[
     return predict(model, select(model, x[rest], t[rest], names[rest]), x[wanted], names[wanted])
 
 
-def constant_mfu(flop_seconds: np.ndarray, t: np.ndarray) -> np.ndarray:
-    """Each row from one utilisation, the geometric mean of the others'."""
-    logs = np.log(flop_seconds / t)
-    return flop_seconds / np.exp((logs.sum() - logs) / (len(t) - 1))
+def constant_mfu(flop_seconds: np.ndarray, t: np.ndarray, groups: Sequence[object] | None = None) -> np.ndarray:
+    """Each group's rows (each row by default) from one utilisation, the geometric mean of the others'."""
+    logs, out = np.log(flop_seconds / t), np.full(len(t), np.nan)
+    groups = range(len(t)) if groups is None else groups
+    for group in dict.fromkeys(groups):
+        out_of_it = np.array([g == group for g in groups])
+        if not out_of_it.all():
+            out[out_of_it] = flop_seconds[out_of_it] / np.exp(logs[~out_of_it].mean())
+    return out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +89,15 @@ class PublishedFit:
     fitted: Fitted
     draws: np.ndarray
     leave_one_out: Errors | None
+    leave_one_size_out: Errors | None
+    """All rows of the same model, size and frames left out at once; None where no two rows share them."""
     leave_one_model_out: Errors | None
     upward: Errors | None
+    """The larger half by FLOPs, from the smaller."""
     constant_mfu: Errors | None
+    constant_mfu_by_size: Errors | None
+    constant_mfu_by_model: Errors | None
+    constant_mfu_upward: Errors | None
     constant_mfu_value: float
     """The geometric mean over all rows."""
 
@@ -115,16 +126,26 @@ def fit_published(gpu: Gpu, rows: Sequence[Row], counted: Sequence[Counted], pro
     models = [row.model for row in rows]
     fitted = select(model, x, t, models)
     left_out = held_out(model, x, t, models, range(len(rows)))
-    by_model = held_out(model, x, t, models, models) if len(set(models)) > 1 else np.full(len(t), np.nan)
+    nothing = np.full(len(t), np.nan)
+    by_model = held_out(model, x, t, models, models) if len(set(models)) > 1 else nothing
+    sizes = [(row.model, row.width, row.height, row.frames) for row in rows]
+    by_size = held_out(model, x, t, models, sizes) if 1 < len(set(sizes)) < len(rows) else nothing
     at_peak = x[:, [LINEAR, ATTENTION, VAE]].sum(axis=1)
     upward, small = np.full(len(t), np.nan), at_peak <= np.median(at_peak)
     if small.sum() >= MIN_ROWS - 1 and not small.all():
         upward[~small] = _from(model, x, t, models, small, ~small)
+        constant_upward = np.where(small, np.nan, constant_mfu(at_peak, t, small))
+    else:
+        constant_upward = nothing
     return PublishedFit(
         gpu=gpu, rows=tuple(rows), measured=t, predicted=predict(model, fitted, x, models), left_out=left_out,
         flops=at_peak * model.peak, model=model, fitted=fitted, draws=draws(model, x, t, models, fitted),
-        leave_one_out=errors(left_out, t, ids), leave_one_model_out=errors(by_model, t, ids), upward=errors(upward, t, ids),
-        constant_mfu=errors(constant_mfu(at_peak, t), t, ids), constant_mfu_value=float(np.exp(np.log(at_peak / t).mean())),
+        leave_one_out=errors(left_out, t, ids), leave_one_size_out=errors(by_size, t, ids),
+        leave_one_model_out=errors(by_model, t, ids), upward=errors(upward, t, ids),
+        constant_mfu=errors(constant_mfu(at_peak, t), t, ids),
+        constant_mfu_by_size=errors(constant_mfu(at_peak, t, sizes) if np.isfinite(by_size).any() else nothing, t, ids),
+        constant_mfu_by_model=errors(constant_mfu(at_peak, t, models), t, ids),
+        constant_mfu_upward=errors(constant_upward, t, ids), constant_mfu_value=float(np.exp(np.log(at_peak / t).mean())),
     )
 
 

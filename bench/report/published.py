@@ -35,9 +35,12 @@ def _fit_document(fit: PublishedFit) -> dict[str, Any]:
         "parameters": _parameters(fit),
         "free": [fit.model.names[i] for i in fit.fitted.free],
         "fixed": {p.name: _fixed(fit, i) for i, p in enumerate(fit.model.parameters) if i not in fit.fitted.free},
-        "leave_one_out": _errors(fit.leave_one_out), "leave_one_model_out": _errors(fit.leave_one_model_out),
-        "upward": _errors(fit.upward),
-        "constant_mfu_baseline": {**(_errors(fit.constant_mfu) or {}), "value": fit.constant_mfu_value},
+        "leave_one_out": _errors(fit.leave_one_out), "leave_one_size_out": _errors(fit.leave_one_size_out),
+        "leave_one_model_out": _errors(fit.leave_one_model_out), "upward": _errors(fit.upward),
+        "constant_mfu_baseline": {
+            **(_errors(fit.constant_mfu) or {}), "value": fit.constant_mfu_value,
+            "leave_one_size_out": _errors(fit.constant_mfu_by_size),
+            "leave_one_model_out": _errors(fit.constant_mfu_by_model), "upward": _errors(fit.constant_mfu_upward)},
         "noise": fit.fitted.noise, "model_spread": fit.fitted.tau,
         "model_factors": {name: float(np.exp(f)) for name, f in fit.fitted.factors.items()},
         "peak_flops_per_s": fit.model.peak, "bandwidth_bytes_per_s": fit.model.bandwidth,
@@ -109,16 +112,19 @@ def published_tables(fit: PublishedFit) -> list[Table]:
     parameters = table(f"{fit.gpu.name}: {len(fit.fitted.free)} parameters fitted to {len(fit.rows)} rows (free: those under "
                        "which the table is most probable)", "parameter", "#value (90 %)", "unit", "how", rows=rows)
 
-    def line(name: str, e: Errors | None) -> tuple[str, ...]:
+    def line(name: str, e: Errors | None, baseline: Errors | None) -> tuple[str, ...]:
         if e is None:
-            return name, "–", "–", "–", "–", "too few rows, or one model"
-        return name, f"{e.mean:.1%}", f"{e.median:.1%}", f"{e.worst:.1%}", str(e.n), e.worst_row
+            return name, "–", "–", "–", "–", "–", "too few rows, or one group"
+        return (name, f"{e.mean:.1%}", f"{e.median:.1%}", f"{e.worst:.1%}", str(e.n),
+                f"{baseline.mean:.1%}" if baseline else "–", e.worst_row)
 
-    held_out = table(f"{fit.gpu.name}: error on rows that took no part in the fit, its choice of parameters included",
-                     "held out", "#mean", "#median", "#worst", "#rows", "worst row", rows=[
-                         line("each row", fit.leave_one_out), line("each model", fit.leave_one_model_out),
-                         line("the larger half by FLOPs", fit.upward),
-                         line(f"one utilisation for all FLOPs ({fit.constant_mfu_value:.3f}), each row", fit.constant_mfu)])
+    held_out = table(f"{fit.gpu.name}: error on rows that took no part in the fit, its choice of parameters included; "
+                     f"beside it that of one utilisation for all FLOPs ({fit.constant_mfu_value:.3f}), held out alike",
+                     "held out", "#mean", "#median", "#worst", "#rows", "#one utilisation, mean", "worst row", rows=[
+                         line("each row", fit.leave_one_out, fit.constant_mfu),
+                         line("each model's size and frames", fit.leave_one_size_out, fit.constant_mfu_by_size),
+                         line("each model", fit.leave_one_model_out, fit.constant_mfu_by_model),
+                         line("the larger half by FLOPs", fit.upward, fit.constant_mfu_upward)])
     each = table(f"{fit.gpu.name}: rows (measured by others; fitted, and by a fit without the row)", "row", "model",
                  "size x frames", "#forwards", "holds", "#measured s", "#fitted s", "#ratio", "#left out s", rows=[
                      (r.id, r.model, f"{r.width}x{r.height}x{r.frames}", f"{r.forwards:g}",
