@@ -137,9 +137,10 @@ def published_tables(fit: PublishedFit) -> list[Table]:
 def _scatter_table(fit: PublishedFit) -> Table:
     """What the rows differ by beside the physics: the factor of each model, and noise."""
     count = Counter(row.model for row in fit.rows)
-    unseen = np.exp(Z_90 * np.hypot(fit.fitted.tau, fit.fitted.noise))
+    alone = len(count) == 1 or len(count) == len(fit.rows)
+    unseen = "how models differ cannot be told from one of them, or from one row of each" if alone else (
+        f"spread of models {fit.fitted.tau:.0%}; a model that is not here: 1, within a factor of "
+        f"{np.exp(Z_90 * np.hypot(fit.fitted.tau, fit.fitted.noise)):.2f} in 90 %")
     rows = [(name, str(count[name]), f"{np.exp(f):.3f}") for name, f in fit.fitted.factors.items()]
-    return table(f"{fit.gpu.name}: seconds of a model over those of the rates alone (spread of models "
-                 f"{fit.fitted.tau:.0%}, noise {fit.fitted.noise:.1%}; a model that is not here: 1, within a factor of "
-                 f"{unseen:.2f} in 90 %)",
+    return table(f"{fit.gpu.name}: seconds of a model over those of the rates alone (noise {fit.fitted.noise:.1%}; {unseen})",
                  "model", "#rows", "#factor", rows=rows or [("every model", str(len(fit.rows)), "1 (none differs)")])
