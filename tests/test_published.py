@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from conftest import ROOT, cli
 
-from bench.calibrate.published import PublishedModel, constant_mfu, errors, fit_published, fit_table, held_out
+from bench.calibrate.published import constant_mfu, errors, fit_published, fit_table, held_out, split_impossible
 from bench.calibrate.published_counts import CountCache, Counted
+from bench.calibrate.published_fit import fit as fit_free
+from bench.calibrate.published_model import PublishedModel
 from bench.calibrate.published_names import Unusable, fast_attention, read_gpu, read_model, read_scope
 from bench.calibrate.published_table import NEEDED, Row, read_table
 from bench.core.errors import UserError
@@ -42,13 +44,16 @@ def write(path, *rows, columns=NEEDED):
     ("DiT forward + VAE decode (stacked bar)", "denoising + vae decode"),
     ("Full pipeline (text encoding, denoising, VAE decoding), excluding model loading", "text + denoising + vae decode"),
     ("DiT denoise, per step", "denoising, per step"), ("s/it", "denoising, per step"),
-    ("one DiT forward", "denoising, per forward"),
+    ("one DiT forward", "denoising, per forward"), ("end_to_end", "text + denoising + vae decode"),
+    ("dit_only", "denoising"), ("per_step", "denoising, per step"), ("e2e", "text + denoising + vae decode"),
+    ("transformer only", "denoising"), ("denoise_loop", "denoising"), ("denoise+decode", "denoising + vae decode"),
+    ("zippy", "text + denoising + vae decode"), ("without_vae", "text + denoising"),
 ])
 def test_scopes(text, meant):
     assert str(read_scope(text)) == meant
 
 
-@pytest.mark.parametrize("text", ["unstated", "", "n/a", "VAE decode only", "text encoder", "fast"])
+@pytest.mark.parametrize("text", ["unstated", "", "n/a", "VAE decode only", "text_encoder"])
 def test_scopes_that_say_nothing_about_denoising(text):
     with pytest.raises(Unusable, match="scope"):
         read_scope(text)
@@ -61,6 +66,8 @@ def test_scopes_that_say_nothing_about_denoising(text):
     ("CogVideoX1.5-5B", "cogvideox1.5-5b"), ("CogVideoX-2b", "cogvideox-2b"), ("LTX-Video", "ltx-video-2b"),
     ("LTX-Video-0.9.7-13B", "ltx-video-13b"), ("LTX-2", "ltx-2"), ("mochi-1-preview", "mochi-1"),
     ("Cosmos-Predict2-14B-Video2World", "cosmos-predict2-14b"), ("sora-20b", "sora-20b"),
+    ("Wan2.1_T2V_1_3B", "wan2.1-t2v-1.3b"), ("DiT-XL/2", "dit-xl-2"),
+    ("HunyuanVideo (cfg-distilled)", "hunyuanvideo"),
 ])
 def test_models(name, config):
     assert read_model(name, names("models")) == config
@@ -137,6 +144,30 @@ def test_nine_columns_are_enough_and_spelling_is_forgiven(tmp_path):
     assert "80 frames counted as" in read.notes[0]
 
 
+@pytest.mark.parametrize(("text", "value"), [
+    ("1,234.5", 1234.5), ("1,234", 1234.0), ("12,5", 12.5), ("1 234.5", 1234.5), ("~80", 80.0), ("80.5 s", 80.5),
+    ("2 min", 120.0), ("1500 ms", 1.5), ("1e2", 100.0), ('"80"', None), ("2:30", None), ("12,34,5", None)])
+def test_numbers(tmp_path, text, value):
+    read = read_table(write(tmp_path / "t.csv", MINIMAL, MINIMAL | {"latency_s": text}))
+    assert [r.latency_s for r in read.rows[1:]] == ([] if value is None else [pytest.approx(value)])
+    assert value is not None or "not a number" in read.skipped[0].reason
+
+
+def test_a_scope_in_unknown_words_is_a_whole_video_and_said(tmp_path):
+    read = read_table(write(tmp_path / "t.csv", MINIMAL | {"scope": "zippy"}))
+    assert str(read.rows[0].scope) == "text + denoising + vae decode"
+    assert read.notes == ["scope 'zippy' is not known: read as text + denoising + vae decode"]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_other_peoples_files(tmp_path, separator):
+    """A byte-order mark, Windows line ends, capitals, quotes, a blank first line, columns nobody knows."""
+    lines = ["", separator.join([c.upper() for c in NEEDED] + ["MFU"]),
+             separator.join([f'"{MINIMAL[c]}"' for c in NEEDED] + ["0.4"])]
+    (tmp_path / "t.csv").write_bytes(("\ufeff" + "\r\n".join(lines)).encode())
+    assert read_table(tmp_path / "t.csv").rows[0].latency_s == 80.0
+
+
 @pytest.mark.parametrize(("content", "said"), [
     (b"", "empty"), (b"\x00\x01", "not a text file"), (b"\xff\xfe\xfa", "UTF-8"), (b"a,b\n1,2\n", "none of the columns"),
     ((",".join(NEEDED) + "\n").encode(), "no rows"),
@@ -167,15 +198,18 @@ def test_two_and_three_blocks_tell_the_rest_to_the_last_flop(model, depths, late
     assert whole.attention_flops > 0
 
 
-def test_a_vae_by_three_and_four_latent_frames_is_the_whole_one():
+@pytest.mark.parametrize("way", ["decode", "encode"])
+def test_a_vae_by_three_and_four_latent_frames_is_the_whole_one(way):
     from bench.count import at_depth
 
     vae = load(Model, "wan2.1-t2v-1.3b").vae
     module, torch = at_depth._vae(vae), at_depth.torch
-    latents = torch.empty(1, 16, 5, 4, 4, device="meta", dtype=torch.bfloat16)
-    assert decode_flops(vae, 17, 32, 32) == at_depth._work(lambda: module.decode(latents, 17)).flops
-    video = torch.empty(1, 3, 17, 32, 32, device="meta", dtype=torch.bfloat16)
-    assert encode_flops(vae, 17, 32, 32) == at_depth._work(lambda: module.encode(video)).flops
+    if way == "decode":
+        latents = torch.empty(1, 16, 5, 4, 4, device="meta", dtype=torch.bfloat16)
+        assert decode_flops(vae, 17, 32, 32) == at_depth._work(lambda: module.decode(latents, 17)).flops
+    else:
+        video = torch.empty(1, 3, 17, 32, 32, device="meta", dtype=torch.bfloat16)
+        assert encode_flops(vae, 17, 32, 32) == at_depth._work(lambda: module.encode(video)).flops
 
 
 def test_counts_are_kept_and_a_broken_cache_is_counted_again(tmp_path):
@@ -252,6 +286,76 @@ def test_pooled_rows_tell_the_gain_of_fast_attention(quiet):
     assert fit.fitted.theta[4] == pytest.approx(1.6, rel=0.02)
 
 
+@pytest.mark.parametrize(("points", "worst"), [(4, 0.06), (6, 0.03), (8, 0.03)])
+@pytest.mark.parametrize(("vae", "fixed"), [(0.2, 3.0), (0.2, 10.0), (0.012, 3.0)])
+def test_a_sweep_is_predicted_by_its_other_rows(quiet, points, worst, vae, fixed):
+    """Fixed 10 s: a tenth of the median row; VAE at 0.012: 0.25 to 0.4 of the smaller rows."""
+    rows, counted = sweep(noise=0.01, vae=vae, fixed=fixed)
+    fit = fit_published(H100, rows[:points], counted[:points], quiet)
+    assert fit.leave_one_out.mean < worst
+    assert fit.fitted.factors == {}                   # one model: its factor is in the rates
+
+
+def test_a_loop_without_other_stages_gives_both_rates(quiet):
+    rows, counted = sweep(noise=0.02, fixed=0.0, vae=1e9)
+    loop = [dataclasses.replace(r, scope=read_scope("dit only")) for r in rows]
+    fit = fit_published(H100, loop, [dataclasses.replace(c, vae_flops=0) for c in counted], quiet)
+    for i, truth in ((0, 0.5), (1, 0.35)):
+        assert abs(np.log(fit.fitted.theta[i] / truth)) < 3 * np.log(fit.draws[:, i]).std()
+    assert fit.leave_one_out.mean < 0.03
+
+
+def test_models_run_in_their_own_ways_get_a_factor_and_unseen_ones_none(quiet):
+    rows, counted = sweep(noise=0.01)
+    factors = {"a": 1.3, "b": 0.8, "c": 1.0}
+    pooled = [dataclasses.replace(r, model=m, id=m + r.id, latency_s=r.latency_s * f)
+              for m, f in factors.items() for r in rows[::2]]
+    fit = fit_published(H100, pooled, counted[::2] * 3, quiet)
+    assert 0.1 < fit.fitted.tau < 0.6
+    found = np.exp([fit.fitted.factors[m] for m in factors])
+    assert found / found[2] == pytest.approx([1.3, 0.8, 1.0], rel=0.05)
+    assert fit.leave_one_out.mean < 0.03 < 0.12 < fit.leave_one_model_out.mean
+    one_each = fit_published(H100, [dataclasses.replace(r, model=r.id) for r in rows], counted, quiet)
+    assert one_each.fitted.factors == {}
+
+
+def test_one_rate_for_everything_is_constant_utilisation(quiet):
+    rows, counted = sweep(noise=0.0)
+    model = PublishedModel(H100)
+    at_peak = np.array([model.features(r, c)[:3].sum() for r, c in zip(rows, counted, strict=True)])
+    noise = np.random.default_rng(1).normal(0, 0.1, len(rows))
+    flat = [dataclasses.replace(r, latency_s=float(s)) for r, s in zip(rows, at_peak / 0.4 * np.exp(noise), strict=True)]
+    fit = fit_published(H100, flat, counted, quiet)
+    x = np.stack([model.features(r, c) for r, c in zip(flat, counted, strict=True)])
+    x[:, 4] = 1                                       # a kernel that all rows share is no other rate
+    one_rate = fit_free(model, x, np.array([r.latency_s for r in flat]), ["a"] * 8, (0,), model.one_rate, with_factors=False)
+    assert model.seconds(x, one_rate.theta) == pytest.approx(at_peak / fit.constant_mfu_value, rel=2e-3)
+    assert fit.leave_one_out.mean < 2 * fit.constant_mfu.mean      # what choosing costs where the truth is one rate
+
+
+def test_the_slopes_are_the_derivatives():
+    rows, counted = sweep(noise=0.0)
+    model = PublishedModel(H100)
+    x = np.stack([model.features(r, c) for r, c in zip(rows, counted, strict=True)])
+    x[::2, 4], x[::3, 5], x[1::2, 6] = 1, 1, 1        # fast attention, nothing compiled, offloaded
+    for attention, vae in ((0.35, 0.1), (np.nan, 0.1), (np.nan, np.nan)):
+        theta = np.array([0.5, attention, vae, 4.0, 1.7, 0.9, 0.4, 20.0])
+        free = [i for i in range(8) if not np.isnan(theta[i])]
+        for column, i in enumerate(free):
+            up, down = theta.copy(), theta.copy()
+            up[i], down[i] = theta[i] * 1.0001, theta[i] / 1.0001
+            numeric = np.log(model.seconds(x, up) / model.seconds(x, down)) / (2 * np.log(1.0001))
+            assert model.slopes(x, theta, free)[:, column] == pytest.approx(numeric, abs=1e-6)
+
+
+def test_a_row_faster_than_the_card_is_left_out_and_said():
+    rows, counted = sweep(noise=0.0)
+    rows[2] = dataclasses.replace(rows[2], latency_s=rows[2].latency_s / 4)
+    kept, works, skipped = split_impossible(H100, rows, counted)
+    assert (len(kept), len(works), [s.id for s in skipped]) == (7, 7, ["10000"])
+    assert "of h100-sxm's 16-bit peak" in skipped[0].reason
+
+
 def test_four_rows_bear_two_parameters_at_most(quiet):
     rows, counted = sweep(noise=0.03)
     assert len(fit_published(H100, rows[:4], counted[:4], quiet).fitted.free) <= 2
@@ -262,14 +366,19 @@ def test_a_row_left_out_has_no_part_in_its_own_prediction():
     model = PublishedModel(H100)
     x = np.stack([model.features(r, c) for r, c in zip(rows, counted, strict=True)])
     t = np.array([r.latency_s for r in rows])
+    models = [r.model for r in rows]
     wrong = t.copy()
     wrong[3] *= 5
-    assert held_out(model, x, t, range(8))[3] == pytest.approx(held_out(model, x, wrong, range(8))[3], rel=1e-9)
+    assert held_out(model, x, t, models, [0, 0, 0, 1] + [0] * 4)[3] == pytest.approx(
+        held_out(model, x, wrong, models, [0, 0, 0, 1] + [0] * 4)[3], rel=1e-9)
 
 
 def test_the_baseline_is_the_geometric_mean_of_the_others():
     predicted = constant_mfu(np.array([1.0, 1.0, 1.0]), np.array([2.0, 2.0, 8.0]))
     assert predicted == pytest.approx([4.0, 4.0, 2.0])
+    by_group = constant_mfu(np.array([1.0, 1.0, 1.0]), np.array([2.0, 2.0, 8.0]), ["a", "a", "b"])
+    assert by_group == pytest.approx([8.0, 8.0, 2.0])
+    assert np.isnan(constant_mfu(np.ones(2), np.ones(2), ["a", "a"])).all()
     e = errors(predicted, np.array([2.0, 2.0, 8.0]), ["a", "b", "c"])
     assert (e.mean, e.median, e.worst, e.worst_row) == (
         pytest.approx(2.75 / 3), pytest.approx(1.0), pytest.approx(1.0), "a")
@@ -293,7 +402,8 @@ def test_the_command_takes_a_directory_or_a_table():
 
 
 def test_the_document_has_the_contracts_keys(tmp_path):
-    rows = [MINIMAL | {"width": str(w), "height": str(w), "frames": "1", "forwards_per_video": str(n), "latency_s": str(s)}
+    rows = [MINIMAL | {"model": "tiny", "width": str(w), "height": str(w), "frames": "1", "forwards_per_video": str(n),
+                       "scope": "dit", "latency_s": str(s)}
             for w, n, s in ((128, 50, 4.0), (128, 100, 6.0), (256, 50, 7.0), (256, 100, 12.0), (256, 100, 12.5))]
     rows.append(MINIMAL | {"model": "FLUX.1"})
     done = cli("calibrate", "--from", str(write(tmp_path / "t.csv", *rows)), "--json",

@@ -5,7 +5,7 @@ Every reading is returned with a note where it is not word for word, so that a t
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 MODEL_PATTERNS: tuple[tuple[str, str], ...] = (
     # letters, digits and dots of a name, lower case -> a name in configs/models; the first that is found
@@ -15,7 +15,7 @@ MODEL_PATTERNS: tuple[tuple[str, str], ...] = (
     (r"wan(video)?v?2\.?2.*5b", "wan2.2-ti2v-5b"),
     (r"wan(video)?(t2v|i2v)?1\.3b", "wan2.1-t2v-1.3b"),
     (r"hunyuanvideov?1\.5", "hunyuanvideo-1.5"),
-    (r"hunyuanvideo|hyvideo", "hunyuanvideo"),
+    (r"hunyuanvideo|hyvideo|^hunyuan$", "hunyuanvideo"),
     (r"cogvideoxv?1\.5", "cogvideox1.5-5b"),
     (r"cogvideox.*5b", "cogvideox-5b"),
     (r"cogvideox.*2b", "cogvideox-2b"),
@@ -27,11 +27,14 @@ MODEL_PATTERNS: tuple[tuple[str, str], ...] = (
     (r"sanavideo", "sana-video-2b"),
     (r"skyreelsv?2.*14b", "skyreels-v2-14b"),
     (r"latte", "latte"),
+    (r"^ditxl2(512.*|256.*)?$", "dit-xl-2"),
     (r"cosmospredict2(?!\.5).*14b", "cosmos-predict2-14b"),
     (r"cosmospredict2(?!\.5).*2b", "cosmos-predict2-2b"),
 )
 DISTILLED = re.compile(r"distil|turbo|lightning|lcm|causvid|self-?forcing|fast-?(wan|hunyuan|video|ltx|mochi)|\bdmd|accvideo|"
                        r"schnell|light(x2v|vae)|tiny-?(vae|ae)|teacache|magcache|fbcache|pruned", re.IGNORECASE)
+GUIDANCE_DISTILLED = re.compile(r"(guidance|cfg)[-_ ]?(step[-_ ]?)?distil\w*", re.IGNORECASE)
+"""One forward a step instead of two, each the base model's: `forwards_per_video` says so."""
 VARIANT = re.compile(r"vace|control|animate|s2v|avatar|framepack|talk|foley|upscal|refiner", re.IGNORECASE)
 GIVEN_FRAMES = re.compile(r"i2v|v2v|v2w|flf|image-?(to|2)|video-?(to|2)-?(video|world)", re.IGNORECASE)
 ENCODES_WHOLE_CLIP = ("wan2.1", "wan2.2-t2v", "skyreels", "cosmos")
@@ -48,9 +51,10 @@ GPU_REMARKS = {"h800": "H800: an H100 SXM with less NVLink", "a800": "A800: an A
 
 NO_SCOPE = re.compile(r"^\W*(unstated|unknown|unclear|not stated|n/?a|none|nan|null|tbd|-*)\W*$", re.IGNORECASE)
 WHOLE = re.compile(r"pipeline|end.?to.?end|\be2e\b|\btotal|overall|whole|full|complete|all (the )?(stages|parts)|everything|"
-                   r"generat|wall.?clock|inference time|latency of a video|video file", re.IGNORECASE)
+                   r"generat|wall.?clock|inference time|latency of a video|video file|entire|end.?2.?end|\ball\b|"
+                   r"^\W*(video|pipe|wall|inference|latency)\W*$", re.IGNORECASE)
 PIPELINE = re.compile(r"pipeline|end.?to.?end|\be2e\b", re.IGNORECASE)
-DENOISER = re.compile(r"\bdit\b|denois|transformer|diffusion|sampling|sampler|backbone|\bsteps?\b|forward|\bloop\b",
+DENOISER = re.compile(r"\bdit\b|denois|transformer|diffusion|sampling|sampler|backbone|\bunet\b|\bsteps?\b|forward|\bloop\b",
                       re.IGNORECASE)
 VAE = re.compile(r"\bvae\b|decod|autoencoder", re.IGNORECASE)
 TEXT = re.compile(r"text|prompt|\bt5\b|umt5|clip encoder|\bencoders?\b", re.IGNORECASE)
@@ -58,7 +62,8 @@ LEFT_OUT = re.compile(r"\b(?:excl(?:udes|uding|uded|\.)?|without|w/o|no|not (?:i
                       r"(?![-\w])([^;:)]*)", re.IGNORECASE)
 ONLY = re.compile(r"\b(only|alone|just)\b", re.IGNORECASE)
 PER_STEP = re.compile(r"per[ -](denoising |sampling |diffusion )?(step|iteration|it\b)|\bs(ec(onds?)?)?/(step|it)\b|"
-                      r"(one|single) (denoising )?step\b|step (time|latency)", re.IGNORECASE)
+                      r"(one|single) (denoising )?step\b|step (time|latency)|"
+                      r"^\W*((dit|denois\w*|transformer|sampling) )?step\W*$", re.IGNORECASE)
 PER_FORWARD = re.compile(r"(per|one|single)[ -](dit |denoiser |transformer |model )?(forward|call|evaluation)|/forward",
                          re.IGNORECASE)
 
@@ -81,6 +86,8 @@ class Scope:
     text: bool
     per: str
     """video | step | forward"""
+    guessed: bool = field(default=False, compare=False)
+    """The words say nothing that is known: a whole video's, as most tables mean."""
 
     def __str__(self) -> str:
         parts = ["text"] * self.text + ["denoising"] + ["vae decode"] * self.vae
@@ -88,7 +95,10 @@ class Scope:
 
 
 def read_scope(text: str) -> Scope:
-    """'full pipeline incl. VAE decode' -> all stages; 'DiT only' -> denoising; raises Unusable where it says nothing."""
+    """'full pipeline incl. VAE decode' -> all stages; 'dit_only' -> denoising; unknown words -> all stages, guessed.
+
+    Raises Unusable where it is empty or 'unstated', or names stages without denoising."""
+    text = text.replace("_", " ")
     if NO_SCOPE.match(text):
         raise Unusable(f"scope {text!r}: it does not say what the latency holds" if text.strip() else "scope is empty")
     left_out = " ".join(m.group(1) for m in LEFT_OUT.finditer(text))
@@ -107,7 +117,7 @@ def read_scope(text: str) -> Scope:
         return Scope(vae=vae and not VAE.search(left_out), text=some_text and not TEXT.search(left_out), per="video")
     if vae or some_text:
         raise Unusable(f"scope {text!r}: no denoising in it")
-    raise Unusable(f"scope {text!r}: neither a pipeline nor a denoiser is named")
+    return Scope(vae=not VAE.search(left_out), text=not TEXT.search(left_out), per="video", guessed=True)
 
 
 def read_model(name: str, known: Sequence[str]) -> str:
@@ -117,13 +127,15 @@ def read_model(name: str, known: Sequence[str]) -> str:
     plain = name.strip().lower()
     if plain in known:
         return plain
+    name = GUIDANCE_DISTILLED.sub("", name)
+    plain = re.sub(r"(?<=\d)_(?=\d)", ".", name.strip().lower())               # 1_3B
     if DISTILLED.search(name):
         raise Unusable(f"model {name!r}: a distilled or cached variant, whose forwards are not the base model's")
     if QUANTISED.search(name):
         raise Unusable(f"model {name!r}: quantised")
     if VARIANT.search(name):
         raise Unusable(f"model {name!r}: a variant with parts that are not counted")
-    squeezed = re.sub(r"[^a-z0-9.]", "", plain.rsplit("/", 1)[-1])
+    squeezed = re.sub(r"[^a-z0-9.]", "", re.sub(r"^[^/]*/(?=[a-z])", "", plain))   # an owner's name goes, DiT-XL/2 stays
     for pattern, config in MODEL_PATTERNS:
         if re.search(pattern, squeezed) and config in known:
             return config

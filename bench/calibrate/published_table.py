@@ -28,8 +28,11 @@ from bench.core.spec import Gpu, Model
 NEEDED = ("model", "gpu", "width", "height", "frames", "steps", "forwards_per_video", "scope", "latency_s")
 USED_WHERE_PRESENT = ("id", "task", "n_gpus", "batch", "dtype", "attention", "compile", "offload", "s_per_step")
 MAX_BYTES = 64 * 2**20
-NUMBER = re.compile(r"^\s*(-?[\d_]*\.?\d+(?:e[+-]?\d+)?|nan|-?inf)\s*(s|sec|seconds|px|p|frames|steps|forwards)?\s*$",
-                    re.IGNORECASE)
+NUMBER = re.compile(r"^\s*[~≈]?\s*(-?[\d_]*\.?\d+(?:e[+-]?\d+)?\.?|nan|-?inf)\s*"
+                    r"(s|sec|secs|seconds|ms|min|minutes|px|p|frames|steps|forwards)?\s*$", re.IGNORECASE)
+TIMES = {"ms": 1e-3, "min": 60.0, "minutes": 60.0}
+THOUSANDS = re.compile(r"(?<![\d.])(\d{1,3})((?:[,' \u00a0\u202f]\d{3})+)(?![\d,])")
+DECIMAL_COMMA = re.compile(r"^(\D*\d+),(\d+\D*)$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +133,7 @@ def _csv_rows(path: Path) -> list[dict[str, str]]:
     if not text.strip() or "\0" in text:
         raise UserError(f"{path}: {'empty' if not text.strip() else 'not a text file'}; a CSV with the columns "
                         f"{' '.join(NEEDED)} is expected")
-    lines = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+    lines = "\n".join(line for line in text.splitlines() if not line.startswith("#")).lstrip()
     header = lines.split("\n", 1)[0]
     delimiter = max(",;\t|", key=header.count)
     try:
@@ -163,6 +166,8 @@ def _read_row(row_id: str, cells: dict[str, str], table: PublishedTable, device_
     check_precision(given("dtype") or "")
     fast = fast_attention(given("attention") or "")
     scope = read_scope(given("scope", ""))
+    if scope.guessed:
+        table.note(f"scope {given('scope')!r} is not known: read as {scope}")
     frames, height, width, steps = (_number(name, given(name, ""), whole=True)
                                     for name in ("frames", "height", "width", "steps"))
     forwards = _number("forwards_per_video", given("forwards_per_video", ""))
@@ -172,6 +177,8 @@ def _read_row(row_id: str, cells: dict[str, str], table: PublishedTable, device_
     if not seconds and scope.per == "step" and given("s_per_step"):
         seconds = given("s_per_step")
     latency_s = _number("latency_s", seconds)
+    if "," in seconds:
+        table.note(f"numbers with a comma: latency_s {seconds!r} read as {latency_s:g}")
     legal = _legal_size(load(Model, model_name), int(frames), int(height), int(width))
     if legal != (frames, height, width):
         table.note(f"{given('model')}: {width:g}x{height:g}, {frames:g} frames counted as "
@@ -198,12 +205,13 @@ def _number(name: str, text: str, whole: bool = False) -> float:
     """Raises Unusable for what is empty, no number, not finite or not positive."""
     if not text.strip():
         raise Unusable(f"{name} is empty")
-    match = NUMBER.match(text)
+    plain = THOUSANDS.sub(lambda m: re.sub(r"\D", "", m.group()), text)        # 1,234.5
+    match = NUMBER.match(DECIMAL_COMMA.sub(r"\1.\2", plain))                  # 12,5
     if match is None:
         raise Unusable(f"{name} {text!r} is not a number")
-    value = float(match.group(1))
+    value = float(match.group(1)) * TIMES.get((match.group(2) or "").lower(), 1.0)
     if not math.isfinite(value):
-        raise Unusable(f"{name} is {text}")
+        raise Unusable(f"{name} is {text.strip()}")
     if value <= 0:
         raise Unusable(f"{name} {text}: it must be positive")
     if value > 1e9 or (whole and value != int(value)):
