@@ -81,6 +81,9 @@ def test_calibration_and_report_are_there(measured):
         assert f"figures/{figure}.png" in report
         assert (directory / "figures" / f"{figure}.png").stat().st_size > 5000
         assert (directory / "figures" / f"{figure}.svg").read_text().startswith("<?xml")
+    page = (directory / "report.html").read_text()
+    assert "leave one out" in page
+    assert len(page) < 1_000_000
     again = cli("report", str(directory))
     assert again.returncode == 0
     assert (directory / "report.md").read_text() == report

@@ -89,10 +89,10 @@ def analytic(calibration: Annotated[Path | None, typer.Option(help="A result dir
     found = analyse(calibration, gpu, tornado=tornado)
     if figures is not None:
         from bench.core.store import disk_faults
-        from bench.report.figures import save_all
+        from bench.report.figures import save_chain
 
         with disk_faults(figures, measured=False):
-            save_all(figures, [], None, found.bars, found.swings)
+            save_chain(figures, found.bars, found.swings)
     if as_json:
         return print_json(analysis_document(found))
     from bench.report.chain_tables import analysis_tables
@@ -103,8 +103,10 @@ def analytic(calibration: Annotated[Path | None, typer.Option(help="A result dir
 
 
 def report(result_dir: ResultDir, as_json: Json = False) -> None:
-    """Write report.md and the figures of a result anew."""
+    """Write report.html, report.md and the figures of a result anew."""
+    from bench.core.store import PAGE
     from bench.report.markdown import write_report
 
     path = write_report(result_dir)
-    print_json({"report": str(path)}) if as_json else typer.echo(str(path))
+    page = str(path.with_name(PAGE))
+    print_json({"report": str(path), "report_html": page}) if as_json else typer.echo(page)

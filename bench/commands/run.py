@@ -88,7 +88,7 @@ def run(suite: Annotated[str | None, typer.Argument(
     if not as_json:
         show(*tables, *([skipped_table(summary["skipped"])] if summary["skipped"] else []))
         typer.echo(spent_line(summary["spent"]))
-        typer.echo(f"report: {summary['report']}")
+        typer.echo(f"report: {summary['report_html']} (as text: report.md)")
     print_json(summary)
     return 1 if run_failed(records) else 0
 

@@ -59,9 +59,9 @@ def serve_sim(model: Annotated[str, typer.Argument(help="An own model: a name in
     document = serving_document(points[0].model.name, points[0].recipe.name, describe(chosen), measured, sweeps,
                                 {"requests": requests, "seed": seed, "shares": shares})
     if out is not None:
-        from bench.report.figures import throughput_vs_latency
+        from bench.report.figures import save_queue
 
-        figure = throughput_vs_latency(out, document)
+        figure = save_queue(out, document)
         (out / "serving.json").write_text(json.dumps(document, allow_nan=False, indent=1) + "\n")
         say(f"figure: {figure}")
     if as_json:

@@ -21,6 +21,7 @@ from bench.core.records import SCHEMA_VERSION, CeilingsRecord, PointRecord, Reco
 from bench.core.spec import Suite
 
 RECORDS, SAMPLES, SUITE, CALIBRATION = "records.jsonl", "samples.jsonl", "suite.json", "calibration.json"
+PAGE = "report.html"
 WORKER_LOG = "worker.log"     # tracebacks and chatter of the measuring process
 _ADAPTER: TypeAdapter = TypeAdapter(Record)
 

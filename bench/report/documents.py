@@ -9,6 +9,7 @@ from bench.calibrate.calibration import Calibration, Fit
 from bench.calibrate.predict import Estimate, Quantity
 from bench.core.records import OUTCOMES, CeilingsRecord, PointRecord
 from bench.core.spec import Point
+from bench.core.store import PAGE
 
 
 def run_summary(directory: Path, report: Path, records: list[PointRecord | CeilingsRecord],
@@ -18,7 +19,8 @@ def run_summary(directory: Path, report: Path, records: list[PointRecord | Ceili
     counted = Counter(last.values())
     headline, missing = headline_of(directory, calibration)
     return {
-        "result_dir": str(directory), "report": str(report), "outcomes": {name: counted[name] for name in OUTCOMES},
+        "result_dir": str(directory), "report": str(report), "report_html": str(report.with_name(PAGE)),
+        "outcomes": {name: counted[name] for name in OUTCOMES},
         "headline": headline.model_dump() if headline else None,
         "headline_missing": missing,
     }

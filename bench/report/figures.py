@@ -1,203 +1,211 @@
-"""Figures of a report: SVG for print, PNG for a glance.  Colours are Okabe and Ito's, safe for colour-blind readers."""
+"""The figures of a report, each from a Result: what is drawn, and what its caption says.
 
-import textwrap
-from collections.abc import Iterable, Sequence
+A figure is one function, Result -> Drawing or None where there is nothing to draw, and one line in `save_all`.
+"""
+
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-
-mpl.use("Agg")
 import matplotlib.pyplot as plt
 
-from bench.calibrate.ablations import Ablation
 from bench.calibrate.calibration import Fit
 from bench.calibrate.sensitivity import Swing
 from bench.calibrate.waterfall import Bar
-from bench.core.errors import one_line
-from bench.core.records import PointRecord
+from bench.core.records import PointRecord, Timing
+from bench.core.units import seconds
+from bench.report import chain_figures as chain
+from bench.report import device_figures as device
+from bench.report.ablation_figure import ablations
+from bench.report.drawing import (
+    COLOURS,
+    GREY,
+    HATCHES,
+    INK,
+    MARKERS,
+    STAGES,
+    STYLE,
+    Drawing,
+    Picture,
+    bar_rows,
+    error_bars,
+    legend_below,
+    literal,
+    log_axis,
+    save,
+    spread_of,
+    stage_style,
+    unique_handles,
+)
+from bench.report.result import Result
 
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8C8C8C"
-STAGE_COLOURS = {"denoise_step": BLUE, "vae_decode": ORANGE, "vae_encode": GREEN, "text_encode": "#CC79A7"}
-PROVENANCE_COLOURS = {"claimed": GREY, "counted": BLUE, "measured": GREEN, "fitted": ORANGE, "extrapolated": "#CC79A7"}
-STYLE = {
-    "figure.figsize": (7.0, 4.4), "figure.constrained_layout.use": True, "font.size": 10, "axes.grid": True,
-    "grid.alpha": 0.3, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "ldt-bench",
-}
+MAX_FAMILIES = 6        # of models in one legend; the rest share a grey marker
+MAX_ROWS = 16           # of bars in one figure; the tables have the rest
 
 
-def save_all(directory: Path, records: list[PointRecord], fit: Fit | None, bars: list[Bar],
-             swings: list[Swing] | None = None, rows: Sequence[Ablation] = ()) -> dict[str, str]:
-    """Draw every figure there is data for -> {name: caption}; files NAME.svg and NAME.png in `directory`."""
+def save_all(directory: Path, result: Result) -> dict[str, Picture]:
+    """Draw every figure of a result that there is data for into `directory` -> {name: picture}."""
+    return _save(directory, {
+        "waterfall": ("Minutes of video per GPU-hour, factor by factor", lambda: chain.waterfall(result.bars)),
+        "predicted_vs_measured": ("Predicted and measured seconds", lambda: predicted_vs_measured(result)),
+        "latency_vs_tokens": ("One forward of the denoiser", lambda: latency_vs_tokens(result)),
+        "roofline": ("Roofline", lambda: device.roofline(result)),
+        "efficiencies": ("Efficiency by operator class", lambda: device.efficiencies(result)),
+        "stage_split": ("Shares of a video's seconds", lambda: stage_split(result)),
+        "memory": ("Memory of each point", lambda: device.memory(result)),
+        "ablations": ("What a recipe gains, and how far its output moves", lambda: ablations(result.ablations)),
+        "device_over_time": ("Clocks, power and temperature", lambda: device.over_time(result)),
+        "ceilings": ("Best rate of each probe", lambda: device.ceilings(result)),
+        "bandwidth_vs_size": ("Memory bandwidth by size of an array", lambda: device.bandwidth_vs_size(result)),
+    })
+
+
+def save_chain(directory: Path, bars: list[Bar], swings: list[Swing] | None) -> dict[str, Picture]:
+    """What `analytic --figures` draws."""
+    return _save(directory, {
+        "waterfall": ("Minutes of video per GPU-hour, factor by factor", lambda: chain.waterfall(bars)),
+        "tornado": ("What moves the fleet most", lambda: chain.tornado(swings) if swings else None),
+    })
+
+
+def save_queue(directory: Path, document: dict[str, Any]) -> Path:
+    """What `serve-sim` draws, from its document -> the SVG's path."""
+    name = "throughput_vs_latency"
+    _save(directory, {name: ("Throughput against latency", lambda: chain.throughput_vs_latency(document))})
+    return directory / f"{name}.svg"
+
+
+def _save(directory: Path, wanted: dict[str, tuple[str, Callable[[], Drawing | None]]]) -> dict[str, Picture]:
     directory.mkdir(parents=True, exist_ok=True)
-    captions = {}
-    with plt.rc_context(STYLE):
-        if any("denoise_step" in r.timings for r in records):
-            captions["latency_vs_tokens"] = latency_vs_tokens(directory, records, fit)
-        if fit is not None and fit.stages:
-            captions["predicted_vs_measured"] = predicted_vs_measured(directory, fit)
-        if any(row.speed_up and row.divergence for row in rows):
-            captions["ablations"] = ablations(directory, rows)
-        captions["waterfall"] = waterfall(directory, bars)
-        if swings:
-            captions["tornado"] = tornado(directory, swings)
-    return captions
+    pictures = {}
+    with plt.style.context(STYLE):
+        for name, (title, draw) in wanted.items():
+            drawing = draw()
+            if drawing is not None:
+                pictures[name] = save(drawing, directory, name, title)
+    return pictures
 
 
-def latency_vs_tokens(directory: Path, records: Iterable[PointRecord], fit: Fit | None) -> str:
-    """One denoiser forward against tokens, per sample; what the fit says of the same points as open rings."""
-    figure, axes = plt.subplots()
-    steps = [r for r in records if "denoise_step" in r.timings]
-    fitted = {s.point: s.fitted_s for s in fit.stages if s.stage == "denoise_step"} if fit else {}
-    families: dict[str, list[PointRecord]] = {}
-    for r in sorted(steps, key=lambda r: r.tokens):
-        families.setdefault(f"{r.model}, {r.recipe}", []).append(r)
-    colours = [BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00", "#000000", GREY]
-    for i, (label, members) in enumerate(families.items()):
-        per_forward = [_forwards(r) for r in members]
-        t = [r.timings["denoise_step"] for r in members]
-        y = [x.median_s / f for x, f in zip(t, per_forward, strict=True)]
-        errors = [[(x.median_s - x.low_s) / f for x, f in zip(t, per_forward, strict=True)],
-                  [(x.high_s - x.median_s) / f for x, f in zip(t, per_forward, strict=True)]]
-        x = [r.tokens for r in members]
-        axes.errorbar(x, y, yerr=errors, fmt="o-", ms=5, lw=1, capsize=3, color=colours[i % len(colours)],
-                      label=_literal(label))
-        rings = [(r.tokens, fitted[r.label] / f) for r, f in zip(members, per_forward, strict=True) if r.label in fitted]
-        if rings:
-            axes.plot(*zip(*rings, strict=True), "o", ms=10, mfc="none", color=colours[i % len(colours)])
-    axes.set(xscale="log", yscale="log", xlabel="tokens of one sample", ylabel="one forward of the denoiser (s)",
-             title="Latency against tokens (measured; rings: fitted)")
-    axes.legend(fontsize=8)
-    _save(figure, directory, "latency_vs_tokens")
-    return ("Seconds of one denoiser forward against tokens. Dots: measured medians with their intervals, n as in "
-            "the table; rings: the fit of the same points.")
-
-
-def predicted_vs_measured(directory: Path, fit: Fit) -> str:
-    """Held-out prediction (or the fit, where nothing else has that work) against measurement, all stages."""
-    figure, axes = plt.subplots()
+def predicted_vs_measured(result: Result) -> Drawing | None:
+    """Held-out prediction (or the fit, where nothing else has that work) against measurement, and the error in per cent."""
+    fit = result.fit
+    if fit is None or not fit.stages:
+        return None
+    figure, (axes, below) = plt.subplots(2, figsize=(5.2, 4.9), height_ratios=(2.2, 1), sharex=True)
     shown = [t for s in fit.stages for t in (s.measured_s, s.fitted_s if s.held_out_s is None else s.held_out_s)]
     ends = [min(shown) / 1.5, max(shown) * 1.5]      # of both axes, so that no prediction falls outside
-    axes.plot(ends, ends, color=GREY, lw=1)
-    axes.fill_between(ends, [0.9 * e for e in ends], [1.1 * e for e in ends], color=GREY, alpha=0.2, lw=0, label="±10 %")
-    for stage, colour in STAGE_COLOURS.items():
-        held = [(s.measured_s, s.held_out_s) for s in fit.stages if s.stage == stage and s.held_out_s is not None]
-        seen = [(s.measured_s, s.fitted_s) for s in fit.stages if s.stage == stage and s.held_out_s is None]
-        if held:
-            axes.plot(*zip(*held, strict=True), "o", color=colour, label=f"{stage}, held out (n={len(held)})")
-        if seen:
-            axes.plot(*zip(*seen, strict=True), "x", color=colour, label=f"{stage}, in the fit (n={len(seen)})")
-    axes.set(xscale="log", yscale="log", xlabel="measured (s)", ylabel="predicted (s)", xlim=ends, ylim=ends,
-             title=f"Predicted against measured, {_literal(fit.recipe)}")
-    axes.legend(fontsize=8)
-    _save(figure, directory, "predicted_vs_measured")
-    return "Each stage predicted by a fit that had not seen it, against its measurement."
+    axes.plot(ends, ends, color=INK, lw=0.8)
+    axes.fill_between(ends, [0.9 * e for e in ends], [1.1 * e for e in ends], color=GREY, alpha=0.3, lw=0, label="±10 %")
+    below.axhspan(-10, 10, color=GREY, alpha=0.3, lw=0)
+    below.axhline(0, color=INK, lw=0.8)
+    timings = {(r.label, stage): t for r in result.points for stage, t in r.timings.items()}
+    for stage in dict.fromkeys(s.stage for s in fit.stages):
+        for held in (True, False):
+            some = [s for s in fit.stages if s.stage == stage and (s.held_out_s is not None) == held]
+            if not some:
+                continue
+            y = [s.held_out_s if s.held_out_s is not None else s.fitted_s for s in some]
+            x = [s.measured_s for s in some]
+            t = [timings.get((s.point, s.stage)) for s in some]
+            bars = error_bars(x, *([getattr(one, end) if one else v for one, v in zip(t, x, strict=True)]
+                                   for end in ("low_s", "high_s")))
+            style = stage_style(stage) | ({} if held else {"mfc": "none"})
+            words = f"{stage}, {'held out' if held else 'in the fit'} ({len(some)})"
+            axes.errorbar(x, y, xerr=bars, ls="", elinewidth=0.8, label=words, **style)
+            below.plot(x, [100 * (p / m - 1) for p, m in zip(y, x, strict=True)], ls="", **style)
+    axes.set(ylabel="predicted", xlim=ends, ylim=ends)
+    below.set(xlabel="measured", ylabel="error (%)")
+    log_axis(axes.yaxis, "s")
+    log_axis(below.xaxis, "s")
+    legend_below(figure)
+    error = fit.leave_one_out
+    words = f" Denoise steps, leave one out: {100 * error.mean:.1f} % mean, {100 * error.worst:.1f} % worst." if error else ""
+    return Drawing(figure, f"Seconds of each stage of {fit.recipe}, predicted (fitted) against measured. Filled: by a fit "
+                           "that had not seen the point; hollow: nothing else has that class of work, so the fit has seen "
+                           f"it. Horizontal bars: intervals of the measured medians, {_samples(timings.values())}.{words}")
 
 
-EXACT = 1e-9      # where a logarithmic axis shows what is the same to the last bit
+def latency_vs_tokens(result: Result) -> Drawing | None:
+    """One denoiser forward against tokens: measured, what the cost model says, and what one MFU for all would say."""
+    steps = [r for r in result.points if "denoise_step" in r.timings]
+    if not steps:
+        return None
+    families: dict[str, list[PointRecord]] = {}
+    for r in sorted(steps, key=lambda r: r.tokens):
+        batch = r.point["workload"].get("batch", 1)
+        name = r.model if len({s.recipe for s in steps}) == 1 else f"{r.model}, {r.recipe}"
+        families.setdefault(name + (f", batch {batch}" if batch != 1 else ""), []).append(r)
+    ordered = sorted(families.items(), key=lambda item: -len(item[1]))
+    figure, axes = plt.subplots(figsize=(5.2, 4.4))
+    for i, (name, members) in enumerate(ordered):
+        alone = i < MAX_FAMILIES or len(ordered) == MAX_FAMILIES + 1
+        colour = COLOURS[i % len(COLOURS)] if alone else GREY
+        label = literal(name) if alone else f"{len(ordered) - MAX_FAMILIES} other models" if i == MAX_FAMILIES else None
+        _latency(axes, members, result.fits, colour, MARKERS[i % len(MARKERS)] if alone else ".", label)
+    line = mpl.lines.Line2D
+    handles, _ = axes.get_legend_handles_labels()
+    if result.fits:
+        handles += [line([], [], color=INK, marker="_", ms=8, label="cost model (fitted)"),
+                    line([], [], color=INK, ls=":", marker="x", ms=4, label="one MFU for all (fitted)")]
+    axes.set(xlabel="tokens of one sample", ylabel="one forward of the denoiser")
+    axes.margins(0.08)
+    log_axis(axes.xaxis)
+    log_axis(axes.yaxis, "s")
+    legend_below(figure, handles)
+    told = (" Solid lines and dashes: the cost model; dotted lines and crosses: the baseline of one rate for all FLOPs (both "
+            "fitted on the same points).") if result.fits else ""
+    return Drawing(figure, "Seconds of one forward of the denoiser against tokens. Markers: measured medians with their "
+                           f"intervals, {_samples(r.timings['denoise_step'] for r in steps)}.{told}")
 
 
-def ablations(directory: Path, rows: Sequence[Ablation]) -> str:
-    """Speed-up against divergence; the Pareto front of each model and workload joined by a line."""
-    figure, axes = plt.subplots(figsize=(7.0, 5.6))
-    shown = [r for r in rows if r.speed_up and r.divergence and r.speed_up_provenance == "measured"]
-    groups = dict.fromkeys((r.model, r.workload, r.baseline) for r in shown)
-    for colour, group in zip([BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00"], groups, strict=False):
-        members = [r for r in shown if (r.model, r.workload, r.baseline) == group]
-        x = [max(r.divergence.relative_l2, EXACT) for r in members]
-        y = [r.speed_up.value for r in members]
-        errors = [[r.speed_up.value - r.speed_up.low for r in members], [r.speed_up.high - r.speed_up.value for r in members]]
-        axes.errorbar(x, y, yerr=errors, fmt="o", ms=4, lw=1, capsize=2, color=colour,
-                      label=_literal(f"{group[0]}, {group[1]}, against {group[2]}"))
-        front = sorted((max(r.divergence.relative_l2, EXACT), r.speed_up.value) for r in members if r.on_front)
-        axes.plot(*zip(*front, strict=True), "-", lw=1, color=colour, alpha=0.6)
-        for r, at_x, at_y in zip(members, x, y, strict=True):
-            axes.annotate(_literal(r.recipe), (at_x, at_y), xytext=(4, 3), textcoords="offset points", fontsize=6)
-    axes.axhline(1.0, color=GREY, lw=1, ls=":")
-    axes.set(xscale="log", yscale="log", ylabel="speed-up over the baseline (measured)",
-             xlabel="relative L2 of the latents from the baseline's (measured; left edge: identical)",
-             title="What a recipe gains, and how far its output moves")
-    axes.legend(fontsize=8)
-    _save(figure, directory, "ablations")
-    return ("Speed-up against divergence of the latents after the whole trajectory, same seed and weights; lines: what no "
-            "other recipe beats in both. Weights are random: the divergence says nothing of how a picture looks.")
+def _latency(axes: plt.Axes, members: list[PointRecord], fits: list[Fit], colour: str, marker: str,
+             label: str | None) -> None:
+    tokens = [r.tokens for r in members]
+    forwards = [2 if r.point["workload"]["guidance"] == "cfg" else 1 for r in members]
+    value, low, high = ([getattr(r.timings["denoise_step"], end) / f for r, f in zip(members, forwards, strict=True)]
+                        for end in ("median_s", "low_s", "high_s"))
+    axes.errorbar(tokens, value, yerr=error_bars(value, low, high), ls="", marker=marker, color=colour, label=label, zorder=3)
+    by_point = {(fit.recipe, s.point): (s.fitted_s, s.flops / fit.constant_mfu_flops_per_s if fit.constant_mfu_flops_per_s
+                                        else None) for fit in fits for s in fit.stages if s.stage == "denoise_step"}
+    told = [(r.tokens, *(s / f if s else None for s in by_point[r.recipe, r.label]))
+            for r, f in zip(members, forwards, strict=True) if (r.recipe, r.label) in by_point]
+    if told:
+        x, model, baseline = zip(*told, strict=True)
+        axes.plot(x, model, color=colour, marker="_", ms=9, lw=1)
+        if None not in baseline:
+            axes.plot(x, baseline, color=colour, ls=":", marker="x", ms=4, lw=1)
 
 
-def waterfall(directory: Path, bars: list[Bar]) -> str:
-    """Minutes per GPU-hour, factor by factor, on a log axis."""
-    figure, axes = plt.subplots(figsize=(7.0, 0.55 * len(bars) + 1.2))
-    floor = min(b.value for b in bars) / 4
-    for i, bar in enumerate(bars):
-        axes.barh(i, bar.value - floor, left=floor, color=PROVENANCE_COLOURS[bar.provenance],
-                  hatch="//" if bar.extra else None, edgecolor="white")
-        axes.text(bar.value * 1.08, i, f"{bar.value:.3g}" + (f"  (×{bar.multiplier:.3g})" if i else ""), va="center",
-                  fontsize=9)
-    axes.set_yticks(range(len(bars)), [_wrap(b.factor) for b in bars], fontsize=8)
-    axes.invert_yaxis()
-    axes.grid(axis="y", visible=False)
-    axes.set(xscale="log", xlabel="minutes of video per GPU-hour (log)",
-             xlim=(floor, max(b.value for b in bars) * 12))
-    used = dict.fromkeys(b.provenance for b in bars)
-    axes.legend(handles=[mpl.patches.Patch(color=PROVENANCE_COLOURS[p], label=p) for p in used], fontsize=8,
-                loc="lower right")
-    _save(figure, directory, "waterfall")
-    return "From the pencil estimate to the calibrated figure; each bar is the one before times its factor."
+def stage_split(result: Result) -> Drawing | None:
+    """Shares of a whole video's seconds by stage, for points of which every stage was timed."""
+    videos = result.whole_videos[:MAX_ROWS]
+    if not videos:
+        return None
+    figure, axes = plt.subplots(figsize=(5.2, 0.52 * len(videos) + 1.3))
+    for i, video in enumerate(videos):
+        left, total = 0.0, video.total.value
+        for stage, s in video.seconds.items():
+            k = STAGES.index(stage)
+            axes.barh(i, 100 * s / total, left=left, height=0.42, color=COLOURS[k], hatch=HATCHES[k], edgecolor="#ffffff",
+                      linewidth=0, label=stage)
+            left += 100 * s / total
+        axes.text(0, i - 0.27, literal(video.record.label, 62), va="bottom", fontsize=7.5)
+        half = (video.total.high - video.total.low) / 2 / total
+        axes.text(101, i, f"{seconds(total)} ±{100 * half:.1f} %", va="center", fontsize=8)
+    bar_rows(axes, len(videos))
+    axes.set(xlabel="share of the seconds of a video (%)", xlim=(0, 132), xticks=range(0, 101, 20))
+    unique = unique_handles(axes)
+    legend_below(figure, [unique[s] for s in STAGES if s in unique])
+    timings = [v.record.timings[s] for v in videos for s in v.seconds]
+    return Drawing(figure, "All calls of each stage that one batch of videos needs, as shares of their sum (measured: calls "
+                           f"x median of one, {_samples(timings)}). Right: the sum, and half the width of its interval.")
 
 
-def throughput_vs_latency(directory: Path, document: dict[str, Any]) -> Path:
-    """A curve a policy, from `serve-sim --json`'s document -> the SVG's path."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots()
-        for policy, colour in zip(document["policies"], (GREY, ORANGE, GREEN, BLUE), strict=True):
-            loads = [load for load in policy["loads"] if not load["saturated"]]
-            x = [load["videos_per_hour"] for load in loads]
-            axes.plot(x, [load["latency_s"]["p50"] for load in loads], "o-", color=colour, ms=4, label=policy["name"])
-            axes.plot(x, [load["latency_s"]["p95"] for load in loads], "--", color=colour, lw=1)
-            axes.axvline(policy["saturation"]["videos_per_hour"], color=colour, lw=0.8, ls=":")
-        axes.set(yscale="log", xlabel="videos an hour, one device", ylabel="latency of a request (s)",
-                 title=_literal(f"{document['model']}, {document['recipe']}: {document['provenance']}"))
-        axes.legend(fontsize=8, title="p50 (dashed: p95; dotted line: at most)", title_fontsize=8)
-        _save(figure, directory, "throughput_vs_latency")
-    return directory / "throughput_vs_latency.svg"
-
-
-def tornado(directory: Path, swings: list[Swing]) -> str:
-    """The fleet with one factor varied at a time, on a log axis; the widest bar on top."""
-    figure, axes = plt.subplots(figsize=(7.0, 0.5 * len(swings) + 1.2))
-    for i, swing in enumerate(swings):
-        low, high = sorted(zip(swing.fleet, swing.settings, strict=True))
-        colour = next((c for word, c in PROVENANCE_COLOURS.items() if swing.source.startswith(word)), GREY)
-        axes.barh(i, high[0] - low[0], left=low[0], color=colour, edgecolor="white")
-        axes.text(low[0] / 1.05, i, _literal(low[1]), va="center", ha="right", fontsize=8)
-        axes.text(high[0] * 1.05, i, _literal(high[1]), va="center", fontsize=8)
-    ends = [f for swing in swings for f in swing.fleet]
-    axes.set_yticks(range(len(swings)), [_wrap(s.factor) for s in swings], fontsize=8)
-    axes.invert_yaxis()
-    axes.grid(axis="y", visible=False)
-    axes.set(xscale="log", xlabel="GPUs that serve the demand (log)", xlim=(min(ends) / 4, max(ends) * 4))
-    used = {c: word for word, c in PROVENANCE_COLOURS.items() if any(s.source.startswith(word) for s in swings)}
-    axes.legend(handles=[mpl.patches.Patch(color=c, label=word) for c, word in {**used, GREY: "stated or chosen"}.items()],
-                fontsize=8, loc="lower right")
-    _save(figure, directory, "tornado")
-    return ("The fleet of row A16 with one factor varied at a time, within its measured interval or a stated range; the "
-            "setting stands at each end.")
-
-
-def _forwards(record: PointRecord) -> int:
-    return 2 if record.point["workload"]["guidance"] == "cfg" else 1
-
-
-def _literal(name: str) -> str:
-    """A user's name as matplotlib shows it: $ opens no formula, a leading _ does not hide it from the legend."""
-    return (" " if name.startswith("_") else "") + one_line(name).replace("$", r"\$")
-
-
-def _wrap(text: str, width: int = 34) -> str:
-    return "\n".join(textwrap.wrap(text, width))
-
-
-def _save(figure: plt.Figure, directory: Path, name: str) -> None:
-    figure.savefig(directory / f"{name}.svg", metadata={"Date": None})
-    figure.savefig(directory / f"{name}.png", dpi=150)
-    plt.close(figure)
+def _samples(timings: Iterable[Timing]) -> str:
+    """'n = 3 to 60 calls, 95 %'."""
+    timings = list(timings)
+    if not timings:
+        return "their samples not in this result"
+    unsure = any(t.confidence < 0.95 for t in timings)
+    return f"{spread_of([t.n for t in timings])} calls{', under six of them their range' if unsure else ', 95 %'}"

@@ -1,4 +1,4 @@
-"""A simulated queue as a document and tables; its figure is in bench.report.figures."""
+"""A simulated queue as a document and tables; its figure is in bench.report.chain_figures."""
 
 from collections import Counter
 from collections.abc import Sequence

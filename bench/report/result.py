@@ -1,0 +1,171 @@
+"""A result as its reports see it: what was measured, what was fitted on it, and the chain that ends there.
+
+report.md, report.html and the figures are all made from this one reading of the directory.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench.calibrate.ablations import Ablation, ablations
+from bench.calibrate.analytic import Assumptions
+from bench.calibrate.calibrate import MEASURED, datasheet, estimate, headline_of
+from bench.calibrate.calibration import Calibration, Fit, Headline, Interval, Reference, read_calibration
+from bench.calibrate.claims import cache_by_subject, ledger
+from bench.calibrate.plan_time import price_of
+from bench.calibrate.predict import stage_calls_per_video
+from bench.calibrate.verdict import Evidence
+from bench.calibrate.waterfall import Bar, waterfall
+from bench.core.claim_spec import Claim
+from bench.core.errors import UserError
+from bench.core.load import load, names
+from bench.core.records import CeilingsRecord, Environment, PointRecord
+from bench.core.spec import Gpu, Point, Suite
+from bench.core.store import CALIBRATION, ceilings_record, point_records, read_records, read_suite
+from bench.report.claims_table import claims_document
+
+
+@dataclass(frozen=True)
+class WholeVideo:
+    """A point whose every stage was timed: the seconds of one batch of videos, by stage.  Provenance: measured."""
+
+    record: PointRecord
+    seconds: dict[str, float]
+    """Stage -> its calls x the median of one."""
+    total: Interval
+    """Sum of the stages, with the sums of their intervals' ends."""
+    video_s: float
+    """Seconds of video that the batch holds."""
+    joules: float | None
+    """Energy of all calls; None where a stage has no reading."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """Everything a report shows, read once."""
+
+    directory: Path
+    suite: Suite
+    records: list[PointRecord | CeilingsRecord]
+    calibration: Calibration | None
+    headline: Headline | None
+    headline_missing: str | None
+    bars: list[Bar]
+
+    @cached_property
+    def points(self) -> list[PointRecord]:
+        """Each by its last record."""
+        return point_records(self.records)
+
+    @cached_property
+    def ceilings(self) -> CeilingsRecord | None:
+        return ceilings_record(self.records)
+
+    @property
+    def environment(self) -> Environment:
+        return self.records[-1].environment
+
+    @cached_property
+    def gpu(self) -> Gpu | None:
+        """The card's datasheet, where configs/gpus has one."""
+        return datasheet(self.environment.gpu)
+
+    @property
+    def fits(self) -> list[Fit]:
+        return list(self.calibration.fits.values()) if self.calibration else []
+
+    @property
+    def fit(self) -> Fit | None:
+        """Of the headline's recipe."""
+        return self.calibration.fit_for(None) if self.calibration else None
+
+    @property
+    def reference(self) -> Reference | None:
+        return self.calibration.reference if self.calibration else None
+
+    @property
+    def reference_missing(self) -> str | None:
+        return self.calibration.reference_missing if self.calibration else "not calibrated"
+
+    @property
+    def known_suite(self) -> bool:
+        """A preset's name; else the directory's suite.json says what was run."""
+        return self.suite.name in names("suites")
+
+    @property
+    def command(self) -> str:
+        """How to measure this again."""
+        return f"ldt-bench run {self.suite.name if self.known_suite else './suite.json'} --device {self.environment.device}"
+
+    @cached_property
+    def whole_videos(self) -> list[WholeVideo]:
+        """In the order they were measured."""
+        return [video for video in map(_whole_video, self.points) if video is not None]
+
+    @property
+    def mixed(self) -> list[str]:
+        """In what the records' environments differ from the last one's: nothing, unless a run was resumed elsewhere."""
+        return list(dict.fromkeys(d for r in self.records for d in r.environment.differences(self.environment)))
+
+    @cached_property
+    def ablations(self) -> list[Ablation]:
+        """Recipes beside their baseline, where the records have one."""
+        return ablations(self.points, price_of(self.gpu, None))
+
+    @cached_property
+    def claims(self) -> dict[str, Any]:
+        """The document of `ldt-bench claims`, but for the tables of published latencies: those take many counts.
+
+        What is claimed of this very card is judged by this calibration, the rest by counts."""
+        recipes = sorted(f.recipe for f in self.fits)
+        evidence = None
+        if self.calibration is not None:
+            calibration, first = self.calibration, self.calibration.headline_recipe
+            evidence = Evidence(calibration.gpu, (first, *(r for r in recipes if r != first)),
+                                cache_by_subject(lambda point: estimate(point, calibration)))
+        wanted = [name for name in names("claims") if load(Claim, name).check.kind != "latency_table"]
+        return claims_document(ledger(wanted, evidence))
+
+    @cached_property
+    def sentinel(self) -> tuple[float, float, int] | None:
+        return sentinel_spread(self.records)
+
+
+def read_result(directory: Path) -> Result:
+    """Raises UserError where the records or the calibration cannot be read; a result may have no calibration."""
+    records, suite = read_records(directory), read_suite(directory)
+    calibration = read_calibration(directory) if (directory / CALIBRATION).is_file() else None
+    headline, missing = headline_of(directory, calibration)
+    bars = waterfall(Assumptions(), calibration.reference if calibration else None)
+    return Result(directory=directory, suite=suite, records=records, calibration=calibration, headline=headline,
+                  headline_missing=missing, bars=bars)
+
+
+def sentinel_spread(records: list[PointRecord | CeilingsRecord]) -> tuple[float, float, int] | None:
+    """Median seconds of the sentinel product, its largest departure from that as a share, readings; None without any."""
+    readings = [s for r in records if r.sentinel for s in (r.sentinel.before_s, r.sentinel.after_s)]
+    if not readings:
+        return None
+    middle = median(readings)
+    return middle, max(abs(s / middle - 1) for s in readings), len(readings)
+
+
+def _whole_video(record: PointRecord) -> WholeVideo | None:
+    if record.outcome not in MEASURED:
+        return None
+    try:
+        workload = Point.model_validate(record.point).workload
+        calls = stage_calls_per_video(workload, record.counts)
+    except (ValueError, UserError):            # a record of which no point can be made any more
+        return None
+    if not set(calls) <= set(record.timings):
+        return None
+    value, low, high = (sum(n * getattr(record.timings[stage], end) for stage, n in calls.items())
+                        for end in ("median_s", "low_s", "high_s"))
+    read = {stage: (record.telemetry or {}).get(stage) for stage in calls}
+    energies = [n * read[stage].energy.energy_j for stage, n in calls.items() if read[stage] and read[stage].energy]
+    return WholeVideo(record=record, seconds={s: n * record.timings[s].median_s for s, n in calls.items()},
+                      total=Interval(value=value, low=low, high=high), video_s=workload.video_s,
+                      joules=sum(energies) if len(energies) == len(calls) else None)
