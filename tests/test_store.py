@@ -245,7 +245,7 @@ WHOLE = calibration().model_dump(mode="json")
         ("fits.eager-bf16.ceilings.copy_bytes_per_s", 0, "copy_bytes_per_s"),
         ("fits.eager-bf16.parameters.kernel_s", None, "parameters: kernel_s missing"),
         ("fits.eager-bf16.parameters.kernel_s.value", float("nan"), "kernel_s.value"),
-        ("fits.eager-bf16.draws", [], "draws"), ("fits.eager-bf16.draws", [[1.0]], "draws: each is to have 12 entries"),
+        ("fits.eager-bf16.draws", [], "draws"), ("fits.eager-bf16.draws", [[1.0]], "draws: each is to have 13 entries"),
     ]),
 ])
 def test_damaged_calibrations(tmp_path, content, message):

@@ -16,8 +16,9 @@ so that a rate is the measured ceiling's for the size that was probed, and never
 at memory speed, which depends on their size: small tensors live in a cache (the measured ladder says how fast).  Functions
 such as GELU run at a rate of their own.  Each operator costs its launch, each call of a stage its fixed overhead.
 
-`fresh`: a CPU's allocator gives arrays over 32 MiB back to the system, so each new one is paged in anew; its cost is
-measured, not fitted.  Convolutions that PyTorch leaves to its im2col kernel have a class of their own.
+`fresh`: a CPU's allocator gives arrays over 32 MiB back to the system, so each new one is paged in anew, at a measured rate
+(times fresh_efficiency, since what else lies in memory matters).  Convolutions that PyTorch leaves to its im2col kernel have
+a class of their own.
 
 Efficiencies are of this device's measured ceilings, so they carry over to a card of the same kind that is slower or
 faster.  memory_efficiency may pass 1: bytes are modelled, and caches and fusion save some.
@@ -57,12 +58,13 @@ PARAMETERS: dict[str, Meaning] = {
     "linear_half_size": Meaning("rows, columns or depth", 0.1, 4096.0, 24.0, 1.0, "linear"),
     "attention_efficiency": Meaning(SHARE, 0.01, 1.0, 0.8, 0.7, "attention"),
     "attention_half_length": Meaning("tokens", 0.1, 8192.0, 24.0, 1.0, "attention"),
-    "attention_half_head": Meaning("head size", 0.1, 512.0, 16.0, 0.7, "attention"),
+    "attention_half_head": Meaning("head size", 0.1, 512.0, 16.0, 1.2, "attention"),
     "conv_efficiency": Meaning(SHARE, 0.01, 1.0, 0.8, 0.7, "conv"),
     "conv_half_size": Meaning("channels", 0.1, 1024.0, 8.0, 1.0, "conv"),
     "small_conv_efficiency": Meaning(SHARE, 0.01, 10.0, 1.0, 1.0, "small_conv"),
     "activation_efficiency": Meaning(SHARE, 0.02, 20.0, 1.0, 0.5, "activation"),
     "memory_efficiency": Meaning(SHARE, 0.02, 20.0, 0.5, 1.0, "memory"),
+    "fresh_efficiency": Meaning(SHARE, 0.1, 10.0, 1.0, 0.4, "fresh"),
     "kernel_s": Meaning("s", 1e-8, 1e-3, 5e-6, 1.2, "kernel"),     # from a graph replay's 10 ns to a slow interpreter's 1 ms
     "call_s": Meaning("s", 1e-8, 1e-1, 2e-5, 1.2, "kernel"),
 }
@@ -145,9 +147,10 @@ class Work:
 
     @property
     def classes(self) -> frozenset[str]:
-        """What of CLASSES (and small_conv) it holds; `other` products count as linear."""
+        """What of CLASSES (and small_conv, fresh) it holds; `other` products count as linear."""
         held = {KINDS[i].replace("other", "linear") for i in np.unique(self.kind[(self.flops > 0) | (self.bytes > 0)])}
-        return frozenset(held | ({"kernel"} if self.calls.sum() else set()))
+        fresh = {"fresh"} if (self.bytes_out > FRESH_BYTES).any() else set()
+        return frozenset(held | fresh | ({"kernel"} if self.calls.sum() else set()))
 
 
 class Priced:
@@ -201,7 +204,7 @@ class Priced:
         share[self.is_["small_conv"]] = p["small_conv_efficiency"]
         each = np.where(self.product, np.maximum(self.at_peak / share, self.traffic),
                         np.where(self.is_["activation"], self.activation / p["activation_efficiency"],
-                                 self.traffic / p["memory_efficiency"])) + self.fresh
+                                 self.traffic / p["memory_efficiency"])) + self.fresh / p["fresh_efficiency"]
         cross = self.is_["attention"] & self.cross
         masks = {"linear": self.is_["linear"], "attention": self.is_["attention"] & ~cross, "cross_attention": cross,
                  "conv": self.is_["conv"] | self.is_["small_conv"], "activation": self.is_["activation"],

@@ -171,6 +171,8 @@ def _belief_warnings(works: dict[str, Work], fit: Fit) -> list[str]:
     needed = frozenset().union(*(work.classes for work in works.values()))
     if "small_conv" in needed and fit.device.small_conv_flops_per_s is None:
         needed = (needed - {"small_conv"}) | {"conv"}
+    if fit.device.fresh_bytes_per_s is None:
+        needed -= {"fresh"}
     held = [name for name in NAMES if PARAMETERS[name].needs in needed and not fit.parameters[name].identified]
     return [f"not told by the measured points, so held near what is believed beforehand: {', '.join(held)}"] if held else []
 
