@@ -22,6 +22,7 @@ from bench.calibrate.calibration import (
     read_calibration,
 )
 from bench.calibrate.cost_model import INTERVAL, PARAMETERS, RATES, Ceilings, Work
+from bench.calibrate.count_cache import counted
 from bench.calibrate.fit import (
     FitResult,
     Observation,
@@ -138,16 +139,14 @@ def load_or_calibrate(directory: Path) -> Calibration:
 
 
 def estimate(point: Point, calibration: Calibration, *, gpu: str | None = None, ceilings: Path | None = None) -> Estimate:
-    """Count the point (imports torch) and predict it by its recipe's fit.  Raises UserError.
+    """Count the point (imports torch where it was not counted before) and predict it by its recipe's fit.  Raises UserError.
 
     gpu: carry the calibration to this card, on its datasheet or on the ceilings measured in another result."""
-    from bench.count.count import count_point
-
     fitted, carried = calibration.fit_for(point.recipe.name), []
     if (gpu is not None and gpu != calibration.gpu) or ceilings is not None:
         calibration, fitted, words = carry(calibration, fitted, gpu, ceilings)
         carried = [f"extrapolated: carried over to {calibration.gpu}, on {words}"]
-    count = count_point(point)
+    count = counted(point)
     predicted = predict(point, count.stages, count.params, calibration, fitted, datasheet(calibration.gpu))
     return replace(predicted, provenance="extrapolated", warnings=carried + predicted.warnings) if carried else predicted
 

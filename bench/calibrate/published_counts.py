@@ -29,7 +29,7 @@ class CountCache:
 
     def __init__(self, folder: Path | None = None):
         root = folder or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ldt-bench"
-        self.file = root / f"counts-{_code_version()}.json"
+        self.file = root / f"counts-{code_version()}.json"
         self._known: dict[str, dict[str, int]] = {}
         with contextlib.suppress(OSError, ValueError):
             known = json.loads(self.file.read_text(encoding="utf-8"))
@@ -55,7 +55,8 @@ class CountCache:
         os.replace(name, self.file)
 
 
-def _code_version() -> str:
+def code_version() -> str:
+    """Sixteen hex digits of everything that a count depends on."""
     digest = hashlib.sha256()
     for package in ("ldt-bench", "diffusers"):
         with contextlib.suppress(metadata.PackageNotFoundError):

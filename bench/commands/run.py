@@ -143,7 +143,7 @@ def _finish(directory: Path, say: Callable[[str], None]) -> tuple[dict[str, Any]
         with disk_faults(directory):
             (directory / CALIBRATION).unlink(missing_ok=True)        # an older one is of other records
         say(f"not calibrated: {one_line(str(error))}")
-    path = write_report(directory)
+    path = write_report(directory, for_print=False)
     records = read_records(directory)
     points = point_records(records)
     rows = ablations(points, price_of(datasheet(records[-1].environment.gpu), None))

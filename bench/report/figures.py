@@ -3,7 +3,7 @@
 A figure is one function, Result -> Drawing or None where there is nothing to draw, and one line in `save_all`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from bench.report import device_figures as device
 from bench.report.ablation_figure import ablations
 from bench.report.drawing import (
     COLOURS,
+    FOR_PRINT,
+    FORMATS,
     GREY,
     HATCHES,
     INK,
@@ -44,7 +46,7 @@ MAX_FAMILIES = 6        # of models in one legend; the rest share a grey marker
 MAX_ROWS = 16           # of bars in one figure; the tables have the rest
 
 
-def save_all(directory: Path, result: Result) -> dict[str, Picture]:
+def save_all(directory: Path, result: Result, formats: Sequence[str] = FORMATS) -> dict[str, Picture]:
     """Draw every figure of a result that there is data for into `directory` -> {name: picture}."""
     return _save(directory, {
         "waterfall": ("Minutes of video per GPU-hour, factor by factor", lambda: chain.waterfall(result.bars)),
@@ -58,7 +60,7 @@ def save_all(directory: Path, result: Result) -> dict[str, Picture]:
         "device_over_time": ("Clocks, power and temperature", lambda: device.over_time(result)),
         "ceilings": ("Best rate of each probe", lambda: device.ceilings(result)),
         "bandwidth_vs_size": ("Memory bandwidth by size of an array", lambda: device.bandwidth_vs_size(result)),
-    })
+    }, formats)
 
 
 def save_chain(directory: Path, bars: list[Bar], swings: list[Swing] | None) -> dict[str, Picture]:
@@ -66,24 +68,25 @@ def save_chain(directory: Path, bars: list[Bar], swings: list[Swing] | None) -> 
     return _save(directory, {
         "waterfall": ("Minutes of video per GPU-hour, factor by factor", lambda: chain.waterfall(bars)),
         "tornado": ("What moves the fleet most", lambda: chain.tornado(swings) if swings else None),
-    })
+    }, FOR_PRINT)
 
 
 def save_queue(directory: Path, document: dict[str, Any]) -> Path:
     """What `serve-sim` draws, from its document -> the SVG's path."""
     name = "throughput_vs_latency"
-    _save(directory, {name: ("Throughput against latency", lambda: chain.throughput_vs_latency(document))})
+    _save(directory, {name: ("Throughput against latency", lambda: chain.throughput_vs_latency(document))}, FOR_PRINT)
     return directory / f"{name}.svg"
 
 
-def _save(directory: Path, wanted: dict[str, tuple[str, Callable[[], Drawing | None]]]) -> dict[str, Picture]:
+def _save(directory: Path, wanted: dict[str, tuple[str, Callable[[], Drawing | None]]],
+          formats: Sequence[str]) -> dict[str, Picture]:
     directory.mkdir(parents=True, exist_ok=True)
     pictures = {}
     with plt.style.context(STYLE):
         for name, (title, draw) in wanted.items():
             drawing = draw()
             if drawing is not None:
-                pictures[name] = save(drawing, directory, name, title)
+                pictures[name] = save(drawing, directory, name, title, formats)
     return pictures
 
 
