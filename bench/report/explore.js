@@ -9,7 +9,7 @@ const FIGURES = {
   step_s: ["seconds of a denoising step", "step_low_s", "step_high_s"], flops_per_s: ["FLOP/s of a denoising step"],
   minutes: ["minutes of video per GPU-hour", "minutes_low", "minutes_high"], step_j: ["joules of a denoising step"],
 };
-let data, table, plain, shown = [], asked = 0, aborter = null, answer = null, timer = null;
+let data, table, plain, shown = [], asked = 0, aborter = null, answer = null, timer = null, pending = null, drawn = 0;
 
 function esc(text) { return String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;"); }   // for plotly's labels
 
@@ -49,8 +49,8 @@ function decode(document) {
 
 function drawTable() {
   const c = plain, n = data.rows;
-  const words = (name, title) => ({ title, name, data: (row) => c[name][row] ?? "", render: DataTable.render.text(),
-                                    columnControl: ["order", ["searchList"]] });
+  const words = (name, title, way = "searchList") => ({ title, name, data: (row) => c[name][row] ?? "", render: DataTable.render.text(),
+                                    columnControl: ["order", [way]] });
   const numbers = (name, title, format) => ({ title, name, type: "num", className: "dt-right", columnControl: ["order", ["search"]],
     data: (row, kind) => (kind === "display" ? (c[name][row] === null ? "–" : format(c[name][row])) : c[name][row] ?? -1) });
   const interval = (name, low, high, title, format) => ({ ...numbers(name, title, format),
@@ -64,7 +64,7 @@ function drawTable() {
     language: { search: "Search", info: "_START_ to _END_ of _TOTAL_ points", infoFiltered: "(of _MAX_)", infoEmpty: "no points",
                 emptyTable: "no measured points", zeroRecords: "no point matches" },
     columns: [
-      { title: "", data: null, defaultContent: "", orderable: false, searchable: false, columnControl: [], render: DataTable.render.select(),
+      { title: "Pick", data: null, defaultContent: "", orderable: false, searchable: false, columnControl: [], render: DataTable.render.select(),
         className: "tick" },
       words("model", "Model"), words("workload", "Workload"), words("recipe", "Recipe"), words("gpu", "GPU"), words("outcome", "Outcome"),
       numbers("tokens", "Tokens", (x) => x.toLocaleString("en")),
@@ -72,7 +72,7 @@ function drawTable() {
       numbers("flops_per_s", "FLOP/s of a step", digits),
       interval("minutes", "minutes_low", "minutes_high", "Minutes per GPU-hour, measured", digits),
       numbers("peak_bytes", "Peak memory, GB", (x) => digits(x / 1e9)), numbers("step_j", "Joules a step", digits),
-      words("result", "Result"), words("suite", "Suite"), words("started_utc", "Started"), words("reason", "Reason"),
+      words("result", "Result", "search"), words("suite", "Suite"), words("started_utc", "Started", "search"), words("reason", "Reason", "search"),
     ],
   });
   table.on("draw", (_event, settings) => { if (settings.nTable.id === "points") filtered(); });
@@ -85,7 +85,13 @@ function filtered() {
   const same = rows.length === shown.length && [...rows].sort((a, b) => a - b).every((r, i) => r === shown[i]);
   if (same && $("scatter").data) return;                       // only the page or the order changed
   shown = rows.sort((a, b) => a - b);
-  drawScatter();
+  soon();
+}
+
+// The figure follows the table by a frame: with many points and no GPU in the browser it takes longer than all the rest.
+function soon() {
+  clearTimeout(pending);
+  pending = setTimeout(() => requestAnimationFrame(() => setTimeout(drawScatter)));
 }
 
 // Figures -----------------------------------------------------------------------------------------------------------
@@ -129,6 +135,7 @@ function drawScatter() {
     plot.listening = true;
     plot.on("plotly_click", (event) => { const row = table.row(event.points[0].customdata); row.selected() ? row.deselect() : row.select(); });
   }
+  document.documentElement.dataset.drawn = ++drawn;
   $("drawn").textContent = `${rows.length.toLocaleString("en")} of ${shown.length.toLocaleString("en")} points have this figure` +
     (low && rows.length > ERROR_BARS ? `; intervals are drawn for up to ${ERROR_BARS}` : "") + ". Provenance: measured" +
     (name === "flops_per_s" ? " (time), counted (FLOPs)." : ".");
@@ -186,7 +193,7 @@ function setUp() {
   if (!usable.length) { form.hidden = true; $("answer").hidden = true; $("no-calibration").hidden = false; return; }
   fill(field("calibration"), usable.map((c) => [c.id, `${c.gpu}: ${c.id}`]), usable[usable.length - 1].id);
   const measured = new Set(plain.model), models = grid ? [...new Set(grid.cells.map((c) => c.model))] : choices.models;
-  fill(field("model"), models.map((m) => [m, measured.has(m) ? `${m} (measured here)` : m]), models.includes("dit-xl-2") ? "dit-xl-2" : models[0]);
+  fill(field("model"), models.map((m) => [m, measured.has(m) ? `${m} (measured here)` : m]), [usable[usable.length - 1].headline_model, "dit-xl-2"].find((m) => models.includes(m)) ?? models[0]);
   const sizes = (grid ? grid.sizes : choices.sizes).map(([w, h]) => [`${w}x${h}`, `${w} × ${h}`]);
   fill(field("size"), live() ? [...sizes, ["", "other …"]] : sizes, "512x512");
   field("demand").value = choices.demand.minutes_per_day;

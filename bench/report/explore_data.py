@@ -1,7 +1,7 @@
 """Every record under a results directory as one compact table, and which calibrations lie beside them.
 
 Ten thousand records are some hundred megabytes, mostly samples and operators that no table shows.  msgspec reads the
-fields named here and skips the rest without building it, some twenty times as fast as parsing everything; a line that
+fields named here and skips the rest without building it, many times as fast as parsing everything; a line that
 lacks them is left out and said so.  `bench.core.store.read_records` remains the strict reader of one result.
 """
 
@@ -35,7 +35,7 @@ class Table:
 
     columns: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in (*WORDS, *NUMBERS)})
     calibrations: list[dict[str, Any]] = field(default_factory=list)
-    """id (the directory under results), gpu, device_name, suite, recipes, headline, leave_one_out."""
+    """id (the directory under results), gpu, device_name, suite, headline_recipe, headline_model, recipes, leave_one_out."""
     problems: list[str] = field(default_factory=list)
     more_problems: int = 0
 
@@ -151,7 +151,8 @@ def _read_calibration(path: Path, name: str, decoder: Any, table: Table) -> None
         return table.problem(f"{name}/{CALIBRATION}: left out: {error}")
     table.calibrations.append({
         "id": name, "gpu": read.gpu, "device_name": read.device_name, "suite": read.suite,
-        "headline_recipe": read.headline_recipe, "recipes": list(read.fits),
+        "headline_recipe": read.headline_recipe, "headline_model": read.headline and read.headline.model,
+        "recipes": list(read.fits),
         "leave_one_out": {r: fit.leave_one_out and fit.leave_one_out.mean for r, fit in read.fits.items()},
     })
 
@@ -191,5 +192,5 @@ def _decoders() -> dict[str, Any]:
     errors = struct("Errors", ("mean", Annotated[float, msgspec.Meta(ge=0, lt=1e9)]))
     fit = struct("Fit", ("leave_one_out", errors | None, None))
     calibration = struct("Calibration", ("gpu", str), ("device_name", str), ("suite", str), ("headline_recipe", str),
-                         ("fits", dict[str, fit]))
+                         ("fits", dict[str, fit]), ("headline", struct("Headline", ("model", str)) | None, None))
     return {"record": msgspec.json.Decoder(record), "calibration": msgspec.json.Decoder(calibration)}
