@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from bench.commands import comparing, device, estimates, holdout, ledger, plan, presets, run, serving, versus
+from bench.commands import comparing, device, estimates, explore, holdout, ledger, plan, presets, run, serving, versus
 from bench.commands.output import say
 from bench.core.errors import EnvironmentFault, Terminated, UserError, one_line
 
@@ -39,6 +39,7 @@ COMMANDS = {               # in the order of --help
     "compare": comparing.compare,
     "versus": versus.versus,
     "serve-sim": serving.serve_sim,
+    "explore": explore.explore,
 }
 for name, command in COMMANDS.items():
     app.command(name)(command)

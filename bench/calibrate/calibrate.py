@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 
@@ -138,15 +138,17 @@ def load_or_calibrate(directory: Path) -> Calibration:
     return read_calibration(directory)
 
 
-def estimate(point: Point, calibration: Calibration, *, gpu: str | None = None, ceilings: Path | None = None) -> Estimate:
+def estimate(point: Point, calibration: Calibration, *, gpu: str | None = None, ceilings: Path | None = None,
+             count: Any = None) -> Estimate:
     """Count the point (imports torch where it was not counted before) and predict it by its recipe's fit.  Raises UserError.
 
-    gpu: carry the calibration to this card, on its datasheet or on the ceilings measured in another result."""
+    gpu: carry the calibration to this card, on its datasheet or on the ceilings measured in another result.
+    count: the point's bench.count.count.ModelCount, where the caller has it already."""
     fitted, carried = calibration.fit_for(point.recipe.name), []
     if (gpu is not None and gpu != calibration.gpu) or ceilings is not None:
         calibration, fitted, words = carry(calibration, fitted, gpu, ceilings)
         carried = [f"extrapolated: carried over to {calibration.gpu}, on {words}"]
-    count = counted(point)
+    count = count or counted(point)
     predicted = predict(point, count.stages, count.params, calibration, fitted, datasheet(calibration.gpu))
     return replace(predicted, provenance="extrapolated", warnings=carried + predicted.warnings) if carried else predicted
 
