@@ -14,7 +14,8 @@ from bench.core.verbosity import verbosity
 
 ANSI = re.compile(r"\x1b\[")
 SUITE = "ceilings: false\nsampling: {target_relative_half_width: 0.5, min_samples: 3, max_samples: 3, max_s: 0.1}\n" \
-        "description: one point\npoint_timeout_s: 60\npoints:\n  - {model: tiny, workload: tiny-image, recipe: eager-fp32}\n" \
+        "description: one point\npoint_timeout_s: 60\npoints:\n" \
+        "  - {model: tiny, workload: tiny-image, recipe: eager-fp32}\n" \
         "headline: {model: tiny, workload: tiny-image, recipe: eager-fp32}\n"
 
 
