@@ -214,3 +214,15 @@ def test_shell_completion_offers_names(words, offered, not_offered):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=env, check=False)
     assert offered in done.stdout.split()
     assert not_offered not in done.stdout.split()
+
+
+def test_a_run_ends_with_its_headline_in_words(measured):
+    from bench.report.planning import headline_lines
+
+    assert re.search(r"^headline: [\d.e+]+ \([\d.e+-]+ to [\d.e+-]+\) minutes of video per GPU-hour, tiny tiny-image eager-fp32 on "
+                     r"cpu \((measured|fitted)\)$", measured[1].stdout, re.MULTILINE)
+    outcomes = {"ok": 1, "unstable": 2}
+    assert headline_lines({"headline": None, "headline_missing": "why", "outcomes": outcomes}) == [
+        "headline: none: why", "warning: 2 of 3 points are unstable: something else is running on this machine; stop it and "
+        "measure again before believing these figures"]
+    assert len(headline_lines({"headline": None, "headline_missing": "why", "outcomes": {"ok": 2, "unstable": 2}})) == 1

@@ -45,7 +45,7 @@ def run(suite: Annotated[str | None, typer.Argument(
     from bench.core.units import parse_duration
     from bench.forecast import Forecaster, spent_document
     from bench.report.documents import run_failed
-    from bench.report.planning import skipped_table, spent_line
+    from bench.report.planning import headline_lines, skipped_table, spent_line
     from bench.report.progress import SuiteProgress
     from bench.suite import run_suite
 
@@ -90,6 +90,7 @@ def run(suite: Annotated[str | None, typer.Argument(
     summary |= {"spent": spent_document(forecast, time.monotonic() - started, prices), "skipped": forecast.skipped(records)}
     if not as_json and not verbosity.quiet:
         show(*tables, *([skipped_table(summary["skipped"])] if summary["skipped"] else []))
+        typer.echo("\n".join(map(one_line, headline_lines(summary))))
         typer.echo(spent_line(summary["spent"]))
         typer.echo(f"report: {summary['report_html']} (as text: report.md)")
     print_json(summary)
