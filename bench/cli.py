@@ -7,16 +7,20 @@ With --json one JSON document goes to stdout and everything for people to stderr
 
 import contextlib
 import os
+import re
 import signal
 import sys
+import time
 import warnings
 from typing import Any
 
 import typer
 
 from bench.commands import comparing, device, estimates, explore, holdout, ledger, plan, presets, run, serving, versus
-from bench.commands.output import say
-from bench.core.errors import EnvironmentFault, Terminated, UserError, one_line
+from bench.commands.options import Quiet, Verbose, set_verbosity, with_verbosity
+from bench.commands.output import complain, say
+from bench.core.errors import EnvironmentFault, Terminated, UserError, nearest, one_line
+from bench.core.verbosity import verbosity
 
 app = typer.Typer(
     name="ldt-bench", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -42,13 +46,20 @@ COMMANDS = {               # in the order of --help
     "explore": explore.explore,
 }
 for name, command in COMMANDS.items():
-    app.command(name)(command)
+    app.command(name)(with_verbosity(command))
+
+
+@app.callback(help=app.info.help)
+def _before(quiet: Quiet = False, verbose: Verbose = False) -> None:
+    verbosity.quiet = verbosity.verbose = False
+    set_verbosity(quiet, verbose)
 
 
 def main() -> None:
     """The entry point: every foreseen failure is one line on stderr and an exit code."""
+    started = time.monotonic()
     warnings.showwarning = lambda message, category, *rest, **kwargs: (
-        say(f"warning: {one_line(str(message))}") if issubclass(category, UserWarning) else None)
+        say(f"warning: {one_line(str(message))}") if verbosity.verbose or issubclass(category, UserWarning) else None)
     _open_streams()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:       # nohup ignores SIGHUP, and so does what it started
@@ -68,7 +79,7 @@ def main() -> None:
     except BrokenPipeError:                # the reader of a pipe has gone: nothing is left to say
         code = 0
     except OSError as error:
-        if "LDT_BENCH_DEBUG" in os.environ:
+        if verbosity.debug:
             raise
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{(error.strerror or str(error)).lower()}")
@@ -81,6 +92,9 @@ def main() -> None:
         sys.stdout.flush()
     except OSError:                        # said above, or the reader has gone; and Python would try once more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if verbosity.verbose:
+        with contextlib.suppress(OSError):
+            say(_ran(time.monotonic() - started))
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -101,9 +115,17 @@ def _terminate(number: int, frame: Any) -> None:
     raise Terminated(number)
 
 
+def _ran(wall_s: float) -> str:
+    """What ran, for --verbose and bug reports; a package that was not imported is not for that."""
+    from bench.core.units import seconds
+
+    loaded = [f"{name} {sys.modules[name].__version__}" for name in ("torch", "diffusers") if name in sys.modules]
+    return f"Python {'.'.join(map(str, sys.version_info[:3]))}, {', '.join([*loaded, f'took {seconds(wall_s)}'])}"
+
+
 def _fail(error: object) -> None:
     with contextlib.suppress(OSError):             # the terminal may be what was lost
-        say(f"error: {one_line(str(error))}")
+        complain(f"error: {one_line(str(error))}")
 
 
 def _foreseen(error: Exception) -> int | None:
@@ -111,7 +133,7 @@ def _foreseen(error: Exception) -> int | None:
     message = getattr(error, "format_message", None)      # click's, or the one that typer carries with it
     if message is not None:
         if message():
-            _fail(f"{message()} (ldt-bench --help)")
+            _fail(f"{message()}{_meant(message())} (ldt-bench --help)")
         return int(getattr(error, "exit_code", 2))
     if type(error).__name__ == "Abort":
         return 130
@@ -119,6 +141,12 @@ def _foreseen(error: Exception) -> int | None:
         _fail(error)
         return 1
     return None
+
+
+def _meant(message: str) -> str:
+    """The nearest command, where typer (before 0.20) does not say it."""
+    unknown = re.fullmatch(r"No such command '(.*)'\.?", message)
+    return nearest(unknown[1], COMMANDS) if unknown else ""
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from bench.commands.options import Device, Json, Set, WorkloadName, check_device
+from bench.commands.options import Device, Json, Set, WorkloadName, check_device, check_gpu, completes
 from bench.commands.output import print_json, say, show
-from bench.core.errors import EnvironmentFault, UserError, nearest
+from bench.core.errors import EnvironmentFault
 
 DOCTOR_TIMEOUT_S = 120.0
 
@@ -45,7 +45,8 @@ def ceilings(device: Device = None,
 
 
 def doctor(device: Device = None,
-           expect: Annotated[str | None, typer.Option(help="The card that was ordered, a name in configs/gpus.")] = None,
+           expect: Annotated[str | None, typer.Option(help="The card that was ordered, a name in configs/gpus.",
+                                              autocompletion=completes("gpus"))] = None,
            out: Annotated[Path, typer.Option(help="Where results would go: its disk is looked at.")] = Path("results"),
            as_json: Json = False) -> int:
     """Is this node worth keeping?  Card, health, clocks under load, rates against published ones, host; under a minute.
@@ -53,14 +54,12 @@ def doctor(device: Device = None,
     Exit code 0 for keep, 1 for suspicious or swap."""
     from bench.calibrate.acceptance import accept, broken
     from bench.calibrate.calibrate import datasheet
-    from bench.core.load import names
     from bench.measure.process import JobFailed, Worker
     from bench.report.planning import acceptance_document, acceptance_table
     from bench.report.progress import Spinner
 
     check_device(device)
-    if expect is not None and expect not in names("gpus"):
-        raise UserError(f"--expect {expect!r} is not one of {', '.join(names('gpus'))}{nearest(expect, names('gpus'))}")
+    check_gpu(expect, "--expect")
     with Worker(device) as worker:
         environment = worker.environment
         try:
@@ -102,7 +101,7 @@ def check_timer(model: Annotated[str, typer.Argument(help="A name in configs/mod
     call = build_calls(point, chosen)[0]["denoise_step"]
     with torch.inference_mode(), Spinner("timing in turns") as spinner:
         checked = hold_against_loop(call, chosen, clock_for(chosen), rounds,
-                              lambda done: spinner.say(f"round {done} of {rounds}"))
+                              lambda done: spinner.at(done, rounds))
     if as_json:
         print_json({"point": point.label, **checked.as_dict()})
     else:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from bench.commands.options import Json, ResultDir, Set, WorkloadName
+from bench.commands.options import Json, ModelName, ResultDir, Set, WorkloadName, completes
 from bench.commands.output import print_json, say, show
 from bench.core.errors import UserError
 
@@ -28,9 +28,11 @@ def calibrate(result_dir: Annotated[Path | None, typer.Argument(help="A director
         raise UserError("--gpu goes with --from; a result directory has the card it was measured on")
     from bench.calibrate.calibrate import calibrate as calibrate_result
     from bench.report.documents import calibration_document
+    from bench.report.progress import Spinner
     from bench.report.tables import errors_table, parameters_table
 
-    calibration = calibrate_result(result_dir)
+    with Spinner("fitting the cost model, and once more without each point"):
+        calibration = calibrate_result(result_dir)
     if as_json:
         return print_json(calibration_document(calibration))
     show(*(t for fit in calibration.fits.values() for t in (parameters_table(fit), errors_table(fit))))
@@ -50,11 +52,13 @@ def _calibrate_published(table_file: Path, gpu: str | None, as_json: bool) -> No
     show(*readings_tables(table, unfitted), *(t for fit in fits for t in published_tables(fit)))
 
 
-def predict(model: Annotated[str, typer.Argument(help="A name in configs/models, or a YAML file.", show_default=False)],
+def predict(model: ModelName,
             workload: WorkloadName,
             calibration: Annotated[Path, typer.Option(help="A result directory.")],
-            recipe: Annotated[str | None, typer.Option(help="A calibrated recipe; the headline's by default.")] = None,
-            gpu: Annotated[str | None, typer.Option(help="Carry the calibration to this card (extrapolated).")] = None,
+            recipe: Annotated[str | None, typer.Option(help="A calibrated recipe; the headline's by default.",
+                                              autocompletion=completes("recipes"))] = None,
+            gpu: Annotated[str | None, typer.Option(help="Carry the calibration to this card (extrapolated).",
+                                           autocompletion=completes("gpus"))] = None,
             ceilings: Annotated[Path | None, typer.Option(
                 help="A result of that card, for its measured ceilings; else its datasheet.")] = None,
             overrides: Set = None, as_json: Json = False) -> None:
@@ -62,14 +66,17 @@ def predict(model: Annotated[str, typer.Argument(help="A name in configs/models,
     from bench.calibrate.calibrate import estimate, load_or_calibrate
     from bench.core.load import load_point, parse_overrides
     from bench.report.documents import estimate_document
+    from bench.report.progress import Spinner
     from bench.report.tables import estimate_table
 
-    calibrated = load_or_calibrate(calibration)
+    with Spinner("reading the calibration"):
+        calibrated = load_or_calibrate(calibration)
     point = load_point(model, workload, calibrated.fit_for(recipe).recipe, parse_overrides(overrides or []))
     if point.model.autoregressive:
         raise UserError(f"model {point.model.name} is auto-regressive: a suite measures it, and `ldt-bench analytic "
                         f"--calibration {calibration}` has its time beside diffusion's")
-    predicted = estimate(point, calibrated, gpu=gpu, ceilings=ceilings)
+    with Spinner(f"counting {point.label}"):
+        predicted = estimate(point, calibrated, gpu=gpu, ceilings=ceilings)
     if as_json:
         return print_json(estimate_document(point, predicted))
     show(estimate_table(f"{point.label} on {predicted.gpu}", predicted))
@@ -85,8 +92,10 @@ def analytic(calibration: Annotated[Path | None, typer.Option(help="A result dir
              as_json: Json = False) -> None:
     """The pencil estimate A1 to A17, as printed, corrected and calibrated; the waterfall; the cost across models."""
     from bench.report.chain import analyse, analysis_document
+    from bench.report.progress import Spinner
 
-    found = analyse(calibration, gpu, tornado=tornado)
+    with Spinner("the chain, with what was measured" if calibration else "the chain"):
+        found = analyse(calibration, gpu, tornado=tornado)
     if figures is not None:
         from bench.core.store import disk_faults
         from bench.report.figures import save_chain
@@ -106,7 +115,9 @@ def report(result_dir: ResultDir, as_json: Json = False) -> None:
     """Write report.html, report.md and the figures of a result anew."""
     from bench.core.store import PAGE
     from bench.report.markdown import write_report
+    from bench.report.progress import Spinner
 
-    path = write_report(result_dir)
+    with Spinner("drawing the report"):
+        path = write_report(result_dir)
     page = str(path.with_name(PAGE))
     print_json({"report": str(path), "report_html": page}) if as_json else typer.echo(page)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from bench.commands.options import Json
-from bench.commands.output import print_json, say, show
+from bench.commands.output import complain, print_json, show
 from bench.core.errors import UserError
 
 
@@ -27,9 +27,11 @@ def holdout(calibration: Annotated[Path, typer.Argument(help="A result directory
             raise UserError(f"{option} {limit:g}: a share over 0 is expected, e.g. 0.08 for 8 %")
     from bench.calibrate.calibrate import load_or_calibrate
     from bench.calibrate.holdout import hold_out, summary, warn_of_order
+    from bench.report.progress import Spinner
     from bench.report.tables import holdout_errors_table, holdout_table
 
-    rows, left_out = hold_out(load_or_calibrate(calibration), result, carried=carried)
+    with Spinner("predicting what was measured"):
+        rows, left_out = hold_out(load_or_calibrate(calibration), result, carried=carried)
     warn_of_order(calibration, result)
     found = summary(rows)
     failed = [f"{name} error {found['error'][name]:.1%} is over {limit:.1%}"
@@ -44,5 +46,5 @@ def holdout(calibration: Annotated[Path, typer.Argument(help="A result directory
         for line in left_out:
             typer.echo(f"left out: {line}")
     for line in failed:
-        say(line)
+        complain(line)
     return 1 if failed else 0

@@ -7,23 +7,36 @@ from typing import Any
 
 import typer
 
+from bench.core.verbosity import verbosity
+
+PIPED_WIDTH = 120
+
 
 def print_json(document: Any) -> None:
     typer.echo(json.dumps(document, allow_nan=False))
 
 
 def say(text: str) -> None:
+    """A note or a warning, which --quiet leaves out."""
+    if not verbosity.quiet:
+        complain(text)
+
+
+def complain(text: str) -> None:
+    """An error, or the verdict behind an exit code: --quiet or not."""
     typer.echo(text, err=True)
 
 
 def show(*tables: Any) -> None:
     from rich.console import Console
 
+    from bench.report.fitting import fitted
+
     class ToStdout(Console):
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError          # rich's own exits with 1; the reader has merely seen enough
 
     # Piped output has no width of its own: 80 columns would cut names, so it gets room.
-    console = ToStdout(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
+    console = ToStdout(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH)
     for table in tables:
-        console.print(table)
+        console.print(fitted(table, console))

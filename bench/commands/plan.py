@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from bench.commands.options import Device, Json, WorkloadName, check_device
+from bench.commands.options import Device, Json, WorkloadName, check_device, check_gpu, completes
 from bench.commands.output import print_json, show
 from bench.core.errors import EnvironmentFault, UserError
 
@@ -17,14 +17,15 @@ def plan(wanted: Annotated[str, typer.Option("--for", help="The model to be pred
          suite: Annotated[str | None, typer.Option(
              help="Whose points to choose from; calibrate-cpu on a CPU, h100 on a GPU by default.")] = None,
          recipe: Annotated[str | None, typer.Option(help="By default the one that the suite's headline has.")] = None,
-         gpu: Annotated[str | None, typer.Option(help="Plan for this card of configs/gpus, not the one here.")] = None,
+         gpu: Annotated[str | None, typer.Option(help="Plan for this card of configs/gpus, not the one here.",
+                                       autocompletion=completes("gpus"))] = None,
          device: Device = None,
          calibration: Annotated[Path | None, typer.Option(help="A result to start from; else datasheet and priors.")] = None,
          write: Annotated[Path | None, typer.Option(help="Write the chosen points as a suite, to be run.")] = None,
          as_json: Json = False) -> None:
     """Choose the points whose measurement narrows one prediction most for its time; nothing is measured here."""
     check_device(device)
-    from bench.core.load import load, load_point, names
+    from bench.core.load import load, load_point
     from bench.core.spec import Suite
     from bench.core.store import disk_faults, write_whole
     from bench.core.units import parse_duration
@@ -34,10 +35,7 @@ def plan(wanted: Annotated[str, typer.Option("--for", help="The model to be pred
     from bench.report.planning import design_line, design_table
     from bench.report.progress import Spinner
 
-    if gpu is not None and gpu not in names("gpus"):
-        from bench.core.errors import nearest
-
-        raise UserError(f"--gpu {gpu!r} is not one of {', '.join(names('gpus'))}{nearest(gpu, names('gpus'))}")
+    check_gpu(gpu)
     budget_s = parse_duration(budget)
     with Worker("cpu" if gpu is not None else device) as worker, Spinner("counting") as spinner:
         here = gpu or worker.environment.gpu
@@ -47,7 +45,7 @@ def plan(wanted: Annotated[str, typer.Option("--for", help="The model to be pred
         entries = pool(loaded, recipe)
         forecast = Forecaster(loaded, Path("results"), calibration)
         found = design(point, entries, forecast, worker, budget_s, gpu=gpu, probe=gpu is None,
-                       watch=lambda done: spinner.say(f"counted {done} of {len(entries)} points"))
+                       watch=lambda done: spinner.at(done, len(entries)))
     if found is None:
         raise EnvironmentFault(f"nothing is known of {here}: no datasheet, and its quick probe failed; give --calibration")
     document = found | {"for": point.label, "gpu": here, "suite": loaded.name, "budget_s": budget_s}

@@ -4,12 +4,13 @@ from typing import Annotated
 
 import typer
 
-from bench.commands.options import Json, Set, WorkloadName
+from bench.commands.options import Json, ModelName, Set, WorkloadName, completes
 from bench.commands.output import print_json, show
 
 
 def list_presets(kind: Annotated[str | None, typer.Argument(
-                     help="models, workloads, recipes, gpus, suites or claims.")] = None,
+                     help="models, workloads, recipes, gpus, suites or claims.",
+                     autocompletion=lambda: ["models", "workloads", "recipes", "gpus", "suites", "claims"])] = None,
                  as_json: Json = False) -> None:
     """List the presets."""
     from bench.core.load import KINDS, load, names
@@ -25,9 +26,10 @@ def list_presets(kind: Annotated[str | None, typer.Argument(
                                                     if e["kind"] == k]) for k in kinds))
 
 
-def count(model: Annotated[str, typer.Argument(help="A name in configs/models, or a YAML file.", show_default=False)],
+def count(model: ModelName,
           workload: WorkloadName,
-          recipe: Annotated[str, typer.Option(help="Its dtype decides the bytes.")] = "eager-bf16",
+          recipe: Annotated[str, typer.Option(help="Its dtype decides the bytes.",
+                                               autocompletion=completes("recipes"))] = "eager-bf16",
           overrides: Set = None, as_json: Json = False) -> None:
     """Count FLOPs, bytes and parameters of a model at a workload, on meta tensors; three counters must agree."""
     from bench.core.load import load_point, parse_overrides
@@ -35,8 +37,10 @@ def count(model: Annotated[str, typer.Argument(help="A name in configs/models, o
     point = load_point(model, workload, recipe, parse_overrides(overrides or []))
     from bench.count.count import count_point
     from bench.count.document import count_document
+    from bench.report.progress import Spinner
 
-    document = count_document(point, count_point(point))
+    with Spinner(f"counting {point.model.name} on meta tensors"):
+        document = count_document(point, count_point(point))
     if as_json:
         return print_json(document)
     from bench.report.tables import count_table, module_table

@@ -8,14 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.commands.options import Device, Json, check_device
+from bench.commands.options import Device, Json, check_device, check_gpu, completes
 from bench.commands.output import print_json, show
-from bench.core.errors import Terminated, UserError, nearest, one_line
+from bench.core.errors import Terminated, UserError, one_line
+from bench.core.verbosity import verbosity
 
 
 def run(suite: Annotated[str | None, typer.Argument(
             help="A name in configs/suites, or a YAML file; with --resume the directory's own by default.",
-            show_default=False)] = None,
+            show_default=False, autocompletion=completes("suites"))] = None,
         device: Device = None,
         out: Annotated[Path, typer.Option(help="Where results go: OUT/<gpu>/<time>_<suite>/.")] = Path("results"),
         budget: Annotated[str | None, typer.Option(help="Stop measuring after this long, e.g. 8m.")] = None,
@@ -26,10 +27,12 @@ def run(suite: Annotated[str | None, typer.Argument(
         calibration: Annotated[Path | None, typer.Option(
             help="A result to predict times from; the latest of this device under OUT by default.")] = None,
         price: Annotated[float | None, typer.Option(help="USD per hour; by default the card's range.")] = None,
-        gpu: Annotated[str | None, typer.Option(help="With --dry-run: plan for this card of configs/gpus.")] = None,
+        gpu: Annotated[str | None, typer.Option(help="With --dry-run: plan for this card of configs/gpus.",
+                                       autocompletion=completes("gpus"))] = None,
         as_json: Json = False) -> int:
     """Measure a suite, calibrate, and write the report.  The last line on stdout is a JSON summary.
 
+    --quiet leaves out the tables too.
     --dry-run measures nothing (but a quick probe on a device without records) and says time and cost.
     --budget leaves out points that are predicted not to fit, and says which.
     Exit code 1 where a point ended in error or timeout, or none ended ok."""
@@ -42,7 +45,7 @@ def run(suite: Annotated[str | None, typer.Argument(
     from bench.core.units import parse_duration
     from bench.forecast import Forecaster, spent_document
     from bench.report.documents import run_failed
-    from bench.report.planning import skipped_table, spent_line
+    from bench.report.planning import headline_lines, skipped_table, spent_line
     from bench.report.progress import SuiteProgress
     from bench.suite import run_suite
 
@@ -60,9 +63,9 @@ def run(suite: Annotated[str | None, typer.Argument(
         typer.echo(f"{loaded.name} is for a GPU: running {loaded.on_cpu}", err=True)
         loaded = load(Suite, loaded.on_cpu)
     prices = price_of(None, price)
-    if gpu is not None and (not dry_run or gpu not in names("gpus")):
-        raise UserError("--gpu goes with --dry-run alone" if not dry_run else
-                        f"--gpu {gpu!r} is not one of {', '.join(names('gpus'))}{nearest(gpu, names('gpus'))}")
+    if gpu is not None and not dry_run:
+        raise UserError("--gpu goes with --dry-run alone")
+    check_gpu(gpu)
     forecast = Forecaster(loaded, out if resume is None else resume.absolute().parent.parent, calibration)
     if calibration is not None:
         planned = read_calibration(calibration).gpu            # a mistake is said before anything is measured
@@ -79,14 +82,15 @@ def run(suite: Annotated[str | None, typer.Argument(
             if progress.directory is not None:
                 with contextlib.suppress(OSError):         # a lost terminal has no lines
                     progress.note(f"interrupted; what was measured is in {progress.directory}; "
-                                  f"go on with: ldt-bench run --resume {progress.directory}")
+                                  f"go on with: ldt-bench run --resume {progress.directory}", always=True)
             raise
         progress.say("calibrating and writing the report")
         summary, tables, records = _finish(directory, progress.note)
     prices = prices or price_of(datasheet(records[-1].environment.gpu), None)
     summary |= {"spent": spent_document(forecast, time.monotonic() - started, prices), "skipped": forecast.skipped(records)}
-    if not as_json:
+    if not as_json and not verbosity.quiet:
         show(*tables, *([skipped_table(summary["skipped"])] if summary["skipped"] else []))
+        typer.echo("\n".join(map(one_line, headline_lines(summary))))
         typer.echo(spent_line(summary["spent"]))
         typer.echo(f"report: {summary['report_html']} (as text: report.md)")
     print_json(summary)
@@ -108,7 +112,7 @@ def _dry_run(forecast: Any, device: str | None, gpu: str | None, price: Any, bud
         name = gpu or worker.environment.gpu
         forecast.begin(worker, jobs, gpu=gpu, probe=gpu is None)
         document = plan_document(forecast, jobs, worker, name, price or price_of(datasheet(name), None), budget_s)
-    if not as_json:
+    if not as_json and not verbosity.quiet:
         show(plan_table(document))
         typer.echo(plan_line(document))
     print_json(document)

@@ -4,14 +4,14 @@ from typing import Annotated, get_args
 
 import typer
 
-from bench.commands.options import Device, Json, Set, WorkloadName, check_device
+from bench.commands.options import Device, Json, ModelName, Set, WorkloadName, check_device
 from bench.commands.output import print_json, show
 from bench.core.errors import EnvironmentFault, UserError, nearest
 
 PEAK_TIMEOUT_S = 600.0
 
 
-def versus(model_a: Annotated[str, typer.Argument(help="A name in configs/models, or a YAML file.", show_default=False)],
+def versus(model_a: ModelName,
            model_b: Annotated[str, typer.Argument(help="What it is held against; may be the same.", show_default=False)],
            workload: WorkloadName,
            recipe: Annotated[str, typer.Option(help="How both are run.", show_default=False)],
@@ -65,7 +65,7 @@ def versus(model_a: Annotated[str, typer.Argument(help="A name in configs/models
                 raise EnvironmentFault(f"{point.label}: {failure.outcome}: {failure.reason}") from None
         try:
             timed = measure_versus(a, b, stage, chosen, clock_for(chosen), rounds=rounds, max_s=max_s,
-                                   watch=lambda done: spinner.say(f"round {done} of {rounds}"))
+                                   watch=lambda done: spinner.at(done, rounds, "in turns"))
         except Unsupported as error:
             raise EnvironmentFault(str(error)) from None
     sides = [side(point, count.stages[stage].flops,

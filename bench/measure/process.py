@@ -13,6 +13,7 @@ from typing import Any
 
 from bench.core.errors import EnvironmentFault
 from bench.core.records import Environment
+from bench.core.verbosity import verbosity
 
 START_TIMEOUT_S = 300.0     # importing torch from a cold, slow disk takes minutes
 
@@ -29,11 +30,11 @@ class Worker:
     """One persistent worker; started when first needed and again after it died.  Use as a context manager.
 
     What it prints (tracebacks, libraries' chatter) goes to a file without a name, for `chatter` to read; with
-    LDT_BENCH_DEBUG set to the terminal."""
+    LDT_BENCH_DEBUG set, or --verbose, to the terminal."""
 
     def __init__(self, device: str | None):
         self.device = device
-        self._log = None if "LDT_BENCH_DEBUG" in os.environ else tempfile.TemporaryFile()  # noqa: SIM115 (closed in __exit__)
+        self._log = None if verbosity.debug else tempfile.TemporaryFile()  # noqa: SIM115 (closed in __exit__)
         self._log_read = 0
         self._process: subprocess.Popen | None = None
         self._buffer = b""

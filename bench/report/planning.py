@@ -6,7 +6,7 @@ from rich.table import Table
 
 from bench.calibrate.acceptance import Acceptance
 from bench.core.units import seconds
-from bench.report.tables import table
+from bench.report.tables import quantity, table
 
 
 def acceptance_table(device_name: str, acceptance: Acceptance) -> Table:
@@ -54,6 +54,19 @@ def spent_line(spent: dict[str, Any]) -> str:
     money = "" if usd is None else f", {dollars(usd['value'])}" + (
         "" if usd["low"] == usd["high"] else f" ({dollars(usd['low'])} to {dollars(usd['high'])})")
     return f"spent: {seconds(spent['wall_s'])} ({said}){money}"
+
+
+def headline_lines(summary: dict[str, Any]) -> list[str]:
+    """From `run`'s summary: the headline in words, and a warning where most of what it rests on is noise."""
+    h, outcomes = summary["headline"], summary["outcomes"]
+    words = f"none: {summary['headline_missing']}" if h is None else (
+        f"{quantity(h['minutes_per_gpu_hour'])} minutes of video per GPU-hour, {h['model']} {h['workload']} {h['recipe']} on "
+        f"{h['gpu']} ({h['provenance']})")
+    lines, measured = [f"headline: {words}"], outcomes["ok"] + outcomes["unstable"]
+    if 2 * outcomes["unstable"] > measured:
+        lines.append(f"warning: {outcomes['unstable']} of {measured} points are unstable: something else is running on this "
+                     "machine; stop it and measure again before believing these figures")
+    return lines
 
 
 def dollars(value: float) -> str:

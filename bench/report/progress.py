@@ -1,11 +1,23 @@
-"""Progress on stderr: a bar with the time left on a terminal, plain lines elsewhere."""
+"""Progress on stderr: a bar with the time left on a terminal, plain lines elsewhere, nothing with --quiet."""
 
 import sys
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from bench.core.verbosity import verbosity
 
 
 class SuiteProgress:
@@ -16,7 +28,8 @@ class SuiteProgress:
         self.directory: Path | None = None
         self.bar = Progress(
             TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn("left"), TimeRemainingColumn(), console=self.console, disable=not self.console.is_terminal,
+            TextColumn("left"), TimeRemainingColumn(), console=self.console,
+            disable=verbosity.quiet or not self.console.is_terminal,
         )
         self.task = self.bar.add_task(escape(f"{name}: starting"), total=None)
 
@@ -34,35 +47,67 @@ class SuiteProgress:
     def watch(self, done: int, total: int, label: str) -> None:
         self.bar.update(self.task, completed=done, total=total, description=escape(label))
         if not self.console.is_terminal:
-            print(f"[{done}/{total}] {label}", file=sys.stderr, flush=True)
+            self._line(f"[{done}/{total}] {label}")
 
-    def note(self, text: str) -> None:
-        """A line that stays, above the bar where there is one."""
-        if self.console.is_terminal:
+    def note(self, text: str, *, always: bool = False) -> None:
+        """A line that stays, above the bar where there is one; always: whatever --quiet says."""
+        if always and verbosity.quiet:
+            print(text, file=sys.stderr, flush=True)
+        elif self.console.is_terminal and not verbosity.quiet:
             self.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
-            print(text, file=sys.stderr, flush=True)
+            self._line(text)
 
     def say(self, text: str) -> None:
         """What is going on now."""
         self.bar.update(self.task, description=escape(text))
         if not self.console.is_terminal:
+            self._line(text)
+
+    def _line(self, text: str) -> None:
+        if not verbosity.quiet:
             print(text, file=sys.stderr, flush=True)
 
 
 class Spinner:
-    """One thing of unknown length."""
+    """One thing, on a terminal alone: what is going on and since when; with `at`, a bar and the time left.
+
+    Gone when it ends, so that a command of a moment leaves no trace."""
 
     def __init__(self, text: str):
         self.console = Console(file=sys.stderr)
-        self.text, self.status = text, self.console.status(text)
+        self.text = text
+        self.bar = Progress(
+            SpinnerColumn(), TextColumn("{task.description}"), _IfCounted(BarColumn(bar_width=20)),
+            _IfCounted(MofNCompleteColumn()), TimeElapsedColumn(), _IfCounted(TextColumn("left")),
+            _IfCounted(TimeRemainingColumn()), console=self.console, transient=True,
+            disable=verbosity.quiet or not self.console.is_terminal,
+        )
+        self.task = self.bar.add_task(escape(text), total=None)
 
     def __enter__(self) -> "Spinner":
-        self.status.start()
+        self.bar.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.status.stop()
+        self.bar.stop()
 
     def say(self, what: str) -> None:
-        self.status.update(escape(f"{self.text}: {what}"))
+        self.bar.update(self.task, description=escape(f"{self.text}: {what}"))
+
+    def at(self, done: int, total: int, what: str = "") -> None:
+        """`done` of `total` are finished."""
+        self.bar.update(self.task, completed=done, total=total)
+        if what:
+            self.say(what)
+
+
+class _IfCounted(ProgressColumn):
+    """A column that is empty until the total is known."""
+
+    def __init__(self, column: ProgressColumn):
+        super().__init__(column.get_table_column())
+        self.column = column
+
+    def render(self, task: Task) -> RenderableType:
+        return "" if task.total is None else self.column.render(task)

@@ -1,7 +1,7 @@
 """Tables for people, by rich.  Every figure carries its provenance."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
@@ -9,7 +9,6 @@ from rich.text import Text
 from bench.calibrate.ablations import Ablation
 from bench.calibrate.analytic import Row
 from bench.calibrate.calibration import Errors, Fit
-from bench.calibrate.holdout import HeldOut
 from bench.calibrate.predict import Estimate, Quantity
 from bench.calibrate.waterfall import Bar
 from bench.core.errors import one_line
@@ -18,6 +17,9 @@ from bench.core.spec import Gpu
 from bench.core.units import seconds, si
 from bench.report.ablations import ablation_rows, combination_rows
 from bench.report.device_tables import bandwidth_rows, launching, throttling
+
+if TYPE_CHECKING:
+    from bench.calibrate.holdout import HeldOut  # scipy, which tables of counts and claims need not
 
 
 def table(title: str, *columns: str, rows: Iterable[Iterable[str]]) -> Table:
@@ -186,7 +188,7 @@ def error_cells(e: Errors | None) -> tuple[str, str, str, str]:
     return ("–", "–", "–", "0") if e is None else (f"{e.median:.1%}", f"{e.mean:.1%}", f"{e.worst:.1%}", str(e.n))
 
 
-def holdout_table(rows: Iterable[HeldOut]) -> Table:
+def holdout_table(rows: Iterable["HeldOut"]) -> Table:
     """Predicted against measured."""
     return table("Predicted (90 % interval), then measured", "point", "stage", "#predicted", "#measured", "#error",
                  "#one MFU for all", "inside", rows=[
