@@ -219,8 +219,8 @@ def test_shell_completion_offers_names(words, offered, not_offered):
 def test_a_run_ends_with_its_headline_in_words(measured):
     from bench.report.planning import headline_lines
 
-    assert re.search(r"^headline: [\d.e+]+ \([\d.e+-]+ to [\d.e+-]+\) minutes of video per GPU-hour, tiny tiny-image eager-fp32 "
-                     r"on cpu \((measured|fitted)\)$", measured[1].stdout, re.MULTILINE)
+    assert re.search(r"^headline: [\d.e+]+ \([\d.e+-]+ to [\d.e+-]+\) minutes of video per GPU-hour, tiny tiny-image "
+                     r"eager-fp32 on cpu \((measured|fitted)\)$", measured[1].stdout, re.MULTILINE)
     outcomes = {"ok": 1, "unstable": 2}
     assert headline_lines({"headline": None, "headline_missing": "why", "outcomes": outcomes}) == [
         "headline: none: why", "warning: 2 of 3 points are unstable: something else is running on this machine; stop it and "
