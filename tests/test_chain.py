@@ -215,7 +215,8 @@ def test_the_command_without_a_calibration(here):
 def test_the_command_draws_its_figures(here, tmp_path):
     code, _, _ = here("analytic", "--sensitivity", "--json", "--figures", str(tmp_path / "new"))
     assert code == 0
-    assert {p.name for p in (tmp_path / "new").iterdir()} == {"tornado.png", "tornado.svg", "waterfall.png", "waterfall.svg"}
+    assert {p.name for p in (tmp_path / "new").iterdir()} == {
+        f"{name}.{kind}" for name in ("tornado", "waterfall") for kind in ("pdf", "png", "svg")}
     (tmp_path / "file").touch()
     assert here("analytic", "--figures", str(tmp_path / "file"))[0] == 2
 

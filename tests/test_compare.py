@@ -257,7 +257,7 @@ def test_a_real_result_and_copies_of_it(measured, tmp_path, here):
         document = json.loads(out)
         assert {p["verdict"] for p in document["points"]} <= verdicts
         assert all(p["ratio"] == pytest.approx(factor) for p in document["points"])
-        assert len(document["points"]) == 8
+        assert len(document["points"]) == 9
         assert code == exit_code
         assert document["code_version"]["b"] == name
 
