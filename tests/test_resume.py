@@ -66,7 +66,9 @@ def gone(pid: int) -> bool:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill -9"])
 def test_interrupted_and_resumed(tmp_path, sent):
-    suite = variant(tmp_path, "cut")
+    """Stages last half a second, so that the last is far off when the signal comes after the second record."""
+    suite = variant(tmp_path, "cut", sampling={"target_relative_half_width": 1e-6, "min_samples": 3, "max_samples": 100_000,
+                                               "max_s": 0.5})
     run = start(suite, tmp_path)
     directory = result_dir(tmp_path)
     wait_for(lambda: len(lines(directory / RECORDS)) >= 2)
