@@ -47,12 +47,31 @@ def test_a_point_twice_as_slow_is_missed_by_half(measured, tmp_path):
     by_stage = {(s.point, s.stage): s.fitted_s / s.measured_s for s in fit.stages}
     assert len(rows) == len(fit.stages)
     for row in rows:
-        assert row.error == pytest.approx(by_stage[row.point, row.stage] / 2 - 1, rel=1e-6)
+        assert row.raw_error == pytest.approx(by_stage[row.point, row.stage] / 2 - 1, rel=1e-6)
+        assert row.error == pytest.approx((1 + row.raw_error) * row.drift - 1)
         assert row.predicted_s["low"] <= row.predicted_s["value"] <= row.predicted_s["high"]
         assert row.inside == (row.predicted_s["low"] <= row.measured_s["value"] <= row.predicted_s["high"])
     found = summary(rows)
     assert found["error"]["worst"] == pytest.approx(max(abs(r.error) for r in rows))
     assert found["constant_mfu_baseline"]["n"] == len(rows)
+
+
+def test_a_machine_that_slowed_down_is_no_error_of_the_prediction(measured, tmp_path):
+    """All that was measured takes 1.2 times as long, the sentinel too."""
+    directory, _ = measured
+
+    def busier(record):
+        record = slower(1.2)(record)
+        if record.get("sentinel"):
+            record["sentinel"] = {key: 1.2 * s for key, s in record["sentinel"].items()}
+        return record
+    before, _ = hold_out(read_calibration(directory), altered(directory, tmp_path / "a", slower(1.0)))
+    after, _ = hold_out(read_calibration(directory), altered(directory, tmp_path / "b", busier))
+    for a, b in zip(before, after, strict=True):
+        assert b.drift == pytest.approx(1.2 * a.drift)
+        assert b.error == pytest.approx(a.error)
+        assert b.raw_error == pytest.approx((1 + a.raw_error) / 1.2 - 1)
+    assert summary(after)["drift"] == pytest.approx(1.2 * summary(before)["drift"])
 
 
 def test_what_was_fitted_proves_nothing(measured):
@@ -90,7 +109,7 @@ def test_another_card_is_refused_unless_carried_over(measured, tmp_path):
     rows, _ = hold_out(read_calibration(directory), other, carried=True)
     # Twice the ceilings, half of the times: what is paged in and launched anew is all that does not carry over.
     here_too, _ = hold_out(read_calibration(directory), altered(directory, tmp_path / "same", slower(1.0)))
-    steps = [(a.error, b.error) for a, b in zip(rows, here_too, strict=True) if a.stage == "denoise_step"]
+    steps = [(a.raw_error, b.raw_error) for a, b in zip(rows, here_too, strict=True) if a.stage == "denoise_step"]
     assert steps
     for carried, own in steps:
         assert -0.05 <= carried - own <= 1.2

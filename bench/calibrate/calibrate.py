@@ -98,7 +98,7 @@ def calibrate(directory: Path) -> Calibration:
     power = stage_power(point_records(records))
     calibration = Calibration(
         gpu=gpu, device_name=device_name, suite=suite.name, headline_recipe=suite.headline.recipe, fits=fits,
-        power_w=power.get("denoise_step"), stage_power_w=power,
+        power_w=power.get("denoise_step"), stage_power_w=power, sentinel_s=sentinel(point_records(records)),
         headline=None, headline_missing=None, reference=None, reference_missing=None,
     )
     headline, headline_missing = _or_reason(lambda: _headline(suite, point_records(records), calibration))
@@ -329,6 +329,12 @@ def _parameters(fitted: FitResult, draws: np.ndarray) -> dict[str, Parameter]:
                                   unit=meaning.unit, at_bound=fitted.at_bound(name) and bool(fitted.observed[i]),
                                   identified=bool(told[i] and fitted.observed[i]))
     return out
+
+
+def sentinel(records: list[PointRecord]) -> float | None:
+    """Median seconds of the sentinel product around these records; None where none was timed."""
+    readings = [s for r in records if r.sentinel for s in (r.sentinel.before_s, r.sentinel.after_s)]
+    return float(np.median(readings)) if readings else None
 
 
 def stage_power(records: list[PointRecord]) -> dict[str, float]:

@@ -183,6 +183,8 @@ class Calibration(Strict):
     fits: dict[str, Fit]
     power_w: Positive | None
     """Of the denoise steps, their mean: from the energy counter, else from power readings.  Null without NVML."""
+    sentinel_s: Positive | None = None
+    """Median seconds of the sentinel product while its points were measured: how fast the machine itself was then."""
     stage_power_w: dict[str, Positive] = Field(default_factory=dict)
     """The same of every stage that has one."""
 

@@ -2,6 +2,9 @@
 
 Each stage of each measured point is predicted by the recipe's fit, with its 90 % interval, and by one rate for all FLOPs of
 its stage (the constant-MFU baseline).  A point that was part of the fit is left out: it proves nothing.
+
+The machine itself drifts: a fixed product, the sentinel, is timed around every record, and predictions are for the speed the
+machine has while the point is measured.  Errors without that correction stand beside (`raw_error`).
 """
 
 import warnings
@@ -10,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.calibrate.calibrate import MEASURED, carry
+from bench.calibrate.calibrate import MEASURED, carry, sentinel
 from bench.calibrate.calibration import Calibration, Fit
 from bench.calibrate.cost_model import Work, seconds_by_class
 from bench.calibrate.fit import error_summary
@@ -36,6 +39,10 @@ class HeldOut:
     """predicted / measured - 1."""
     baseline_error: float | None
     """The same by one rate for all FLOPs of the stage; null where the fit had no such stage."""
+    drift: float
+    """Sentinel's seconds around this record over those of the calibration, by which predictions are multiplied; 1 without."""
+    raw_error: float
+    """The error had the machine's drift not been taken out."""
     inside: bool
     """The measured median lies in the prediction's interval."""
 
@@ -70,7 +77,7 @@ def hold_out(calibration: Calibration, directory: Path, *, carried: bool = False
                 left_out.append(f"{record.label} {stage}: it was part of the fit")
                 continue
             try:
-                rows.append(_row(record, stage, fit))
+                rows.append(_row(record, stage, fit, _drift(record, calibration) if theirs == ours else 1.0))
             except ValueError as error:
                 left_out.append(f"{record.label} {stage}: the calibration has no {error} work")
     if not rows:
@@ -83,16 +90,21 @@ def _device(record: PointRecord | CeilingsRecord) -> tuple[str, str]:
     return record.environment.gpu, record.environment.device_name
 
 
-def _row(record: PointRecord, stage: str, fit: Fit) -> HeldOut:
+def _drift(record: PointRecord, calibration: Calibration) -> float:
+    now = sentinel([record])
+    return now / calibration.sentinel_s if now is not None and calibration.sentinel_s is not None else 1.0
+
+
+def _row(record: PointRecord, stage: str, fit: Fit, drift: float) -> HeldOut:
     count, timing = record.counts[stage], record.timings[stage]
     work = Work.of(count)
     value = sum(seconds_by_class(work, {name: p.value for name, p in fit.parameters.items()}, fit.device).values())
-    predicted = quantity(value, draw_seconds({stage: work}, fit)[stage])
-    rate = baseline_rate(fit, stage)
-    baseline = count.flops / rate / timing.median_s - 1 if rate else None
-    return HeldOut(record.label, stage, count.flops, predicted.as_dict(),
-                   {"value": timing.median_s, "low": timing.low_s, "high": timing.high_s},
-                   value / timing.median_s - 1, baseline, predicted.low <= timing.median_s <= predicted.high)
+    predicted = quantity(value, draw_seconds({stage: work}, fit)[stage]).scaled(drift)
+    rate, median = baseline_rate(fit, stage), timing.median_s
+    return HeldOut(
+        record.label, stage, count.flops, predicted.as_dict(), {"value": median, "low": timing.low_s, "high": timing.high_s},
+        error=drift * value / median - 1, baseline_error=drift * count.flops / rate / median - 1 if rate else None,
+        drift=drift, raw_error=value / median - 1, inside=predicted.low <= median <= predicted.high)
 
 
 def baseline_rate(fit: Fit, stage: str) -> float | None:
@@ -106,6 +118,8 @@ def summary(rows: list[HeldOut]) -> dict[str, object]:
     with_baseline = [r for r in rows if r.baseline_error is not None]
     return {
         "error": error_summary(-np.log1p(r.error) for r in rows),
+        "raw_error": error_summary(-np.log1p(r.raw_error) for r in rows),
+        "drift": float(np.median([r.drift for r in rows])),
         "constant_mfu_baseline": error_summary(-np.log1p(r.baseline_error) for r in with_baseline),
         "error_where_baseline": error_summary(-np.log1p(r.error) for r in with_baseline),
         "inside_90_percent": sum(r.inside for r in rows) / len(rows),

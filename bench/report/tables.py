@@ -203,6 +203,8 @@ def holdout_errors_table(summary: dict[str, Any]) -> Table:
 
     return table("Error of predictions of points that the fit had not seen", "by", *ERROR_COLUMNS, rows=[
         ("the cost model", *cells(summary["error"])),
+        (f"the cost model, the machine's drift ({summary['drift'] - 1:+.1%} by the sentinel) left in",
+         *cells(summary["raw_error"])),
         ("the cost model, where the baseline has a rate", *cells(summary["error_where_baseline"])),
         ("baseline: one MFU for all of a stage", *cells(summary["constant_mfu_baseline"])),
     ])
