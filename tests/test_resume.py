@@ -27,7 +27,9 @@ def lines(path: Path) -> list[str]:
 
 def start(suite: Path, root: Path) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-m", "bench.cli", "run", str(suite), "--device", "cpu", "--out", str(root)],
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True)
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True,
+                            # Under `nohup ... &` SIGINT is ignored, and a child would inherit that.
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
 
 
 def wait_for(condition, seconds: float = 60.0) -> None:
