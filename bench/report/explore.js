@@ -37,7 +37,7 @@ function seconds(s) {
   const [unit, factor] = s < 1e-3 ? ["µs", 1e6] : s < 1 ? ["ms", 1e3] : s < 600 ? ["s", 1] : s < 36000 ? ["min", 1 / 60] : ["h", 1 / 3600];
   return `${digits(s * factor)} ${unit}`;
 }
-const dollars = (x) => `$${x < 0.1 ? digits(x) : x.toLocaleString("en", { minimumFractionDigits: 2, maximumFractionDigits: x < 100 ? 2 : 0 })}`;
+const dollars = (x) => `$${x < 0.1 ? digits(x) : x.toLocaleString("en", { minimumFractionDigits: x < 100 ? 2 : 0, maximumFractionDigits: x < 100 ? 2 : 0 })}`;
 const range = (q, format) => `${format(q.low)} to ${format(q.high)} (90 %)`;
 
 // The table ---------------------------------------------------------------------------------------------------------
