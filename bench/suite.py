@@ -200,7 +200,10 @@ def _point_record(point: Point, result: dict[str, Any], **common: Any) -> PointR
         counts=result.get("counts", {}), timings=result.get("timings", {}),
         memory=result.get("memory"), telemetry=result.get("telemetry"), against=result.get("against"),
     )
-    unstable = [reason for item in record.timings.items() if (reason := unstable_reason(*item))]
+    timings = dict(record.timings)
+    if record.against is not None:
+        timings |= {f"baseline's {stage}": timing for stage, timing in record.against.timings.items()}
+    unstable = [reason for item in timings.items() if (reason := unstable_reason(*item))]
     if record.outcome == "ok" and unstable:
         return record.model_copy(update={
             "outcome": "unstable", "reason": "; ".join(filter(None, [record.reason, *unstable]))})

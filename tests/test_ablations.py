@@ -88,6 +88,19 @@ def test_the_pareto_front_is_what_nothing_beats_in_both():
     assert {name for name, row in rows.items() if row.on_front} == {"fp8-bf16", "steps-4-bf16", "batched-guidance-bf16"}
 
 
+def test_a_disturbed_baseline_wins_no_race():
+    """Its median of 13 x the rest is known to no better than its range: the row stays, ranked nowhere."""
+    disturbed = record("steps-4-bf16", 1.0, base=130.0)
+    base = disturbed.against.timings["trajectory"]
+    wild = base.model_copy(update={"median_s": 1.3, "low_s": 0.2, "high_s": 7.0, "stop": "timeout"})
+    against = disturbed.against.model_copy(update={"timings": disturbed.against.timings | {"trajectory": wild}})
+    rows = by_name([disturbed.model_copy(update={"against": against}), record("fp8-bf16", 6.0)])
+    assert "baseline's trajectory" in rows["steps-4-bf16"].unsteady
+    assert {name for name, row in rows.items() if row.on_front} == {"fp8-bf16"}
+    assert claims(list(rows.values()), "cuda")[0]["fastest"]["recipe"] == "fp8-bf16"
+    assert "unsteady" in ablation_rows([rows["steps-4-bf16"]])[0][1]
+
+
 def test_a_simulated_recipe_has_a_counted_bound_and_no_measured_gain():
     row = by_name([record("ternary-bf16", 11.0)])["ternary-bf16"]
     assert row.speed_up_provenance == "counted"

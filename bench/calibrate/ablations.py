@@ -13,6 +13,7 @@ from bench.calibrate.predict import Quantity, minutes_per_gpu_hour
 from bench.core.records import Divergence, PointRecord, Provenance, Timing
 from bench.core.spec import DTYPE_BYTES, Point, Price
 from bench.count.closed_form import dit_parameters
+from bench.measure.sampling import unstable_reason
 from models.spec import DiTConfig
 
 TERNARY_BITS = 1.58          # log2 3: a weight of -1, 0 or 1 (arXiv 2402.17764)
@@ -57,6 +58,8 @@ class Ablation:
     """Recipes that change one part of `changes` each, where this one combines several."""
     product: Quantity | None = None
     """Of their speed-ups."""
+    unsteady: str | None
+    """Why a median on either side is known too poorly to be ranked; None where both are steady."""
     on_front: bool = field(default=False)
     """Faster than the baseline, and no other recipe of this model and workload is both faster and nearer to it."""
 
@@ -91,7 +94,10 @@ def _row(record: PointRecord, price: Price | None) -> Ablation:
         energy_j=_energy(record, point), compile_s=sum(firsts) if firsts else None, speed_up=speed_up,
         speed_up_provenance=provenance, in_turns=record.against.in_turns, divergence=record.against.divergence,
         changes={k: ours.get(k) for k in sorted(ours.keys() | theirs.keys()) if ours.get(k) != theirs.get(k)},
-        fewer_steps=base.workload.steps / point.workload.steps)
+        fewer_steps=base.workload.steps / point.workload.steps,
+        unsteady=next(filter(None, (unstable_reason(side + stage, timing) for side, timings in
+                                    (("", record.timings), ("baseline's ", record.against.timings))
+                                    for stage, timing in timings.items())), None))
 
 
 def _video(point: Point, timings: dict[str, Timing]) -> Quantity | None:
@@ -170,27 +176,29 @@ def _with_parts(row: Ablation, rows: list[Ablation]) -> Ablation:
             left -= candidate.changes.keys()
     if left or len(parts) < 2:
         return row
-    factors = [r.speed_up for r in parts if r.speed_up is not None]
+    factors = [r.speed_up for r in parts if r.speed_up is not None and r.unsteady is None]
     product = _product(factors) if len(factors) == len(parts) else None
     return replace(row, parts=tuple(r.recipe for r in parts), product=product)
 
 
 def _on_front(row: Ablation, rows: list[Ablation]) -> bool:
-    if not _drawable(row) or row.speed_up.value < 1:          # the baseline itself beats what is slower
+    if not _ranked(row) or row.speed_up.value < 1:            # the baseline itself beats what is slower
         return False
-    return not any(_drawable(r) and r is not row and r.speed_up.value >= row.speed_up.value
+    return not any(_ranked(r) and r is not row and r.speed_up.value >= row.speed_up.value
                    and r.divergence.relative_l2 <= row.divergence.relative_l2
                    and (r.speed_up.value, r.divergence.relative_l2) != (row.speed_up.value, row.divergence.relative_l2)
                    for r in rows)
 
 
-def _drawable(row: Ablation) -> bool:
-    return row.speed_up is not None and row.divergence is not None and row.speed_up_provenance == "measured"
+def _ranked(row: Ablation) -> bool:
+    """A disturbed median wins no race: it keeps its row and its wide interval."""
+    return (row.speed_up is not None and row.divergence is not None and row.speed_up_provenance == "measured"
+            and row.unsteady is None)
 
 
 def claims(rows: list[Ablation], device: str) -> list[dict[str, Any]]:
     """The panel's speed-ups beside the fastest recipe here, and beside the fastest that takes no fewer steps."""
-    measured = [r for r in rows if r.speed_up is not None and r.speed_up_provenance == "measured"]
+    measured = [r for r in rows if r.speed_up is not None and r.speed_up_provenance == "measured" and r.unsteady is None]
     best = max(measured, key=lambda r: r.speed_up.value, default=None)
     same_steps = max((r for r in measured if r.fewer_steps <= 1), key=lambda r: r.speed_up.value, default=None)
     out = []

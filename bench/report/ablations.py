@@ -31,17 +31,17 @@ def _cells(row: Ablation, name: str) -> tuple[str, ...]:
 
 
 def speed_up(row: Ablation) -> str:
-    """'1.43 (1.41 to 1.45)'; a counted one and one not taken in turns say so."""
+    """'1.43 (1.41 to 1.45)'; a counted, an unsteady one and one not taken in turns say so."""
     if row.speed_up is None:
         return "–"
     if row.speed_up_provenance == "counted":
         return f"at most {row.speed_up.value:.3g} (counted)"
-    return _span(row.speed_up) + ("" if row.in_turns else ", not in turns")
+    return _span(row.speed_up) + ("" if row.in_turns else ", not in turns") + (", unsteady" if row.unsteady else "")
 
 
 def combination_rows(rows: list[Ablation]) -> list[tuple[str, ...]]:
     """Recipes that combine others: measured beside the product of their parts."""
-    return [(row.recipe, " x ".join(row.parts), _span(row.product) if row.product else "– (a part was not measured)",
+    return [(row.recipe, " x ".join(row.parts), _span(row.product) if row.product else "– (a part was not measured, or is unsteady)",
              _span(row.speed_up) if row.speed_up else f"{row.outcome}: {row.reason}",
              f"{row.speed_up.value / row.product.value:.2f}" if row.speed_up and row.product else "–")
             for row in rows if row.parts]
