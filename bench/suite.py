@@ -199,6 +199,7 @@ def _point_record(point: Point, result: dict[str, Any], **common: Any) -> PointR
         point=point.model_dump(mode="json"), tokens=point.model.tokens(point.workload),
         counts=result.get("counts", {}), timings=result.get("timings", {}),
         memory=result.get("memory"), telemetry=result.get("telemetry"), against=result.get("against"),
+        attention_ran=result.get("attention_ran"), correctness=result.get("correctness"),
     )
     timings = dict(record.timings)
     if record.against is not None:

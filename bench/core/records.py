@@ -297,6 +297,8 @@ class Probe(Strict):
     dtype: str
     backend: str | None
     """SDPA backend of an attention probe, as a recipe names it."""
+    backend_ran: str | None = None
+    """The family of kernels that ran, as in AttentionRan; None in records older than this field."""
     shape: dict[str, int]
     """gemm: m n k; attention: batch heads tokens head_dim; conv3d and small_conv3d: channels frames height width; the others:
     bytes.
@@ -359,6 +361,36 @@ class Against(Strict):
     divergence_missing: str | None
 
 
+class AttentionRan(Strict):
+    """Which kernel computed attention, whatever the recipe asked for.  Provenance: measured."""
+
+    backend: str
+    """flash, cudnn, efficient, math, onednn, flash3, sage, ...: the family of kernels that ran."""
+    chosen_by: Literal["recipe", "torch", "measured"]
+    """recipe: it names the backend.  torch: SDPA chose.  measured: the fastest inside the model."""
+    kernel: str | None
+    """Name of the longest attention kernel of one profiled call; null on a CPU or where none was seen."""
+    candidates_s: dict[str, float] = Field(default_factory=dict)
+    """Where it was chosen by measuring: seconds of the model's own call under each backend."""
+    reason: str | None = None
+    """Why a reading is null."""
+
+
+class Correctness(Strict):
+    """Attention of a stage, at its own size, against a float32 reference.  Provenance: measured."""
+
+    rows: Annotated[int, Field(ge=1)]
+    """Query rows that were compared, over batch and heads."""
+    tokens: Annotated[int, Field(ge=1)]
+    """Keys that each of them attends to."""
+    relative_error: Annotated[float, Field(ge=0.0)] | None
+    """Norm of the difference over the reference's; null where the output is not finite."""
+    finite: bool
+    """Are all numbers of the stage's whole output finite?"""
+    tolerance: Positive
+    """Over this the point is an error."""
+
+
 class _RecordBase(Strict):
     schema_version: Literal[1] = SCHEMA_VERSION
     fingerprint: str
@@ -391,6 +423,10 @@ class PointRecord(_RecordBase):
     """By stage."""
     against: Against | None = None
     """Where the suite names a baseline."""
+    attention_ran: AttentionRan | None = None
+    """None where the point has no attention, and in records older than this field."""
+    correctness: Correctness | None = None
+    """None where nothing was checked (a CPU's small points), and in records older than this field."""
 
     @model_validator(mode="after")
     def _can_be_calibrated(self) -> "PointRecord":
