@@ -12,6 +12,7 @@ from test_store import point_record
 from bench.calibrate.cost_model import Ceilings
 from bench.calibrate.plan_time import (
     POINT_S,
+    START_AND_FINISH_S,
     THUMB,
     Basis,
     Span,
@@ -30,9 +31,9 @@ from bench.core.load import load, load_point
 from bench.core.records import StageCount
 from bench.core.spec import Gpu, Price, Sampling, Suite
 from bench.core.store import read_records
-from bench.forecast import START_AND_FINISH_S, Forecaster, plan_document, spent_document
+from bench.forecast import Forecaster, plan_document, spent_document
 from bench.measure.process import JobFailed
-from bench.suite import CALLS_OF_A_POINT, _over_budget, suite_jobs
+from bench.suite import _over_budget, suite_jobs
 
 PLAN = Sampling(target_relative_half_width=0.02, min_samples=7, max_samples=60, max_s=1.2)
 FREE = Ceilings(1e12, 1e12, 1e12, 1e12)
@@ -175,12 +176,12 @@ def test_a_budget_leaves_out_what_is_predicted_not_to_fit(tmp_path):
     suite = suite_of(("tiny", "tiny-image"), ("tiny", "tiny-clip"))
     image, clip = suite_jobs(suite)
     worker, forecast = FakeWorker(), forecaster(suite, {"tiny-image": 6.0, "tiny-clip": 0.1}, tmp_path)
-    why = _over_budget(image, 20.0, [], worker, forecast)
+    why = _over_budget(image, 20.0, [], worker, forecast, PLAN)
     assert why == "predicted to take 24 s (measured), 20 s of the budget are left"       # 4 x 6 s
-    assert _over_budget(image, 25.0, [], worker, forecast) is None
-    assert _over_budget(clip, 20.0, [], worker, forecast) is None
-    assert _over_budget(image, None, [], worker, forecast) is None
-    assert _over_budget(clip, 0.0, [], worker, forecast) == "the budget is spent"
+    assert _over_budget(image, 25.0, [], worker, forecast, PLAN) is None
+    assert _over_budget(clip, 20.0, [], worker, forecast, PLAN) is None
+    assert _over_budget(image, None, [], worker, forecast, PLAN) is None
+    assert _over_budget(clip, 0.0, [], worker, forecast, PLAN) == "the budget is spent"
     assert worker.counted == []                         # an earlier measurement needs no count
     record = point_record().model_copy(update={"fingerprint": image.fingerprint, "outcome": "skipped_budget", "reason": why})
     assert forecast.skipped([record]) == [{"point": record.label, "predicted_s": 24.0, "reason": why}]
@@ -190,15 +191,15 @@ def test_without_a_basis_the_best_rate_so_far_bounds_it_for_public_models_too(tm
     suite = suite_of(("dit-xl-2-diffusers", "image-256"), ("tiny", "tiny-clip"))
     public, own = suite_jobs(suite)
     worker, forecast = FakeWorker(flops=10**12), Forecaster(suite, tmp_path, None)
-    assert _over_budget(public, 1.0, [], worker, forecast) is None             # nothing measured yet
-    why = _over_budget(public, 4.0, [1e12, 5e11], worker, forecast)            # 5 calls x 1e12 / 1e12
+    assert _over_budget(public, 1.0, [], worker, forecast, PLAN) is None             # nothing measured yet
+    why = _over_budget(public, 4.0, [1e12, 5e11], worker, forecast, PLAN)            # 5 calls x 1e12 / 1e12
     assert why == f"would take at least {CALLS_OF_A_POINT} s, 4 s of the budget are left"
-    assert _over_budget(public, 6.0, [1e12], worker, forecast) is None
+    assert _over_budget(public, 6.0, [1e12], worker, forecast, PLAN) is None
     assert worker.counted == ["count"]                                         # once
-    assert _over_budget(own, 1e9, [1e12], worker, forecast) is None
-    assert "at least" in _over_budget(own, 1e-3, [1e9], worker, forecast)
+    assert _over_budget(own, 1e9, [1e12], worker, forecast, PLAN) is None
+    assert "at least" in _over_budget(own, 1e-3, [1e9], worker, forecast, PLAN)
     broken = Forecaster(suite, tmp_path, None)
-    assert _over_budget(public, 4.0, [1e12], FakeWorker(fails=True), broken) is None      # measuring it will say why
+    assert _over_budget(public, 4.0, [1e12], FakeWorker(fails=True), broken, PLAN) is None      # measuring it will say why
 
 
 def test_a_rule_of_thumb_leaves_nothing_out(tmp_path):
@@ -206,7 +207,7 @@ def test_a_rule_of_thumb_leaves_nothing_out(tmp_path):
     (job,) = suite_jobs(suite)
     forecast = Forecaster(suite, tmp_path, None, basis=Basis("", "cpu", rates={"fp32": FREE}))
     assert forecast.predict(job, FakeWorker(flops=10**15)).span.value > 1000
-    assert _over_budget(job, 10.0, [], FakeWorker(flops=10**15), forecast) is None
+    assert _over_budget(job, 10.0, [], FakeWorker(flops=10**15), forecast, PLAN) is None
 
 
 def test_the_headline_goes_first_where_it_leaves_room(tmp_path):
