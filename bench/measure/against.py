@@ -99,6 +99,7 @@ def _in_turns(point: Point, baseline: Point, stages: tuple[str, ...], calls: dic
     with monitor(device) as watch:
         runs = {}
         for stage in stages:                      # stage by stage, so that those to be compared are neighbours
+            watch.expect(f"0/{stage}", made[stage])
             runs[f"0/{stage}"] = _run(watch, f"0/{stage}", calls[stage], clock, plan, prior.get(stage), [made[stage]])
             if base_calls is not None:
                 first_call(baseline, base_calls[stage], clock)
