@@ -3,7 +3,7 @@ datasheet or a quick probe.  `run --dry-run` asks it for everything; `run --budg
 """
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 

@@ -14,6 +14,7 @@ import torch
 from bench.core.records import Launch
 from bench.measure.clock import Clock
 from bench.measure.sampling import LONGEST_REPLAYED_S, REPLAY_S
+
 HOST_BOUND = 0.1             # share of a call that a graph replay saves, over which the host bounds it
 MOST_REPLAYS, LEAST_REPLAYS = 20, 2
 MOST_OF_FREE_MEMORY = 0.8    # that a graph may take: it keeps a pool of its own

@@ -41,7 +41,8 @@ def speed_up(row: Ablation) -> str:
 
 def combination_rows(rows: list[Ablation]) -> list[tuple[str, ...]]:
     """Recipes that combine others: measured beside the product of their parts."""
-    return [(row.recipe, " x ".join(row.parts), _span(row.product) if row.product else "– (a part was not measured, or is unsteady)",
+    return [(row.recipe, " x ".join(row.parts),
+             _span(row.product) if row.product else "– (a part was not measured, or is unsteady)",
              _span(row.speed_up) if row.speed_up else f"{row.outcome}: {row.reason}",
              f"{row.speed_up.value / row.product.value:.2f}" if row.speed_up and row.product else "–")
             for row in rows if row.parts]
