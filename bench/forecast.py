@@ -3,7 +3,7 @@ datasheet or a quick probe.  `run --dry-run` asks it for everything; `run --budg
 """
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,7 +12,6 @@ from bench.calibrate.calibration import read_calibration
 from bench.calibrate.plan_time import (
     KNOWN,
     NOTHING,
-    START_AND_FINISH_S,
     Basis,
     Forecast,
     Span,
@@ -22,19 +21,21 @@ from bench.calibrate.plan_time import (
     point_time,
     probed_basis,
     thumb_basis,
+    time_beside,
     usd,
 )
 from bench.core.errors import UserError
 from bench.core.load import headline_point, suite_points
 from bench.core.records import PointRecord, StageCount
 from bench.core.spec import Point, Price, Suite
+from bench.core.touched import built, untouched
 from bench.core.units import seconds
 from bench.measure.process import JobFailed
 
 COUNT_TIMEOUT_S = 300.0
 LOOK_AHEAD_SHARE = 0.05     # of the budget to count in, before anything is measured; what is measured is counted but once
 HEADLINE_SHARE = 0.5        # of the budget that the headline's point may take to be put first
-START_AND_FINISH = Span(START_AND_FINISH_S, START_AND_FINISH_S / 2, 2 * START_AND_FINISH_S)
+TIMEOUT_FACTOR = 3.0        # of a point's predicted time, before it is taken for hung
 
 
 class Job(Protocol):
@@ -115,12 +116,17 @@ class Forecaster:
         return self.counts[point.fingerprint]
 
     def over(self, job: Job, worker: Any, left: float) -> str | None:
-        """Why a job does not fit in what is left of the budget, by measurements of this device."""
-        forecast = self.predict(job, worker) if self.known and job.point is not None else None
-        if forecast is None or forecast.provenance not in KNOWN or forecast.span.value <= left:
-            return None
-        return (f"predicted to take {seconds(forecast.span.value)} ({forecast.provenance}), {seconds(left)} of the budget "
-                "are left")
+        """Why a job does not fit in what is left of the budget: by measurements of this device, or where even the low end
+        of a rule of thumb is too long."""
+        forecast = self.predict(job, worker) if job.point is not None else None
+        return None if forecast is None else _too_long(forecast, left, "are left")
+
+    def time_limit(self, job: Job, worker: Any) -> float:
+        """Seconds after which a job is taken for hung: the suite's, or three times the prediction where that is more, so
+        that a slow card still ends its calls.  This is the one rule; a budget alone may cut it shorter, and a job that
+        does not fit in what is left is not begun (`over`)."""
+        forecast = self.predict(job, worker)
+        return max(self.suite.point_timeout_s, TIMEOUT_FACTOR * forecast.span.value if forecast else 0.0)
 
     def headline_first(self, jobs: list[Job], worker: Any, budget_s: float) -> list[Job]:
         """The author's order of value, but for the headline's own point: it goes first (after the ceilings) where it is
@@ -153,15 +159,21 @@ class Forecaster:
         if record.outcome not in MEASURED:
             return
         if isinstance(record, PointRecord) and self.basis is not None and job.fingerprint not in self.made:
-            weights = record.memory.weights if record.memory else 0
-            self.made[job.fingerprint] = point_time(job.point, record.counts, weights, self.suite.sampling, self.basis)
+            self.counts[job.fingerprint] = record.counts
+            self.weights[job.fingerprint] = record.memory.weights if record.memory else 0
+            self.made[job.fingerprint] = self._point(job, worker)
         self.spent_on.append(self.predict(job, worker))
 
     def predicted_s(self) -> float | None:
         """Of the jobs that were carried out, start and finish included; None where one has no prediction."""
         if None in self.spent_on:
             return None
-        return START_AND_FINISH_S + sum(f.span.value for f in self.spent_on if f)
+        return self.start_and_finish.value + sum(f.span.value for f in self.spent_on if f)
+
+    @property
+    def start_and_finish(self) -> Span:
+        """Beside the jobs."""
+        return (self.basis or Basis("", "cpu")).start_and_finish
 
     def skipped(self, records: list[Any]) -> list[dict[str, Any]]:
         """What the budget left out, with predicted seconds where they are known."""
@@ -173,12 +185,18 @@ class Forecaster:
     def _point(self, job: Job, worker: Any | None) -> Forecast | None:
         assert job.point is not None
         assert self.basis is not None
-        own = self._alone(job.point, worker)
         baseline = getattr(job, "baseline", None)
-        beside = self._alone(baseline, worker) if baseline is not None else None
-        if own is None or baseline is None:
-            return own
-        return None if beside is None else replace(own, span=own.span + beside.span)      # it is measured in turns
+        if baseline is None:
+            return self._alone(job.point, worker)
+        if worker is None:
+            return None
+        counts, theirs = self._count(job.point, worker), self._count(baseline, worker)
+        stages = next((p.stages for p in suite_points(self.suite) if p.subject == baseline.subject), ())
+        reused = [stage for stage in untouched(job.point, baseline, theirs) if stage in stages]
+        parts = built(job.point, reused)
+        self._count(parts, worker)
+        return time_beside(job.point, baseline, reused, counts, theirs, self.weights[parts.fingerprint],
+                           self.suite.sampling, self.basis)
 
     def _alone(self, point: Point, worker: Any | None) -> Forecast | None:
         assert self.basis is not None
@@ -207,10 +225,10 @@ class Forecaster:
 def plan_document(forecaster: Forecaster, jobs: list[Job], worker: Any, gpu: str, price: Price | None,
                   budget_s: float | None) -> dict[str, Any]:
     """`run --dry-run`: every job's time, their sum and its cost; with a budget, what would be left out."""
-    points, skipped, total = [], [], START_AND_FINISH
+    points, skipped, total = [], [], forecaster.start_and_finish
     if budget_s is not None:
         jobs = forecaster.headline_first(jobs, worker, budget_s)
-    left, unknown = budget_s if budget_s is None else budget_s - START_AND_FINISH.low, []    # the start is in the budget
+    left, unknown = budget_s if budget_s is None else budget_s - total.low, []    # the start is in the budget
     for job in jobs:
         forecast = forecaster.predict(job, worker)
         row = {"point": job.label, "stages": list(job.point.stages) if job.point else [],
@@ -220,17 +238,16 @@ def plan_document(forecaster: Forecaster, jobs: list[Job], worker: Any, gpu: str
         span = forecast.span if forecast else NOTHING
         if forecast is None:
             unknown.append(job.label)
-        if left is not None and span.value > left:
-            skipped.append({"point": job.label, "predicted_s": span.value,
-                            "reason": f"predicted to take {seconds(span.value)}, {seconds(max(0.0, left))} of the budget "
-                                      "would be left"})
+        why = _too_long(forecast, left, "would be left") if forecast is not None and left is not None else None
+        if why is not None:
+            skipped.append({"point": job.label, "predicted_s": span.value, "reason": why})
             continue
         total += span
         left = left - span.value if left is not None else None
     cost = usd(total, price)
     return {
         "dry_run": True, "suite": forecaster.suite.name, "gpu": gpu, "points": points, "skipped": skipped,
-        "start_and_finish_s": START_AND_FINISH_S, "total_s": total.value, "total": total.as_dict(),
+        "start_and_finish_s": forecaster.start_and_finish.value, "total_s": total.value, "total": total.as_dict(),
         "cost_usd": cost.as_dict() if cost else None,
         "price_usd_per_hour": price.model_dump() if price else None,
         "basis": forecaster.basis.words if forecaster.basis else "none: nothing is known of this device",
@@ -243,3 +260,12 @@ def spent_document(forecaster: Forecaster, wall_s: float, price: Price | None) -
     cost = usd(Span(wall_s, wall_s, wall_s), price)
     return {"wall_s": round(wall_s, 1), "usd": cost.as_dict() if cost else None, "predicted_s": forecaster.predicted_s(),
             "basis": forecaster.basis.words if forecaster.basis else None}
+
+
+def _too_long(forecast: Forecast, left: float, what_is: str) -> str | None:
+    """Why a job is left out; None where it fits."""
+    if forecast.least_s <= left:
+        return None
+    least = "" if forecast.provenance in KNOWN else f", at the least {seconds(forecast.least_s)}"
+    return (f"predicted to take {seconds(forecast.span.value)} ({forecast.provenance}){least}, {seconds(max(0.0, left))} of "
+            f"the budget {what_is}")

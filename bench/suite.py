@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,18 +14,18 @@ from pydantic import ValidationError
 
 from bench.core.errors import UserError
 from bench.core.load import baselines, headline_point, points_together, suite_points
-from bench.core.records import FINISHED, CeilingsRecord, Environment, PointRecord
+from bench.core.records import FINISHED, CeilingsRecord, Environment, PointRecord, Reused
 from bench.core.spec import Point, Recipe, Sampling, Suite, fingerprint
 from bench.core.store import SUITE, Store, disk_faults, write_whole
+from bench.core.touched import untouched
 from bench.count.closed_form import dit_forward
 from bench.forecast import Forecaster
 from bench.measure.process import JobFailed, Worker
-from bench.measure.sampling import unstable_reason
+from bench.measure.sampling import fewest_calls, unstable_reason
 from models.spec import DiTConfig
 
 CEILINGS_SAMPLING = Sampling(target_relative_half_width=0.01, min_samples=7, max_samples=100, max_s=2.0)
 CEILINGS_TIMEOUT_S = 600.0
-CALLS_OF_A_POINT = 5        # the fewest calls a stage takes: two of warm-up and three samples
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ def run_suite(
             if forecast is not None and budget_s is not None:
                 todo = forecast.headline_first(todo, worker, budget_s)
             rates: list[float] = []        # FLOP/s of the denoise steps so far, for the budget
+            own = {Point.model_validate(r.point).subject: r for r in before if _is_baseline(r, environment)}
             while todo:
                 group = _next_group(todo)
                 watch(len(jobs) - len(todo), len(jobs), group[0].label + (f" and {len(group) - 1} more, in turns"
@@ -102,9 +103,11 @@ def run_suite(
                     records = _run_together(group, suite, worker, store, prior, left)
                 else:
                     records = [_run_job(group[0], suite, worker, store, prior.get(group[0].fingerprint, {}), left, rates,
-                                        forecast)]
+                                        forecast, own)]
                 for job, record in zip(group, records, strict=False):
                     store.append_record(record)
+                    if job.point is not None and _is_baseline(record, worker.environment):
+                        own[job.point.subject] = record
                     if forecast is not None:
                         forecast.note(job, record, worker)
                 store.append_log(group[0].label, worker.chatter())
@@ -151,22 +154,25 @@ def _run_together(group: list[Job], suite: Suite, worker: Worker, store: Store, 
 
 def _run_job(job: Job, suite: Suite, worker: Worker, store: Store,
              prior: dict[str, list[float]], left: float | None, rates: list[float],
-             forecast: Forecaster | None = None) -> PointRecord | CeilingsRecord:
+             forecast: Forecaster | None = None, own: Mapping[str, PointRecord] | None = None
+             ) -> PointRecord | CeilingsRecord:
     started, started_utc = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
     request = {
         "job": "ceilings" if job.point is None else "point", "prior": prior,
         "sampling": suite.sampling.model_dump(mode="json"),
         **({"recipes": _recipes(suite_points(suite))} if job.point is None
            else {"point": job.point.model_dump(mode="json")}),
-        **({"baseline": job.baseline.model_dump(mode="json")} if job.baseline is not None else {}),
+        **({"baseline": job.baseline.model_dump(mode="json"), "reused": _reused(job, own or {})}
+           if job.baseline is not None else {}),
     }
     result: dict[str, Any] = {}
     outcome, reason = "ok", None
-    skip = _over_budget(job, left, rates, worker, forecast)
+    skip = _over_budget(job, left, rates, worker, forecast, suite.sampling)
     if skip:
         outcome, reason = "skipped_budget", skip
     else:
-        timeout = suite.point_timeout_s if left is None else min(suite.point_timeout_s, left)
+        limit = forecast.time_limit(job, worker) if forecast is not None else suite.point_timeout_s
+        timeout = limit if left is None else min(limit, left)
         try:
             result = worker.run(request, timeout,
                                 lambda stage, samples: store.append_samples(job.fingerprint, stage, samples,
@@ -174,7 +180,7 @@ def _run_job(job: Job, suite: Suite, worker: Worker, store: Store,
             reason = result.get("left_out") or result.get("note")
         except JobFailed as failure:
             outcome, reason = failure.outcome, failure.reason
-            if outcome == "timeout" and timeout < suite.point_timeout_s:
+            if outcome == "timeout" and timeout < limit:
                 outcome, reason = "skipped_budget", f"cut off when the budget was up, after {timeout:.0f} s"
     common = {
         "fingerprint": job.fingerprint, "suite": suite.name, "started_utc": started_utc,
@@ -191,6 +197,31 @@ def _run_job(job: Job, suite: Suite, worker: Worker, store: Store,
     if record.outcome == "ok" and "denoise_step" in record.timings:
         rates.append(record.counts["denoise_step"].flops / record.timings["denoise_step"].median_s)
     return record
+
+
+def _is_baseline(record: PointRecord | CeilingsRecord, now: Environment) -> bool:
+    """Was it measured by itself, here and well?  Its stages then stand for those of a recipe that leaves them as they
+    are."""
+    return (isinstance(record, PointRecord) and record.outcome == "ok" and record.against is None
+            and record.environment.digest() == now.digest())
+
+
+def _reused(job: Job, own: Mapping[str, PointRecord]) -> dict[str, Any]:
+    """The stages that a job's recipe leaves as its baseline's own point had them, for the worker and the record."""
+    assert job.point is not None
+    assert job.baseline is not None
+    record = own.get(job.baseline.subject)
+    if record is None:
+        return {}
+    found = {}
+    for stage in untouched(job.point, job.baseline, record.counts):
+        if stage in record.timings:
+            seen = (record.telemetry or {}).get(stage)
+            memory = record.memory.by_stage.get(stage) if record.memory else None
+            found[stage] = Reused(
+                timing=record.timings[stage], energy_j=seen.energy.energy_j if seen and seen.energy else None,
+                peak_allocated=memory.peak_allocated if memory else None).model_dump(mode="json")
+    return found
 
 
 def _point_record(point: Point, result: dict[str, Any], **common: Any) -> PointRecord:
@@ -225,7 +256,7 @@ def ceilings_only(worker: Worker, recipes: list[Recipe], sampling: Sampling,
 
 
 def _over_budget(job: Job, left: float | None, rates: list[float], worker: Worker,
-                 forecast: Forecaster | None) -> str | None:
+                 forecast: Forecaster | None, sampling: Sampling) -> str | None:
     """Why a job is not started: no time is left, it is predicted to take more, or where nothing predicts it, the fewest
     calls it takes would not fit at the best rate so far."""
     if left is None:
@@ -245,7 +276,8 @@ def _over_budget(job: Job, left: float | None, rates: list[float], worker: Worke
     else:                       # a public class has no closed form, and this process has no torch
         step = forecast.count(job, worker).get("denoise_step") if forecast is not None else None
         flops = step.flops if step else 0
-    least = CALLS_OF_A_POINT * flops / max(rates)
+    call_s = flops / max(rates)
+    least = fewest_calls(call_s, sampling) * call_s
     return f"would take at least {least:.0f} s, {left:.0f} s of the budget are left" if least > left else None
 
 

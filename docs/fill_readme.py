@@ -1,8 +1,10 @@
-"""Fills README.md, results/README.md and docs/waterfall.svg from what is measured and counted: no figure there is typed.
+"""Fills README.md, docs/h100.md, results/README.md and docs/waterfall.svg from what is measured and counted: no figure
+there is typed.
 
     python docs/fill_readme.py             write them anew; after a result was added, and again before committing
     python docs/fill_readme.py --check     exit 1, with what differs, where they are stale (CI)
-    python docs/fill_readme.py --plan      also predict the h100 suite anew -> docs/h100_plan.json; counts, so needs torch
+    python docs/fill_readme.py --plan      also predict the suites for an H100 anew -> docs/h100_plan.json; counts, so needs
+                                           torch; after a suite, or the rules that predict its time, have changed
 
 A block is `<!-- fill: NAME -->` ... `<!-- end -->`.  Results are the folders under results/ that git tracks or would."""
 
@@ -37,7 +39,9 @@ from bench.count import closed_form  # noqa: E402
 
 BLOCK = re.compile(r"(<!-- fill: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 PLAN, PICTURE = Path("docs/h100_plan.json"), Path("docs/waterfall.svg")
-PLANNED_SUITE, PLANNED_GPU = "h100", "h100-sxm"
+PAGE_H100 = Path("docs/h100.md")
+HALF_HOUR = ("h100-health", "h100-rates", "h100-anchor")
+PLANNED_SUITES, PLANNED_GPU = (*HALF_HOUR, "h100", "ablations"), "h100-sxm"
 
 
 @dataclass(frozen=True)
@@ -152,18 +156,53 @@ def holdout_lines(result: Result, found: list[Result]) -> list[str]:
             f"stage {s['error']['median']:.1%}, worst {s['error']['worst']:.1%} (n={s['error']['n']}){beside}\n"]
 
 
-def cost_block(found: list[Result]) -> str:
+def read_plan() -> dict:
+    """docs/h100_plan.json.  Raises UserError where a suite has changed since."""
     plan = json.loads((ROOT / PLAN).read_text())
-    if plan["suite_sha256"] != suite_digest():
-        raise UserError(f"{PLAN} is of another version of the {PLANNED_SUITE} suite: python docs/fill_readme.py --plan")
-    total, cost, card = plan["total"], plan["cost_usd"], load(Gpu, PLANNED_GPU)
-    price = card.price_usd_per_hour
+    stale = [name for name in PLANNED_SUITES if plan["suites"].get(name, {}).get("suite_sha256") != suite_digest(name)]
+    if stale:
+        raise UserError(f"{PLAN} is of another version of {', '.join(stale)}: python docs/fill_readme.py --plan")
+    return plan
+
+
+def plan_rows(plan: dict, wanted: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """A line for each suite: its name, points, time, cost, provenance."""
+    return [(f"`run {name}`", str(suite["points"]), *spanned(suite["total"], seconds), *spanned(suite["cost_usd"], dollars),
+             suite["provenance"]) for name in wanted for suite in [plan["suites"][name]]]
+
+
+def spanned(quantity: dict, shown: Callable[[float], str]) -> tuple[str, str]:
+    return shown(quantity["value"]), f"{shown(quantity['low'])} to {shown(quantity['high'])}"
+
+
+def dollars(value: float) -> str:
+    return f"${value:.2f}"
+
+
+PLAN_HEAD = ["", "points", "time", "range", "cost", "range", "provenance"]
+
+
+def cost_block(found: list[Result]) -> str:
+    plan, price = read_plan(), load(Gpu, PLANNED_GPU).price_usd_per_hour
     assert price is not None
-    return table(["", "predicted", "range", "provenance"], [
-        (f"time of `run {PLANNED_SUITE}`, {plan['points']} points", seconds(total["value"]),
-         f"{seconds(total['low'])} to {seconds(total['high'])}", plan["provenance"]),
-        (f"cost at ${price.low:.2f} to ${price.high:.2f} an hour ({price.date})", f"${cost['value']:.2f}",
-         f"${cost['low']:.2f} to ${cost['high']:.2f}", plan["provenance"])]) + f"\nBasis: {plan['basis']}.\n"
+    return (table(PLAN_HEAD, plan_rows(plan, HALF_HOUR))
+            + f"\nAt ${price.low:.2f} to ${price.high:.2f} an hour ({price.date}). Basis: {plan['basis']}.\n")
+
+
+def suites_block(found: list[Result]) -> str:
+    """Every planned suite, of docs/h100.md."""
+    plan = read_plan()
+    return table(PLAN_HEAD, plan_rows(plan, PLANNED_SUITES)) + f"\nBasis: {plan['basis']}.\n"
+
+
+def points_block(found: list[Result]) -> str:
+    """Every point of the three commands."""
+    plan = read_plan()
+    return "\n".join(
+        f"`{plan['suites'][name]['command']}`\n\n" + table(["point", "stages", "predicted", "range"], [
+            (row["point"], ", ".join(row["stages"]), *spanned(
+                {"value": row["predicted_s"], "low": row["low_s"], "high": row["high_s"]}, seconds))
+            for row in plan["suites"][name]["rows"]]) for name in HALF_HOUR)
 
 
 def pencil_block(found: list[Result]) -> str:
@@ -210,46 +249,61 @@ BLOCKS: dict[str, Callable[[list[Result]], str]] = {
 }
 
 
-def fill(text: str, found: list[Result]) -> str:
-    """README.md with its blocks filled.  Raises UserError for a block of no known name, and for one that is missing."""
+H100_BLOCKS: dict[str, Callable[[list[Result]], str]] = {"suites": suites_block, "points": points_block}
+
+
+def fill(page: Path, found: list[Result], blocks: dict[str, Callable[[list[Result]], str]]) -> str:
+    """A page with its blocks filled.  Raises UserError for a block of no known name, and for one that is missing."""
+    text = (ROOT / page).read_text()
     there = [m[2] for m in BLOCK.finditer(text)]
-    if sorted(there) != sorted(BLOCKS):
-        raise UserError(f"README.md: blocks {', '.join(there) or 'none'}; wanted, once each: {', '.join(BLOCKS)}")
-    return BLOCK.sub(lambda m: m[1] + BLOCKS[m[2]](found) + m[4], text)
+    if sorted(there) != sorted(blocks):
+        raise UserError(f"{page}: blocks {', '.join(there) or 'none'}; wanted, once each: {', '.join(blocks)}")
+    return BLOCK.sub(lambda m: m[1] + blocks[m[2]](found) + m[4], text)
 
 
 def pages() -> dict[Path, str]:
     """What each generated file should hold."""
     found = results(ROOT)
-    return {Path("README.md"): fill((ROOT / "README.md").read_text(), found),
+    return {Path("README.md"): fill(Path("README.md"), found, BLOCKS), PAGE_H100: fill(PAGE_H100, found, H100_BLOCKS),
             Path("results/README.md"): results_page(found),
             PICTURE: waterfall_svg.draw(bars(found))}
 
 
-def suite_digest() -> str:
-    return sha256((ROOT / "configs/suites" / f"{PLANNED_SUITE}.yaml").read_bytes()).hexdigest()[:16]
+def suite_digest(name: str) -> str:
+    return sha256((ROOT / "configs/suites" / f"{name}.yaml").read_bytes()).hexdigest()[:16]
 
 
 def predict_plan() -> None:
-    """docs/h100_plan.json anew: what `run h100 --dry-run` says of a rented card, without a record of one."""
-    command = ["run", PLANNED_SUITE, "--dry-run", "--gpu", PLANNED_GPU, "--out", "/nonexistent", "--json"]
-    done = subprocess.run([sys.executable, "-m", "bench.cli", *command], cwd=ROOT, capture_output=True, text=True, check=True)
-    write_plan(json.loads(done.stdout))
+    """docs/h100_plan.json anew: what `run SUITE --dry-run` says of a rented card, without a record of one."""
+    documents = {}
+    for name in PLANNED_SUITES:
+        command = ["run", name, "--dry-run", "--gpu", PLANNED_GPU, "--out", "/nonexistent", "--json"]
+        done = subprocess.run([sys.executable, "-m", "bench.cli", *command], cwd=ROOT, capture_output=True, text=True,
+                              check=True)
+        documents[name] = json.loads(done.stdout)
+    write_plan(documents)
 
 
-def write_plan(document: dict) -> None:
-    kept = {key: document[key] for key in ("total", "cost_usd", "basis")}
-    provenance = {row["provenance"] for row in document["points"]}
-    (ROOT / PLAN).write_text(json.dumps({
-        "command": f"ldt-bench run {PLANNED_SUITE} --dry-run --gpu {PLANNED_GPU}", "suite_sha256": suite_digest(),
-        "points": sum(row["point"] != "ceilings" for row in document["points"]),
-        "provenance": "/".join(sorted(map(str, provenance))), **kept}, indent=1) + "\n")
+def write_plan(documents: dict[str, dict]) -> None:
+    """Keep what the pages show of each suite's dry run."""
+    suites = {}
+    for name, document in documents.items():
+        provenance = {row["provenance"] for row in document["points"]}
+        suites[name] = {
+            "command": f"ldt-bench run {name} --dry-run --gpu {PLANNED_GPU}", "suite_sha256": suite_digest(name),
+            "points": sum(row["point"] != "ceilings" for row in document["points"]),
+            "provenance": "/".join(sorted(map(str, provenance))), "total": document["total"],
+            "cost_usd": document["cost_usd"],
+            "rows": [{key: row[key] for key in ("point", "stages", "predicted_s", "low_s", "high_s")}
+                     for row in document["points"]]}
+    basis = next(iter(documents.values()))["basis"]
+    (ROOT / PLAN).write_text(json.dumps({"gpu": PLANNED_GPU, "basis": basis, "suites": suites}, indent=1) + "\n")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="exit 1 where a file is stale, and say how")
-    parser.add_argument("--plan", action="store_true", help="predict the h100 suite anew first (needs torch, a minute)")
+    parser.add_argument("--plan", action="store_true", help="predict the H100 suites anew first (needs torch, minutes)")
     wanted = parser.parse_args()
     try:
         if wanted.plan:

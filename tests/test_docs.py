@@ -1,5 +1,6 @@
 """The docs: links lead somewhere, walk-throughs run, the schema's page is the code's, deploy files say the README's."""
 
+import os
 import re
 import subprocess
 import sys
@@ -149,13 +150,81 @@ def commands(path: Path) -> str:
 
 
 @pytest.mark.parametrize("name", ["Dockerfile", "ssh.sh", "slurm.sh", "skypilot.yaml"])
-def test_deploy_files_run_the_readmes_commands(name):
+def test_deploy_files_install_and_run_the_script(name):
     text = commands(DEPLOY / name)
     assert INSTALL in text
-    for line in RENTED.splitlines():
-        assert line.split("#")[0].strip() in text, f"{name}: {line}"
+    assert "bash deploy/h100.sh" in text
     assert f"deploy/{name}" in README
     assert len(text.splitlines()) < 40
+
+
+def test_the_script_runs_the_readmes_commands_in_their_order():
+    text = commands(DEPLOY / "h100.sh").replace('"$bench"', ".venv/bin/ldt-bench")
+    lines = [line.split("#")[0].strip() for line in RENTED.splitlines()]
+    assert len(lines) == 4
+    places = [text.index(line) for line in lines]
+    assert places == sorted(places)
+
+
+FAKE = """#!/bin/sh
+echo "$*" >> calls
+case "$1" in
+  run) mkdir -p results/h100-sxm/$2; echo "{}" > results/h100-sxm/$2/records.jsonl ;;
+  calibrate) mkdir -p results/h100-sxm/merged; echo "{}" > results/h100-sxm/merged/records.jsonl ;;
+esac
+echo "said by $1 $2"
+case "$2" in FAILS) exit STATUS ;; esac
+"""
+
+
+def run_script(tmp_path, fails: str, status: int = 1) -> tuple[subprocess.CompletedProcess, list[str], set[str]]:
+    """deploy/h100.sh with an ldt-bench on the PATH that fails at one suite -> (how it ended, calls, what was packed)."""
+    for folder in ("bin", "checkout/deploy", "checkout/results/h100-sxm/older"):
+        (tmp_path / folder).mkdir(parents=True)
+    old = tmp_path / "checkout/results/h100-sxm/older/records.jsonl"
+    old.write_text("{}\n")
+    os.utime(old, (1, 1))
+    fake = tmp_path / "bin/ldt-bench"
+    fake.write_text(FAKE.replace("FAILS", fails).replace("STATUS", str(status)))
+    fake.chmod(0o755)
+    script = tmp_path / "checkout/deploy/h100.sh"
+    script.write_text((DEPLOY / "h100.sh").read_text())
+    done = subprocess.run(["bash", str(script)], capture_output=True, text=True, check=False, timeout=60,
+                          env={"PATH": f"{tmp_path}/bin:/usr/bin:/bin"})
+    (archive,) = (tmp_path / "checkout/results").glob("*.tar.gz")
+    packed = subprocess.run(["tar", "-tzf", str(archive)], capture_output=True, text=True, check=True).stdout.split()
+    return done, (tmp_path / "checkout/calls").read_text().splitlines(), set(packed)
+
+
+def test_the_script_goes_on_when_the_second_suite_fails_and_packs_everything(tmp_path):
+    done, calls, packed = run_script(tmp_path, "h100-rates")
+    suites = ("h100-health", "h100-rates", "h100-anchor")
+    assert done.returncode == 1
+    assert [call.split()[:2] for call in calls[:4]] == [["doctor", "--expect"], *(["run", name] for name in suites)]
+    assert calls[4] == "calibrate " + " ".join(f"results/h100-sxm/{name}" for name in sorted(suites))
+    assert {f"results/h100-sxm/{name}/records.jsonl" for name in (*suites, "merged")} <= packed
+    assert not any("older" in name for name in packed)
+    logs = {name.rpartition("/")[2] for name in packed if name.endswith(".log")}
+    assert logs == {"doctor.log", "health.log", "rates.log", "anchor.log", "merged.log"}
+    assert "failed: rates (exit code 1)" in done.stdout
+    assert done.stdout.count("failed: ") == 1
+
+
+def test_the_script_ends_well_where_all_do(tmp_path):
+    done, calls, packed = run_script(tmp_path, "none")
+    assert (done.returncode, len(calls)) == (0, 5)
+    assert "packed: results/h100-" in done.stdout
+    assert "failed" not in done.stdout
+    assert packed
+
+
+def test_the_script_stops_at_ctrl_c_and_still_packs(tmp_path):
+    done, calls, packed = run_script(tmp_path, "h100-health", status=130)
+    assert done.returncode == 1
+    assert [call.split()[1] for call in calls] == ["--expect", "h100-health"]
+    assert "results/h100-sxm/h100-health/records.jsonl" in packed
+    for name in ("rates", "anchor"):
+        assert f"failed: {name} (left out)" in done.stdout
 
 
 @pytest.mark.parametrize("path", sorted(DEPLOY.glob("*.sh")), ids=lambda p: p.name)

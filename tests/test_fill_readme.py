@@ -24,6 +24,8 @@ def checkout(tmp_path, monkeypatch):
     shutil.copy(ROOT / fill_readme.PLAN, tmp_path / "docs")
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     blocks = "\n".join(f"<!-- fill: {name} -->\n<!-- end -->\n" for name in fill_readme.BLOCKS)
+    more = "\n".join(f"<!-- fill: {name} -->\n<!-- end -->\n" for name in fill_readme.H100_BLOCKS)
+    (tmp_path / fill_readme.PAGE_H100).write_text(f"# A page\n\n{more}")
     (tmp_path / "README.md").write_text(f"# By hand\n\n{blocks}\nMore by hand, 7 %.\n")
     monkeypatch.setattr(fill_readme, "ROOT", tmp_path)
 
@@ -61,7 +63,7 @@ def readme(checkout) -> str:
 
 def test_without_results_it_says_so(checkout, capsys):
     assert checkout("--check") == 1
-    assert "3 stale: python docs/fill_readme.py" in capsys.readouterr().err
+    assert "4 stale: python docs/fill_readme.py" in capsys.readouterr().err
     assert checkout() == 0
     assert checkout("--check") == 0
     assert "No result is in this repository yet, of any device." in readme(checkout)
@@ -145,13 +147,30 @@ def test_what_cannot_be_filled_is_one_line(checkout, capsys, damage, message):
     assert message in line
 
 
-def test_a_plan_keeps_what_the_readme_shows(checkout):
+def test_a_plan_keeps_what_the_pages_show(checkout):
     quantity = {"value": 60.0, "low": 30.0, "high": 120.0}
-    fill_readme.write_plan({"points": [{"point": p, "provenance": "extrapolated"} for p in ("ceilings", "a", "b")],
-                            "total": quantity, "cost_usd": quantity, "basis": "b", "more": 1})
+    rows = [{"point": p, "stages": ["denoise_step"], "provenance": "extrapolated", "predicted_s": 7.0, "low_s": 5.0,
+             "high_s": 9.0} for p in ("ceilings", "a", "b")]
+    document = {"points": rows, "total": quantity, "cost_usd": quantity, "basis": "b", "more": 1}
+    fill_readme.write_plan(dict.fromkeys(fill_readme.PLANNED_SUITES, document))
     checkout()
-    assert "| time of `run h100`, 2 points | 1 min" in readme(checkout) or "2 points | 60 s" in readme(checkout)
-    assert "| $60.00 | $30.00 to $120.00 | extrapolated |" in readme(checkout)
+    middle, span = fill_readme.spanned(quantity, fill_readme.seconds)
+    assert f"| `run h100-anchor` | 2 | {middle} | {span} | $60.00 | $30.00 to $120.00 | extrapolated |" in readme(checkout)
+    page = (checkout.root / fill_readme.PAGE_H100).read_text()
+    assert page.count("| a | denoise_step | 7 s | 5 s to 9 s |") == 3
+    assert page.count("| `run ") == len(fill_readme.PLANNED_SUITES)
+
+
+def test_each_of_the_three_commands_is_predicted_to_end_in_nine_minutes():
+    """And the ablations in about ten, where they took 22 before stages were reused; the anchor is in the third."""
+    suites = fill_readme.read_plan()["suites"]
+    for name in fill_readme.HALF_HOUR:
+        assert suites[name]["total"]["value"] < 9 * 60, name
+    assert suites["ablations"]["total"]["value"] < 11 * 60
+    anchor = suites["h100-anchor"]["rows"][0]
+    assert anchor["point"] == "sora-20b sora-1min-512 eager-bf16-cudnn-chunks"
+    assert anchor["stages"] == ["denoise_step"]
+    assert anchor["predicted_s"] > 200
 
 
 def test_the_picture_is_an_svg_with_a_bar_a_factor():

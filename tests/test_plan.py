@@ -12,10 +12,12 @@ from test_store import point_record
 from bench.calibrate.cost_model import Ceilings
 from bench.calibrate.plan_time import (
     POINT_S,
+    START_AND_FINISH_S,
     THUMB,
     Basis,
     Span,
     basis_from,
+    beside_calls,
     ceilings_time,
     latest_basis,
     point_time,
@@ -23,6 +25,7 @@ from bench.calibrate.plan_time import (
     probed_basis,
     stage_time,
     thumb_basis,
+    time_beside,
     usd,
 )
 from bench.core.errors import UserError
@@ -30,9 +33,9 @@ from bench.core.load import load, load_point
 from bench.core.records import StageCount
 from bench.core.spec import Gpu, Price, Sampling, Suite
 from bench.core.store import read_records
-from bench.forecast import START_AND_FINISH_S, Forecaster, plan_document, spent_document
+from bench.forecast import TIMEOUT_FACTOR, Forecaster, plan_document, spent_document
 from bench.measure.process import JobFailed
-from bench.suite import CALLS_OF_A_POINT, _over_budget, suite_jobs
+from bench.suite import _over_budget, suite_jobs
 
 PLAN = Sampling(target_relative_half_width=0.02, min_samples=7, max_samples=60, max_s=1.2)
 FREE = Ceilings(1e12, 1e12, 1e12, 1e12)
@@ -49,6 +52,7 @@ def work(**flops) -> dict:
     (0.1, 2 * 0.1 + 0.7, 2 * 0.1 + 1.2),                # seven samples; until the stage's time is up
     (1.0, 2 * 1.0 + 3.0, 2 * 1.0 + 3.0),                # three samples, since time is up before
     (6.0, 24.0, 24.0),                                  # over 5 s: one warm-up and three samples
+    (57.0, 171.0, 171.0),                               # over 20 s: one warm-up and two samples
 ])
 def test_a_stage_takes_what_the_rules_of_sampling_say(call_s, low, high):
     span = stage_time(call_s, PLAN)
@@ -75,7 +79,8 @@ def test_a_point_by_the_rule_of_thumb():
     count = StageCount.model_validate(work(linear_flops=6 * 10**12))
     basis = Basis(words="", device="cpu", rates={"fp32": FREE})
     forecast = point_time(point, {"denoise_step": count}, 3 * 10**8, PLAN, basis)
-    # 6e12 / (0.5 x 1e12) = 12 s a call, over 5 s: four of them; a second to build 0.3 GB at 0.3 GB/s
+    # 6e12 / (0.5 x 1e12) = 12 s a call, over 5 s: four of them (two times that would be three calls of 24 s, over 20 s);
+    # a second to build 0.3 GB at 0.3 GB/s
     assert forecast.span.value == pytest.approx(4 * 6 / THUMB["linear_efficiency"] + 1 + POINT_S, rel=1e-4)
     assert forecast.provenance == "extrapolated"
     assert forecast.span.low < forecast.span.value < forecast.span.high
@@ -175,12 +180,12 @@ def test_a_budget_leaves_out_what_is_predicted_not_to_fit(tmp_path):
     suite = suite_of(("tiny", "tiny-image"), ("tiny", "tiny-clip"))
     image, clip = suite_jobs(suite)
     worker, forecast = FakeWorker(), forecaster(suite, {"tiny-image": 6.0, "tiny-clip": 0.1}, tmp_path)
-    why = _over_budget(image, 20.0, [], worker, forecast)
+    why = _over_budget(image, 20.0, [], worker, forecast, PLAN)
     assert why == "predicted to take 24 s (measured), 20 s of the budget are left"       # 4 x 6 s
-    assert _over_budget(image, 25.0, [], worker, forecast) is None
-    assert _over_budget(clip, 20.0, [], worker, forecast) is None
-    assert _over_budget(image, None, [], worker, forecast) is None
-    assert _over_budget(clip, 0.0, [], worker, forecast) == "the budget is spent"
+    assert _over_budget(image, 25.0, [], worker, forecast, PLAN) is None
+    assert _over_budget(clip, 20.0, [], worker, forecast, PLAN) is None
+    assert _over_budget(image, None, [], worker, forecast, PLAN) is None
+    assert _over_budget(clip, 0.0, [], worker, forecast, PLAN) == "the budget is spent"
     assert worker.counted == []                         # an earlier measurement needs no count
     record = point_record().model_copy(update={"fingerprint": image.fingerprint, "outcome": "skipped_budget", "reason": why})
     assert forecast.skipped([record]) == [{"point": record.label, "predicted_s": 24.0, "reason": why}]
@@ -190,23 +195,72 @@ def test_without_a_basis_the_best_rate_so_far_bounds_it_for_public_models_too(tm
     suite = suite_of(("dit-xl-2-diffusers", "image-256"), ("tiny", "tiny-clip"))
     public, own = suite_jobs(suite)
     worker, forecast = FakeWorker(flops=10**12), Forecaster(suite, tmp_path, None)
-    assert _over_budget(public, 1.0, [], worker, forecast) is None             # nothing measured yet
-    why = _over_budget(public, 4.0, [1e12, 5e11], worker, forecast)            # 5 calls x 1e12 / 1e12
-    assert why == f"would take at least {CALLS_OF_A_POINT} s, 4 s of the budget are left"
-    assert _over_budget(public, 6.0, [1e12], worker, forecast) is None
+    assert _over_budget(public, 1.0, [], worker, forecast, PLAN) is None             # nothing measured yet
+    why = _over_budget(public, 4.0, [1e12, 5e11], worker, forecast, PLAN)            # 5 calls x 1e12 / 1e12
+    assert why == "would take at least 5 s, 4 s of the budget are left"
+    assert _over_budget(public, 6.0, [1e12], worker, forecast, PLAN) is None
     assert worker.counted == ["count"]                                         # once
-    assert _over_budget(own, 1e9, [1e12], worker, forecast) is None
-    assert "at least" in _over_budget(own, 1e-3, [1e9], worker, forecast)
+    assert _over_budget(own, 1e9, [1e12], worker, forecast, PLAN) is None
+    assert "at least" in _over_budget(own, 1e-3, [1e9], worker, forecast, PLAN)
     broken = Forecaster(suite, tmp_path, None)
-    assert _over_budget(public, 4.0, [1e12], FakeWorker(fails=True), broken) is None      # measuring it will say why
+    assert _over_budget(public, 4.0, [1e12], FakeWorker(fails=True), broken, PLAN) is None      # measuring it will say why
 
 
-def test_a_rule_of_thumb_leaves_nothing_out(tmp_path):
+def test_the_fewest_calls_follow_the_rules_of_sampling(tmp_path):
+    """57 s a call at the best rate so far: three calls, not five."""
+    suite = suite_of(("dit-xl-2-diffusers", "image-256"))
+    (job,) = suite_jobs(suite)
+    worker, forecast = FakeWorker(flops=57 * 10**12), Forecaster(suite, tmp_path, None)
+    assert _over_budget(job, 172.0, [1e12], worker, forecast, PLAN) is None
+    assert _over_budget(job, 170.0, [1e12], worker, forecast, PLAN) == \
+        "would take at least 171 s, 170 s of the budget are left"
+
+
+def test_a_rule_of_thumb_leaves_out_what_does_not_fit_at_its_low_end(tmp_path):
+    """2 s a call by the rule of thumb, 1 s at its low end: two of warm-up and three samples."""
     suite = suite_of(("tiny", "tiny-image"))
     (job,) = suite_jobs(suite)
+    worker = FakeWorker(flops=10**12)
     forecast = Forecaster(suite, tmp_path, None, basis=Basis("", "cpu", rates={"fp32": FREE}))
-    assert forecast.predict(job, FakeWorker(flops=10**15)).span.value > 1000
-    assert _over_budget(job, 10.0, [], FakeWorker(flops=10**15), forecast) is None
+    assert forecast.predict(job, worker).span.value == pytest.approx(5 * 2 + POINT_S, rel=1e-3)
+    assert forecast.predict(job, worker).least_s == pytest.approx(5 * 1 + POINT_S, rel=1e-3)
+    assert _over_budget(job, 6.0, [], worker, forecast, PLAN) is None
+    assert _over_budget(job, 5.0, [], worker, forecast, PLAN) == \
+        "predicted to take 10.6 s (extrapolated), at the least 5.6 s, 5 s of the budget are left"
+
+
+def test_the_time_limit_follows_the_prediction(tmp_path):
+    suite = suite_of(("tiny", "tiny-image"), ("tiny", "tiny-clip"))          # whose own limit is 60 s
+    image, clip = suite_jobs(suite)
+    forecast = forecaster(suite, {"tiny-image": 57.0, "tiny-clip": 0.1}, tmp_path)
+    assert forecast.time_limit(image, FakeWorker()) == pytest.approx(TIMEOUT_FACTOR * 3 * 57.0)
+    assert forecast.time_limit(clip, FakeWorker()) == 60.0
+    assert Forecaster(suite, tmp_path, None).time_limit(image, FakeWorker()) == 60.0
+
+
+def test_on_a_card_the_calls_for_energy_and_launches_are_in_it():
+    """A call of 0.1 s: a window of a second and three quarters of a second of replays; 0.5 s: a window; over 1 s: none."""
+    card = Basis("", "cuda", rates={"fp32": FREE})
+    assert beside_calls(0.1, card) == pytest.approx(1.05 + 0.8)
+    assert beside_calls(0.5, card) == pytest.approx(1.25)
+    assert beside_calls(57.0, card) == 0.0
+    assert beside_calls(0.1, Basis("", "cpu", rates={"fp32": FREE})) == 0.0
+    assert beside_calls(0.1, Basis("", "cuda", measured={"x": {"denoise_step": 1.0}})) == 0.0      # its point_s has them
+    assert card.start_and_finish.value > Basis("", "cpu").start_and_finish.value
+
+
+def test_beside_a_baseline_only_what_the_recipe_changes_is_paid_for():
+    stages = ("text_encode", "trajectory", "vae_decode")
+    point, base = (load_point("tiny", "tiny-clip", name, None, stages) for name in ("steps-4-fp32", "eager-fp32"))
+    counts = {stage: StageCount.model_validate(work(linear_flops=5 * 10**11)) for stage in stages}       # a second each
+    basis = Basis("", "cpu", rates={"fp32": FREE})
+    plan = PLAN.model_copy(update={"max_s": 3.0})
+    both = time_beside(point, base, (), counts, counts, 0, plan, basis).span.value
+    changed = time_beside(point, base, ("text_encode", "vae_decode"), counts, counts, 0, plan, basis).span.value
+    assert both == pytest.approx(3 * (5 + 5) + 2 + 2 * POINT_S, rel=1e-3)          # and both clips are decoded once
+    assert changed == pytest.approx((5 + 5) + 2 + 2 * POINT_S, rel=1e-3)
+    whole = time_beside(point, base, ("trajectory",), counts, counts, 0, plan, basis).span.value
+    assert whole == pytest.approx(2 * (5 + 5) + 2 + 2 + 2 * POINT_S, rel=1e-3)     # and a trajectory each for the output
 
 
 def test_the_headline_goes_first_where_it_leaves_room(tmp_path):

@@ -7,7 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.core.spec import Sampling
-from bench.measure.sampling import Run, median_interval, quantile, sample, summarise, take_turns, unstable_reason
+from bench.measure.sampling import (
+    Run,
+    baseline_plan,
+    fewest_calls,
+    long_samples,
+    median_interval,
+    quantile,
+    sample,
+    summarise,
+    take_turns,
+    unstable_reason,
+)
 
 PLAN = Sampling(target_relative_half_width=0.02, min_samples=7, max_samples=200, max_s=10.0)
 
@@ -109,7 +120,7 @@ def test_turns_share_a_drift_and_leave_cold_calls_out():
     assert clock.calls > a.n + b.n + len(a.warmup_s) + len(b.warmup_s)          # the calls that warmed caches again
 
 
-@pytest.mark.parametrize(("n", "confidence"), [(1, 0.0), (3, 0.75), (4, 0.875), (5, 0.9375), (6, 0.96875)])
+@pytest.mark.parametrize(("n", "confidence"), [(1, 0.0), (2, 0.5), (3, 0.75), (4, 0.875), (5, 0.9375), (6, 0.96875)])
 def test_a_few_samples_have_only_their_range(n, confidence):
     """P(median outside the range of n) = 2 / 2^n; six samples are the first to reach 95 %."""
     assert median_interval([float(i) for i in range(n)]) == (0.0, n - 1.0, confidence)
@@ -146,11 +157,47 @@ def test_noise_that_does_not_fall_stops_the_sampling():
     assert timing.stop == "noise_stable"
 
 
-def test_long_steps_take_one_warm_up_and_three_samples():
-    timing, clock = run(forever(60.0))
-    assert (len(timing.warmup_s), timing.n, clock.calls) == (1, 3, 4)
-    timing, _ = run(iter([60.0, 60.0, 61.0, 70.0]))
-    assert timing.n == 3
+@pytest.mark.parametrize(("seconds", "samples", "confidence"), [(5.1, 3, 0.75), (20.0, 3, 0.75), (20.1, 2, 0.5),
+                                                                (57.0, 2, 0.5)])
+def test_a_long_call_takes_one_warm_up_and_few_samples_and_says_what_they_are_worth(seconds, samples, confidence):
+    """P(median outside the range of n) = 2 / 2^n.  However equal they are, they did not converge."""
+    timing, clock = run(forever(seconds))
+    assert (len(timing.warmup_s), timing.n, clock.calls) == (1, samples, samples + 1)
+    assert (timing.low_s, timing.median_s, timing.high_s) == (seconds, seconds, seconds)
+    assert (timing.confidence, timing.stop, timing.warmup_settled) == (confidence, "max_samples", True)
+    assert fewest_calls(seconds, PLAN) == clock.calls == 1 + long_samples(seconds)
+    uneven, _ = run(iter([seconds, seconds, *[0.99 * seconds] * 3]))
+    assert (uneven.low_s, uneven.high_s) == (0.99 * seconds, seconds)
+
+
+def test_the_latest_call_says_how_long_it_is():
+    """A first call of 30 s that compiles: the calls after it take 8 s, and three of them are wanted."""
+    timing, _ = run(iter([30.0, *[8.0] * 9]))
+    assert (timing.warmup_s, timing.samples_s) == ([30.0], [8.0] * 3)
+
+
+def test_the_fewest_calls_of_a_short_stage():
+    assert (fewest_calls(0.1, PLAN), fewest_calls(5.0, PLAN), long_samples(5.0)) == (5, 5, None)
+    assert fewest_calls(0.1, PLAN.model_copy(update={"min_samples": 2})) == 4
+
+
+def test_a_call_that_was_made_before_belongs_to_the_warm_up():
+    clock = FakeClock(forever(57.0))
+    run_ = Run(clock.once, PLAN, clock.now, first=[57.5])
+    while run_.stop is None:
+        run_.round()
+    assert (run_.warmup, run_.samples, clock.calls) == ([57.5], [57.0, 57.0], 2)
+    clock = FakeClock(forever(0.1))
+    run_ = Run(clock.once, PLAN, clock.now, first=[0.1])
+    run_.round()
+    assert run_.warmup == [0.1] * 3
+
+
+def test_a_baseline_in_turns_takes_three_rounds():
+    wild = PLAN.model_copy(update={"target_relative_half_width": 1e-6})
+    for seconds, samples in ((0.05, 15), (1.0, 3), (6.0, 3), (57.0, 2)):
+        timing, _ = run(noisy(0, seconds, 0.01), baseline_plan(wild))
+        assert timing.n == pytest.approx(samples, abs=2 if seconds < 1 else 0), seconds
 
 
 def test_rounds_are_handed_over_as_they_come_and_hold_every_sample():

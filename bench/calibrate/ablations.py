@@ -12,6 +12,7 @@ from typing import Any
 from bench.calibrate.predict import Quantity, minutes_per_gpu_hour
 from bench.core.records import Divergence, PointRecord, Provenance, Timing
 from bench.core.spec import DTYPE_BYTES, Point, Price
+from bench.core.touched import changed_fields
 from bench.count.closed_form import dit_parameters
 from bench.measure.sampling import unstable_reason
 from models.spec import DiTConfig
@@ -45,7 +46,7 @@ class Ablation:
     compile_s: float | None
     """First calls of all stages, compilation in them; in no other figure here."""
     speed_up: Quantity | None
-    """Minutes per hour over the baseline's."""
+    """Minutes per hour over the baseline's; where a step alone was timed, how many times faster that is."""
     speed_up_provenance: Provenance
     """measured; counted where the recipe's arithmetic is only simulated."""
     in_turns: bool
@@ -75,25 +76,29 @@ def ablations(records: Iterable[PointRecord], price: Price | None) -> list[Ablat
 def _row(record: PointRecord, price: Price | None) -> Ablation:
     assert record.against is not None
     point, base = Point.model_validate(record.point), Point.model_validate(record.against.point)
-    video, base_video = _video(point, record.timings), _video(base, record.against.timings)
+    reused = {stage: r.timing for stage, r in record.against.reused.items()}
+    ours_s, theirs_s = record.timings | reused, record.against.timings | reused
+    video, base_video = _video(point, ours_s), _video(base, theirs_s)
+    step, base_step = (_quantity(t) if (t := s.get("denoise_step")) else None for s in (ours_s, theirs_s))
     speed_up, provenance = None, "measured"
     if point.recipe.quantise == "ternary":
         speed_up, provenance = _ternary_bound(record, point), "counted"
     elif video and base_video:
         speed_up = _ratio(base_video.scaled(1 / base.workload.video_s), video.scaled(1 / point.workload.video_s))
+    elif step and base_step and "trajectory" not in point.stages:
+        speed_up = _ratio(base_step.scaled(1 / base.workload.batch), step.scaled(1 / point.workload.batch))
     minutes = None if video is None else Quantity(*(
         minutes_per_gpu_hour(point.workload, s) for s in (video.value, video.high, video.low)))
     trajectory = record.timings.get("trajectory")
     firsts = [t.compile_s for t in record.timings.values() if t.compile_s is not None]
-    ours, theirs = point.recipe.identity(), base.recipe.identity()
     return Ablation(
         model=record.model, workload=record.workload, recipe=record.recipe, baseline=record.against.baseline,
         outcome=record.outcome, reason=record.reason or record.against.reason, video_s=video, minutes_per_gpu_hour=minutes,
-        step_s=_quantity(trajectory).scaled(1 / point.workload.steps) if trajectory else None,
-        usd_per_minute=_dollars(minutes, price), peak_bytes=record.memory.peak_allocated if record.memory else None,
+        step_s=_quantity(trajectory).scaled(1 / point.workload.steps) if trajectory else step,
+        usd_per_minute=_dollars(minutes, price), peak_bytes=_peak(record),
         energy_j=_energy(record, point), compile_s=sum(firsts) if firsts else None, speed_up=speed_up,
         speed_up_provenance=provenance, in_turns=record.against.in_turns, divergence=record.against.divergence,
-        changes={k: ours.get(k) for k in sorted(ours.keys() | theirs.keys()) if ours.get(k) != theirs.get(k)},
+        changes={name: point.recipe.identity().get(name) for name in changed_fields(point.recipe, base.recipe)},
         fewer_steps=base.workload.steps / point.workload.steps,
         unsteady=next(filter(None, (unstable_reason(side + stage, timing) for side, timings in
                                     (("", record.timings), ("baseline's ", record.against.timings))
@@ -139,13 +144,23 @@ def _dollars(minutes: Quantity | None, price: Price | None) -> Quantity | None:
 def _energy(record: PointRecord, point: Point) -> float | None:
     """Joules of one batch; None where a stage has no reading."""
     total = 0.0
-    for stage in record.timings:
-        seen = (record.telemetry or {}).get(stage)
-        if seen is None or seen.energy is None:
+    read = {stage: seen.energy.energy_j if (seen := (record.telemetry or {}).get(stage)) and seen.energy else None
+            for stage in record.timings}
+    read |= {stage: r.energy_j for stage, r in record.against.reused.items()} if record.against else {}
+    for stage, joules in read.items():
+        if joules is None:
             return None
         if stage in ("trajectory", "vae_decode", "text_encode", "condition_encode"):
-            total += seen.energy.energy_j * (point.workload.forwards_per_step if stage == "text_encode" else 1)
+            total += joules * (point.workload.forwards_per_step if stage == "text_encode" else 1)
     return total or None
+
+
+def _peak(record: PointRecord) -> int | None:
+    """Bytes, over all stages: of those that were not timed again their own point's."""
+    if record.memory is None or record.memory.peak_allocated is None:
+        return None
+    reused = record.against.reused.values() if record.against else ()
+    return max(record.memory.peak_allocated, *(r.peak_allocated or 0 for r in reused), 0)
 
 
 def _ternary_bound(record: PointRecord, point: Point) -> Quantity | None:
@@ -198,7 +213,8 @@ def _ranked(row: Ablation) -> bool:
 
 def claims(rows: list[Ablation], device: str) -> list[dict[str, Any]]:
     """The panel's speed-ups beside the fastest recipe here, and beside the fastest that takes no fewer steps."""
-    measured = [r for r in rows if r.speed_up is not None and r.speed_up_provenance == "measured" and r.unsteady is None]
+    measured = [r for r in rows if r.speed_up is not None and r.video_s is not None
+                and r.speed_up_provenance == "measured" and r.unsteady is None]
     best = max(measured, key=lambda r: r.speed_up.value, default=None)
     same_steps = max((r for r in measured if r.fewer_steps <= 1), key=lambda r: r.speed_up.value, default=None)
     out = []

@@ -195,26 +195,27 @@ def headline_of(directory: Path, calibration: Calibration | None) -> tuple[Headl
 
 
 def measured_headline(suite: Suite, records: list[PointRecord]) -> Headline | None:
-    """The headline where every stage of its point was timed: no fit is needed for it.  Else None.
+    """The headline where every stage of its point was timed, in one record or in several: no fit is needed for it.  Else
+    None.
 
     The point is known by what it is, not by its name: a user's own YAML may be called like a preset."""
     point = load_point(suite.headline.model, suite.headline.workload, suite.headline.recipe)
-    for record in records:
-        if record.outcome not in MEASURED or Point.model_validate(record.point).subject != point.subject:
-            continue
-        calls = stage_calls_per_video(point.workload, record.counts)
-        if set(calls) <= set(record.timings):
-            timings = {stage: record.timings[stage] for stage in calls}
-            value, low, high = (sum(n * getattr(timings[stage], end) for stage, n in calls.items())
-                                for end in ("median_s", "low_s", "high_s"))
-            return Headline(
-                model=point.model.name, workload=point.workload.name, recipe=point.recipe.name,
-                gpu=record.environment.gpu, video_s=Interval(value=value, low=low, high=high), provenance="measured",
-                warnings=[record.reason] if record.outcome == "unstable" and record.reason else [],
-                minutes_per_gpu_hour=Interval(value=minutes_per_gpu_hour(point.workload, value),
-                                              low=minutes_per_gpu_hour(point.workload, high),
-                                              high=minutes_per_gpu_hour(point.workload, low)))
-    return None
+    own = [r for r in records if r.outcome in MEASURED and Point.model_validate(r.point).subject == point.subject]
+    if not own:
+        return None
+    timings = {stage: timing for record in own for stage, timing in record.timings.items()}
+    calls = stage_calls_per_video(point.workload, own[0].counts)
+    if not set(calls) <= set(timings):
+        return None
+    value, low, high = (sum(n * getattr(timings[stage], end) for stage, n in calls.items())
+                        for end in ("median_s", "low_s", "high_s"))
+    return Headline(
+        model=point.model.name, workload=point.workload.name, recipe=point.recipe.name, gpu=own[0].environment.gpu,
+        video_s=Interval(value=value, low=low, high=high), provenance="measured",
+        warnings=[r.reason for r in own if r.outcome == "unstable" and r.reason],
+        minutes_per_gpu_hour=Interval(value=minutes_per_gpu_hour(point.workload, value),
+                                      low=minutes_per_gpu_hour(point.workload, high),
+                                      high=minutes_per_gpu_hour(point.workload, low)))
 
 
 def _reference(calibration: Calibration) -> Reference:

@@ -1,6 +1,8 @@
 """How long a suite will take and what it costs, said before anything is measured.
 
-    point = what it takes to build and count it + for each stage: warm-up + samples, by the rules of bench.measure.sampling
+    point = what it takes to build and count it + for each stage: warm-up + samples, by the rules of bench.measure.sampling,
+            and on CUDA the energy window and a graph's replay where the call is short enough for them
+    beside a baseline: both, of the stages that the recipe changes, the baseline with fewer samples
 
 A stage's call is taken from, in this order: the same point in the earlier result; that result's fitted cost equation
 (`fitted`); the cost equation at a rule of thumb of the device's rates (`extrapolated`).
@@ -8,8 +10,8 @@ A stage's call is taken from, in this order: the same point in the earlier resul
 
 import statistics
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.calibrate.calibration import Fit, read_calibration
@@ -19,7 +21,14 @@ from bench.core.records import FINISHED, StageCount
 from bench.core.spec import Gpu, Point, Price, Sampling
 from bench.core.store import CALIBRATION, ceilings_record, point_records, read_records
 from bench.core.units import SECONDS_PER_HOUR
-from bench.measure.sampling import LONG_CALL_S, ROUND_S
+from bench.measure.sampling import (
+    ENERGY_WINDOW_S,
+    LONGEST_REPLAYED_S,
+    REPLAY_S,
+    ROUND_S,
+    baseline_plan,
+    long_samples,
+)
 
 # This project's choice, for a device without records; shares of datasheet or probed rates.
 THUMB = {"linear_efficiency": 0.5, "attention_efficiency": 0.3, "conv_efficiency": 0.3, "memory_efficiency": 0.7,
@@ -27,7 +36,9 @@ THUMB = {"linear_efficiency": 0.5, "attention_efficiency": 0.3, "conv_efficiency
 THUMB_SPREAD = 2.0                        # a rule of thumb may be wrong by this factor either way
 POINT_S = 0.6                             # to count a point and to collect what the last one left
 BUILD_BYTES_PER_S = {"cpu": 0.3e9, "cuda": 10e9}     # random weights
+CUDA_POINT_S = 1.0                        # the same on a card, kernels loaded and algorithms chosen at the first call
 START_AND_FINISH_S = 7.0                  # torch in the worker; the fit, its figures and the report
+CUDA_START_AND_FINISH_S = 20.0            # and the card's context and its libraries
 KNOWN = ("measured", "fitted")
 
 
@@ -57,6 +68,11 @@ class Forecast:
     provenance: str
     """measured, fitted or extrapolated; of several stages the weakest."""
 
+    @property
+    def least_s(self) -> float:
+        """What a budget has to have left for it: a rule of thumb is taken at its low end."""
+        return self.span.value if self.provenance in KNOWN else self.span.low
+
 
 @dataclass(frozen=True)
 class Basis:
@@ -74,6 +90,12 @@ class Basis:
     point_s: float = POINT_S
     ceilings_s: float | None = None
 
+    @property
+    def start_and_finish(self) -> Span:
+        """What a run takes beside its jobs."""
+        middle = CUDA_START_AND_FINISH_S if self.device == "cuda" else START_AND_FINISH_S
+        return Span(middle, middle / 2, 2 * middle)
+
 
 def stage_time(call_s: float, plan: Sampling, spread: float = 1.0) -> Span:
     """Warm-up and samples of a call that takes call_s.  The least where the first samples agree, the most where the
@@ -84,8 +106,9 @@ def stage_time(call_s: float, plan: Sampling, spread: float = 1.0) -> Span:
         value = stage_time(call_s, plan).value       # a long call takes fewer samples, so less may follow from more
         return Span(value, min(value, stage_time(call_s / spread, plan).low),
                     max(value, stage_time(call_s * spread, plan).high))
-    if call_s > LONG_CALL_S:
-        return Span(*[4 * call_s] * 3)                    # one warm-up, three samples
+    few = long_samples(call_s)
+    if few is not None:
+        return Span(*[(1 + few) * call_s] * 3)            # one warm-up
     warm = 2 * call_s
     most = min(plan.max_samples * call_s, max(plan.max_s, min(3, plan.min_samples) * call_s))
     least = min(most, max(plan.min_samples * call_s, min(ROUND_S, plan.max_samples * call_s)))
@@ -114,17 +137,49 @@ def call_time(point: Point, stage: str, count: StageCount | None, basis: Basis) 
     return sum(seconds_by_class(Work.of(count), thumb, rates).values()), "extrapolated"
 
 
-def point_time(point: Point, counts: Mapping[str, StageCount], weights: int, plan: Sampling, basis: Basis) -> Forecast | None:
-    """A point's whole time.  weights: bytes that are built, 0 where not known.  None where a stage has no prediction."""
-    calls = [call_time(point, stage, counts.get(stage), basis) for stage in point.stages]
+def beside_calls(call_s: float, basis: Basis) -> float:
+    """Seconds of the calls that are made for energy and for launches alone.  An earlier result has them in its point_s."""
+    if basis.device != "cuda" or basis.measured:
+        return 0.0
+    window = ENERGY_WINDOW_S + call_s / 2 if call_s < ENERGY_WINDOW_S else 0.0
+    return window + (REPLAY_S + 3 * call_s if call_s <= LONGEST_REPLAYED_S else 0.0)
+
+
+def point_time(point: Point, counts: Mapping[str, StageCount], weights: int, plan: Sampling, basis: Basis,
+               stages: Sequence[str] | None = None) -> Forecast | None:
+    """A point's whole time.  weights: bytes that are built, 0 where not known; stages: those that are timed, all by
+    default.  None where a stage has no prediction."""
+    calls = [call_time(point, stage, counts.get(stage), basis) for stage in (point.stages if stages is None else stages)]
     if None in calls:
         return None
     fixed = basis.point_s + weights / BUILD_BYTES_PER_S[basis.device]
     span = Span(fixed, fixed, fixed)
     for call_s, provenance in calls:  # type: ignore[misc]
+        beside = beside_calls(call_s, basis)
         span += stage_time(call_s, plan, _spread(provenance, basis.fits.get(point.recipe.name)))
+        span += Span(beside, beside, beside)
     provenances = {p for _, p in calls}  # type: ignore[misc]
     return Forecast(span, next(p for p in ("extrapolated", "fitted", "measured") if p in provenances))
+
+
+def time_beside(point: Point, baseline: Point, reused: Sequence[str], counts: Mapping[str, StageCount],
+                baseline_counts: Mapping[str, StageCount], weights: int, plan: Sampling, basis: Basis) -> Forecast | None:
+    """A point in turns with its baseline (bench.measure.against).  reused: stages that are not timed again.
+
+    What is compared at the end is what the timed calls left, but for a trajectory that was not timed, and the decoding."""
+    timed = [stage for stage in point.stages if stage not in reused]
+    own = point_time(point, counts, weights, plan, basis, timed)
+    again = replace(basis, point_s=min(basis.point_s, POINT_S))         # its kernels were loaded by its own point
+    beside = point_time(baseline, baseline_counts, weights, baseline_plan(plan), again, timed)
+    if own is None or beside is None:
+        return None
+    span = own.span + beside.span
+    compared = ("trajectory", "vae_decode") if "trajectory" in point.stages else ()
+    for stage in (s for s in compared if s in point.stages and (s == "vae_decode" or s in reused)):
+        for side, known in ((point, counts), (baseline, baseline_counts)):
+            call = call_time(side, stage, known.get(stage), basis)
+            span += Span(call[0], call[0], call[0]) if call is not None else NOTHING
+    return Forecast(span, own.provenance)
 
 
 def _spread(provenance: str, fit: Fit | None) -> float:
@@ -209,13 +264,19 @@ def thumb_basis(gpu: Gpu | None, device: str) -> Basis | None:
     if gpu is None or not gpu.peak_flops_per_s or gpu.bandwidth_bytes_per_s is None:
         return None
     rates = {dtype: Ceilings(rate, rate, rate, gpu.bandwidth_bytes_per_s) for dtype, rate in gpu.peak_flops_per_s.items()}
-    return Basis(words=f"extrapolated: {thumb_words()} of the datasheet of {gpu.name}", device=device, rates=rates)
+    return Basis(words=f"extrapolated: {thumb_words()} of the datasheet of {gpu.name}", device=device, rates=rates,
+                 point_s=_thumb_point_s(device))
 
 
 def probed_basis(gemm: Mapping[str, float], copy: float, device: str) -> Basis:
     """A share of what a quick probe reached."""
     return Basis(words=f"extrapolated: {thumb_words()} of a quick GEMM and copy probe", device=device,
-                 rates={dtype: Ceilings(rate, rate, rate, copy) for dtype, rate in gemm.items()})
+                 rates={dtype: Ceilings(rate, rate, rate, copy) for dtype, rate in gemm.items()},
+                 point_s=_thumb_point_s(device))
+
+
+def _thumb_point_s(device: str) -> float:
+    return CUDA_POINT_S if device == "cuda" else POINT_S
 
 
 def thumb_words() -> str:

@@ -90,7 +90,7 @@ def check_timer(model: Annotated[str, typer.Argument(help="A name in configs/mod
     point = load_point(model, workload, recipe, parse_overrides(overrides or []))
     import torch
 
-    from bench.measure.clock import clock_for
+    from bench.measure.clock import clock_for, clock_without_hold
     from bench.measure.environment import choose_device
     from bench.measure.point import build_calls
     from bench.measure.timer_check import check_timer as hold_against_loop
@@ -101,7 +101,7 @@ def check_timer(model: Annotated[str, typer.Argument(help="A name in configs/mod
     call = build_calls(point, chosen)[0]["denoise_step"]
     with torch.inference_mode(), Spinner("timing in turns") as spinner:
         checked = hold_against_loop(call, chosen, clock_for(chosen), rounds,
-                              lambda done: spinner.at(done, rounds))
+                              lambda done: spinner.at(done, rounds), clock_without_hold(chosen))
     if as_json:
         print_json({"point": point.label, **checked.as_dict()})
     else:

@@ -10,29 +10,42 @@ from bench.commands.output import print_json, say, show
 from bench.core.errors import UserError
 
 
-def calibrate(result_dir: Annotated[Path | None, typer.Argument(help="A directory made by `ldt-bench run`.",
-                                                                show_default=False)] = None,
+def calibrate(result_dirs: Annotated[list[Path] | None, typer.Argument(
+                  metavar="[RESULT_DIR]...", help="A directory made by `ldt-bench run`, or several of one card.",
+                  show_default=False)] = None,
               table_file: Annotated[Path | None, typer.Option(
                   "--from", metavar="TABLE", help="Fit to a CSV of somebody else's measured latencies instead.")] = None,
               gpu: Annotated[str | None, typer.Option(help="With --from: this kind of card alone.")] = None,
+              out: Annotated[Path | None, typer.Option(
+                  help="With several: where the merged result goes; beside the first by default.")] = None,
               as_json: Json = False) -> None:
     """Fit utilisation by operator class to a result's records, beside the constant-utilisation baseline.
 
+    Several results of one card become a new one with all their records, which is fitted and has a report of its own.
     With --from, to a table of whole videos with the columns model, gpu, width, height, frames, steps, forwards_per_video,
     scope, latency_s: every GPU kind with enough rows, or --gpu's."""
-    if (result_dir is None) == (table_file is None):
-        raise UserError("calibrate takes a result directory, or --from TABLE" + (", not both" if result_dir else ""))
+    if bool(result_dirs) == (table_file is not None):
+        raise UserError("calibrate takes a result directory, or --from TABLE" + (", not both" if result_dirs else ""))
+    if out is not None and len(result_dirs or []) < 2:
+        raise UserError("--out goes with several result directories")
     if table_file is not None:
         return _calibrate_published(table_file, gpu, as_json)
     if gpu is not None:
         raise UserError("--gpu goes with --from; a result directory has the card it was measured on")
     from bench.calibrate.calibrate import calibrate as calibrate_result
+    from bench.calibrate.merge import merge
     from bench.report.documents import calibration_document
+    from bench.report.markdown import write_report
     from bench.report.progress import Spinner
     from bench.report.tables import errors_table, parameters_table
 
+    assert result_dirs
+    directory = result_dirs[0] if len(result_dirs) == 1 else merge(result_dirs, out)
     with Spinner("fitting the cost model, and once more without each point"):
-        calibration = calibrate_result(result_dir)
+        calibration = calibrate_result(directory)
+    if len(result_dirs) > 1:
+        write_report(directory, for_print=False)
+        say(f"merged result: {directory}")
     if as_json:
         return print_json(calibration_document(calibration))
     show(*(t for fit in calibration.fits.values() for t in (parameters_table(fit), errors_table(fit))))

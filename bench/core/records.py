@@ -330,7 +330,8 @@ class SentinelReading(Strict):
 
 
 class Divergence(Strict):
-    """How far one output is from another: same seed, same weights, whole trajectory.  Provenance: measured."""
+    """How far one output is from another: same seed, same weights, whole trajectory; where none is among the stages, one
+    denoising step.  Provenance: measured."""
 
     relative_l2: Annotated[float, Field(ge=0.0)]
     """Of the latents: norm of the difference over the baseline's."""
@@ -342,6 +343,16 @@ class Divergence(Strict):
     """The latents, to the last bit."""
     samples: int
     """That both have: a larger batch begins with the baseline's."""
+
+
+class Reused(Strict):
+    """A stage that a recipe leaves as its baseline has it, not timed again: the reading of the baseline's own point."""
+
+    timing: Timing
+    energy_j: Positive | None
+    """Of one call."""
+    peak_allocated: int | None
+    """Bytes, on CUDA."""
 
 
 class Against(Strict):
@@ -356,7 +367,9 @@ class Against(Strict):
     reason: str | None
     """Why not in turns."""
     timings: dict[str, Timing]
-    """The baseline's."""
+    """The baseline's, of the stages that the recipe changes: fewer samples than of a point of its own."""
+    reused: dict[str, Reused] = Field(default_factory=dict)
+    """By stage: what stands for both sides, since the recipe leaves it as it is."""
     divergence: Divergence | None
     divergence_missing: str | None
 

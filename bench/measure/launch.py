@@ -13,11 +13,10 @@ import torch
 
 from bench.core.records import Launch
 from bench.measure.clock import Clock
-from bench.measure.sampling import LONG_CALL_S
+from bench.measure.sampling import LONGEST_REPLAYED_S, REPLAY_S
 
 HOST_BOUND = 0.1             # share of a call that a graph replay saves, over which the host bounds it
 MOST_REPLAYS, LEAST_REPLAYS = 20, 2
-REPLAY_S = 0.5               # to replay in, as far as the least number allows
 MOST_OF_FREE_MEMORY = 0.8    # that a graph may take: it keeps a pool of its own
 
 Capture = Callable[[Callable[[], Any], torch.device], Callable[[], Any]]
@@ -54,8 +53,9 @@ def time_launch(call: Callable[[], Any], device: torch.device, clock: Clock, eag
                 needed: int | None = None, free: Callable[[], int | None] = lambda: None,
                 capture: Capture = capture_graph) -> Launch:
     """The call's replay beside its median.  needed: bytes that the call allocates; free(): bytes there are for it."""
-    if device.type == "cuda" and eager_s > LONG_CALL_S:
-        return _launch(eager_s, None, f"over {LONG_CALL_S:.0f} s: not replayed, launches are a small share of so long a call")
+    if device.type == "cuda" and eager_s > LONGEST_REPLAYED_S:
+        return _launch(eager_s, None, f"over {LONGEST_REPLAYED_S:g} s: not replayed, launches are a small share of so "
+                                      "long a call")
     if device.type == "cuda" and needed is not None:
         try:
             available = free()

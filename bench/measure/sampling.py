@@ -5,7 +5,8 @@ Samples are then taken in rounds until
 - the 95 % confidence interval of the median is narrow enough (converged), or
 - twice the samples no longer narrow it (noise_stable), or
 - time or the number of samples is up (timeout, max_samples).
-A call over 5 s gets one warm-up and three samples: its own length averages the noise.
+A long call averages its own noise: over 5 s it gets one warm-up and three samples, over 20 s one warm-up and two
+(`long_samples`).  What it then has is the range of so few, with the confidence of that (`median_interval`).
 """
 
 from collections.abc import Callable
@@ -15,23 +16,48 @@ from bench.core.records import Timing
 from bench.core.spec import Sampling
 
 LONG_CALL_S = 5.0
+VERY_LONG_CALL_S = 20.0
 WARMUP_AGREEMENT = 0.1     # the last warm-up calls agree within this share
 WARMUP_WINDOW = 3          # so many of them
 MAX_WARMUP_CALLS = 20
 UNSTABLE = 0.2             # half-width of the median's interval over which a point is called unstable
+ENERGY_WINDOW_S = 1.0      # that the energy counter is read over at least (bench.measure.telemetry)
+REPLAY_S = 0.5             # to replay a call's graph in, as far as the least number allows (bench.measure.launch)
+LONGEST_REPLAYED_S = 0.3   # beyond it a capture and its replays cost more of a rented card's time than they say
 ROUND_S = 0.25             # samples a round, in seconds: a round is what a crash can lose
+
+
+def long_samples(call_s: float) -> int | None:
+    """Samples that a call of this length takes after its one warm-up call; None where it is not long."""
+    if call_s > VERY_LONG_CALL_S:
+        return 2
+    return 3 if call_s > LONG_CALL_S else None
+
+
+def fewest_calls(call_s: float, plan: Sampling) -> int:
+    """The fewest calls that a stage takes, warm-up included: the least that any limit of time must leave it."""
+    few = long_samples(call_s)
+    return 2 + min(3, plan.min_samples) if few is None else 1 + few
+
+
+def baseline_plan(plan: Sampling) -> Sampling:
+    """Of what a point is measured in turns with: three rounds tell a drift of the machine, and the baseline's own point
+    has the full number of samples."""
+    return plan.model_copy(update={"min_samples": min(3, plan.min_samples), "max_s": min(3 * ROUND_S, plan.max_s)})
 
 
 class Run:
     """The timing of one call, a round at a time, so that several may take turns (`sample` has it alone).
 
     time_once runs and times the call, seconds; `now` is for limits.  `prior` are samples of the same stage from a run that
-    was cut off: they count, and are not taken again."""
+    was cut off: they count, and are not taken again.  `first` are seconds of calls that were made before for another
+    reason: they belong to the warm-up."""
 
     def __init__(self, time_once: Callable[[], float], plan: Sampling, now: Callable[[], float],
-                 prior: list[float] | None = None):
+                 prior: list[float] | None = None, first: list[float] | None = None):
         self.time_once, self.plan, self.now = time_once, plan, now
         self.samples, self.warmup, self.settled = list(prior or []), [], False
+        self.first = list(first or [])
         self.spent_s = 0.0
         """In this run's own rounds, after warm-up."""
         self.stop: str | None = None
@@ -42,12 +68,15 @@ class Run:
 
     @property
     def needed(self) -> int:
-        return 3 if self.long_call else self.plan.min_samples
+        """Samples, by the latest call: the first may have been long for another reason."""
+        if not self.long_call:
+            return self.plan.min_samples
+        return long_samples([*self.warmup, *self.samples][-1]) or 3
 
     def round(self) -> list[float]:
         """Take a round -> its new samples, none once it has stopped.  The first warms up."""
         if not self.warmup:
-            self.warmup, self.settled = _warm_up(self.time_once, self.plan, self.now, [])
+            self.warmup, self.settled = _warm_up(self.time_once, self.plan, self.now, self.first)
             self.stop = _verdict(self.samples, self.plan, self.needed, self.long_call)
         if self.stop is not None:
             return []
@@ -158,10 +187,9 @@ def _warm_up(time_once: Callable[[], float], plan: Sampling, now: Callable[[], f
     """The calls (those made before among them), and whether they settled.  At least two, of which the first may compile;
     one where it is long."""
     start = now()
-    if not calls:
-        calls = [time_once()]
-        if calls[0] > LONG_CALL_S:
-            return calls, True
+    calls = list(calls) or [time_once()]
+    if len(calls) == 1 and calls[0] > LONG_CALL_S:
+        return calls, True
     while len(calls) < 2 or (len(calls) < MAX_WARMUP_CALLS and now() - start < plan.max_s):
         calls.append(time_once())
         window = calls[-WARMUP_WINDOW:]
@@ -174,9 +202,11 @@ def _verdict(samples: list[float], plan: Sampling, needed: int, long_call: bool)
     n = len(samples)
     if n < needed:
         return None
+    if long_call:
+        return "max_samples"                   # two or three, however near: their range has no 95 % to converge to
     if relative_half_width(samples) <= plan.target_relative_half_width:
         return "converged"
-    if long_call or n >= plan.max_samples:
+    if n >= plan.max_samples:
         return "max_samples"
     if n >= 4 * plan.min_samples and relative_half_width(samples) > 0.95 * relative_half_width(samples[: n // 2]):
         return "noise_stable"

@@ -1,8 +1,9 @@
 """What the card does while a stage is timed: clocks, power, temperature, throttling; then its energy and utilisation.
 
 A background thread asks NVML every 100 ms.  It makes no CUDA call, so it adds nothing to the stream that is timed; on a
-CPU there is no thread.  The power reading sees part of the time only, so energy is read from the card's counter, over a
-window of its own after the timed samples: whole calls, synchronised, at least a second.
+CPU there is no thread.  The power reading sees part of the time only, so energy is read from the card's counter, over
+whole, synchronised calls of at least a second together.  Where one call takes that long by itself, the counter is read
+around each of the timed samples, and no call is made for it alone; else a window of its own follows the samples.
 """
 
 import statistics
@@ -20,9 +21,9 @@ from bench.core.spec import Gpu
 from bench.measure.clock import Clock
 from bench.measure.environment import gpu_name
 from bench.measure.nvml import Card, Gpm, Missing
+from bench.measure.sampling import ENERGY_WINDOW_S
 
 INTERVAL_S = 0.1
-ENERGY_WINDOW_S = 1.0
 MAX_SERIES = 200
 NOTED = 0.05                # share of the samples over which a throttle reason is held against the stage
 SLOWDOWNS = {"hw_slowdown", "sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown"}
@@ -41,6 +42,19 @@ class Tick:
     missing: dict[str, str]
 
 
+@dataclass(frozen=True)
+class Window:
+    """Counter and GPM around one long call."""
+
+    call: int
+    """Its number, as in Tick."""
+    seconds: float
+    joules: float | None
+    found: dict[str, float]
+    """Utilisations."""
+    missing: dict[str, str]
+
+
 class Monitor:
     """Watches one device for the time of a `with`.  Without a card it says why in every stage's telemetry."""
 
@@ -49,6 +63,9 @@ class Monitor:
         self.card, self.reason, self.bandwidth = card, reason, bandwidth
         self.ticks: list[Tick] = []
         self.calls: dict[str, int] = {}
+        self._last_s: dict[str, float] = {}
+        """Of each stage's latest call."""
+        self._windows: dict[str, list[Window]] = {}
         self._now: tuple[str, int] | None = None           # stage and call under way
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -64,11 +81,20 @@ class Monitor:
         if self._thread is not None:
             self._thread.join(timeout=5.0)                 # a driver that hangs is not waited for
 
+    def expect(self, stage: str, call_s: float) -> None:
+        """A call of this stage was made before, out of sight, and took so long."""
+        self._last_s[stage] = call_s
+
     def timed(self, stage: str, time_once: Callable[[], float]) -> float:
-        """Run and time one call of a stage -> its seconds."""
+        """Run and time one call of a stage -> its seconds.  time_once synchronises at its ends."""
         number = self.calls.get(stage, 0)
         self._now, self.calls[stage] = (stage, number), number + 1
-        return time_once()
+        if self.card is not None and self._last_s.get(stage, 0.0) >= ENERGY_WINDOW_S:
+            seconds = self._in_window(stage, number, time_once)
+        else:
+            seconds = time_once()
+        self._last_s[stage] = seconds
+        return seconds
 
     def finish(self, stage: str, warmup: int, call: Callable[[], Any] | None = None,
                clock: Clock | None = None) -> StageTelemetry:
@@ -80,7 +106,9 @@ class Monitor:
         found: dict[str, float] = {}
         missing = dict.fromkeys(("energy", *UTILISATIONS, "dram_bytes_per_s_derived"), "not measured for probes")
         if call is not None and clock is not None:
-            energy, found, missing = self._energy_window(stage, call, clock)
+            around = [w for w in self._windows.get(stage, []) if w.call >= warmup]
+            energy, found, missing = self._over(around) if around else self._energy_window(stage, call, clock)
+            missing |= self._no_bandwidth(found, missing)
         self._now = None                                   # what comes before the next stage belongs to none
         ticks = [t for t in list(self.ticks) if t.stage == stage]
         timed = [t for t in ticks if warmup <= t.call < timed_calls]
@@ -127,15 +155,47 @@ class Monitor:
             missing["throttle_fractions"] = str(error)
         return Tick(time.monotonic(), stage, call, values, reasons, missing)
 
-    def _energy_window(self, stage: str, call: Callable[[], Any],
-                       clock: Clock) -> tuple[Energy | None, dict[str, float], dict[str, str]]:
-        """Whole calls for at least a second, the counter and GPM read at both ends.
+    def _in_window(self, stage: str, number: int, time_once: Callable[[], float]) -> float:
+        """A long call with the counter and GPM read at both ends.  What cannot be read costs no call."""
+        before, gpm, missing = self._open()
+        found: dict[str, float] = {}
+        joules = None
+        try:
+            seconds = time_once()
+            if before is not None:
+                joules = self._joules_since(before, seconds, missing)
+        finally:
+            if gpm is not None:
+                found, gone = gpm.read()
+                missing |= gone
+        if seconds >= ENERGY_WINDOW_S:                     # else the call before was long for another reason
+            self._windows.setdefault(stage, []).append(Window(number, seconds, joules, found, missing))
+        return seconds
 
-        `clock.time` synchronises at its ends, so at both readings nothing is queued."""
+    def _over(self, windows: list[Window]) -> tuple[Energy | None, dict[str, float], dict[str, str]]:
+        """Energy of the calls whose counter could be read, and utilisations weighted by time."""
+        missing: dict[str, str] = {}
+        for window in windows:
+            missing |= window.missing
+        counted = [w for w in windows if w.joules is not None]
+        energy = None
+        if counted:
+            joules, seconds = sum(w.joules or 0.0 for w in counted), sum(w.seconds for w in counted)
+            energy = Energy(energy_j=joules / len(counted), power_w=joules / seconds, calls=len(counted), window_s=seconds)
+            missing.pop("energy", None)
+        found: dict[str, float] = {}
+        for name in UTILISATIONS:
+            read = [w for w in windows if name in w.found]
+            if read:
+                found[name] = sum(w.found[name] * w.seconds for w in read) / sum(w.seconds for w in read)
+                missing.pop(name, None)
+        return energy, found, missing
+
+    def _open(self) -> tuple[float | None, Gpm | None, dict[str, str]]:
+        """(joules on the counter, a GPM sample, why one is missing)."""
         assert self.card is not None
         missing: dict[str, str] = {}
-        gpm, before, energy = None, None, None
-        found: dict[str, float] = {}
+        gpm, before = None, None
         try:
             gpm = Gpm(self.card)
         except Missing as error:
@@ -144,6 +204,16 @@ class Monitor:
             before = self.card.energy_j()
         except Missing as error:
             missing["energy"] = str(error)
+        return before, gpm, missing
+
+    def _energy_window(self, stage: str, call: Callable[[], Any],
+                       clock: Clock) -> tuple[Energy | None, dict[str, float], dict[str, str]]:
+        """Whole calls for at least a second, the counter and GPM read at both ends.
+
+        `clock.time` synchronises at its ends, so at both readings nothing is queued."""
+        before, gpm, missing = self._open()
+        energy = None
+        found: dict[str, float] = {}
         if gpm is not None or before is not None:
             start, calls, window_s = clock.now(), 0, 0.0
             try:
@@ -151,21 +221,29 @@ class Monitor:
                     self.timed(stage, lambda: clock.time(call))
                     calls += 1
                     window_s = clock.now() - start
-                if before is not None:
-                    energy = self._energy(before, calls, window_s, missing)
+                joules = None if before is None else self._joules_since(before, window_s, missing)
+                if joules is not None:
+                    energy = Energy(energy_j=joules / calls, power_w=joules / window_s, calls=calls, window_s=window_s)
             finally:
                 if gpm is not None:
                     found, gone = gpm.read()
                     missing.update(gone)
-        if "dram_util_percent" not in found:
-            missing["dram_bytes_per_s_derived"] = missing["dram_util_percent"]
-        elif self.card.instance is not None:
-            missing["dram_bytes_per_s_derived"] = "MIG: a slice has part of the datasheet's bandwidth"
-        elif self.bandwidth is None:
-            missing["dram_bytes_per_s_derived"] = "no datasheet gives this device's bandwidth"
         return energy, found, missing
 
-    def _energy(self, before: float, calls: int, window_s: float, missing: dict[str, str]) -> Energy | None:
+    def _no_bandwidth(self, found: dict[str, float], missing: dict[str, str]) -> dict[str, str]:
+        """Why no bandwidth is derived from the utilisation, if none is."""
+        assert self.card is not None
+        why = None
+        if "dram_util_percent" not in found:
+            why = missing["dram_util_percent"]
+        elif self.card.instance is not None:
+            why = "MIG: a slice has part of the datasheet's bandwidth"
+        elif self.bandwidth is None:
+            why = "no datasheet gives this device's bandwidth"
+        return {} if why is None else {"dram_bytes_per_s_derived": why}
+
+    def _joules_since(self, before: float, window_s: float, missing: dict[str, str]) -> float | None:
+        """Joules that the counter moved by in the window; None, and why, where it is not to be had."""
         assert self.card is not None
         try:
             joules = self.card.energy_j() - before
@@ -175,7 +253,7 @@ class Monitor:
         if joules <= 0:
             missing["energy"] = f"the energy counter moved by {joules:g} J in {window_s:.3g} s"
             return None
-        return Energy(energy_j=joules / calls, power_w=joules / window_s, calls=calls, window_s=window_s)
+        return joules
 
 
 def monitor(device: torch.device) -> Monitor:

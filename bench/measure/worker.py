@@ -148,11 +148,13 @@ def run_job(job: dict[str, Any], device: Any, clock: Any, on_round: Any) -> dict
     point = Point.model_validate(job["point"])
     counts = _counted(point)
     if job.get("baseline") is not None:
+        from bench.core.records import Reused
         from bench.measure.against import measure_against
 
         baseline = Point.model_validate(job["baseline"])
+        reused = {stage: Reused.model_validate(reading) for stage, reading in job.get("reused", {}).items()}
         *fields, against = measure_against(point, baseline, counts, _counted(baseline), device, clock, plan,
-                                           prior=job["prior"], on_round=on_round)
+                                           prior=job["prior"], on_round=on_round, reused=reused)
         return {"note": note, "against": against.model_dump(mode="json"), **_point_fields(counts, *fields)}
     timings, memory, telemetry = measure_point(point, counts, device, clock, plan, prior=job["prior"],
                                                on_round=on_round)

@@ -18,12 +18,12 @@ def ablation_rows(rows: list[Ablation]) -> list[tuple[str, ...]]:
 
 def _cells(row: Ablation, name: str) -> tuple[str, ...]:
     name += " *" if row.on_front else ""
-    if row.video_s is None:
+    if row.video_s is None and row.speed_up is None:
         return (name, f"{row.outcome}: {row.reason}", *[""] * (len(COLUMNS) - 2))
     d = row.divergence
     return (name, speed_up(row), "exact" if d and d.identical else f"{d.relative_l2:.2g}" if d else "–",
             f"{d.cosine:.4f}" if d else "–", f"{d.psnr_db:.0f} dB" if d and d.psnr_db is not None else "–",
-            seconds(row.step_s.value) if row.step_s else "–", seconds(row.video_s.value),
+            seconds(row.step_s.value) if row.step_s else "–", seconds(row.video_s.value) if row.video_s else "–",
             f"{row.minutes_per_gpu_hour.value:.3g}" if row.minutes_per_gpu_hour else "–",
             f"{row.usd_per_minute.value:.3g}" if row.usd_per_minute else "–",
             f"{row.peak_bytes / 1e9:.3g} GB" if row.peak_bytes else "–",
@@ -41,7 +41,8 @@ def speed_up(row: Ablation) -> str:
 
 def combination_rows(rows: list[Ablation]) -> list[tuple[str, ...]]:
     """Recipes that combine others: measured beside the product of their parts."""
-    return [(row.recipe, " x ".join(row.parts), _span(row.product) if row.product else "– (a part was not measured, or is unsteady)",
+    return [(row.recipe, " x ".join(row.parts),
+             _span(row.product) if row.product else "– (a part was not measured, or is unsteady)",
              _span(row.speed_up) if row.speed_up else f"{row.outcome}: {row.reason}",
              f"{row.speed_up.value / row.product.value:.2f}" if row.speed_up and row.product else "–")
             for row in rows if row.parts]

@@ -102,6 +102,8 @@ def timer_table(point: str, checked: Mapping[str, Any]) -> Table:
                  "way", "#median", "#ratio to the bare loop", rows=[
         ("bare loop", seconds(checked["bare_loop_s"]), "1"),
         ("this harness", seconds(checked["harness_s"]), ratio("harness_ratio")),
+        ("this harness without its hold", seconds(checked["without_hold_s"]) if checked["without_hold_s"] else "-",
+         checked["hold_reason"] or ratio("without_hold_ratio")),
         ("torch.utils.benchmark", seconds(checked["torch_benchmark_s"]), ratio("torch_benchmark_ratio")),
         ("CUDA graph replay", seconds(checked["graph_replay_s"]) if checked["graph_replay_s"] else "-",
          checked["graph_reason"] or ("host bound" if checked["host_bound"] else "not host bound")),
