@@ -207,8 +207,8 @@ def test_predict_for_another_card_says_so(here, cards):
     code, out, _ = here(*asked, "--gpu", "h100-sxm", "--json")
     document = json.loads(out)
     assert (code, document["gpu"], document["provenance"]) == (0, "h100-sxm", "extrapolated")
-    assert document["warnings"][0] == ("extrapolated: carried over to h100-sxm, on the ceilings of a100-80gb, scaled by the two "
-                                       "datasheets")
+    assert document["warnings"][0] == ("extrapolated: carried over to h100-sxm, on the ceilings of a100-80gb, "
+                                       "scaled by the two datasheets")
     assert document["usd_per_minute"] is not None
     code, _, err = here(*asked, "--gpu", "h10")
     assert (code, len(err.strip().splitlines())) == (2, 1)
@@ -223,14 +223,15 @@ def test_the_interval_says_how_far_a_carried_prediction_may_be_off():
     def spread(fit):
         seconds = np.log(draw_seconds(step, fit)["step"])
         return np.percentile(seconds, 95) - np.percentile(seconds, 5), seconds.min()
-    width, fastest = spread(fit)
+    width, _ = spread(fit)
     on_ceilings, _ = spread(transfer(c, fit, h200, load(Gpu, "h100-sxm"), fit.device)[1])
     scaled, _ = spread(transfer(c, fit, h200, load(Gpu, "h100-sxm"))[1])
     alone, _ = spread(transfer(c, fit, h200, None)[1])
     assert width < on_ceilings < scaled < alone
     assert scaled > 2 * 1.645 * 0.10                  # the ceilings alone, all together
-    at_ceiling = fit.model_copy(update={"draws": [[1.0 if n.endswith("efficiency") else v for n, v in zip(NAMES, d, strict=True)]
-                                                  for d in fit.draws], "residuals": [0.0]})
+    best = [[1.0 if name.endswith("efficiency") else value for name, value in zip(NAMES, draw, strict=True)]
+            for draw in fit.draws]
+    at_ceiling = fit.model_copy(update={"draws": best, "residuals": [0.0]})
     assert spread(transfer(c, at_ceiling, h200, load(Gpu, "h100-sxm"), fit.device)[1])[1] < spread(at_ceiling)[1] - 0.05
     unknown = transfer(c, fit, h200, None)[1].device
     assert unknown.gemm_flops_per_s == pytest.approx(0.82 * h200.peak_flops_per_s["bf16"])

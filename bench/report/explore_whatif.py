@@ -113,7 +113,7 @@ class Answers:
         try:
             recipe = question.recipe or calibration.default_recipe
             calibration.fit_for(recipe)                # a calibrated recipe's name or a preset's, never a path
-            if question.gpu:
+            if question.gpu in names("gpus"):
                 check_same_kind(calibration, question.gpu)         # before anything is counted
             point = question.point(recipe)
         except ValidationError as error:
