@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from bench.calibrate.calibration import feeds_fit
 from bench.calibrate.cost_model import NAMES, PARAMETERS, PRIOR, Ceilings, Work
 from bench.calibrate.design import Candidate, at_random, choose, prior_precision, sensitivities, sigma_of
 from bench.calibrate.fit import MODEL_ERROR
@@ -53,8 +54,9 @@ def design(wanted: Point, entries: list[SuitePoints], forecast: Forecaster, work
     for i, (job, point) in enumerate(zip(jobs, points, strict=True)):
         counts, predicted = forecast.count(job, worker), forecast.predict(job, worker)
         watch(i + 1)
-        if predicted is not None and set(point.stages) <= set(counts):
-            candidates.append(Candidate(job.label, tuple(Work.of(counts[s]) for s in point.stages), predicted.span.value))
+        works = tuple(Work.of(counts[s]) for s in point.stages if feeds_fit(s) and s in counts)
+        if predicted is not None and set(point.stages) <= set(counts) and works:
+            candidates.append(Candidate(job.label, works, predicted.span.value))
             which.append(i)
     counts = forecast.count(target, worker)
     if not counts:
@@ -79,7 +81,7 @@ def _state(forecast: Forecaster, wanted: Point) -> tuple[np.ndarray, Ceilings | 
     """Parameters and ceilings to plan with: the calibration's, else the priors at the datasheet or the probe."""
     basis, prior = forecast.basis, dict(zip(NAMES, PRIOR, strict=True))
     assert basis is not None
-    fit = basis.fits.get(wanted.recipe.name)
+    fit = basis.fit_for(wanted)
     if fit is not None:
         values = prior | {name: p.value for name, p in fit.parameters.items() if p.value is not None}
         return np.array([values[name] for name in NAMES]), fit.device

@@ -79,19 +79,26 @@ def test_without_a_training_step_the_rows_say_what_would_supply_it():
 
 
 def stage(point, name, seconds, flops):
-    return SimpleNamespace(point=point, stage=name, measured_s=seconds, flops=flops)
+    return SimpleNamespace(point=point, stage=name, measured_s=seconds, flops=flops, subject=None)
 
 
 def test_the_cost_of_a_training_flop_is_what_was_planted():
     stages = [stage("a", "denoise_step", 1.0, 100), stage("a", "train_step", 4.5, 300),          # 1.5
               stage("b", "denoise_step", 4.0, 200), stage("b", "train_step", 6.0, 300),          # guided: per FLOP, so 1.0
               stage("c", "train_step", 9.0, 1)]
-    cost, missing = training_cost(SimpleNamespace(stages=stages, recipe="r"))
+    def of(inference, trained):
+        return SimpleNamespace(stages=inference, recipe="r", training=trained and SimpleNamespace(stages=trained))
+    cost, missing = training_cost(of([s for s in stages if s.stage == "denoise_step"],
+                                     [s for s in stages if s.stage == "train_step"]))
     assert missing is None
-    assert cost.ratio == {"value": pytest.approx(1.5**0.5), "low": 1.0, "high": 1.5}
+    # 90 % of one more: 3 degrees of freedom, t = 2.353; variance (2 x 0.2^2 + 2 x (ln 1.5 / 2)^2) / 3.
+    half = 2.353 * ((2 * 0.04 + 2 * (math.log(1.5) / 2) ** 2) / 3 * 1.5) ** 0.5
+    assert cost.ratio == pytest.approx({"value": 1.5**0.5, "low": 1.5**0.5 * math.exp(-half),
+                                        "high": 1.5**0.5 * math.exp(half)}, rel=1e-3)
     assert cost.points == ("a", "b")
-    assert "run chain-cpu" in training_cost(SimpleNamespace(stages=stages[:1], recipe="r"))[1]
-    assert "denoise_step was timed too" in training_cost(SimpleNamespace(stages=stages[-1:], recipe="r"))[1]
+    assert training_cost(of(stages, None))[0] == cost                # an older calibration has them among the others
+    assert "run chain-cpu" in training_cost(of(stages[:1], None))[1]
+    assert "denoise_step was timed too" in training_cost(of([], stages[-1:]))[1]
 
 
 def test_intervals_of_products_and_quotients():

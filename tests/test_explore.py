@@ -198,6 +198,23 @@ def test_the_grid_holds_exact_answers_and_says_how_well_it_interpolates(results,
     assert 0 < cells["left_out_errors"]["worst"] < 1
 
 
+def test_a_cpus_calibration_answers_for_no_gpu_and_the_panel_offers_none(results, monkeypatch):
+    """Refused before anything is counted; an exported page has the reason in the place of the cell."""
+    monkeypatch.setattr(Answers, "_count", lambda self, point: pytest.fail("counted in vain"))
+    with pytest.raises(UserError, match=r"^a calibration of cpu .* is not carried over to h100-sxm: .*; give a result measured"):
+        Answers(results).answer(ask(gpu="h100-sxm"))
+    monkeypatch.undo()
+    (calibration,) = read_table(results).calibrations
+    assert (calibration["kind"], calibration["default_recipe"]) == ("cpu", "eager-fp32")
+    offered = [g["name"] for g in explore_whatif.choices()["gpus"] if g["kind"] == calibration["kind"]]
+    assert offered == ["cpu"]
+    monkeypatch.setattr(explore_whatif, "SIZES", ((64, 64),))
+    monkeypatch.setattr(explore_whatif, "GUIDANCES", ("none",))
+    cells = grid(results, [calibration], ["tiny"], ["h100-sxm"])
+    assert cells["cells"] == []
+    assert "is not carried over to h100-sxm" in cells["missing"][0]["reason"]
+
+
 def test_left_out_errors_are_those_of_a_power_law():
     nodes = [{"frames": f, "step": [float(f) ** 1.5] * 3} for f in (10, 20, 40, 80)]
     assert left_out_errors([{"nodes": nodes}])["worst"] == pytest.approx(0, abs=1e-12)

@@ -5,12 +5,13 @@ import shutil
 
 import numpy as np
 import pytest
-from test_fit import calibration
+from test_fit import calibration, count
 
 from bench.calibrate.calibrate import calibrate, ceilings_for
-from bench.calibrate.calibration import read_calibration
-from bench.calibrate.cost_model import NAMES
+from bench.calibrate.calibration import default_recipe, read_calibration
+from bench.calibrate.cost_model import NAMES, Work
 from bench.calibrate.holdout import hold_out, summary
+from bench.calibrate.predict import draw_seconds
 from bench.calibrate.transfer import SPREAD, transfer
 from bench.core.errors import UserError
 from bench.core.load import load
@@ -93,27 +94,90 @@ def test_the_command_fails_where_the_error_is_over_what_is_allowed(here, measure
     assert (code, len(err.strip().splitlines())) == (2, 1)
 
 
-def test_another_card_is_refused_unless_carried_over(measured, tmp_path):
-    directory, _ = measured
-
-    def faster_card(record):
-        record = slower(0.5)(record)
-        record["environment"] |= {"gpu": "h100-sxm", "device": "cuda", "device_name": "NVIDIA H100 80GB HBM3"}
+def as_card(gpu, device_name, factor):
+    """A change of records: of this card, which takes `factor` times as long."""
+    def change(record):
+        record = slower(factor)(record)
+        record["environment"] |= {"gpu": gpu, "device": "cpu" if gpu == "cpu" else "cuda", "device_name": device_name}
         for probe in record.get("probes", []):
             for key in ("median_s", "low_s", "high_s"):
-                probe["timing"][key] *= 0.5
+                probe["timing"][key] *= factor
         return record
-    other = altered(directory, tmp_path / "h100", faster_card)
+    return change
+
+
+@pytest.fixture
+def cards(measured, tmp_path):
+    """The measured CPU's result, the same as if of an A100, and of an H100 twice as fast."""
+    directory, _ = measured
+    a100 = altered(directory, tmp_path / "a100", as_card("a100-80gb", "NVIDIA A100-SXM4-80GB", 1.0))
+    calibrate(a100)
+    h100 = altered(directory, tmp_path / "h100", as_card("h100-sxm", "NVIDIA H100 80GB HBM3", 0.5))
+    return directory, a100, h100
+
+
+def test_another_card_is_refused_unless_carried_over(measured, cards, tmp_path):
+    directory, a100, h100 = cards
     with pytest.raises(UserError, match=r"measured on NVIDIA H100 80GB HBM3 \(h100-sxm\).*--transfer"):
-        hold_out(read_calibration(directory), other)
-    rows, _ = hold_out(read_calibration(directory), other, carried=True)
-    # Twice the ceilings, half of the times: what is paged in and launched anew is all that does not carry over.
+        hold_out(read_calibration(a100), h100)
+    rows, _ = hold_out(read_calibration(a100), h100, carried=True)
+    # Twice the ceilings, half of the times: what is launched anew is all that does not carry over.
     here_too, _ = hold_out(read_calibration(directory), altered(directory, tmp_path / "same", slower(1.0)))
     steps = [(a.raw_error, b.raw_error) for a, b in zip(rows, here_too, strict=True) if a.stage == "denoise_step"]
     assert steps
     for carried, own in steps:
         assert -0.05 <= carried - own <= 1.2
     assert all(row.baseline_error is None for row in rows)
+
+
+def test_nothing_is_carried_between_a_cpu_and_a_gpu(here, cards):
+    """Every door: predict by name and by ceilings, holdout, analytic, plan, run's forecast; either way."""
+    cpu, a100, h100 = map(str, cards)
+    tiny, sora = ("tiny", "-w", "tiny-video"), ("--for", "tiny", "-w", "tiny-video", "--suite", "smoke")
+    doors = [
+        (("predict", *tiny, "--calibration", cpu, "--gpu", "h100-sxm"), "h100-sxm"),
+        (("predict", *tiny, "--calibration", cpu, "--ceilings", h100), "h100-sxm"),
+        (("predict", *tiny, "--calibration", a100, "--recipe", "eager-fp32", "--gpu", "cpu"), "a100-80gb"),
+        (("predict", *tiny, "--calibration", a100, "--recipe", "eager-fp32", "--ceilings", cpu), "a100-80gb"),
+        (("holdout", cpu, h100), "h100-sxm"), (("holdout", cpu, h100, "--transfer"), "h100-sxm"),
+        (("holdout", a100, cpu, "--transfer"), "a100-80gb"),
+        (("analytic", "--calibration", cpu, "--gpu", "h100-sxm"), "h100-sxm"),
+        (("analytic", "--calibration", a100, "--gpu", "cpu"), "a100-80gb"),
+        (("plan", *sora, "--calibration", cpu, "--gpu", "h100-sxm"), "h100-sxm"),
+        (("run", "smoke", "--dry-run", "--calibration", cpu, "--gpu", "h100-sxm"), "h100-sxm"),
+        (("run", "smoke", "--dry-run", "--calibration", a100, "--device", "cpu"), "a100-80gb"),
+    ]
+    for arguments, other in doors:
+        code, out, err = here(*arguments)
+        lines = err.strip().splitlines()
+        assert (code, len(lines)) == (2, 1), (arguments, err)
+        assert other in lines[0]
+        assert "cpu" in lines[0]
+        assert "Traceback" not in err
+        assert not out.strip()
+
+
+def test_a_claim_about_a_gpu_is_not_judged_by_a_cpu(here, cards):
+    code, out, _ = here("claims", "--calibration", str(cards[0]), "--claim", "dollars-per-minute", "--json")
+    (claim,) = json.loads(out)["claims"]
+    assert (code, claim["verdict"]) == (0, "cannot tell")
+    assert "the calibration is of cpu, which does not judge it" in claim["why"]
+
+
+def test_on_a_gpu_the_default_is_half_precision_and_float32_is_asked_for(here, cards):
+    _, a100, _ = cards
+    asked = ("predict", "tiny", "-w", "tiny-video", "--calibration", str(a100))
+    code, _, err = here(*asked)
+    assert (code, len(err.strip().splitlines())) == (2, 1)
+    assert "recipe 'eager-bf16' is not calibrated in this result; calibrated: eager-fp32" in err
+    code, out, _ = here(*asked, "--recipe", "eager-fp32", "--json")
+    assert (code, json.loads(out)["recipe"]) == (0, "eager-fp32")
+    assert "'eager-bf16' is not calibrated" in read_calibration(a100).reference_missing
+    dtypes = {"eager-fp32": "fp32", "fp8-bf16": "bf16", "eager-fp16": "fp16"}
+    assert default_recipe("h100-sxm", "eager-fp32", dtypes) == "fp8-bf16"
+    assert default_recipe("h100-sxm", "eager-fp16", dtypes) == "eager-fp16"
+    assert default_recipe("an-unknown-card", "eager-fp32", {"eager-fp32": "fp32"}) == "eager-bf16"
+    assert default_recipe("cpu", "eager-fp32", dtypes) == "eager-fp32"
 
 
 def test_carried_over_by_the_datasheets_each_ceiling_scales_with_its_own():
@@ -138,16 +202,40 @@ def test_a_card_without_that_dtype_is_refused():
         transfer(c, c.fit_for(None), bare, load(Gpu, "h100-sxm"))
 
 
-def test_predict_for_another_card_says_so(here, measured):
-    directory, _ = measured
-    code, out, _ = here("predict", "tiny", "-w", "tiny-video", "--calibration", str(directory), "--gpu", "h100-sxm", "--json")
+def test_predict_for_another_card_says_so(here, cards):
+    asked = ("predict", "tiny", "-w", "tiny-video", "--calibration", str(cards[1]), "--recipe", "eager-fp32")
+    code, out, _ = here(*asked, "--gpu", "h100-sxm", "--json")
     document = json.loads(out)
     assert (code, document["gpu"], document["provenance"]) == (0, "h100-sxm", "extrapolated")
-    assert document["warnings"][0].startswith("extrapolated: carried over to h100-sxm, on the datasheet of h100-sxm alone")
+    assert document["warnings"][0] == ("extrapolated: carried over to h100-sxm, on the ceilings of a100-80gb, "
+                                       "scaled by the two datasheets")
     assert document["usd_per_minute"] is not None
-    code, _, err = here("predict", "tiny", "-w", "tiny-video", "--calibration", str(directory), "--gpu", "h10")
+    code, _, err = here(*asked, "--gpu", "h10")
     assert (code, len(err.strip().splitlines())) == (2, 1)
     assert "did you mean" in err
+
+
+def test_the_interval_says_how_far_a_carried_prediction_may_be_off():
+    """Widest by a datasheet alone, narrowest on ceilings measured there, and never sure not to be faster."""
+    c, h200 = calibration(), load(Gpu, "h200")
+    fit, step = c.fit_for(None), {"step": Work.of(count(linear_flops=8 * 10**14, attention_flops=6 * 10**14))}
+
+    def spread(fit):
+        seconds = np.log(draw_seconds(step, fit)["step"])
+        return np.percentile(seconds, 95) - np.percentile(seconds, 5), seconds.min()
+    width, _ = spread(fit)
+    on_ceilings, _ = spread(transfer(c, fit, h200, load(Gpu, "h100-sxm"), fit.device)[1])
+    scaled, _ = spread(transfer(c, fit, h200, load(Gpu, "h100-sxm"))[1])
+    alone, _ = spread(transfer(c, fit, h200, None)[1])
+    assert width < on_ceilings < scaled < alone
+    assert scaled > 2 * 1.645 * 0.10                  # the ceilings alone, all together
+    best = [[1.0 if name.endswith("efficiency") else value for name, value in zip(NAMES, draw, strict=True)]
+            for draw in fit.draws]
+    at_ceiling = fit.model_copy(update={"draws": best, "residuals": [0.0]})
+    assert spread(transfer(c, at_ceiling, h200, load(Gpu, "h100-sxm"), fit.device)[1])[1] < spread(at_ceiling)[1] - 0.05
+    unknown = transfer(c, fit, h200, None)[1].device
+    assert unknown.gemm_flops_per_s == pytest.approx(0.82 * h200.peak_flops_per_s["bf16"])
+    assert unknown.copy_bytes_per_s == pytest.approx(0.82 * h200.bandwidth_bytes_per_s)
 
 
 def test_points_of_one_size_alone_are_refused_with_what_would_help(measured, tmp_path):

@@ -1,55 +1,41 @@
-"""From a result's records to its calibration: a fit per recipe, the headline, and the reference point of the chain."""
+"""From a result's records to its calibration: a fit for the recipes of the same rates, the headline, and the reference point
+of the chain."""
 
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import numpy as np
 
 from bench.calibrate.calibration import (
     Calibration,
-    Ceiling,
     Fit,
-    FittedStage,
     Headline,
     Interval,
-    Parameter,
-    ProbedSizes,
-    Range,
     Reference,
+    fit_is_of,
+    fit_serving,
     read_calibration,
 )
-from bench.calibrate.cost_model import INTERVAL, PARAMETERS, RATES, Ceilings, Work
 from bench.calibrate.count_cache import counted
-from bench.calibrate.fit import (
-    FitResult,
-    Observation,
-    TooFewPoints,
-    bootstrap,
-    constant_mfu_leave_one_out,
-    error_summary,
-    fit,
-    identified,
-    leave_a_size_out,
-    leave_one_out,
-    upward,
-)
+from bench.calibrate.fit import TooFewPoints
+from bench.calibrate.fit_pool import ceilings_for, fit_pool
+from bench.calibrate.pools import Pool, pools
 from bench.calibrate.predict import (
     Estimate,
     Quantity,
-    dimensions,
     minutes_per_gpu_hour,
     predict,
     stage_calls_per_video,
 )
-from bench.calibrate.transfer import transfer
+from bench.calibrate.transfer import check_same_kind, transfer
 from bench.calibrate.waterfall import MODEL, WORKLOAD
 from bench.core.errors import UserError, nearest
 from bench.core.load import load, load_point, names, suite_points
 from bench.core.records import FINISHED, CeilingsRecord, PointRecord
-from bench.core.spec import TOKEN_STAGES, Gpu, Point, Suite
+from bench.core.spec import Gpu, Point, Suite
 from bench.core.store import (
     CALIBRATION,
     ceilings_record,
@@ -65,7 +51,7 @@ MEASURED = ("ok", "unstable")      # the robust fit bears a noisy point better t
 
 
 def calibrate(directory: Path) -> Calibration:
-    """Fit every recipe of a result and write calibration.json.
+    """Fit a result's records, those of the same rates together (bench.calibrate.pools), and write calibration.json.
 
     Raises UserError where records are missing, of several devices, or too few, naming what would supply them."""
     records = read_records(directory)
@@ -79,21 +65,12 @@ def calibrate(directory: Path) -> Calibration:
         raise UserError(f"{directory}: {_why_no_ceilings(records)}")
     with disk_faults(directory):
         (directory / CALIBRATION).unlink(missing_ok=True)        # where this one fails, an older one would be a lie
-    by_recipe: dict[str, list[PointRecord]] = defaultdict(list)
-    for record in point_records(records):
-        if record.outcome in MEASURED:
-            by_recipe[record.recipe].append(record)
-    if not by_recipe:
+    measured = [record for record in point_records(records) if record.outcome in MEASURED]
+    if not measured:
         raise UserError(f"{directory}: no point was measured with outcome ok; `ldt-bench report {directory}` says why")
-    fits: dict[str, Fit] = {}
-    too_few: dict[str, str] = {}
-    for recipe, measured in by_recipe.items():
-        try:
-            fits[recipe] = _fit_recipe(recipe, measured, ceilings)
-        except TooFewPoints as error:
-            too_few[recipe] = str(error)
-    if suite.headline.recipe not in fits:
-        why = too_few.get(suite.headline.recipe, "none of its points was measured")
+    fits, unfitted = _fit_pools(pools(measured), ceilings)
+    if fit_serving(fits, suite.headline.recipe) is None:
+        why = unfitted.get(suite.headline.recipe, "none of its points was measured")
         raise UserError(f"{directory}: recipe {suite.headline.recipe}: {why}; {_what_would_help(suite, records, directory)}")
     power = stage_power(point_records(records))
     calibration = Calibration(
@@ -110,6 +87,24 @@ def calibrate(directory: Path) -> Calibration:
     with disk_faults(directory):
         write_whole(directory / CALIBRATION, calibration.model_dump_json(indent=1))
     return calibration
+
+
+def _fit_pools(pooled: list[Pool], ceilings: CeilingsRecord) -> tuple[dict[str, Fit], dict[str, str]]:
+    """-> fits, each under its first recipe's name (which a second one of that name has with what tells it apart), and for
+    each recipe of a pool that cannot be fitted the reason."""
+    fits: dict[str, Fit] = {}
+    unfitted: dict[str, str] = {}
+    for pool in pooled:
+        try:
+            made = fit_pool(pool, ceilings)
+        except (TooFewPoints, UserError) as error:
+            unfitted |= dict.fromkeys(pool.recipes, str(error))
+            continue
+        name = made.recipe
+        if name in fits:
+            name += f" ({', '.join(filter(None, (pool.key.models, pool.key.attention)))})"
+        fits[name] = made
+    return fits, unfitted
 
 
 def _why_no_ceilings(records: list[PointRecord | CeilingsRecord]) -> str:
@@ -144,17 +139,21 @@ def estimate(point: Point, calibration: Calibration, *, gpu: str | None = None, 
 
     gpu: carry the calibration to this card, on its datasheet or on the ceilings measured in another result.
     count: the point's bench.count.count.ModelCount, where the caller has it already."""
-    fitted, carried = calibration.fit_for(point.recipe.name), []
+    fitted, carried = calibration.fit_for(point.recipe, point.model), []
+    if not fit_is_of(fitted, point.model):
+        carried.append(f"extrapolated: fitted on {fitted.rates.models} models, and on a CPU {point.model.name} runs other "
+                       "kernels than those")
     if (gpu is not None and gpu != calibration.gpu) or ceilings is not None:
         calibration, fitted, words = carry(calibration, fitted, gpu, ceilings)
-        carried = [f"extrapolated: carried over to {calibration.gpu}, on {words}"]
+        carried.append(f"extrapolated: carried over to {calibration.gpu}, on {words}")
     count = count or counted(point)
     predicted = predict(point, count.stages, count.params, calibration, fitted, datasheet(calibration.gpu))
     return replace(predicted, provenance="extrapolated", warnings=carried + predicted.warnings) if carried else predicted
 
 
 def carry(calibration: Calibration, fitted: Fit, gpu: str | None, ceilings: Path | None) -> tuple[Calibration, Fit, str]:
-    """bench.calibrate.transfer by names: the card's, or that of the result whose ceilings are taken.  Raises UserError."""
+    """bench.calibrate.transfer by names: the card's, or that of the result whose ceilings are taken.  Raises UserError,
+    also between a CPU and a GPU."""
     measured = None
     if ceilings is not None:
         record = ceilings_record(read_records(ceilings))
@@ -163,7 +162,9 @@ def carry(calibration: Calibration, fitted: Fit, gpu: str | None, ceilings: Path
                             "`ceilings: true` does")
         if gpu not in (None, record.environment.gpu):
             raise UserError(f"--ceilings {ceilings}: measured on {record.environment.gpu}, not on {gpu}")
-        measured, gpu = ceilings_for(record, fitted.dtype, fitted.attention), record.environment.gpu
+        gpu = record.environment.gpu
+        check_same_kind(calibration, gpu)
+        measured = ceilings_for(record, fitted.dtype, fitted.attention, fitted.rates.attention if fitted.rates else None)
     if gpu not in names("gpus"):
         raise UserError(f"--gpu {gpu!r} is not one of {', '.join(names('gpus'))}{nearest(gpu, names('gpus'))}")
     return transfer(calibration, fitted, load(Gpu, gpu), datasheet(calibration.gpu), measured)
@@ -220,13 +221,13 @@ def measured_headline(suite: Suite, records: list[PointRecord]) -> Headline | No
 
 def _reference(calibration: Calibration) -> Reference:
     """Raises UserError where the fit lacks a class of work that the reference point needs."""
-    point = load_point(MODEL, WORKLOAD, calibration.headline_recipe)
+    point = load_point(MODEL, WORKLOAD, calibration.default_recipe)
     predicted = estimate(point, calibration)
     stages = {name: q.value for name, q in predicted.stages.items()}
     guided = 2 * stages["denoise"] + stages["vae_decode"] + 2 * stages["text_encode"]
     return Reference(
         gpu=calibration.gpu,
-        gemm_ceiling_flops_per_s=calibration.fit_for(None).ceilings["gemm_flops_per_s"],
+        gemm_ceiling_flops_per_s=calibration.fit_for(point.recipe, point.model).ceilings["gemm_flops_per_s"],
         denoise_minutes=minutes_per_gpu_hour(point.workload, stages["denoise"]),
         minutes=_interval(predicted.minutes_per_gpu_hour),
         guided_minutes=minutes_per_gpu_hour(point.workload, guided),
@@ -243,93 +244,6 @@ def _or_reason(make: Callable[[], T]) -> tuple[T | None, str | None]:
 
 def _interval(q: Quantity) -> Interval:
     return Interval(value=q.value, low=q.low, high=q.high)
-
-
-def ceilings_for(record: CeilingsRecord, dtype: str, attention: str) -> Ceilings:
-    """Measured ceilings for a recipe.  Raises UserError naming the missing one."""
-    best = {"gemm": record.best("gemm", dtype), "attention": record.best("attention", dtype, attention),
-            "conv": record.best("conv3d", dtype), "copy": record.best("copy")}
-    missing = [f"{name}_{'bytes' if name == 'copy' else 'flops'}_per_s" for name, probe in best.items() if probe is None]
-    if missing:
-        raise UserError(f"no ceiling measured for {', '.join(missing)} in {dtype}, attention {attention}")
-    gemm, attended, conv = (best[name].shape for name in ("gemm", "attention", "conv"))
-    ladder = sorted((float(p.bytes_moved), p.rate) for p in record.probes if p.kind == "copy" and p.dtype == "fp32")
-    return Ceilings(
-        gemm_flops_per_s=best["gemm"].rate, attention_flops_per_s=best["attention"].rate,
-        conv_flops_per_s=best["conv"].rate, copy_bytes_per_s=best["copy"].rate,
-        gemm_size=(gemm["m"], gemm["n"], gemm["k"]),
-        attention_size=(attended["tokens"], attended["tokens"], attended["head_dim"]),
-        conv_size=(conv["frames"] * conv["height"] * conv["width"], conv["channels"], 27 * conv["channels"]),
-        small_conv_flops_per_s=record.peak("small_conv3d", dtype),
-        activation_bytes_per_s=record.peak("activation", dtype),
-        fresh_bytes_per_s=record.peak("fresh_write") if record.environment.device == "cpu" else None,
-        ladder=tuple(ladder),
-    )
-
-
-def observations_of(records: list[PointRecord]) -> list[Observation]:
-    """Every timed stage.  Raises TooFewPoints where all denoise steps are of one size: no term of size shows then."""
-    observations = [
-        Observation(record.label, stage, Work.of(record.counts[stage]), timing.median_s, record.counts[stage].flops,
-                    noise=timing.relative_half_width, tokens=record.tokens)
-        # A token's products of one row are bound by the bytes of the weights, and would pull the half-sizes of the others.
-        for record in records for stage, timing in record.timings.items() if stage not in TOKEN_STAGES]
-    sizes = {(o.tokens, o.flops) for o in observations if o.stage == "denoise_step"}
-    steps = sum(o.stage == "denoise_step" for o in observations)
-    if len(sizes) == 1 and steps > 1:
-        raise TooFewPoints(f"all {steps} denoise steps are of one size ({sizes.pop()[0]} tokens)")
-    return observations
-
-
-def _fit_recipe(recipe: str, records: list[PointRecord], ceilings: CeilingsRecord) -> Fit:
-    settings = records[0].point["recipe"]
-    rates = ceilings_for(ceilings, settings["dtype"], settings["attention"])
-    observations = observations_of(records)
-    subjects = {record.label: _subject(record) for record in records}
-    energies = {(record.label, stage): _energy_j(record, stage) for record in records for stage in record.timings}
-    fitted = fit(observations, rates)
-    draws = bootstrap(observations, fitted)
-    held_out = leave_one_out(observations, rates)
-    by_stage: dict[str, list[float]] = defaultdict(list)
-    for index, error in held_out.items():
-        by_stage[observations[index].stage].append(error)
-    steps = [o for o in observations if o.stage == "denoise_step"]
-    return Fit(
-        recipe=recipe, dtype=settings["dtype"], attention=settings["attention"],
-        ceilings={name: getattr(rates, name) for name in get_args(Ceiling)},
-        probed=ProbedSizes(**{name: getattr(rates, name) for name in ProbedSizes.model_fields}),
-        parameters=_parameters(fitted, draws), draws=draws.tolist(), residuals=by_stage["denoise_step"],
-        leave_one_out=error_summary(by_stage["denoise_step"]),
-        leave_one_out_by_stage={s: e for s, es in by_stage.items() if (e := error_summary(es)) is not None},
-        upward=error_summary(upward(observations, rates)),
-        leave_a_size_out=error_summary(leave_a_size_out(observations, rates).values()),
-        noise_floor=error_summary([-np.log1p(o.noise) for o in steps]),
-        constant_mfu_baseline=error_summary(constant_mfu_leave_one_out(observations)),
-        constant_mfu_flops_per_s=float(np.exp(np.mean([np.log(o.flops / o.seconds) for o in steps]))) if steps else None,
-        converged=fitted.converged, ranges=_ranges(records),
-        stages=[
-            FittedStage(point=o.point, stage=o.stage, tokens=o.tokens, flops=o.flops, measured_s=o.seconds,
-                        fitted_s=float(o.seconds * np.exp(-fitted.residuals[i])),
-                        held_out_s=float(o.seconds * np.exp(-held_out[i])) if i in held_out else None,
-                        subject=subjects[o.point], energy_j=energies[o.point, o.stage])
-            for i, o in enumerate(observations)
-        ],
-    )
-
-
-def _parameters(fitted: FitResult, draws: np.ndarray) -> dict[str, Parameter]:
-    low, high = np.percentile(draws, INTERVAL, axis=0)
-    told = identified(draws)
-    out = {}
-    for i, (name, meaning) in enumerate(PARAMETERS.items()):
-        value = float(fitted.theta[i])
-        if not fitted.observed[i] and name in RATES:
-            out[name] = Parameter(value=None, low=None, high=None, unit=meaning.unit, at_bound=False, identified=False)
-        else:
-            out[name] = Parameter(value=value, low=min(float(low[i]), value), high=max(float(high[i]), value),
-                                  unit=meaning.unit, at_bound=fitted.at_bound(name) and bool(fitted.observed[i]),
-                                  identified=bool(told[i] and fitted.observed[i]))
-    return out
 
 
 def sentinel(records: list[PointRecord]) -> float | None:
@@ -349,24 +263,3 @@ def stage_power(records: list[PointRecord]) -> dict[str, float]:
             elif t.power_w is not None and t.power_w.median > 0:
                 by_stage[stage].append(t.power_w.median)
     return {stage: sum(watts) / len(watts) for stage, watts in by_stage.items()}
-
-
-def _energy_j(record: PointRecord, stage: str) -> float | None:
-    read = (record.telemetry or {}).get(stage)
-    return read.energy.energy_j if read is not None and read.energy is not None else None
-
-
-def _subject(record: PointRecord) -> str | None:
-    """None for a record of which no point can be made any more."""
-    try:
-        return Point.model_validate(record.point).subject
-    except ValueError:
-        return None
-
-
-def _ranges(records: list[PointRecord]) -> dict[str, Range]:
-    values: dict[str, list[float]] = defaultdict(list)
-    for record in records:
-        for name, value in dimensions(record.tokens, {s: record.counts[s] for s in record.timings}).items():
-            values[name].append(value)
-    return {name: Range(low=min(v), high=max(v)) for name, v in values.items()}

@@ -1,5 +1,6 @@
 """What a calibration holds, and how it is read back.  `bench.calibrate.calibrate` makes it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -7,11 +8,17 @@ import pydantic_core
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from bench.calibrate.cost_model import NAMES, RATES, Ceilings
+from bench.calibrate.pools import RatesKey, execution_of, models_of
 from bench.core import records
 from bench.core.errors import UserError, nearest
+from bench.core.load import load, names
+from bench.core.spec import TOKEN_STAGES, Model, Recipe
 from bench.core.store import CALIBRATION, first_problem, read_bytes
 
 SCHEMA_VERSION = 2
+TRAINING_STAGE = "train_step"
+HALF = ("bf16", "fp16")          # what a GPU runs these models in
+GPU_RECIPE = "eager-bf16"        # predicted by default on a GPU whose calibration has no half precision: it says so
 Ceiling = Literal["gemm_flops_per_s", "attention_flops_per_s", "conv_flops_per_s", "copy_bytes_per_s"]
 Name = Literal[NAMES]  # type: ignore[valid-type]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -89,12 +96,30 @@ class FittedStage(Strict):
     """Of one call, measured; null without an energy counter."""
 
 
+class TrainingFit(Strict):
+    """Training steps beside the inference fit, which they are no part of: their backward runs other kernels."""
+
+    factor: Interval
+    """Seconds of a training step over those that the inference fit gives its counted operators.  Provenance: fitted."""
+    stages: Annotated[list[FittedStage], Field(min_length=1)]
+
+
 class Fit(Strict):
-    """Efficiencies of one recipe on one device.  Provenance: fitted."""
+    """Efficiencies of the recipes that run at the same rates on one device (bench.calibrate.pools).  Provenance: fitted."""
 
     recipe: str
+    """The first of `recipes`, by which the fit is named."""
+    recipes: list[str] = Field(default_factory=list)
+    """Those whose points are in it.  In calibrations older than this field a fit has its own recipe alone."""
     dtype: str
     attention: str
+    """As `recipe` asks for it."""
+    asked: list[str] = Field(default_factory=list)
+    """As each of `recipes` asks for it."""
+    rates: RatesKey | None = None
+    """What its points have in common; null in calibrations older than this field."""
+    training: TrainingFit | None = None
+    """Null where no training step was timed; in calibrations older than this field they are among `stages`."""
     ceilings: dict[Ceiling, Positive]
     """gemm_flops_per_s, attention_flops_per_s, conv_flops_per_s, copy_bytes_per_s: measured."""
     probed: ProbedSizes
@@ -122,8 +147,8 @@ class Fit(Strict):
 
     @model_validator(mode="after")
     def _complete(self) -> "Fit":
-        for name, names in (("ceilings", get_args(Ceiling)), ("parameters", NAMES)):
-            missing = set(names) - set(getattr(self, name))
+        for name, wanted in (("ceilings", get_args(Ceiling)), ("parameters", NAMES)):
+            missing = set(wanted) - set(getattr(self, name))
             if missing:
                 raise ValueError(f"{name}: {', '.join(sorted(missing))} missing")
         absent = [name for name, p in self.parameters.items() if p.value is None and name not in RATES]
@@ -131,7 +156,31 @@ class Fit(Strict):
             raise ValueError(f"parameters: {', '.join(absent)} without a value")
         if any(len(draw) != len(NAMES) for draw in self.draws):
             raise ValueError(f"draws: each is to have {len(NAMES)} entries")
+        self.recipes = self.recipes or [self.recipe]
         return self
+
+    @property
+    def title(self) -> str:
+        """Its recipes in words, as reports name it."""
+        named, more = self.recipes[:3], len(self.recipes) - 3
+        words = ", ".join(named) + (f" and {more} more" if more > 0 else "")
+        return words + (", public models" if self.rates is not None and self.rates.models == "public" else "")
+
+    def factor_of(self, stage: str) -> Interval | None:
+        """By which the cost model's seconds of a stage are multiplied: 1 but for training.  None where no training step
+        was timed."""
+        if stage == TRAINING_STAGE and self.training is not None:
+            return self.training.factor
+        if stage == TRAINING_STAGE and not any(s.stage == TRAINING_STAGE for s in self.stages):
+            return None
+        return Interval(value=1.0, low=1.0, high=1.0)
+
+    def serves(self, recipe: Recipe) -> bool:
+        """Does the recipe, though none of its points may be in the fit, run at the rates of those that are?"""
+        return recipe.name in self.recipes or (
+            self.rates is not None and self.rates.dtype == recipe.dtype
+            and recipe.attention in (self.rates.attention, *self.asked)
+            and self.rates.execution == execution_of(recipe.model_dump(mode="json")))
 
     @property
     def device(self) -> Ceilings:
@@ -188,13 +237,69 @@ class Calibration(Strict):
     stage_power_w: dict[str, Positive] = Field(default_factory=dict)
     """The same of every stage that has one."""
 
-    def fit_for(self, recipe: str | None) -> Fit:
-        """The recipe's fit, the headline's where none is named.  Raises UserError for one not measured."""
-        name = recipe or self.headline_recipe
-        if name not in self.fits:
+    @property
+    def recipes(self) -> list[str]:
+        """Those measured and fitted, the headline's first."""
+        all_ = dict.fromkeys(name for fit in self.fits.values() for name in fit.recipes)
+        return sorted(all_, key=lambda name: name != self.headline_recipe)
+
+    @property
+    def default_recipe(self) -> str:
+        """What is predicted where no recipe is named."""
+        return default_recipe(self.gpu, self.headline_recipe, {r: f.dtype for f in self.fits.values() for r in f.recipes})
+
+    def fit_for(self, recipe: Recipe | str | None, model: Model | None = None) -> Fit:
+        """The fit that predicts a recipe (of a model), the headline's where none is named.
+
+        Raises UserError where neither the recipe nor one that runs at the same rates was measured."""
+        name = recipe.name if isinstance(recipe, Recipe) else recipe or self.headline_recipe
+        found = fit_serving(self.fits, recipe or name, model)
+        if found is None:
             raise UserError(f"recipe {name!r} is not calibrated in this result; calibrated: "
-                            f"{', '.join(self.fits)}{nearest(name, self.fits)}")
-        return self.fits[name]
+                            f"{', '.join(self.recipes)}{nearest(name, self.recipes)}")
+        return found
+
+
+def fit_serving(fits: Mapping[str, Fit], recipe: Recipe | str, model: Model | None = None) -> Fit | None:
+    """Of these fits the one that predicts a recipe, None where none does.  The only way from a recipe to a fit.
+
+    First those with points of that very recipe, then those that run at its rates (`Fit.serves`; a name is looked up among the
+    presets).  Where several do, e.g. as attention left to PyTorch ran two kernels: one of the model's own kind on a CPU,
+    then the one with most denoising steps."""
+    name = recipe if isinstance(recipe, str) else recipe.name
+    found = [fit for fit in fits.values() if name in fit.recipes]
+    if not found:
+        asked = recipe if isinstance(recipe, Recipe) else load(Recipe, name) if name in names("recipes") else None
+        found = [] if asked is None else [fit for fit in fits.values() if fit.serves(asked)]
+    return max(found, default=None, key=lambda fit: (
+        fit_is_of(fit, model), sum(s.stage == "denoise_step" for s in fit.stages)))
+
+
+def fit_is_of(fit: Fit, model: Model | None) -> bool:
+    """False where the fit is of own models and the model public, or the other way round, on a CPU, where kernels differ."""
+    return model is None or fit.rates is None or fit.rates.models in (None, models_of("cpu", model))
+
+
+def default_recipe(gpu: str, headline: str, dtypes: Mapping[str, str]) -> str:
+    """The headline's on a CPU; on a GPU the first of half precision, the headline's before others.
+
+    dtypes: calibrated recipe -> dtype.  Where a GPU's calibration has none of half precision, eager-bf16: looking up its fit
+    then says that it was not measured, and float32 is predicted only where it is asked for."""
+    if kind_of(gpu) == "cpu":
+        return headline
+    half = [name for name, dtype in dtypes.items() if dtype in HALF]
+    return headline if headline in half else next(iter(half), GPU_RECIPE)
+
+
+def kind_of(gpu: str) -> Literal["cpu", "cuda"]:
+    """Of a device by its name in a record's environment or in configs/gpus."""
+    return "cpu" if gpu == "cpu" else "cuda"
+
+
+def feeds_fit(stage: str) -> bool:
+    """Is a stage an observation of the cost model?  A token's products of one row are bound by the bytes of the weights and
+    would pull the half-sizes of the others; a training step has a factor of its own (TrainingFit)."""
+    return stage not in TOKEN_STAGES and stage != TRAINING_STAGE
 
 
 def read_calibration(directory: Path) -> Calibration:

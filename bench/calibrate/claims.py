@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.calibrate.analytic import Assumptions, Row, chain
 from bench.calibrate.claim_checks import finder
@@ -20,6 +21,9 @@ from bench.core.claim_spec import ChainCheck, Claim, Claimed, LatencyTableCheck
 from bench.core.errors import UserError, brief, nearest
 from bench.core.load import load, load_point, names
 from bench.core.spec import Point
+
+if TYPE_CHECKING:
+    from bench.calibrate.calibration import Calibration
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,17 @@ class Ledger:
 
 def evidence_of(directory: Path) -> Evidence:
     """Raises UserError where the result cannot be calibrated."""
-    from bench.calibrate.calibrate import estimate, load_or_calibrate
+    from bench.calibrate.calibrate import load_or_calibrate
 
-    calibration = load_or_calibrate(directory)
-    first = calibration.headline_recipe
-    return Evidence(calibration.gpu, (first, *(name for name in calibration.fits if name != first)),
+    return evidence_from(load_or_calibrate(directory))
+
+
+def evidence_from(calibration: "Calibration") -> Evidence:
+    """What a calibration can say, counts kept."""
+    from bench.calibrate.calibrate import estimate
+
+    first = calibration.default_recipe
+    return Evidence(calibration.gpu, (first, *(name for name in calibration.recipes if name != first)),
                     cache_by_subject(lambda point: estimate(point, calibration)))
 
 

@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from bench.calibrate.calibrate import MEASURED, carry, sentinel
-from bench.calibrate.calibration import Calibration, Fit
+from bench.calibrate.calibration import Calibration, Fit, fit_serving
 from bench.calibrate.cost_model import Work, seconds_by_class
 from bench.calibrate.fit import error_summary
-from bench.calibrate.predict import draw_seconds, quantity
+from bench.calibrate.predict import Quantity, draw_seconds, quantity
+from bench.calibrate.transfer import check_same_kind
 from bench.core.errors import UserError
 from bench.core.records import CeilingsRecord, PointRecord
 from bench.core.spec import Point
@@ -52,37 +53,61 @@ def hold_out(calibration: Calibration, directory: Path, *, carried: bool = False
 
     carried: the other result is of another card, onto whose ceilings (measured there, else its datasheet) the calibration is
     carried over: what that costs in accuracy.  Raises UserError for another device without it, or where nothing is left."""
-    rows, left_out, fits = [], [], dict(calibration.fits)
+    rows, left_out = [], []
     records = read_records(directory)
     theirs, ours = _device(records[-1]), (calibration.gpu, calibration.device_name)
     if any(_device(record) != theirs for record in records):
         raise UserError(f"{directory}: records of several devices")
+    if theirs != ours:
+        check_same_kind(calibration, theirs[0])
     if theirs != ours and not carried:
         raise UserError(f"{directory}: measured on {theirs[1]} ({theirs[0]}), and the calibration of {ours[1]} ({ours[0]}); "
                         "--transfer carries it over")
-    if theirs != ours:
-        has_ceilings = ceilings_record(records) is not None
-        fits = {name: carry(calibration, fit, theirs[0], directory if has_ceilings else None)[1]
-                for name, fit in fits.items()}
+    ceilings = directory if theirs != ours and ceilings_record(records) is not None else None
+    moved: dict[int, Fit] = {}
     for record in point_records(records):
-        fit = fits.get(record.recipe)
-        if record.outcome not in MEASURED or fit is None:
+        fit = _fit_for(record, calibration) if record.outcome in MEASURED else None
+        if fit is None:
             left_out.append(f"{record.label}: " + (f"outcome {record.outcome}" if record.outcome not in MEASURED else
                                                    f"recipe {record.recipe} is not calibrated"))
             continue
-        seen = {(s.subject, s.stage) for s in fit.stages}
-        subject = Point.model_validate(record.point).subject
-        for stage in record.timings:
-            if (subject, stage) in seen:
-                left_out.append(f"{record.label} {stage}: it was part of the fit")
-                continue
-            try:
-                rows.append(_row(record, stage, fit, _drift(record, calibration) if theirs == ours else 1.0))
-            except ValueError as error:
-                left_out.append(f"{record.label} {stage}: the calibration has no {error} work")
+        if theirs == ours:
+            found, out = _held_out(record, fit, _seen(fit), _drift(record, calibration))
+        else:
+            if id(fit) not in moved:
+                moved[id(fit)] = carry(calibration, fit, theirs[0], ceilings)[1]
+            found, out = _held_out(record, moved[id(fit)], set(), 1.0)
+        rows, left_out = rows + found, left_out + out
     if not rows:
         raise UserError(f"{directory}: no point that the calibration had not seen ({'; '.join(left_out[:2]) or 'no point'}); "
                         "measure others, e.g. `ldt-bench run holdout-cpu`")
+    return rows, left_out
+
+
+def _fit_for(record: PointRecord, calibration: Calibration) -> Fit | None:
+    point = Point.model_validate(record.point)
+    return fit_serving(calibration.fits, point.recipe, point.model)
+
+
+def _seen(fit: Fit) -> set[tuple[str | None, str]]:
+    """(subject, stage) of what it was fitted to."""
+    return {(s.subject, s.stage) for s in (*fit.stages, *(fit.training.stages if fit.training is not None else ()))}
+
+
+def _held_out(record: PointRecord, fit: Fit, seen: set[tuple[str | None, str]],
+              drift: float) -> tuple[list[HeldOut], list[str]]:
+    """One record's stages -> rows, and why others were left out."""
+    rows, left_out, subject = [], [], Point.model_validate(record.point).subject
+    for stage in record.timings:
+        if (subject, stage) in seen:
+            left_out.append(f"{record.label} {stage}: it was part of the fit")
+        elif fit.factor_of(stage) is None:
+            left_out.append(f"{record.label} {stage}: the calibration has no training step")
+        else:
+            try:
+                rows.append(_row(record, stage, fit, drift))
+            except ValueError as error:
+                left_out.append(f"{record.label} {stage}: the calibration has no {error} work")
     return rows, left_out
 
 
@@ -98,8 +123,11 @@ def _drift(record: PointRecord, calibration: Calibration) -> float:
 def _row(record: PointRecord, stage: str, fit: Fit, drift: float) -> HeldOut:
     count, timing = record.counts[stage], record.timings[stage]
     work = Work.of(count)
-    value = sum(seconds_by_class(work, {name: p.value for name, p in fit.parameters.items()}, fit.device).values())
-    predicted = quantity(value, draw_seconds({stage: work}, fit)[stage]).scaled(drift)
+    factor = fit.factor_of(stage)
+    inference = sum(seconds_by_class(work, {name: p.value for name, p in fit.parameters.items()}, fit.device).values())
+    drawn = quantity(inference, draw_seconds({stage: work}, fit)[stage])
+    predicted = Quantity(drawn.value * factor.value, drawn.low * factor.low, drawn.high * factor.high).scaled(drift)
+    value = inference * factor.value
     rate, median = baseline_rate(fit, stage), timing.median_s
     return HeldOut(
         record.label, stage, count.flops, predicted.as_dict(), {"value": median, "low": timing.low_s, "high": timing.high_s},
@@ -109,7 +137,8 @@ def _row(record: PointRecord, stage: str, fit: Fit, drift: float) -> HeldOut:
 
 def baseline_rate(fit: Fit, stage: str) -> float | None:
     """FLOP/s of a stage, the geometric mean of its fitted points; None where the fit had none, or was carried over."""
-    rates = [np.log(s.flops / s.measured_s) for s in fit.stages if s.stage == stage]
+    trained = fit.training.stages if fit.training is not None and fit.stages else ()
+    rates = [np.log(s.flops / s.measured_s) for s in (*fit.stages, *trained) if s.stage == stage]
     return float(np.exp(np.mean(rates))) if rates else None
 
 

@@ -49,10 +49,11 @@ def measured_chain(a: Assumptions, calibration: Calibration, directory: Path) ->
     cannot say anything of the chain's minute."""
     if calibration.reference is None:
         raise UserError(f"--calibration {directory}: {calibration.reference_missing}")
-    fit = calibration.fit_for(None)
-    sora = estimate(load_point(MODEL, WORKLOAD, fit.recipe), calibration)
+    recipe = calibration.default_recipe
+    fit = calibration.fit_for(recipe)
+    sora = estimate(load_point(MODEL, WORKLOAD, recipe), calibration)
     try:
-        image = estimate(load_point("dit-xl-2", "image-512", fit.recipe, {"workload.steps": a.steps}), calibration)
+        image = estimate(load_point("dit-xl-2", "image-512", recipe, {"workload.steps": a.steps}), calibration)
     except UserError:
         image = None
     training, missing = training_cost(fit)
@@ -62,10 +63,10 @@ def measured_chain(a: Assumptions, calibration: Calibration, directory: Path) ->
     units = {SORA: (times(sora.stages["denoise"].as_dict()), sora.provenance)}
     if image is not None:
         units[IMAGE] = (times(image.stages["denoise"].as_dict()), image.provenance)
-    tokens = measured_tokens(records, ceilings, fit.recipe)
+    tokens = measured_tokens(records, ceilings, recipe)
     if tokens is not None:
         units[TOKENS] = (tokens, "measured")
-    rates = {recipe: f.ceilings["gemm_flops_per_s"] for recipe, f in calibration.fits.items()}
+    rates = {name: calibration.fit_for(name).ceilings["gemm_flops_per_s"] for name in calibration.recipes}
     return MeasuredChain(
         gpu=calibration.gpu, minutes=sora.minutes_per_gpu_hour.as_dict(), sora_step_s=sora.step_s.as_dict(),
         dit_step_s=image.step_s.as_dict() if image else None, dit_image_s=image.video_s.as_dict() if image else None,

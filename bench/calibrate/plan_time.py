@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from bench.calibrate.calibration import Fit, read_calibration
+from bench.calibrate.calibration import Fit, fit_serving, read_calibration
 from bench.calibrate.cost_model import PARAMETERS, Ceilings, Work, seconds_by_class
 from bench.core.errors import EnvironmentFault, UserError
 from bench.core.records import FINISHED, StageCount
@@ -84,7 +84,7 @@ class Basis:
     rates: Mapping[str, Ceilings] = field(default_factory=dict)
     """By dtype, for the rule of thumb."""
     fits: Mapping[str, Fit] = field(default_factory=dict)
-    """By recipe."""
+    """As bench.calibrate.calibration.Calibration has them."""
     measured: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Fingerprint of a point -> stage -> median seconds."""
     point_s: float = POINT_S
@@ -95,6 +95,10 @@ class Basis:
         """What a run takes beside its jobs."""
         middle = CUDA_START_AND_FINISH_S if self.device == "cuda" else START_AND_FINISH_S
         return Span(middle, middle / 2, 2 * middle)
+
+    def fit_for(self, point: Point) -> Fit | None:
+        """The fit that predicts its recipe, None where none does."""
+        return fit_serving(self.fits, point.recipe, point.model)
 
 
 def stage_time(call_s: float, plan: Sampling, spread: float = 1.0) -> Span:
@@ -122,13 +126,15 @@ def call_time(point: Point, stage: str, count: StageCount | None, basis: Basis) 
         return before, "measured"
     if count is None:
         return None
-    fit = basis.fits.get(point.recipe.name)
+    fit = basis.fit_for(point)
     rates = basis.rates.get(point.recipe.dtype)
     if fit is not None:
         rates = fit.device
         theta = {name: p.value for name, p in fit.parameters.items()}
         try:
-            return sum(seconds_by_class(Work.of(count), theta, rates).values()), "fitted"
+            inference, factor = sum(seconds_by_class(Work.of(count), theta, rates).values()), fit.factor_of(stage)
+            if factor is not None:                        # else a training step, and none was timed
+                return inference * factor.value, "fitted"
         except ValueError:
             pass                                          # a class of work that the fit never saw
     if rates is None:
@@ -156,7 +162,7 @@ def point_time(point: Point, counts: Mapping[str, StageCount], weights: int, pla
     span = Span(fixed, fixed, fixed)
     for call_s, provenance in calls:  # type: ignore[misc]
         beside = beside_calls(call_s, basis)
-        span += stage_time(call_s, plan, _spread(provenance, basis.fits.get(point.recipe.name)))
+        span += stage_time(call_s, plan, _spread(provenance, basis.fit_for(point)))
         span += Span(beside, beside, beside)
     provenances = {p for _, p in calls}  # type: ignore[misc]
     return Forecast(span, next(p for p in ("extrapolated", "fitted", "measured") if p in provenances))
@@ -249,9 +255,10 @@ def latest_basis(root: Path, gpu: str, device: str, device_name: str, recipes: s
     for directory in sorted(directories, key=lambda d: d.name, reverse=True):
         try:
             calibration = read_calibration(directory)
-            if calibration.device_name != device_name or not recipes & set(calibration.fits):
+            served = {name for name in recipes if fit_serving(calibration.fits, name) is not None}
+            if calibration.device_name != device_name or not served:
                 continue
-            if recipes <= set(calibration.fits):
+            if served == recipes:
                 return basis_from(directory, device)
             some = some or basis_from(directory, device)
         except (UserError, EnvironmentFault):

@@ -143,7 +143,7 @@ class Evidence:
 
     gpu: str
     recipes: tuple[str, ...]
-    """Those calibrated, the headline's first."""
+    """The one that is predicted by default, then the others that are calibrated."""
     estimate: "Callable[[Point], Estimate]"
 
     def predict(self, point: Point, pick: "Callable[[Estimate], Quantity | None]", missing: str = "") -> Finding:

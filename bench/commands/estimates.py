@@ -68,7 +68,9 @@ def _calibrate_published(table_file: Path, gpu: str | None, as_json: bool) -> No
 def predict(model: ModelName,
             workload: WorkloadName,
             calibration: Annotated[Path, typer.Option(help="A result directory.")],
-            recipe: Annotated[str | None, typer.Option(help="A calibrated recipe; the headline's by default.",
+            recipe: Annotated[str | None, typer.Option(help=(
+                "A calibrated recipe or one of the same rates; the headline's by default, on a GPU "
+                "one of half precision."),
                                               autocompletion=completes("recipes"))] = None,
             gpu: Annotated[str | None, typer.Option(help="Carry the calibration to this card (extrapolated).",
                                            autocompletion=completes("gpus"))] = None,
@@ -84,7 +86,7 @@ def predict(model: ModelName,
 
     with Spinner("reading the calibration"):
         calibrated = load_or_calibrate(calibration)
-    point = load_point(model, workload, calibrated.fit_for(recipe).recipe, parse_overrides(overrides or []))
+    point = load_point(model, workload, recipe or calibrated.default_recipe, parse_overrides(overrides or []))
     if point.model.autoregressive:
         raise UserError(f"model {point.model.name} is auto-regressive: a suite measures it, and `ldt-bench analytic "
                         f"--calibration {calibration}` has its time beside diffusion's")

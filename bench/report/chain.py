@@ -36,7 +36,8 @@ class Analysis:
 def analyse(directory: Path | None, gpu: str | None, *, tornado: bool) -> Analysis:
     """gpu: whose datasheet the cross-model table is taken at; the calibrated card's own by default, else the H100's.
 
-    Raises UserError for an unknown card and a calibration that says nothing of the chain's minute."""
+    Raises UserError for an unknown card, a GPU beside a CPU's calibration (or the other way round), and a calibration
+    that says nothing of the chain's minute."""
     if gpu is not None and gpu not in names("gpus"):
         raise UserError(f"--gpu {gpu!r} is not one of {', '.join(names('gpus'))}{nearest(gpu, names('gpus'))}")
     a, demand, headroom = Assumptions(), Demand(), Headroom()
@@ -45,12 +46,16 @@ def analyse(directory: Path | None, gpu: str | None, *, tornado: bool) -> Analys
         return Analysis(chain(a, demand, headroom), waterfall(a), cross_model(a, load(Gpu, gpu or GPU)), swings, None)
     from bench.calibrate.calibrate import load_or_calibrate  # scipy, and the prediction brings torch
     from bench.calibrate.measured_chain import measured_chain
+    from bench.calibrate.transfer import check_same_kind
 
     calibration = load_or_calibrate(directory)
+    if gpu is not None:
+        check_same_kind(calibration, gpu)
     measured = measured_chain(a, calibration, directory)
     own = measured.card is not None and DTYPE in measured.card.peak_flops_per_s
     card = load(Gpu, gpu or (calibration.gpu if own else GPU))
-    swings = sensitivity(calibrated_base(a, measured.sora, calibration.fit_for(None)), demand, headroom) if tornado else []
+    fit = calibration.fit_for(calibration.default_recipe)
+    swings = sensitivity(calibrated_base(a, measured.sora, fit), demand, headroom) if tornado else []
     return Analysis(
         rows=chain(a, demand, headroom, measured=measured), measured=measured, swings=swings,
         bars=waterfall(a, calibration.reference, measured.sora),

@@ -35,13 +35,13 @@ PANELS = (("sm_clock_hz", "SM clock (MHz)", 1e-6), ("memory_clock_hz", "memory c
 def roofline(result: Result) -> Drawing | None:
     """Achieved FLOP/s of each stage against FLOPs per modelled byte, under the measured roofs of its recipe."""
     fit = result.fit
-    if fit is None or not any(r.recipe == fit.recipe and r.timings for r in result.points):
+    if fit is None or not any(r.recipe in fit.recipes and r.timings for r in result.points):
         return None
     figure, axes = plt.subplots(figsize=(5.2, 4.2))
     spans = []
     timings = []
     for stage in dict.fromkeys(s for r in result.points for s in r.timings):
-        some = [(r.counts[stage], r.timings[stage]) for r in result.points if stage in r.timings and r.recipe == fit.recipe]
+        some = [(r.counts[stage], r.timings[stage]) for r in result.points if stage in r.timings and r.recipe in fit.recipes]
         some = [(c, t) for c, t in some if c.bytes_modelled_max]
         if not some:
             continue
@@ -64,14 +64,14 @@ def roofline(result: Result) -> Drawing | None:
         if name in rates:
             axes.plot([rates[name] / rates["copy_bytes_per_s"], ends[1]], [rates[name]] * 2, color=INK, lw=1, ls=dashes,
                       label=f"{words} {si(rates[name], 'FLOP/s')}")
-    achieved = [c.flops / t.median_s for r in result.points if r.recipe == fit.recipe for s, t in r.timings.items()
+    achieved = [c.flops / t.median_s for r in result.points if r.recipe in fit.recipes for s, t in r.timings.items()
                 for c in [r.counts[s]]]
     axes.set(xlim=ends, ylim=(min(achieved) / 3, max(top, *achieved) * 2), xlabel="FLOPs per modelled byte moved",
              ylabel="FLOP/s")
     log_axis(axes.xaxis)
     log_axis(axes.yaxis)
     legend_below(figure)
-    return Drawing(figure, f"Each stage of {fit.recipe}: FLOP/s (counted FLOPs over the measured median, "
+    return Drawing(figure, f"Each stage of {fit.title}: FLOP/s (counted FLOPs over the measured median, "
                            f"{spread_of([t.n for t in timings])} calls) against FLOPs per byte; horizontal bars span the "
                            "modelled bytes (counted), fused to unfused. Lines: this device's roofs (measured); the slope is "
                            f"its copy rate, {si(rates['copy_bytes_per_s'], 'B/s')}.")
@@ -90,7 +90,7 @@ def efficiencies(result: Result) -> Drawing | None:
         x = [p.value for _, p in some]
         y = [i + (k - (len(result.fits) - 1) / 2) * 0.18 for i, _ in some]
         axes.errorbar(x, y, xerr=error_bars(x, [p.low for _, p in some], [p.high for _, p in some]), ls="",
-                      color=COLOURS[k % len(COLOURS)], marker=MARKERS[k % len(MARKERS)], label=literal(fit.recipe))
+                      color=COLOURS[k % len(COLOURS)], marker=MARKERS[k % len(MARKERS)], label=literal(fit.title))
         for (_, p), at in zip(some, y, strict=True):
             words = f"{p.value:.3g}" + (" (at its bound)" if p.at_bound else "" if p.identified else " (mostly belief)")
             axes.text(0.995, at, words, transform=axes.get_yaxis_transform(), ha="right", va="center", fontsize=7.5)

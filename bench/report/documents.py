@@ -35,8 +35,10 @@ def run_failed(records: list[PointRecord | CeilingsRecord]) -> bool:
 
 
 def calibration_document(calibration: Calibration) -> dict[str, Any]:
-    """`calibrate --json`: the headline recipe's fit at the top, every recipe's under by_recipe."""
-    by_recipe = {name: _fit_document(fit) for name, fit in calibration.fits.items()}
+    """`calibrate --json`: the headline recipe's fit at the top, every recipe's under by_recipe; recipes that share a fit have
+    the same one there, and `recipes` names them."""
+    by_recipe = {name: _fit_document(fit) for name, fit in calibration.fits.items()}      # a second one of a name too
+    by_recipe |= {recipe: _fit_document(calibration.fit_for(recipe)) for recipe in calibration.recipes}
     return {
         **by_recipe[calibration.headline_recipe], "gpu": calibration.gpu, "device_name": calibration.device_name,
         "headline": calibration.headline.model_dump() if calibration.headline else None,
@@ -50,7 +52,8 @@ def _fit_document(fit: Fit) -> dict[str, Any]:
         return e.model_dump() if e else None
 
     return {
-        "recipe": fit.recipe, "provenance": "fitted",
+        "recipe": fit.recipe, "recipes": fit.recipes, "rates": fit.rates.model_dump() if fit.rates else None,
+        "training": fit.training.model_dump() if fit.training else None, "provenance": "fitted",
         "parameters": {name: p.model_dump() for name, p in fit.parameters.items()},
         "leave_one_out": errors(fit.leave_one_out), "leave_a_size_out": errors(fit.leave_a_size_out),
         "upward": errors(fit.upward), "noise_floor": errors(fit.noise_floor),

@@ -208,10 +208,11 @@ function setUp() {
 function changed(name) {
   const calibration = data.calibrations.find((c) => c.id === field("calibration").value);
   if (name === "calibration") {
-    const others = live() ? data.choices.gpus.map((g) => g.name) : [...new Set(data.grid.cells.filter((c) => c.calibration === calibration.id).map((c) => c.gpu))];
+    const others = live() ? data.choices.gpus.filter((g) => g.kind === calibration.kind).map((g) => g.name) : [...new Set(data.grid.cells.filter((c) => c.calibration === calibration.id).map((c) => c.gpu))];
     fill(field("gpu"), [[calibration.gpu, `${calibration.gpu} (measured)`],
                         ...others.filter((g) => g !== calibration.gpu).map((g) => [g, `${g} (carried over)`])], field("gpu").value);
-    fill(field("recipe"), live() ? calibration.recipes.map((r) => [r, r]) : [[calibration.headline_recipe, calibration.headline_recipe]], calibration.headline_recipe);
+    const first = calibration.default_recipe, recipes = live() ? [...new Set([first, ...calibration.recipes])] : [first];
+    fill(field("recipe"), recipes.map((r) => [r, r]), first);
     field("recipe").disabled = !live();
   }
   if (name === "calibration" || name === "gpu") {

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.calibrate.calibration import default_recipe, kind_of
 from bench.calibrate.predict import minutes_per_gpu_hour, stage_calls_per_video
 from bench.core.errors import EnvironmentFault
 from bench.core.records import SCHEMA_VERSION
@@ -35,7 +36,8 @@ class Table:
 
     columns: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in (*WORDS, *NUMBERS)})
     calibrations: list[dict[str, Any]] = field(default_factory=list)
-    """id (the directory under results), gpu, device_name, suite, headline_recipe, headline_model, recipes, leave_one_out."""
+    """id (the directory under results), gpu, device_name, kind, suite, headline_recipe, headline_model, recipes,
+    default_recipe, leave_one_out."""
     problems: list[str] = field(default_factory=list)
     more_problems: int = 0
 
@@ -149,11 +151,15 @@ def _read_calibration(path: Path, name: str, decoder: Any, table: Table) -> None
         read = decoder.decode(path.read_bytes())
     except (OSError, msgspec.DecodeError) as error:
         return table.problem(f"{name}/{CALIBRATION}: left out: {error}")
+    by_recipe: dict[str, Any] = {}
+    for first, fit in read.fits.items():
+        by_recipe = dict.fromkeys(fit.recipes or [first], fit) | by_recipe
     table.calibrations.append({
         "id": name, "gpu": read.gpu, "device_name": read.device_name, "suite": read.suite,
         "headline_recipe": read.headline_recipe, "headline_model": read.headline and read.headline.model,
-        "recipes": list(read.fits),
-        "leave_one_out": {r: fit.leave_one_out and fit.leave_one_out.mean for r, fit in read.fits.items()},
+        "kind": kind_of(read.gpu), "recipes": list(by_recipe),
+        "default_recipe": default_recipe(read.gpu, read.headline_recipe, {r: fit.dtype for r, fit in by_recipe.items()}),
+        "leave_one_out": {r: fit.leave_one_out and fit.leave_one_out.mean for r, fit in by_recipe.items()},
     })
 
 
@@ -190,7 +196,8 @@ def _decoders() -> dict[str, Any]:
         ("timings", dict[str, timing], msgspec.field(default_factory=dict)),
         ("memory", memory | None, None), ("telemetry", dict[str, telemetry] | None, None))
     errors = struct("Errors", ("mean", Annotated[float, msgspec.Meta(ge=0, lt=1e9)]))
-    fit = struct("Fit", ("leave_one_out", errors | None, None))
+    fit = struct("Fit", ("leave_one_out", errors | None, None), ("recipes", list[str], msgspec.field(default_factory=list)),
+                 ("dtype", str, "fp32"))
     calibration = struct("Calibration", ("gpu", str), ("device_name", str), ("suite", str), ("headline_recipe", str),
                          ("fits", dict[str, fit]), ("headline", struct("Headline", ("model", str)) | None, None))
     return {"record": msgspec.json.Decoder(record), "calibration": msgspec.json.Decoder(calibration)}

@@ -107,10 +107,15 @@ class Answers:
         from pydantic import ValidationError
 
         from bench.calibrate.calibrate import estimate
+        from bench.calibrate.transfer import check_same_kind
 
         calibration = self._calibration(question.calibration)
         try:
-            point = question.point(calibration.fit_for(question.recipe).recipe)
+            recipe = question.recipe or calibration.default_recipe
+            calibration.fit_for(recipe)                # a calibrated recipe's name or a preset's, never a path
+            if question.gpu in names("gpus"):
+                check_same_kind(calibration, question.gpu)         # before anything is counted
+            point = question.point(recipe)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             raise UserError(f"{'.'.join(map(str, first['loc'])) or 'workload'}: {first['msg']}") from None
@@ -265,9 +270,11 @@ def _between(a: dict[str, Any], b: dict[str, Any], frames: int) -> float:
 
 def choices() -> dict[str, Any]:
     """What the panel offers: presets, cards with their prices, resolutions; the demand of `bench.calibrate.demand`."""
+    from bench.calibrate.calibration import kind_of
     from bench.calibrate.demand import HOURS_PER_DAY, Demand, Headroom
 
     cards = [load(Gpu, name) for name in names("gpus")]
     price = {c.name: c.price_usd_per_hour and json.loads(c.price_usd_per_hour.model_dump_json()) for c in cards}
-    return {"models": names("models"), "gpus": [{"name": c.name, "price": price[c.name]} for c in cards], "sizes": SIZES,
+    return {"models": names("models"), "sizes": SIZES,
+            "gpus": [{"name": c.name, "price": price[c.name], "kind": kind_of(c.name)} for c in cards],
             "demand": {"minutes_per_day": Demand().minutes_per_day, **asdict(Headroom()), "hours_per_day": HOURS_PER_DAY}}

@@ -124,7 +124,7 @@ def predicted_vs_measured(result: Result) -> Drawing | None:
     legend_below(figure)
     error = fit.leave_one_out
     words = f" Denoise steps, leave one out: {100 * error.mean:.1f} % mean, {100 * error.worst:.1f} % worst." if error else ""
-    return Drawing(figure, f"Seconds of each stage of {fit.recipe}, predicted (fitted) against measured. Filled: by a fit "
+    return Drawing(figure, f"Seconds of each stage of {fit.title}, predicted (fitted) against measured. Filled: by a fit "
                            "that had not seen the point; hollow: nothing else has that class of work, so the fit has seen "
                            f"it. Horizontal bars: intervals of the measured medians, {_samples(timings.values())}.{words}")
 
@@ -169,10 +169,10 @@ def _latency(axes: plt.Axes, members: list[PointRecord], fits: list[Fit], colour
     value, low, high = ([getattr(r.timings["denoise_step"], end) / f for r, f in zip(members, forwards, strict=True)]
                         for end in ("median_s", "low_s", "high_s"))
     axes.errorbar(tokens, value, yerr=error_bars(value, low, high), ls="", marker=marker, color=colour, label=label, zorder=3)
-    by_point = {(fit.recipe, s.point): (s.fitted_s, s.flops / fit.constant_mfu_flops_per_s if fit.constant_mfu_flops_per_s
-                                        else None) for fit in fits for s in fit.stages if s.stage == "denoise_step"}
-    told = [(r.tokens, *(s / f if s else None for s in by_point[r.recipe, r.label]))
-            for r, f in zip(members, forwards, strict=True) if (r.recipe, r.label) in by_point]
+    by_point = {s.point: (s.fitted_s, s.flops / fit.constant_mfu_flops_per_s if fit.constant_mfu_flops_per_s else None)
+                for fit in fits for s in fit.stages if s.stage == "denoise_step"}
+    told = [(r.tokens, *(s / f if s else None for s in by_point[r.label]))
+            for r, f in zip(members, forwards, strict=True) if r.label in by_point]
     if told:
         x, model, baseline = zip(*told, strict=True)
         axes.plot(x, model, color=colour, marker="_", ms=9, lw=1)

@@ -11,7 +11,7 @@ from bench.report import ablations as ablation_tables
 from bench.report import device_tables
 from bench.report.device_figures import datasheet_rate
 from bench.report.result import Result
-from bench.report.tables import error_rows, quantity
+from bench.report.tables import error_rows, quantity, training_row
 
 JOULES_PER_KWH = 3.6e6
 BELIEF = "the records say no more of it than what was assumed before"
@@ -104,7 +104,7 @@ def predictions(fit: Fit) -> Grid:
     def error(predicted: float | None, measured_s: float) -> str:
         return "–" if predicted is None else f"{predicted / measured_s - 1:+.1%}"
 
-    return grid(f"Predicted and measured seconds, {fit.recipe}", [
+    return grid(f"Predicted and measured seconds, {fit.title}", [
         Column("point"), Column("stage"), measured("measured"), fitted("held out"), fitted("error, held out"),
         fitted("in the fit"), fitted("error, in the fit")],
         [[s.point, s.stage, seconds(s.measured_s),
@@ -129,7 +129,7 @@ def latency(result: Result) -> Grid:
 
 def errors(fit: Fit) -> Grid:
     """Held-out errors beside the baseline's and the noise floor."""
-    return grid(f"Error of predicted denoise steps that the fit had not seen, {fit.recipe}",
+    return grid(f"Error of predicted denoise steps that the fit had not seen, {fit.title}",
                 [Column("how"), fitted("median"), fitted("mean"), fitted("worst"), fitted("points")], error_rows(fit))
 
 
@@ -142,7 +142,10 @@ def parameters(fit: Fit) -> Grid:
         else:
             rows.append([name, f"{p.value:.3g}", f"{p.low:.3g} to {p.high:.3g}", p.unit,
                          "at its bound" if p.at_bound else "" if p.identified else Cell("mostly belief", BELIEF)])
-    return grid(f"Cost model of {fit.recipe}", [Column("parameter"), fitted("value"), fitted("90 % interval"), Column("unit"),
+    if fit.training is not None:
+        name, value, low, high, unit, note = training_row(fit.training)
+        rows.append([name, value, f"{low} to {high}", unit, note])
+    return grid(f"Cost model of {fit.title}", [Column("parameter"), fitted("value"), fitted("90 % interval"), Column("unit"),
                                                 Column("note")], rows)
 
 

@@ -12,7 +12,7 @@ from bench.report.drawing import FOR_PRINT, FORMATS, Picture
 from bench.report.grids import interval
 from bench.report.html import write_page
 from bench.report.result import Result, read_result
-from bench.report.tables import error_rows, gemm_ceiling
+from bench.report.tables import error_rows, gemm_ceiling, training_row
 
 
 def write_report(directory: Path, *, for_print: bool = True) -> Path:
@@ -36,7 +36,8 @@ def markdown(result: Result, pictures: dict[str, Picture], for_print: bool) -> s
     environment.filters["cell"] = lambda text: one_line(str(text)).replace("|", "\\|")
     return environment.get_template("report.md.j2").render(
         for_print=for_print, suite=result.suite, environment=result.environment, mixed=result.mixed, points=result.points,
-        ceilings=result.ceilings, error_rows=error_rows, ablations=result.ablations, ablation=ablation_tables,
+        ceilings=result.ceilings, error_rows=error_rows, training_row=training_row,
+        ablations=result.ablations, ablation=ablation_tables,
         gemm_ceiling=gemm_ceiling(result.ceilings) if result.ceilings else None,
         device=device_tables, throttling=lambda r, stage: device_tables.throttling((r.telemetry or {}).get(stage)),
         headline=result.headline, headline_missing=result.headline_missing, sentinel=result.sentinel,

@@ -11,12 +11,11 @@ from typing import Any
 
 from bench.calibrate.ablations import Ablation, ablations
 from bench.calibrate.analytic import Assumptions
-from bench.calibrate.calibrate import MEASURED, datasheet, estimate, headline_of
+from bench.calibrate.calibrate import MEASURED, datasheet, headline_of
 from bench.calibrate.calibration import Calibration, Fit, Headline, Interval, Reference, read_calibration
-from bench.calibrate.claims import cache_by_subject, ledger
+from bench.calibrate.claims import evidence_from, ledger
 from bench.calibrate.plan_time import price_of
 from bench.calibrate.predict import stage_calls_per_video
-from bench.calibrate.verdict import Evidence
 from bench.calibrate.waterfall import Bar, waterfall
 from bench.core.claim_spec import Claim
 from bench.core.errors import UserError
@@ -119,12 +118,7 @@ class Result:
         """The document of `ldt-bench claims`, but for the tables of published latencies: those take many counts.
 
         What is claimed of this very card is judged by this calibration, the rest by counts."""
-        recipes = sorted(f.recipe for f in self.fits)
-        evidence = None
-        if self.calibration is not None:
-            calibration, first = self.calibration, self.calibration.headline_recipe
-            evidence = Evidence(calibration.gpu, (first, *(r for r in recipes if r != first)),
-                                cache_by_subject(lambda point: estimate(point, calibration)))
+        evidence = evidence_from(self.calibration) if self.calibration is not None else None
         wanted = [name for name in names("claims") if load(Claim, name).check.kind != "latency_table"]
         return claims_document(ledger(wanted, evidence))
 

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from bench.calibrate.ablations import Ablation
 from bench.calibrate.analytic import Row
-from bench.calibrate.calibration import Errors, Fit
+from bench.calibrate.calibration import Errors, Fit, TrainingFit
 from bench.calibrate.predict import Estimate, Quantity
 from bench.calibrate.waterfall import Bar
 from bench.core.errors import one_line
@@ -165,7 +165,17 @@ def parameters_table(fit: Fit) -> Table:
         text = "not measured" if p.value is None else quantity(p.model_dump(include={"value", "low", "high"}))
         note = "at bound" if p.at_bound else "held by its prior" if p.value is not None and not p.identified else ""
         rows.append((name, text, p.unit, note))
-    return table(f"Calibration of {fit.recipe} (fitted, 90 % intervals)", "parameter", "#value", "unit", "note", rows=rows)
+    if fit.training is not None:
+        name, value, low, high, unit, note = training_row(fit.training)
+        rows.append((name, f"{value} ({low} to {high})", unit, note))
+    return table(f"Calibration of {fit.title} (fitted, 90 % intervals)", "parameter", "#value", "unit", "note", rows=rows)
+
+
+def training_row(training: TrainingFit) -> tuple[str, str, str, str, str, str]:
+    """Name, value, low, high, unit, note."""
+    q, n = training.factor, len(training.stages)
+    return ("train_step", f"{q.value:.3g}", f"{q.low:.3g}", f"{q.high:.3g}", "times the inference fit",
+            f"{n} training step{'s' if n > 1 else ''}, no part of the rest")
 
 
 def errors_table(fit: Fit) -> Table:
