@@ -134,7 +134,8 @@ RECIPES = {         # relative L2 of the latents after four steps: bfloat16 has 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_recipes_on_cuda_stay_near_their_baseline(recipe):
     from bench.measure.against import measure_against
-    from bench.measure.execution import this_machine, unsupported
+    from bench.measure.execution import unsupported
+    from bench.measure.machine import this_machine
 
     sizes = {"denoiser.width": 512, "denoiser.num_heads": 8, "workload.steps": 4}
     stages = ("trajectory", "vae_decode")

@@ -1,5 +1,6 @@
 """Recipes: what each needs, what it does to the output, and that what must be exact is."""
 
+import importlib.util
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -16,14 +17,16 @@ from bench.measure import execution
 from bench.measure import point as measuring
 from bench.measure.against import divergence_of, measure_against
 from bench.measure.clock import clock_for
-from bench.measure.execution import Machine, pruned, ternary, unsupported, weight_bytes
+from bench.measure.execution import unsupported
+from bench.measure.machine import Machine, this_machine
 from bench.measure.point import Unsupported, build_calls, count_stages, measure_point
+from bench.measure.quantise import block_linears, pruned, ternary, weight_bytes
 
 CPU = torch.device("cpu")
 STAGES = ("trajectory", "vae_decode")
 QUICK = PLAN.model_copy(update={"min_samples": 2, "max_samples": 2, "max_s": 0.1})
 EVERYTHING = frozenset({"torchao", "triton", "diffusers"})
-needs_torchao = pytest.mark.skipif(execution.importlib.util.find_spec("torchao") is None, reason="torchao is not installed")
+needs_torchao = pytest.mark.skipif(importlib.util.find_spec("torchao") is None, reason="torchao is not installed")
 
 
 def point(recipe: dict | None = None, stages: tuple[str, ...] = STAGES) -> Point:
@@ -116,7 +119,7 @@ def test_int8_weights_take_a_byte():
     spec = point({"quantise": "int8-weight"})
     pipeline = build_pipeline(spec.model.denoiser, spec.model.vae, (), device=CPU, dtype=torch.float32, seed=0,
                               stages=("forward",))
-    linears = sum(m.weight.numel() for m in execution._block_linears(pipeline.denoiser))
+    linears = sum(m.weight.numel() for m in block_linears(pipeline.denoiser))
     before = weight_bytes(pipeline.denoiser)
     execution.carry_out(pipeline, spec.recipe)
     saved = before - weight_bytes(pipeline.denoiser)
@@ -267,7 +270,7 @@ def test_every_recipe_of_the_suites_has_a_baseline_but_the_baseline(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["regional", "full"])
-@pytest.mark.skipif(unsupported(load(Recipe, "compile-full-fp32"), execution.this_machine(CPU)) is not None,
+@pytest.mark.skipif(unsupported(load(Recipe, "compile-full-fp32"), this_machine(CPU)) is not None,
                     reason="no C++ compiler here")
 def test_compiled_is_as_eager(mode, baseline):
     with execution.compiling():

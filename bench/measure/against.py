@@ -14,6 +14,7 @@ from torch import Tensor
 from bench.core.records import Against, Divergence, Memory, StageMemory, StageTelemetry, Timing
 from bench.core.spec import DTYPE_BYTES, Point, Sampling
 from bench.count.count import ModelCount
+from bench.measure import attention_ran
 from bench.measure.clock import Clock
 from bench.measure.execution import around
 from bench.measure.point import (
@@ -76,6 +77,7 @@ def measure_against(
             take_turns(runs, heard)
             telemetry = {stage: watch.finish(f"0/{stage}", len(runs[f"0/{stage}"].warmup), calls[stage], clock)
                          for stage in point.stages}
+        attention_ran.note(point, calls, device)
         outputs = _outputs(point, calls)
         timings = {stage: runs[f"0/{stage}"].timing().model_copy(update={"compile_s": firsts[stage]})
                    for stage in point.stages}
