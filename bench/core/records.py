@@ -292,16 +292,16 @@ MEMORY_PROBES = ("copy", "triad", "read", "write")
 class Probe(Strict):
     """One ceiling measurement."""
 
-    kind: Literal["gemm", "attention", "conv3d", "small_conv3d", "copy", "triad", "read", "write", "fresh_write",
-                  "activation"]
+    kind: Literal["gemm", "attention", "conv3d", "conv3d_benchmark", "small_conv3d", "copy", "triad", "read", "write",
+                  "fresh_write", "activation"]
     dtype: str
     backend: str | None
     """SDPA backend of an attention probe, as a recipe names it."""
     backend_ran: str | None = None
     """The family of kernels that ran, as in AttentionRan; None in records older than this field."""
     shape: dict[str, int]
-    """gemm: m n k; attention: batch heads tokens head_dim; conv3d and small_conv3d: channels frames height width; the others:
-    bytes.
+    """gemm: m n k; attention: batch heads tokens head_dim; conv3d, small_conv3d and conv3d_benchmark (cuDNN's algorithm
+    chosen by timing): channels frames height width; the others: bytes.
     fresh_write: an array allocated anew and written; activation: GELU, read and written."""
     flops: Annotated[int, Field(ge=1)] | None
     bytes_moved: Annotated[int, Field(ge=1)] | None

@@ -214,11 +214,12 @@ class Recipe(Spec):
     dtype: Dtype
     """Of weights and activations; tf32: float32 with TensorFloat-32 products."""
     attention: Literal["auto", "flash", "cudnn", "efficient", "math", "flash3", "sage", "fp8-flash3", "fastest"]
-    """auto: PyTorch's choice.  On Hopper and B200 that is cuDNN where PyTorch (2.10 and later) was built with cuDNN over 9.15,
-    as the wheels of 2.11 for CUDA 13 are, else FlashAttention-2; attention_ran of a record has what ran.  flash, cudnn,
-    efficient, math: SDPA held to that backend.  flash3: FlashAttention-3 in the place of 2.  sage: SageAttention, int8
-    scores.  fp8-flash3: FlashAttention-3 on fp8 operands, a scale for each head.  fastest: of those that compute in dtype,
-    the one under which this denoiser's own blocks ran fastest, timed while the point is built."""
+    """auto: PyTorch's choice.  On Hopper and B200 that is cuDNN from PyTorch 2.10 on where it was built with a cuDNN over
+    9.15 (the wheels of 2.11 for CUDA 13 are), else FlashAttention-2; a record's attention_ran has what ran.
+    flash, cudnn, efficient, math: SDPA held to that backend.  flash3: FlashAttention-3 in the place of 2.
+    sage: SageAttention, int8 scores.  fp8-flash3: FlashAttention-3 on fp8 operands, a scale for each head.
+    fastest: of those that compute in dtype, the one under which this denoiser's own blocks run fastest, timed while the
+    point is built."""
     vae_chunk: whole(1_000_000) | None = None
     """Decode so many latent frames at a time; null: the clip in one piece.  Own VAEs."""
     vae_tile: Tiling | None = None
@@ -252,9 +253,11 @@ class Recipe(Spec):
     compile_vae: Literal["none", "full"] = "none"
     """torch.compile of the VAE's encoder and decoder, the clip in one piece.  Own VAEs."""
     cudnn_benchmark: StrictBool = False
-    """cuDNN times its convolution algorithms at a shape's first call and keeps the fastest (torch.backends.cudnn.benchmark)."""
+    """cuDNN times its convolution algorithms at a shape's first call and keeps the fastest
+    (torch.backends.cudnn.benchmark)."""
     cuda_graph: StrictBool = False
-    """Each forward of the denoiser is captured as a CUDA graph at its first call, and replayed from then on."""
+    """The denoiser's forward is captured as a CUDA graph at its first call, and replayed from then on; train_step, which
+    needs gradients, runs without."""
 
     @model_validator(mode="after")
     def _tiles_in_chunks(self) -> "Recipe":

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend
 
 from bench.core.records import AttentionRan
-from bench.core.spec import Point, Recipe
+from bench.core.spec import Point
 from bench.measure.execution import under
 from bench.measure.graphs import ungraphed
 from bench.measure.sdpa import note_taken, taken
@@ -34,7 +34,7 @@ LEAVE_WHOLE = ("decode_token", "prefill")       # a cache that was half filled w
 KERNELS = (                   # in a kernel's name; the first that matches
     ("sage", r"qk_int_sv_|\b_attn_fwd\b"),                                  # SageAttention 2 and 1
     ("flash3", r"FlashAttnFwdSm\d+"),
-    ("cudnn", r"cudnn|native_sdpa|sdpa_sm\d+_"),                            # cudnn_generated_fort_native_sdpa_sm90_flash_fprop_...
+    ("cudnn", r"cudnn|native_sdpa|sdpa_sm\d+_"),        # cudnn_generated_fort_native_sdpa_sm90_flash_fprop_...
     ("flash", r"flash_fwd|pytorch_flash::"),
     ("efficient", r"fmha_cutlassF|PyTorchMemEffAttention"),
     ("flex", r"flex_attention"),
@@ -135,7 +135,8 @@ def attention_ran(point: Point, calls: dict[str, Callable[..., Any]], device: to
     whole = stage in LEAVE_WHOLE or recipe.offload != "none"   # hooks that fetch weights end only with the call
     chosen_by = {"auto": "torch", "fastest": "measured"}.get(point.recipe.attention, "recipe")
     try:
-        sightings, seen = _look(inspect.unwrap(call), recipe, device, whole)
+        with under(recipe):
+            sightings, seen = _look(inspect.unwrap(call), device, whole)
     except Exception as error:                                 # also memory that runs out
         line = (str(error).strip().splitlines() or [""])[0]
         return AttentionRan(backend="unknown", chosen_by=chosen_by, kernel=None,
@@ -151,8 +152,16 @@ def attention_ran(point: Point, calls: dict[str, Callable[..., Any]], device: to
                         reason="; ".join(filter(None, reasons)) or None)
 
 
-def _look(call: Callable[..., Any], recipe: Recipe, device: torch.device,
-          whole: bool) -> tuple[Sightings, dict[tuple, Ran]]:
+def family_ran(call: Callable[[], Any], device: torch.device) -> str | None:
+    """The family of kernels of a call's largest attention; None where none was seen."""
+    try:
+        sightings, seen = _look(call, device, whole=True)
+    except Exception:                                          # as in attention_ran
+        return None
+    return seen[sightings.largest].family if seen else None
+
+
+def _look(call: Callable[..., Any], device: torch.device, whole: bool) -> tuple[Sightings, dict[tuple, Ran]]:
     sightings, seen = Sightings({}, {}), {}
 
     def see(attend: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, *args: Any, **given: Any) -> Tensor:
@@ -165,7 +174,7 @@ def _look(call: Callable[..., Any], recipe: Recipe, device: torch.device,
             raise Enough
         return out
 
-    with under(recipe), as_python(), watching(see), contextlib.suppress(Enough):
+    with as_python(), watching(see), contextlib.suppress(Enough):
         call()
     return sightings, seen
 

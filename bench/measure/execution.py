@@ -17,7 +17,7 @@ from torch import nn
 from bench.core.spec import Recipe
 from bench.measure.cudnn import benchmarked
 from bench.measure.graphs import graph_forward
-from bench.measure.launch import Capture, capture_graph
+from bench.measure.launch import capture_graph
 from bench.measure.machine import Machine
 from bench.measure.quantise import make_sparse, quantise
 from bench.measure.sdpa import AMPERE, sdpa_backend, unsupported_reason
@@ -49,7 +49,7 @@ def unsupported(recipe: Recipe, machine: Machine) -> str | None:
     return lacking[0] if lacking else unsupported_reason(recipe.attention, machine)
 
 
-def carry_out(pipeline: VideoPipeline, recipe: Recipe, capture: Capture = capture_graph) -> None:
+def carry_out(pipeline: VideoPipeline, recipe: Recipe) -> None:
     """Change a pipeline, whose parts lie on their device, into what the recipe says; what lies on meta is left.  A draft
     is changed as the denoiser is, but for the cache.
 
@@ -58,7 +58,7 @@ def carry_out(pipeline: VideoPipeline, recipe: Recipe, capture: Capture = captur
     small = [pipeline.draft.denoiser] if pipeline.draft is not None else []
     for denoiser in (pipeline.denoiser, *small):
         if _is_built(denoiser):
-            _change(denoiser, recipe, capture)
+            _change(denoiser, recipe)
     if recipe.cache is not None and _is_built(pipeline.denoiser):
         apply_cache(pipeline.denoiser, recipe.cache)
     if recipe.compile_vae != "none" and _is_built(pipeline.vae):
@@ -69,7 +69,7 @@ def _is_built(module: nn.Module) -> bool:
     return not any(p.is_meta for p in module.parameters())
 
 
-def _change(denoiser: nn.Module, recipe: Recipe, capture: Capture) -> None:
+def _change(denoiser: nn.Module, recipe: Recipe) -> None:
     if recipe.quantise != "none":
         quantise(denoiser, recipe.quantise)
     if recipe.sparsity != "none":
@@ -83,7 +83,7 @@ def _change(denoiser: nn.Module, recipe: Recipe, capture: Capture) -> None:
         denoiser.compile(mode="max-autotune" if recipe.compile == "autotune" else None)
         denoiser.graphs = recipe.compile == "autotune"
     if recipe.cuda_graph:
-        graph_forward(denoiser, capture)
+        graph_forward(denoiser, capture_graph)
 
 
 def _compile_vae(vae: nn.Module) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.measure.launch import Capture, capture_graph
+from bench.measure.launch import Capture
 
 _off = False
 
@@ -65,7 +65,7 @@ class Graphed:
             raise RuntimeError(f"the forward could not be captured as a CUDA graph: {line}") from error
 
 
-def graph_forward(denoiser: nn.Module, capture: Capture = capture_graph) -> None:
+def graph_forward(denoiser: nn.Module, capture: Capture) -> None:
     """Let a denoiser's forward be replayed from CUDA graphs."""
     denoiser.forward = Graphed(denoiser, denoiser.forward, capture)
     denoiser.graphs = True

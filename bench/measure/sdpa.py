@@ -152,8 +152,14 @@ def fp8_flash3(q: Tensor, k: Tensor, v: Tensor, *, attn_mask: Tensor | None, dro
     if _not_taken(q, k, attn_mask, dropout_p, is_causal) or q.shape[-1] > 256 or q.shape[-1] % 16:
         return None
     (q8, q_scale), (k8, k_scale), (v8, v_scale) = (to_fp8(x) for x in (q, k, v))
+    return _flash_of_fp8(q8, k8, v8, q_scale, k_scale, v_scale, scale).to(q.dtype)
+
+
+def _flash_of_fp8(q: Tensor, k: Tensor, v: Tensor, q_scale: Tensor, k_scale: Tensor, v_scale: Tensor,
+                  scale: float | None) -> Tensor:
+    """By the operator that PyTorch's FlashAttention-3 registers; dropout, causality and the mask are off."""
     quantised = torch.ops.aten._scaled_dot_product_flash_attention.quantized
-    return quantised(q8, k8, v8, q_scale, k_scale, v_scale, 0.0, False, False, scale=scale)[0].to(q.dtype)
+    return quantised(q, k, v, q_scale, k_scale, v_scale, 0.0, False, False, scale=scale)[0]
 
 
 def to_fp8(x: Tensor) -> tuple[Tensor, Tensor]:
