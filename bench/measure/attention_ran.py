@@ -10,6 +10,7 @@ fails a point: its times are worth more.
 import contextlib
 import dataclasses
 import inspect
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -47,6 +48,10 @@ OPERATORS = (                 # in an operator's name, where no kernel was seen
 )
 CHOICES = {int(SDPBackend.MATH): "math", int(SDPBackend.FLASH_ATTENTION): "flash",
            int(SDPBackend.EFFICIENT_ATTENTION): "efficient", int(SDPBackend.CUDNN_ATTENTION): "cudnn"}
+
+# CUPTI taken down and set up again crashes beside CUDA graphs (torch/profiler/profiler.py says which), and launches are
+# replayed as graphs in the same process.
+KEEP_CUPTI = {"TEARDOWN_CUPTI": "0", "DISABLE_CUPTI_LAZY_REINIT": "1"}
 
 See = Callable[..., Tensor]
 """(attend, q, k, v, and SDPA's other arguments) -> what attend gives for them."""
@@ -90,9 +95,11 @@ def watching(see: See) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def as_python() -> Iterator[None]:
-    """Calls within run operator by operator, whatever was compiled or captured as a graph."""
-    with torch.compiler.set_stance("force_eager"), ungraphed():
+def as_python(compiled: bool) -> Iterator[None]:
+    """Calls within run operator by operator, whatever was captured as a graph, or compiled.
+
+    compiled: False spares the import of the compiler, which takes seconds."""
+    with torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext(), ungraphed():
         yield
 
 
@@ -136,7 +143,7 @@ def attention_ran(point: Point, calls: dict[str, Callable[..., Any]], device: to
     chosen_by = {"auto": "torch", "fastest": "measured"}.get(point.recipe.attention, "recipe")
     try:
         with under(recipe):
-            sightings, seen = _look(inspect.unwrap(call), device, whole)
+            sightings, seen = _look(inspect.unwrap(call), device, whole, recipe.compiles)
     except Exception as error:                                 # also memory that runs out
         line = (str(error).strip().splitlines() or [""])[0]
         return AttentionRan(backend="unknown", chosen_by=chosen_by, kernel=None,
@@ -155,13 +162,14 @@ def attention_ran(point: Point, calls: dict[str, Callable[..., Any]], device: to
 def family_ran(call: Callable[[], Any], device: torch.device) -> str | None:
     """The family of kernels of a call's largest attention; None where none was seen."""
     try:
-        sightings, seen = _look(call, device, whole=True)
+        sightings, seen = _look(call, device, whole=True, compiled=False)
     except Exception:                                          # as in attention_ran
         return None
     return seen[sightings.largest].family if seen else None
 
 
-def _look(call: Callable[..., Any], device: torch.device, whole: bool) -> tuple[Sightings, dict[tuple, Ran]]:
+def _look(call: Callable[..., Any], device: torch.device, whole: bool,
+          compiled: bool) -> tuple[Sightings, dict[tuple, Ran]]:
     sightings, seen = Sightings({}, {}), {}
 
     def see(attend: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, *args: Any, **given: Any) -> Tensor:
@@ -174,7 +182,7 @@ def _look(call: Callable[..., Any], device: torch.device, whole: bool) -> tuple[
             raise Enough
         return out
 
-    with as_python(), watching(see), contextlib.suppress(Enough):
+    with as_python(compiled), watching(see), contextlib.suppress(Enough):
         call()
     return sightings, seen
 
@@ -185,6 +193,7 @@ def profiled(attend: Callable[[], Tensor], qkv: tuple[Tensor, Tensor, Tensor],
     kinds = [torch.profiler.ProfilerActivity.CPU]
     if device.type == "cuda":
         kinds.append(torch.profiler.ProfilerActivity.CUDA)
+        os.environ.update(KEEP_CUPTI)
     out, reason, events = None, None, []
     note_taken(None)
     try:

@@ -54,7 +54,7 @@ def this_machine(device: torch.device) -> Machine:
 
 
 def _flash_impls() -> frozenset[str]:
-    """PyTorch 2.11 and 2.13 have them; 2.7 and 2.8 do not."""
+    """FA3 and FA4 in PyTorch 2.11; older ones may have no such list."""
     listed = getattr(torch.nn.attention, "list_flash_attention_impls", None)
     return frozenset(listed()) if listed is not None else frozenset()
 
