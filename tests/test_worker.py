@@ -137,7 +137,9 @@ import json, os, sys
 events = os.fdopen(int(sys.argv[sys.argv.index("--events-fd") + 1]), "w", buffering=1)
 events.write(json.dumps({{"event": "hello", "environment": {environment}}}) + "\\n")
 for line in sys.stdin:
-    events.write(json.dumps({{"event": "done", "process": os.getpid()}}) + "\\n")
+    skipped = json.loads(line).get("skips")
+    events.write(json.dumps({{"event": "failed" if skipped else "done", "outcome": "skipped_unsupported" if skipped else "ok",
+                              "reason": str(os.getpid()), "process": os.getpid()}}) + "\\n")
 """
 
 
@@ -147,10 +149,16 @@ def test_a_quantised_point_is_measured_between_two_restarts_and_counts_cost_none
     fake.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(fake))
     jobs = [{"job": "count"}, job(), job("fp8"), job("fp8"), {"job": "count"}, job("int8-weight"), job(), job()]
+    jobs += [job("fp8", skips=True), job("fp8", skips=True), job()]
+    pids = []
     with Worker("cuda") as there:
-        pids = [there.run(asked, 20, lambda *_: None)["process"] for asked in jobs]
+        for asked in jobs:
+            try:
+                pids.append(str(there.run(asked, 20, lambda *_: None)["process"]))
+            except JobFailed as skipped:
+                pids.append(skipped.reason)
     names = dict(zip(dict.fromkeys(pids), "abcdef", strict=False))
-    assert "".join(names[pid] for pid in pids) == "aabcddee"
+    assert "".join(names[pid] for pid in pids) == "aabcddee" + "fff"      # what is skipped leaves its process as it was
 
 
 def test_the_worker_runs_this_code_whatever_lies_in_the_directory(tmp_path):

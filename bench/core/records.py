@@ -365,13 +365,14 @@ class AttentionRan(Strict):
     """Which kernel computed attention, whatever the recipe asked for.  Provenance: measured."""
 
     backend: str
-    """flash, cudnn, efficient, math, onednn, flash3, sage, ...: the family of kernels that ran."""
+    """flash, cudnn, efficient, math, onednn, flash3, fp8-flash3, sage, flex: the family of kernels that ran."""
     chosen_by: Literal["recipe", "torch", "measured"]
     """recipe: it names the backend.  torch: SDPA chose.  measured: the fastest inside the model."""
     kernel: str | None
     """Name of the longest attention kernel of one profiled call; null on a CPU or where none was seen."""
     candidates_s: dict[str, float] = Field(default_factory=dict)
-    """Where it was chosen by measuring: seconds of the model's own call under each backend."""
+    """Where it was chosen by measuring: seconds of a forward under each backend, to the end of its second largest attention
+    call."""
     reason: str | None = None
     """Why a reading is null."""
 

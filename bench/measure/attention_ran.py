@@ -153,7 +153,8 @@ def attention_ran(point: Point, calls: dict[str, Callable[..., Any]], device: to
     ran = seen[sightings.largest]
     others = {shape: other.family for shape, other in seen.items() if other.family != ran.family}
     beside = [f"{family} for keys {'x'.join(map(str, keys))}" for (_, keys, _), family in others.items()]
-    reasons = [ran.reason, f"beside it {', '.join(beside)}" if beside else None, getattr(call, "reason", None)]
+    uncompiled = "seen in an uncompiled run" if recipe.compile != "none" else None
+    reasons = [ran.reason, uncompiled, f"beside it {', '.join(beside)}" if beside else None, getattr(call, "reason", None)]
     return AttentionRan(backend=ran.family, chosen_by=chosen_by, kernel=ran.kernel,
                         candidates_s=getattr(call, "candidates_s", {}),
                         reason="; ".join(filter(None, reasons)) or None)

@@ -101,8 +101,9 @@ class Worker:
             if kind == "round":
                 on_round(event["stage"], event["samples_s"])
                 continue
-            self._measured = self._measured or job["job"] in MEASURES
-            if event.pop("ends", False) or alone:
+            began = event.get("outcome") != "skipped_unsupported"       # which is said before anything is built
+            self._measured = self._measured or (began and job["job"] in MEASURES)
+            if event.pop("ends", False) or (alone and began):
                 self.kill()             # it is going, and would take the next job with it
             if kind == "done":
                 return event
