@@ -19,7 +19,7 @@ from bench.measure.machine import Machine
 from bench.measure.point import build_calls, count_stages, measure_point
 from bench.measure.sampling import summarise
 from bench.report.device_tables import attending, attention_rows, backend
-from models import kernels
+from models import attention, kernels
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 SMALL = {"workload.frames": 5, "workload.height": 32, "workload.width": 32, "denoiser.width": 128, "denoiser.num_heads": 2}
@@ -143,6 +143,7 @@ def test_the_backend_of_own_and_public_models_is_seen(point, expected):
 def test_own_attention_in_blocks_is_onednns(monkeypatch):
     monkeypatch.setattr(kernels, "ONEDNN", True)
     monkeypatch.setattr(kernels, "MIN_SCORES", 1)
+    monkeypatch.setattr(kernels, "ATTENTION_IN_BLOCKS", True, raising=False)       # off on CPUs where it does not pay
     assert ran(own("eager-fp32")).backend == "onednn"
     assert ran(own("eager-fp32-math")).backend == "math"
 
@@ -151,22 +152,18 @@ def test_no_attention_no_record():
     assert ran(own("eager-fp32", ("vae_decode",))) is None
 
 
-def test_a_look_costs_three_blocks_and_leaves_nothing_behind():
+def test_a_look_costs_three_blocks_and_leaves_nothing_behind(monkeypatch):
+    point, entered, whole = own("eager-fp32"), [], attention.AXES["all"]
+    monkeypatch.setitem(attention.AXES, "all", lambda *args: entered.append(1) or whole(*args))
     before = kernels.attention, F.scaled_dot_product_attention
-    point = own("eager-fp32")
     calls, _ = build_calls(point, CPU)
     with torch.inference_mode():
         want = calls["denoise_step"]()
-        called = []
-        inner = kernels._left_to_us
-        kernels._left_to_us = lambda: called.append(1) or inner()
-        try:
-            attention_ran(point, calls, CPU)
-        finally:
-            kernels._left_to_us = inner
+        assert len(entered) == 12                        # six blocks, twice
+        attention_ran(point, calls, CPU)
+        assert len(entered) == 12 + 3
         assert (kernels.attention, F.scaled_dot_product_attention) == before
         assert torch.equal(calls["denoise_step"](), want)
-    assert len(called) <= 3                              # of six blocks, twice
 
 
 def test_a_measured_point_hands_on_what_ran():
