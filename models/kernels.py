@@ -8,6 +8,9 @@ counted too: on meta, PyTorch's operators run.
 Shapes: B batch, A heads, N queries, L keys, E head_dim, D channels.
 """
 
+import contextlib
+from collections.abc import Callable, Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -53,8 +56,34 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _left_to_us() -> bool:
-    """No recipe holds SDPA to one backend (`sdpa_kernel`)."""
-    return torch.backends.cuda.flash_sdp_enabled() and torch.backends.cuda.math_sdp_enabled()
+    """No recipe holds SDPA to one backend (`sdpa_kernel`), or puts another in its place."""
+    return not _replaced and torch.backends.cuda.flash_sdp_enabled() and torch.backends.cuda.math_sdp_enabled()
+
+
+_replaced = False              # within attention_by
+
+
+@contextlib.contextmanager
+def attention_by(other: Callable[..., Tensor | None]) -> Iterator[None]:
+    """Attention by `other`, of own models and of libraries that call F.scaled_dot_product_attention.
+
+    It takes the arguments of that by keyword, and gives None for what it does not take: PyTorch's own then computes it.
+    The name is replaced rather than a function mode entered, since a mode would cost time at every operator."""
+    global _replaced
+    own, before = F.scaled_dot_product_attention, _replaced
+
+    def attend(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
+               is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False) -> Tensor:
+        given = {"attn_mask": attn_mask, "dropout_p": dropout_p, "is_causal": is_causal, "scale": scale,
+                 "enable_gqa": enable_gqa}
+        out = other(query, key, value, **given)
+        return own(query, key, value, **given) if out is None else out
+
+    F.scaled_dot_product_attention, _replaced = attend, True
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention, _replaced = own, before
 
 
 def _attention_in_blocks(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

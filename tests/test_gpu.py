@@ -127,14 +127,17 @@ RECIPES = {         # relative L2 of the latents after four steps: bfloat16 has 
     "eager-bf16-cudnn": 0.05, "eager-bf16-flash": 0.05, "eager-bf16-efficient": 0.05, "eager-tf32": 0.05, "eager-fp16": 0.05,
     "fp8-bf16": 0.3, "int8-weight-bf16": 0.1, "int8-dynamic-bf16": 0.2, "sparse-bf16": 2.0, "compile-regional-bf16": 0.05,
     "compile-full-bf16": 0.05, "autotune-bf16": 0.05, "offload-weights-bf16": 1e-6, "batched-guidance-bf16": 0.05,
-    "packed-guidance-bf16": 0.05, "fast-exact-bf16": 0.05,
+    "packed-guidance-bf16": 0.05, "fast-exact-bf16": 0.05, "fp8-regional-bf16": 0.3, "eager-bf16-flash3": 0.05,
+    "eager-bf16-sage": 0.2, "eager-bf16-fp8-attention": 0.3, "fastest-attention-bf16": 0.05, "cuda-graph-bf16": 0.05,
+    "cudnn-benchmark-bf16": 0.05, "vae-compiled-bf16": 0.05,
 }
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_recipes_on_cuda_stay_near_their_baseline(recipe):
     from bench.measure.against import measure_against
-    from bench.measure.execution import this_machine, unsupported
+    from bench.measure.execution import unsupported
+    from bench.measure.machine import this_machine
 
     sizes = {"denoiser.width": 512, "denoiser.num_heads": 8, "workload.steps": 4}
     stages = ("trajectory", "vae_decode")
@@ -150,6 +153,43 @@ def test_recipes_on_cuda_stay_near_their_baseline(recipe):
     assert against.divergence.relative_l2 <= RECIPES[recipe]
     assert memory.peak_allocated > 0
     assert (timings["trajectory"].compile_s is not None) == (point.recipe.compile != "none")
+
+
+@pytest.mark.parametrize(("recipe", "family"), [
+    ("eager-bf16-cudnn", "cudnn"), ("eager-bf16-flash", "flash"), ("eager-bf16-efficient", "efficient"),
+    ("eager-bf16-math", "math"), ("eager-bf16-flash3", "flash3"), ("eager-bf16-sage", "sage"),
+    ("eager-bf16-fp8-attention", "fp8-flash3"), ("eager-bf16", None), ("fastest-attention-bf16", None)])
+def test_the_kernel_that_ran_is_the_one_that_was_asked_for(recipe, family):
+    from bench.measure.attention_ran import attention_ran
+    from bench.measure.execution import unsupported
+    from bench.measure.machine import this_machine
+    from bench.measure.point import build_calls
+
+    device = choose_device("cuda")
+    point = load_point("tiny", "tiny-video", recipe, {"denoiser.width": 512, "denoiser.num_heads": 8}, ("denoise_step",))
+    reason = unsupported(point.recipe, this_machine(device))
+    if reason:
+        pytest.skip(reason)
+    calls, _ = build_calls(point, device)
+    with torch.inference_mode():
+        calls["denoise_step"]()
+        ran = attention_ran(point, calls, device)
+    print(ran.model_dump_json(indent=1))
+    assert ran.backend in (("cudnn", "flash", "efficient", "flash3") if family is None else (family,))
+    assert ran.kernel or ran.reason               # a container may forbid the profiler's kernels
+
+
+def test_a_graphed_denoiser_gives_what_the_eager_one_does_at_every_step():
+    from bench.measure.point import build_calls
+
+    device, made = choose_device("cuda"), []
+    for recipe in ("eager-bf16", "cuda-graph-bf16"):
+        point = load_point("tiny", "tiny-video", recipe, {"workload.steps": 4}, ("trajectory",))
+        calls, _ = build_calls(point, device)
+        with torch.inference_mode():
+            made += [calls["trajectory"]().float(), calls["trajectory"]().float()]
+    assert (made[2] - made[0]).norm() < 0.02 * made[0].norm()
+    assert torch.equal(made[2], made[3])
 
 
 def test_activations_kept_on_the_host_take_less_of_the_card():

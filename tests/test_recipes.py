@@ -1,5 +1,8 @@
 """Recipes: what each needs, what it does to the output, and that what must be exact is."""
 
+import importlib.util
+import os
+import threading
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -16,14 +19,16 @@ from bench.measure import execution
 from bench.measure import point as measuring
 from bench.measure.against import divergence_of, measure_against
 from bench.measure.clock import clock_for
-from bench.measure.execution import Machine, pruned, ternary, unsupported, weight_bytes
+from bench.measure.execution import unsupported
+from bench.measure.machine import Machine, this_machine
 from bench.measure.point import Unsupported, build_calls, count_stages, measure_point
+from bench.measure.quantise import block_linears, pruned, quantise, ternary, weight_bytes
 
 CPU = torch.device("cpu")
 STAGES = ("trajectory", "vae_decode")
 QUICK = PLAN.model_copy(update={"min_samples": 2, "max_samples": 2, "max_s": 0.1})
-EVERYTHING = frozenset({"torchao", "triton", "diffusers"})
-needs_torchao = pytest.mark.skipif(execution.importlib.util.find_spec("torchao") is None, reason="torchao is not installed")
+EVERYTHING = frozenset({"torchao", "triton", "diffusers", "sageattention", "flash_attn_interface"})
+needs_torchao = pytest.mark.skipif(importlib.util.find_spec("torchao") is None, reason="torchao is not installed")
 
 
 def point(recipe: dict | None = None, stages: tuple[str, ...] = STAGES) -> Point:
@@ -55,8 +60,8 @@ def test_fields_that_came_later_change_no_fingerprint_until_they_say_something()
     assert Recipe.model_validate(before) == plain
 
 
-@pytest.mark.parametrize("recipe", [{"guidance": "batched"}, {"guidance": "packed"}, {"vae_chunk": 1}, {"vae_chunk": 2}],
-                         ids=str)
+@pytest.mark.parametrize("recipe", [{"guidance": "batched"}, {"guidance": "packed"}, {"vae_chunk": 1}, {"vae_chunk": 2},
+                                    {"attention": "fastest"}], ids=str)
 def test_what_must_be_exact_is(recipe, baseline):
     apart = divergence_of(outputs(recipe), baseline)
     assert apart.relative_l2 < 1e-5            # float32 sums in another order
@@ -116,7 +121,7 @@ def test_int8_weights_take_a_byte():
     spec = point({"quantise": "int8-weight"})
     pipeline = build_pipeline(spec.model.denoiser, spec.model.vae, (), device=CPU, dtype=torch.float32, seed=0,
                               stages=("forward",))
-    linears = sum(m.weight.numel() for m in execution._block_linears(pipeline.denoiser))
+    linears = sum(m.weight.numel() for m in block_linears(pipeline.denoiser))
     before = weight_bytes(pipeline.denoiser)
     execution.carry_out(pipeline, spec.recipe)
     saved = before - weight_bytes(pipeline.denoiser)
@@ -144,7 +149,11 @@ CPU_MACHINE = Machine(kind="cpu", capability=None, packages=EVERYTHING, compiler
 
 
 def card(*capability: int) -> Machine:
-    return Machine(kind="cuda", capability=capability, packages=EVERYTHING, compiler=True)
+    return Machine(kind="cuda", capability=capability, packages=EVERYTHING, compiler=True, flash_impls=frozenset({"FA3"}))
+
+
+def bare_card(*capability: int) -> Machine:
+    return Machine(kind="cuda", capability=capability, packages=frozenset({"triton"}), compiler=True)
 
 
 @pytest.mark.parametrize(("name", "machine", "reason"), [
@@ -165,6 +174,22 @@ def card(*capability: int) -> Machine:
     ("compile-full-bf16", Machine("cuda", (9, 0), frozenset(), True),
      "compile full needs triton, which CUDA builds of PyTorch bring"),
     ("eager-fp32", Machine("cpu", None, frozenset(), False), None),
+    ("eager-bf16-flash3", CPU_MACHINE, "attention flash3 needs CUDA with compute capability 9.0"),
+    ("eager-bf16-flash3", card(10, 0), "attention flash3 needs CUDA with compute capability 9.0; this device has 10.0"),
+    ("eager-bf16-flash3", bare_card(9, 0),
+     "attention flash3 needs flash_attn_interface (FlashAttention-3, built from the folder hopper of its repository)"),
+    ("eager-bf16-flash3", Machine("cuda", (9, 0), EVERYTHING, True),
+     "attention flash3 needs a PyTorch with torch.nn.attention.activate_flash_attention_impl, as 2.11 has"),
+    ("eager-bf16-fp8-attention", card(8, 9),
+     "attention fp8-flash3 needs CUDA with compute capability 9.0; this device has 8.9"),
+    ("eager-bf16-sage", card(7, 5), "attention sage needs CUDA with compute capability 8.0; this device has 7.5"),
+    ("eager-bf16-sage", bare_card(8, 0), "attention sage needs sageattention (pip install 'ldt-bench[attention]')"),
+    ("eager-bf16-sage", card(8, 0), None),
+    ("fp8-regional-bf16", bare_card(9, 0), "quantise fp8 needs torchao (pip install 'ldt-bench[quantise]')"),
+    ("cuda-graph-bf16", CPU_MACHINE, "cuda_graph needs CUDA"),
+    ("cudnn-benchmark-bf16", CPU_MACHINE, "cudnn_benchmark needs CUDA"),
+    ("vae-compiled-fp32", Machine("cpu", None, EVERYTHING, False), "compile_vae full needs a C++ compiler (g++ or clang++)"),
+    ("fastest-attention-fp32", Machine("cpu", None, frozenset(), False), None),
 ])
 def test_each_recipe_says_what_it_lacks(name, machine, reason):
     assert unsupported(load(Recipe, name), machine) == reason
@@ -189,6 +214,11 @@ def test_a_whole_h100_lacks_nothing():
     ({"draft": {"denoiser": {"depht": 1}, "schedule": {"share": 0.5, "draft_runs": "early"}}}, "denoiser.depht is not one"),
     ({"denoiser": {"attention": "windowed"}}, "window"),
     ({"quantize": "fp8"}, "did you mean"),
+    ({"attention": "sage"}, "attention sage with dtype fp32: it takes bf16 or fp16"),
+    ({"attention": "fastest", "compile": "regional"}, "attention fastest with compile regional: one of the two alone"),
+    ({"cuda_graph": True, "compile": "full"}, "cuda_graph True with compile full: one of the two alone"),
+    ({"cuda_graph": True, "guidance": "packed"}, "cuda_graph True with guidance packed: one of the two alone"),
+    ({"compile_vae": "full", "vae_chunk": 2}, "compile_vae full with vae_chunk 2: one of the two alone"),
 ], ids=str)
 def test_what_cannot_be_combined_is_said_in_one_line(recipe, message):
     with pytest.raises(UserError, match=message) as caught:
@@ -267,7 +297,7 @@ def test_every_recipe_of_the_suites_has_a_baseline_but_the_baseline(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["regional", "full"])
-@pytest.mark.skipif(unsupported(load(Recipe, "compile-full-fp32"), execution.this_machine(CPU)) is not None,
+@pytest.mark.skipif(unsupported(load(Recipe, "compile-full-fp32"), this_machine(CPU)) is not None,
                     reason="no C++ compiler here")
 def test_compiled_is_as_eager(mode, baseline):
     with execution.compiling():
@@ -325,3 +355,131 @@ def test_a_class_that_takes_no_cache_is_unsupported_with_the_reason(monkeypatch)
     monkeypatch.setattr(measuring, "count_point", lambda p: SimpleNamespace(stages={"denoise_step": step}))
     with pytest.raises(Unsupported, match="cache first-block: diffusers'"):
         count_stages(public)
+
+
+def test_the_existing_recipes_have_the_fingerprints_they_had():
+    assert load(Recipe, "fast-bf16").identity() == {
+        "dtype": "bf16", "attention": "auto", "vae_chunk": None, "vae_tile": None, "quantise": "fp8", "compile": "regional",
+        "guidance": "distilled", "steps": 4, "sampler": "lcm"}
+
+
+@needs_torchao
+def test_quantising_leaves_the_compilers_settings_and_the_precision_of_products(monkeypatch):
+    """Also with a torchao that turns them on whatever it is told."""
+    import torch._inductor.config as inductor
+    from torchao import quantization as ao
+
+    def settings() -> tuple:
+        return (inductor.coordinate_descent_tuning, inductor.force_fuse_int_mm_with_mul,
+                inductor.triton.unique_kernel_names, torch.get_float32_matmul_precision())
+
+    told = []
+
+    def careless(model, config, **kwargs):
+        told.append(config.set_inductor_config)
+        inductor.coordinate_descent_tuning = inductor.force_fuse_int_mm_with_mul = True
+        torch.set_float32_matmul_precision("high")
+
+    before = settings()
+    monkeypatch.setattr(ao, "quantize_", careless)
+    for form in ("int8-weight", "int8-dynamic", "fp8"):
+        quantise(torch.nn.Linear(16, 16), form)
+        assert settings() == before
+    assert told == [False, False, False]
+
+
+def test_each_compiled_point_finds_both_caches_empty_and_leaves_the_environment(monkeypatch):
+    names = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+    monkeypatch.setenv(names[0], "/inductor")
+    monkeypatch.delenv(names[1], raising=False)
+    seen = []
+    for _ in range(2):
+        with execution.compiling():
+            # Inductor names a folder for Triton where none is named, once in a process.
+            os.environ.setdefault(names[1], "/tmp/of-the-first-point")
+            seen.append([os.environ[name] for name in names])
+            assert all(not os.path.isdir(path) or not os.listdir(path) for path in seen[-1])
+    assert len({path for pair in seen for path in pair}) == 4
+    assert os.environ[names[0]] == "/inductor"
+    assert names[1] not in os.environ
+
+
+class FakeGraphs:
+    """Captures by running the call; a replay runs it again, as a graph runs on what now lies in its operands."""
+
+    def __init__(self):
+        self.captured = self.replayed = 0
+
+    def __call__(self, call: Callable, device: torch.device) -> Callable:
+        self.captured += 1
+        call()
+
+        def replay() -> None:
+            self.replayed += 1
+            call()
+        return replay
+
+
+@pytest.mark.parametrize(("recipe", "graphs", "replays"), [
+    ({}, 1, 4), ({"guidance": "batched"}, 1, 2), ({"guidance": "distilled"}, 1, 2),
+    ({"draft": {"denoiser": {"depth": 1}, "schedule": {"share": 0.5, "draft_runs": "early"}}}, 2, 4),
+], ids=str)
+def test_a_graphed_trajectory_is_the_same_and_captured_once_a_shape(monkeypatch, recipe, graphs, replays):
+    """Two guided steps: every forward is a replay, with the latents, the time and the condition of its own."""
+    fake = FakeGraphs()
+    monkeypatch.setattr(execution, "capture_graph", fake)
+    plain = outputs(recipe)
+    assert fake.captured == 0
+    assert divergence_of(outputs({**recipe, "cuda_graph": True}), plain).identical
+    assert (fake.captured, fake.replayed) == (graphs, replays)
+
+
+def test_a_forward_that_cannot_be_captured_says_so(monkeypatch):
+    def waits(call, device):
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    monkeypatch.setattr(execution, "capture_graph", waits)
+    with pytest.raises(RuntimeError, match="could not be captured as a CUDA graph: operation not permitted"):
+        outputs({"cuda_graph": True})
+
+
+def test_cudnn_times_its_algorithms_on_a_thread_of_its_own_and_nowhere_else():
+    def settings() -> tuple:
+        return (threading.get_ident(), torch.backends.cudnn.benchmark, torch.is_inference_mode_enabled(),
+                torch.is_grad_enabled())
+
+    call = execution.held(settings, point({"cudnn_benchmark": True}).recipe)
+    here = threading.get_ident()
+    with torch.inference_mode():
+        first, again = call(), call()
+    assert first == again
+    assert first[0] != here
+    assert first[1:] == (True, True, False)
+    assert execution.held(settings, point().recipe)() == (here, False, False, True)
+    with pytest.raises(ZeroDivisionError):
+        execution.held(lambda: 1 / 0, point({"cudnn_benchmark": True}).recipe)()
+    assert torch.backends.cudnn.benchmark is False
+
+
+def test_a_public_vae_is_not_compiled_and_says_why():
+    public = load_point("wan-tiny", "versus-cpu", "vae-compiled-fp32", stages=("vae_decode",))
+    with pytest.raises(Unsupported, match="compile_vae full: own VAEs"):
+        build_calls(public, CPU)
+
+
+def test_compile_time_of_a_compiled_vae_is_that_of_its_own_stages(monkeypatch):
+    monkeypatch.setattr(execution, "_compile_vae", lambda vae: None)        # nothing is compiled in truth
+    compiled = point({"compile_vae": "full"})
+    timings, *_ = measure_point(compiled, count_stages(compiled), CPU, CallClock(), QUICK, prior={},
+                                on_round=lambda *_: None)
+    assert {stage: t.compile_s for stage, t in timings.items()} == {"trajectory": None, "vae_decode": 100.0}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(unsupported(load(Recipe, "vae-compiled-fp32"), this_machine(CPU)) is not None,
+                    reason="no C++ compiler here")
+def test_a_compiled_vae_is_as_the_eager_one(baseline):
+    with execution.compiling():
+        apart = divergence_of(outputs({"compile_vae": "full"}), baseline)
+    assert apart.relative_l2 == 0.0                 # of the latents: the denoiser is left alone
+    assert apart.psnr_db is None or apart.psnr_db > 100

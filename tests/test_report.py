@@ -85,7 +85,8 @@ def test_the_reports_tables_have_no_gaps_and_a_cpu_opens_with_no_sora(measured):
     text = write_report(directory).read_text()
     rows = text.splitlines()
     starts = [i for i, row in enumerate(rows) if row.startswith("|") and not rows[i - 1].startswith("|")]
-    assert len(starts) == 9        # points, ceilings, bandwidth, traffic, memory, parameters, errors, waterfall, environment
+    # points, ceilings, bandwidth, traffic, attention, memory, parameters, errors, waterfall, environment
+    assert len(starts) == 10
     assert all(rows[i + 1].startswith("|---") for i in starts)
     assert "which is no GPU" in text
     assert text.index("Sora") > text.index("## From the pencil") > text.index("## Ceilings")

@@ -17,7 +17,7 @@ from bench.core.spec import Suite
 from bench.measure import clock, sentinel, worker
 from bench.measure import environment as surroundings
 from bench.measure.point import OutOfMemory, Unsupported
-from bench.measure.process import JobFailed, Worker
+from bench.measure.process import JobFailed, Worker, wants_fresh
 from bench.measure.worker import classify
 from bench.suite import suite_jobs
 
@@ -117,6 +117,48 @@ def test_the_job_after_a_poisoned_one_gets_a_fresh_process(tmp_path, monkeypatch
         second = there.run({"job": "good"}, 20, lambda *_: None)
     assert first["process"] != second["process"]
     assert "ends" not in first
+
+
+def job(quantise: str = "none", **others) -> dict:
+    return {"job": "point", "point": {"recipe": {"quantise": quantise}}, **others}
+
+
+@pytest.mark.parametrize(("asked", "fresh"), [
+    (job(), False), (job("ternary"), False), (job("fp8"), True), (job("int8-weight"), True),
+    (job(baseline=job("int8-dynamic")["point"]), True), ({"job": "together", "points": [job()["point"]] * 2}, False),
+    (job("fp8") | {"job": "count"}, False), ({"job": "ceilings"}, False), ({"job": "point", "point": {"recipe": {}}}, False),
+], ids=str)
+def test_what_torchao_quantises_wants_a_process_of_its_own(asked, fresh):
+    assert wants_fresh(asked) == fresh
+
+
+ANSWERS = """#!{python}
+import json, os, sys
+events = os.fdopen(int(sys.argv[sys.argv.index("--events-fd") + 1]), "w", buffering=1)
+events.write(json.dumps({{"event": "hello", "environment": {environment}}}) + "\\n")
+for line in sys.stdin:
+    skipped = json.loads(line).get("skips")
+    events.write(json.dumps({{"event": "failed" if skipped else "done", "outcome": "skipped_unsupported" if skipped else "ok",
+                              "reason": str(os.getpid()), "process": os.getpid()}}) + "\\n")
+"""
+
+
+def test_a_quantised_point_is_measured_between_two_restarts_and_counts_cost_none(tmp_path, monkeypatch):
+    fake = tmp_path / "python"
+    fake.write_text(ANSWERS.format(python=sys.executable, environment=repr(environment().model_dump(mode="json"))))
+    fake.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(fake))
+    jobs = [{"job": "count"}, job(), job("fp8"), job("fp8"), {"job": "count"}, job("int8-weight"), job(), job()]
+    jobs += [job("fp8", skips=True), job("fp8", skips=True), job()]
+    pids = []
+    with Worker("cuda") as there:
+        for asked in jobs:
+            try:
+                pids.append(str(there.run(asked, 20, lambda *_: None)["process"]))
+            except JobFailed as skipped:
+                pids.append(skipped.reason)
+    names = dict(zip(dict.fromkeys(pids), "abcdef", strict=False))
+    assert "".join(names[pid] for pid in pids) == "aabcddee" + "fff"      # what is skipped leaves its process as it was
 
 
 def test_the_worker_runs_this_code_whatever_lies_in_the_directory(tmp_path):

@@ -200,7 +200,7 @@ def ceilings_time(probes: list[Mapping[str, object]], plan: Sampling, basis: Bas
     if basis.ceilings_s is not None:
         return Forecast(Span(*[basis.ceilings_s] * 3), "measured")
     share = {"gemm": 1.0, "attention": THUMB["attention_efficiency"], "conv3d": THUMB["conv_efficiency"],
-             "small_conv3d": THUMB["conv_efficiency"]}
+             "conv3d_benchmark": THUMB["conv_efficiency"], "small_conv3d": THUMB["conv_efficiency"]}
     span = NOTHING
     for probe in probes:
         rates = basis.rates.get(str(probe["dtype"])) or next(iter(basis.rates.values()), None)

@@ -35,8 +35,8 @@ class RatesKey(Strict):
 
     dtype: str
     attention: str | None
-    """The kernels that ran (bench.core.records.AttentionRan); where no record says, as the recipe asks.  Null: the pooled
-    points timed no denoiser, so any would do."""
+    """The kernels that ran (bench.core.records.AttentionRan); on a CPU, and where no record says, as the recipe asks.
+    Null: the pooled points timed no denoiser, so any would do."""
     models: Models | None
     """On a CPU, whose models; null on CUDA."""
     execution: dict[str, Any] = Field(default_factory=dict)
@@ -99,7 +99,9 @@ def rates_key(record: PointRecord, usual: str | None = None) -> RatesKey:
 
     usual: what ran in most records of its recipe, for one that does not say."""
     settings = record.point["recipe"]
-    ran = record.attention_ran.backend if record.attention_ran is not None else usual or settings["attention"]
+    ran = record.attention_ran.backend if record.attention_ran is not None else usual
+    if ran is None or record.environment.device == "cpu":    # there it follows the size, within one recipe
+        ran = settings["attention"]
     return RatesKey(
         dtype=settings["dtype"], attention=ran if times_denoiser(record) else None,
         models=models_of(record.environment.device, record.point.get("model") or {}), execution=execution_of(settings))

@@ -292,16 +292,16 @@ MEMORY_PROBES = ("copy", "triad", "read", "write")
 class Probe(Strict):
     """One ceiling measurement."""
 
-    kind: Literal["gemm", "attention", "conv3d", "small_conv3d", "copy", "triad", "read", "write", "fresh_write",
-                  "activation"]
+    kind: Literal["gemm", "attention", "conv3d", "conv3d_benchmark", "small_conv3d", "copy", "triad", "read", "write",
+                  "fresh_write", "activation"]
     dtype: str
     backend: str | None
     """SDPA backend of an attention probe, as a recipe names it."""
     backend_ran: str | None = None
     """The family of kernels that ran, as in AttentionRan; None in records older than this field."""
     shape: dict[str, int]
-    """gemm: m n k; attention: batch heads tokens head_dim; conv3d and small_conv3d: channels frames height width; the others:
-    bytes.
+    """gemm: m n k; attention: batch heads tokens head_dim; conv3d, small_conv3d and conv3d_benchmark (cuDNN's algorithm
+    chosen by timing): channels frames height width; the others: bytes.
     fresh_write: an array allocated anew and written; activation: GELU, read and written."""
     flops: Annotated[int, Field(ge=1)] | None
     bytes_moved: Annotated[int, Field(ge=1)] | None
@@ -378,13 +378,14 @@ class AttentionRan(Strict):
     """Which kernel computed attention, whatever the recipe asked for.  Provenance: measured."""
 
     backend: str
-    """flash, cudnn, efficient, math, onednn, flash3, sage, ...: the family of kernels that ran."""
+    """flash, cudnn, efficient, math, onednn, flash3, fp8-flash3, sage, flex: the family of kernels that ran."""
     chosen_by: Literal["recipe", "torch", "measured"]
     """recipe: it names the backend.  torch: SDPA chose.  measured: the fastest inside the model."""
     kernel: str | None
     """Name of the longest attention kernel of one profiled call; null on a CPU or where none was seen."""
     candidates_s: dict[str, float] = Field(default_factory=dict)
-    """Where it was chosen by measuring: seconds of the model's own call under each backend."""
+    """Where it was chosen by measuring: seconds of a forward under each backend, to the end of its second largest attention
+    call."""
     reason: str | None = None
     """Why a reading is null."""
 

@@ -213,8 +213,13 @@ class Recipe(Spec):
 
     dtype: Dtype
     """Of weights and activations; tf32: float32 with TensorFloat-32 products."""
-    attention: Literal["auto", "flash", "cudnn", "efficient", "math"]
-    """SDPA backend; auto leaves the choice to PyTorch (on Hopper that is FlashAttention-2, cuDNN's is faster)."""
+    attention: Literal["auto", "flash", "cudnn", "efficient", "math", "flash3", "sage", "fp8-flash3", "fastest"]
+    """auto: PyTorch's choice.  On Hopper and B200 that is cuDNN from PyTorch 2.10 on where it was built with a cuDNN over
+    9.15 (the wheels of 2.11 for CUDA 13 are), else FlashAttention-2; a record's attention_ran has what ran.
+    flash, cudnn, efficient, math: SDPA held to that backend.  flash3: FlashAttention-3 in the place of 2.
+    sage: SageAttention, int8 scores.  fp8-flash3: FlashAttention-3 on fp8 operands, a scale for each head.
+    fastest: of those that compute in dtype, the one under which this denoiser's own blocks run fastest, timed while the
+    point is built."""
     vae_chunk: whole(1_000_000) | None = None
     """Decode so many latent frames at a time; null: the clip in one piece.  Own VAEs."""
     vae_tile: Tiling | None = None
@@ -245,6 +250,14 @@ class Recipe(Spec):
     offload: Literal["none", "weights", "activations"] = "none"
     """weights: blocks wait in host memory, the next one is fetched while one runs.  activations: those that train_step
     saves for its backward wait there."""
+    compile_vae: Literal["none", "full"] = "none"
+    """torch.compile of the VAE's encoder and decoder, the clip in one piece.  Own VAEs."""
+    cudnn_benchmark: StrictBool = False
+    """cuDNN times its convolution algorithms at a shape's first call and keeps the fastest
+    (torch.backends.cudnn.benchmark)."""
+    cuda_graph: StrictBool = False
+    """The denoiser's forward is captured as a CUDA graph at its first call, and replayed from then on; train_step, which
+    needs gradients, runs without."""
 
     @model_validator(mode="after")
     def _tiles_in_chunks(self) -> "Recipe":
@@ -261,6 +274,13 @@ class Recipe(Spec):
             ("cache", "guidance", self.cache is not None and self.guidance == "packed"),
             ("cache", "offload", self.cache is not None and self.offload == "weights"),
             ("compile", "offload", self.compile != "none" and self.offload == "weights"),
+            # A compiler bakes in the attention that it saw, and what replaces SDPA in Python would break its graph.
+            ("attention", "compile", self.attention in ("sage", "fp8-flash3", "fastest") and self.compile != "none"),
+            ("compile_vae", "vae_chunk", self.compile_vae != "none" and self.vae_chunk is not None),
+            ("cuda_graph", "compile", self.cuda_graph and self.compile != "none"),
+            ("cuda_graph", "guidance", self.cuda_graph and self.guidance == "packed"),
+            ("cuda_graph", "cache", self.cuda_graph and self.cache is not None),
+            ("cuda_graph", "offload", self.cuda_graph and self.offload != "none"),
         ):
             if together:
                 said = [f"{name} {value.kind if isinstance(value := getattr(self, name), CacheConfig) else value}"
@@ -270,7 +290,14 @@ class Recipe(Spec):
             raise ValueError(f"sparsity {self.sparsity} with dtype {self.dtype}: it takes bf16 or fp16")
         if self.quantise == "fp8" and self.dtype != "bf16":
             raise ValueError(f"quantise fp8 with dtype {self.dtype}: it takes bf16")
+        if self.attention in ("flash3", "sage", "fp8-flash3") and self.dtype not in ("bf16", "fp16"):
+            raise ValueError(f"attention {self.attention} with dtype {self.dtype}: it takes bf16 or fp16")
         return self
+
+    @property
+    def compiles(self) -> bool:
+        """Is any part compiled?"""
+        return self.compile != "none" or self.compile_vae != "none"
 
     def applied(self, model: "Model", workload: "Workload") -> tuple["Model", "Workload"]:
         """The model and the workload as this recipe has them: steps, batch, guidance learned, fields of the denoiser."""

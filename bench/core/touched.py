@@ -9,11 +9,11 @@ OF_THE_DENOISER = ("forward", "denoise_step", "trajectory", "train_step", "prefi
 OF_THE_VAE = ("vae_decode", "vae_encode", "condition_encode")
 TOUCHES: dict[str, Container[str]] = {
     **dict.fromkeys(("quantise", "sparsity", "compile", "guidance", "steps", "sampler", "denoiser",
-                     "cache", "draft", "offload"), OF_THE_DENOISER),
-    **dict.fromkeys(("vae_chunk", "vae_tile"), OF_THE_VAE),
+                     "cache", "draft", "offload", "cuda_graph"), OF_THE_DENOISER),
+    **dict.fromkeys(("vae_chunk", "vae_tile", "compile_vae"), OF_THE_VAE),
 }
 """Field of a recipe -> the stages that it can change.  A field that is not here can change any;
-`attention` those alone that attend, by their counts."""
+`attention` those alone that attend, and `cudnn_benchmark` those that convolve, by their counts."""
 
 
 def untouched(point: Point, baseline: Point, counts: Mapping[str, StageCount]) -> tuple[Stage, ...]:
@@ -42,4 +42,6 @@ def changed_fields(recipe: Recipe, baseline: Recipe) -> list[str]:
 def _touches(name: str, stage: str, count: StageCount | None) -> bool:
     if name == "attention":
         return count is None or count.attention_flops > 0
+    if name == "cudnn_benchmark":
+        return count is None or count.conv_flops > 0
     return name not in TOUCHES or stage in TOUCHES[name]

@@ -16,6 +16,7 @@ from bench.core.records import Against, Divergence, Memory, Reused, StageMemory,
 from bench.core.spec import DTYPE_BYTES, Point, Sampling
 from bench.core.touched import built
 from bench.count.count import ModelCount
+from bench.measure import attention_ran
 from bench.measure.clock import Clock
 from bench.measure.execution import around
 from bench.measure.point import (
@@ -51,7 +52,7 @@ def measure_against(
     check_supported(point, device)
     reused = reused or {}
     stages = tuple(stage for stage in point.stages if stage not in reused)
-    point, whole, baseline = built(point, reused), baseline, built(baseline, reused)
+    asked, point, whole, baseline = point, built(point, reused), baseline, built(baseline, reused)
     weights = _weights(point, counts)
     if device.type == "cpu":
         refuse_to_swap(point, counts, weights)
@@ -69,6 +70,7 @@ def measure_against(
         base_calls = None if crowded else _built(baseline, device)[0]
         runs, telemetry = _in_turns(point, baseline, stages, calls, base_calls, firsts.seconds, device, clock, plan, prior,
                                     on_round)
+        attention_ran.note(asked, calls, device)
         outputs = _outputs(point, calls)
         timings = {stage: runs[f"0/{stage}"].timing().model_copy(update={"compile_s": firsts.compiled[stage]})
                    for stage in stages}

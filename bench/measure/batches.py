@@ -15,6 +15,7 @@ from bench.core.spec import DTYPE_BYTES, Point, Sampling, Workload, has_control
 from bench.count.closed_form import dit_forward
 from bench.count.count import DTYPES
 from bench.measure.clock import Clock, clock_for
+from bench.measure.machine import this_machine
 from bench.measure.point import INPUTS_SEED, WEIGHTS_SEED, OutOfMemory, Unsupported, free_memory
 from bench.measure.sampling import Run, take_turns
 from bench.measure.sdpa import sdpa_backend, unsupported_reason
@@ -59,7 +60,7 @@ def measure_serving(points: Sequence[Point], device: torch.device, clock: Clock,
 
     Raises OutOfMemory and Unsupported as measure_point does."""
     recipe, model = points[0].recipe, points[0].model
-    reason = unsupported_reason(recipe.attention, device)
+    reason = unsupported_reason(recipe.attention, this_machine(device))
     if reason:
         raise Unsupported(reason)
     _refuse_too_large(points[0], device)

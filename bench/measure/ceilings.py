@@ -7,6 +7,7 @@ The products are those of `models.kernels`, as own models run them, so that no m
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,9 @@ from bench.core.records import Probe, StageTelemetry
 from bench.core.spec import DTYPE_BYTES, Sampling
 from bench.count.closed_form import attention_flops
 from bench.count.count import DTYPES
+from bench.measure.attention_ran import family_ran
 from bench.measure.clock import Clock
+from bench.measure.cudnn import benchmarked
 from bench.measure.execution import precision
 from bench.measure.sampling import sample
 from bench.measure.sdpa import sdpa_backend
@@ -80,7 +83,8 @@ def measure_ceilings(
                 timing = sample(lambda call=call, kind=kind: watch.timed(kind, lambda: clock.time(call)),
                                 _short(plan) if curve else plan, clock.now, prior=prior.get(key),
                                 on_round=lambda samples, key=key: on_round(key, samples))
-            probes.append(Probe(**probe, timing=timing))
+                ran = family_ran(call, device) if kind == "attention" else None
+            probes.append(Probe(**probe, backend_ran=ran, timing=timing))
             del call
         return probes, {kind: watch.finish(kind, 0) for kind in kinds}
 
@@ -109,6 +113,13 @@ def _probes(device: torch.device, recipes: list[tuple[str, str]], seed: int):
             yield _probe(kind, dtype, None, dict(zip(("channels", "frames", "height", "width"), shape, strict=True)),
                          2 * 27 * c * c * t * h * w, None,
                          lambda c=c, t=t, h=h, w=w, d=dtype, own=kind == "conv3d": _conv3d(c, t, h, w, device, d, seed, own))
+        if device.type == "cuda":
+            c, t, h, w = shape = sizes.conv3d[-1]
+            yield _probe("conv3d_benchmark", dtype, None,
+                         dict(zip(("channels", "frames", "height", "width"), shape, strict=True)),
+                         2 * 27 * c * c * t * h * w, None,
+                         lambda c=c, t=t, h=h, w=w, d=dtype: partial(
+                             benchmarked, _conv3d(c, t, h, w, device, d, seed, own=True)))
     for dtype, backend in dict.fromkeys(recipes):
         for shape in sizes.attention:
             b, a, n, e = shape

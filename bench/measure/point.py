@@ -14,9 +14,12 @@ from bench.core.records import Memory, StageMemory, StageTelemetry, Timing
 from bench.core.spec import DTYPE_BYTES, TOKEN_STAGES, Point, Sampling, has_control, with_denoiser
 from bench.count.count import DTYPES, ModelCount, count_point
 from bench.count.trajectory import trajectory_count
-from bench.measure.clock import Clock
-from bench.measure.execution import around, can_be_captured, carry_out, held, this_machine, unsupported
+from bench.measure import attention_ran
+from bench.measure.clock import Clock, clock_for
+from bench.measure.execution import around, can_be_captured, carry_out, held, is_compiled, under, unsupported
+from bench.measure.fastest import Fastest, fastest_attention
 from bench.measure.launch import time_launch
+from bench.measure.machine import this_machine
 from bench.measure.sampling import sample
 from bench.measure.telemetry import monitor
 from models.pipeline import PARTS_OF_STAGE, Drafter, build_pipeline, example_inputs, stage_calls
@@ -110,6 +113,7 @@ def _measure(point: Point, device: torch.device, clock: Clock, plan: Sampling, w
             if device.type == "cuda":
                 peaks[stage] = stage_memory(device, others, at_rest)
             telemetry[stage] = watch.finish(stage, len(timings[stage].warmup_s), calls[stage], clock)
+        attention_ran.note(point, calls, device)
         launch = {stage: time_launch(calls[stage], device, clock, timings[stage].median_s, free=lambda: room(device),
                                      needed=peaks[stage].activations if stage in peaks else None)
                   for stage in timings if can_be_captured(point.recipe, stage)}
@@ -120,7 +124,7 @@ def _measure(point: Point, device: torch.device, clock: Clock, plan: Sampling, w
 
 def first_call(point: Point, call: Callable[[], object], clock: Clock) -> float | None:
     """Seconds of a stage's very first call where the recipe compiles, so that they are in no sample; else None."""
-    return None if point.recipe.compile == "none" else clock.time(call)
+    return clock.time(call) if getattr(call, "compiled", point.recipe.compiles) else None
 
 
 def build_calls(point: Point, device: torch.device) -> tuple[dict[str, Callable[..., object]], int]:
@@ -143,7 +147,26 @@ def build_calls(point: Point, device: torch.device) -> tuple[dict[str, Callable[
                         encoded_frames=workload.encoded_frames, control=has_control(model),
                         chunk=point.recipe.vae_chunk, tiling=point.recipe.vae_tile, train="train_step" in point.stages,
                         sampler=point.recipe.sampler_config(workload.steps) if "trajectory" in point.stages else None)
-    return {stage: held(call, point.recipe) for stage, call in calls.items()}, _bytes(vars(inputs))
+    return hold(point, calls, device), _bytes(vars(inputs))
+
+
+def hold(point: Point, calls: dict[str, Callable[..., object]], device: torch.device) -> dict[str, Callable[..., object]]:
+    """The stages' calls under the recipe's settings.  Each says its `recipe`, with the attention backend that `fastest`
+    chose and the `candidates_s` it chose from, and whether it is `compiled`."""
+    recipe, raced = point.recipe, Fastest(point.recipe.attention)
+    if recipe.attention == "fastest":
+        if any(PARTS_OF_STAGE[stage] == "denoiser" for stage in point.stages) and "forward" in calls:
+            with under(recipe):
+                raced = fastest_attention(calls["forward"], this_machine(device), clock_for(device))
+        else:
+            raced = Fastest("auto", reason="no denoiser that denoises to choose a backend by")
+        recipe = recipe.model_copy(update={"attention": raced.backend})
+    made = {}
+    for stage, call in calls.items():
+        made[stage] = held(call, recipe)
+        vars(made[stage]).update(recipe=recipe, candidates_s=raced.seconds, reason=raced.reason,
+                                 compiled=is_compiled(recipe, stage))
+    return made
 
 
 def build_draft(point: Point, device: torch.device) -> Drafter:

@@ -18,6 +18,15 @@ from bench.core.verbosity import verbosity
 START_TIMEOUT_S = 300.0     # importing torch from a cold, slow disk takes minutes
 
 
+MEASURES = ("point", "together", "ceilings", "peak")
+
+
+def wants_fresh(job: dict[str, Any]) -> bool:
+    """Does a job quantise by torchao?  Its import and its tensors change settings and dispatch of the whole process."""
+    points = [job.get("point"), job.get("baseline"), *job.get("points", [])] if job["job"] in MEASURES else []
+    return any(point and point["recipe"].get("quantise", "none") not in ("none", "ternary") for point in points)
+
+
 class JobFailed(Exception):
     """A job ended otherwise than ok."""
 
@@ -39,6 +48,7 @@ class Worker:
         self._process: subprocess.Popen | None = None
         self._buffer = b""
         self._environment: Environment | None = None
+        self._measured = False          # did this process run anything but counts?
 
     def __enter__(self) -> "Worker":
         return self
@@ -66,7 +76,12 @@ class Worker:
 
     def run(self, job: dict[str, Any], timeout_s: float,
             on_round: Callable[[str, list[float]], None]) -> dict[str, Any]:
-        """Run one job.  Raises JobFailed with its outcome: timeout, oom, error, skipped_unsupported."""
+        """Run one job.  Raises JobFailed with its outcome: timeout, oom, error, skipped_unsupported.
+
+        One that `wants_fresh` has a process for itself, as far as what was measured goes."""
+        alone = wants_fresh(job)
+        if alone and self._measured:
+            self.kill()
         if self._process is None or self._process.poll() is not None:
             self._start()
         assert self._process is not None
@@ -86,7 +101,9 @@ class Worker:
             if kind == "round":
                 on_round(event["stage"], event["samples_s"])
                 continue
-            if event.pop("ends", False):
+            began = event.get("outcome") != "skipped_unsupported"       # which is said before anything is built
+            self._measured = self._measured or (began and job["job"] in MEASURES)
+            if event.pop("ends", False) or (alone and began):
                 self.kill()             # it is going, and would take the next job with it
             if kind == "done":
                 return event
@@ -100,6 +117,7 @@ class Worker:
             self._process.wait()
             self._events.close()
             self._process = None
+        self._measured = False
 
     def _start(self) -> None:
         self.kill()

@@ -13,6 +13,7 @@ import torch
 from bench.core.records import Memory, StageMemory, StageTelemetry, Timing
 from bench.core.spec import DTYPE_BYTES, Point, Sampling
 from bench.count.count import ModelCount
+from bench.measure import attention_ran
 from bench.measure.clock import Clock
 from bench.measure.execution import around, can_be_captured
 from bench.measure.launch import time_launch
@@ -65,6 +66,8 @@ def measure_together(
         for i, point in enumerate(points):
             stages = {stage: calls[f"{i}/{stage}"] for stage in point.stages}
             memory.append(_memory(device, stages, weights[i], given[i], own[i], turns))
+        for i, point in enumerate(points):
+            attention_ran.note(point, {stage: calls[f"{i}/{stage}"] for stage in point.stages}, device)
         for i, point in enumerate(points):            # last: a capture that fails may break the context
             timings.append({})
             for stage in point.stages:

@@ -99,6 +99,7 @@ def run_job(job: dict[str, Any], device: Any, clock: Any, on_round: Any) -> dict
     from bench.core.spec import Point, Sampling
     from bench.measure.ceilings import measure_ceilings
     from bench.measure.clock import planted_slowdown
+    from bench.measure.machine import this_machine
     from bench.measure.point import Unsupported, measure_point
     from bench.measure.sdpa import unsupported_reason
     from bench.measure.together import measure_together
@@ -125,8 +126,9 @@ def run_job(job: dict[str, Any], device: Any, clock: Any, on_round: Any) -> dict
     if job["job"] == "ceilings":
         recipes = [tuple(r) for r in job["recipes"]]
         # A backend that this device lacks costs its own probe, not the others'.
+        machine = this_machine(device)
         reasons = {pair: "dtype tf32 needs CUDA" if pair[0] == "tf32" and device.type != "cuda"
-                   else unsupported_reason(pair[1], device) for pair in recipes}
+                   else unsupported_reason(pair[1], machine) for pair in recipes}
         lacking = dict.fromkeys(why for why in reasons.values() if why)
         possible = [pair for pair in recipes if reasons[pair] is None]
         if not possible:
@@ -143,8 +145,8 @@ def run_job(job: dict[str, Any], device: Any, clock: Any, on_round: Any) -> dict
         counted = [_counted(point) for point in points]
         measured = measure_together(points, counted, device, clock, plan, prior=job["prior"],
                                     on_round=lambda i, stage, samples: on_round(f"{i}/{stage}", samples))
-        return {"note": note, "points": [_point_fields(counts, *fields)
-                                         for counts, fields in zip(counted, measured, strict=True)]}
+        return {"note": note, "points": [_point_fields(point, counts, *fields)
+                                         for point, counts, fields in zip(points, counted, measured, strict=True)]}
     point = Point.model_validate(job["point"])
     counts = _counted(point)
     if job.get("baseline") is not None:
@@ -155,14 +157,18 @@ def run_job(job: dict[str, Any], device: Any, clock: Any, on_round: Any) -> dict
         reused = {stage: Reused.model_validate(reading) for stage, reading in job.get("reused", {}).items()}
         *fields, against = measure_against(point, baseline, counts, _counted(baseline), device, clock, plan,
                                            prior=job["prior"], on_round=on_round, reused=reused)
-        return {"note": note, "against": against.model_dump(mode="json"), **_point_fields(counts, *fields)}
+        return {"note": note, "against": against.model_dump(mode="json"), **_point_fields(point, counts, *fields)}
     timings, memory, telemetry = measure_point(point, counts, device, clock, plan, prior=job["prior"],
                                                on_round=on_round)
-    return {"note": note, **_point_fields(counts, timings, memory, telemetry)}
+    return {"note": note, **_point_fields(point, counts, timings, memory, telemetry)}
 
 
-def _point_fields(counts: Any, timings: dict[str, Any], memory: Any, telemetry: Any) -> dict[str, Any]:
+def _point_fields(point: Any, counts: Any, timings: dict[str, Any], memory: Any, telemetry: Any) -> dict[str, Any]:
+    from bench.measure.attention_ran import noted
+
+    ran = noted(point)
     return {
+        "attention_ran": None if ran is None else ran.model_dump(mode="json"),
         "tokens": counts.tokens,
         "counts": {stage: count.model_dump(mode="json") for stage, count in counts.stages.items()},
         "timings": {stage: timing.model_dump(mode="json") for stage, timing in timings.items()},

@@ -3,7 +3,7 @@ terminal and for report.md alike; every column says whether it is measured, mode
 
 from collections.abc import Iterable
 
-from bench.core.records import MEMORY_PROBES, CeilingsRecord, PointRecord, StageTelemetry, Timing
+from bench.core.records import MEMORY_PROBES, CeilingsRecord, PointRecord, Probe, StageTelemetry, Timing
 from bench.core.units import seconds, si
 
 Rows = list[list[str]]
@@ -97,6 +97,40 @@ def no_replays(records: Iterable[PointRecord]) -> list[str]:
             if timing.launch is not None and timing.launch.reason:
                 reasons.setdefault(timing.launch.reason, {})[stage] = None
     return [f"{', '.join(stages)}: {reason}" for reason, stages in reasons.items()]
+
+
+def attention_rows(records: Iterable[PointRecord]) -> Rows:
+    """[point, backend that ran, chosen by, kernel, seconds of the candidates]; nothing where nothing was recorded."""
+    rows = []
+    for record in records:
+        ran = record.attention_ran
+        if ran is not None:
+            raced = ", ".join(f"{name} {seconds(s)}" for name, s in sorted(ran.candidates_s.items(), key=lambda c: c[1]))
+            notes = "; ".join(filter(None, [raced, ran.reason]))
+            rows.append([record.label, ran.backend, ran.chosen_by, short(ran.kernel) if ran.kernel else "–", notes or "–"])
+    return rows
+
+
+KERNEL_NAME = 60               # characters of a kernel's name that a table holds; the record has all
+
+
+def short(kernel: str) -> str:
+    """A kernel's name without its template's arguments."""
+    name = kernel.removeprefix("void ")
+    return name if len(name) <= KERNEL_NAME else f"{name[:KERNEL_NAME]}…"
+
+
+def attending(record: PointRecord) -> str:
+    """'attention by cudnn' where the recipe left the choice; '' where it names the backend, or nothing is known."""
+    ran = record.attention_ran
+    return "" if ran is None or ran.chosen_by == "recipe" else f"attention by {ran.backend}"
+
+
+def backend(probe: Probe) -> str:
+    """'auto (cudnn)': what an attention probe asked for and what ran; '' for other probes."""
+    if probe.backend is None:
+        return ""
+    return probe.backend if probe.backend_ran in (None, probe.backend) else f"{probe.backend} ({probe.backend_ran})"
 
 
 def launching(timing: Timing) -> str:

@@ -82,7 +82,7 @@ def estimate_document(point: Point, e: Estimate) -> dict[str, Any]:
 def ceilings_document(record: CeilingsRecord) -> dict[str, Any]:
     """`ceilings --json`."""
     def probes(kind: str) -> list[dict[str, Any]]:
-        return [{**p.shape, "dtype": p.dtype, **({"backend": p.backend} if p.backend else {}),
+        return [{**p.shape, "dtype": p.dtype, **({"backend": p.backend, "backend_ran": p.backend_ran} if p.backend else {}),
                  "flops_per_s" if p.flops is not None else "bytes_per_s": p.rate,
                  "median_s": p.timing.median_s, "low_s": p.timing.low_s, "high_s": p.timing.high_s,
                  "n": p.timing.n, "stop": p.timing.stop} for p in record.probes if p.kind == kind]
@@ -91,7 +91,7 @@ def ceilings_document(record: CeilingsRecord) -> dict[str, Any]:
     return {
         "device": record.environment.device_name, "gpu": record.environment.gpu, "provenance": "measured",
         "gemm": probes("gemm"), "attention": probes("attention"), "conv3d": probes("conv3d"),
-        "small_conv3d": probes("small_conv3d"),
+        "conv3d_benchmark": probes("conv3d_benchmark"), "small_conv3d": probes("small_conv3d"),
         "copy": {"bytes_per_s": record.peak("copy"), "sizes": probes("copy")},
         "triad": {"bytes_per_s": record.peak("triad"), "sizes": probes("triad")},
         "activation": {"bytes_per_s": record.peak("activation"), "sizes": probes("activation")},

@@ -198,7 +198,7 @@ def ceilings(result: Result) -> Grid:
         compute = p.flops is not None
         sheet = datasheet_rate(result, p.kind, p.dtype)
         unit = "FLOP/s" if compute else "B/s"
-        rows.append([p.kind, " ".join(filter(None, (p.dtype, p.backend))),
+        rows.append([p.kind, " ".join(filter(None, (p.dtype, device_tables.backend(p)))),
                      " ".join(f"{k}={v:,}" for k, v in p.shape.items()),
                      Cell(si(p.rate, unit), f"median of n = {p.timing.n} calls, stopped: {p.timing.stop}"),
                      Cell(si(sheet, unit), result.gpu.source) if sheet else Cell("–", "none is known"),
@@ -232,6 +232,13 @@ def launches(result: Result) -> Grid:
     return grid("Launches: the same call replayed as a CUDA graph", [
         Column("point"), Column("stage"), measured("eager"), measured("graph replay"), measured("gap"), Column("host bound")],
         device_tables.launch_rows(result.points))
+
+
+def attention(result: Result) -> Grid:
+    return grid("Attention: which kernel ran", [
+        Column("point"), Column("backend that ran", "measured"), Column("chosen by"), Column("longest kernel"),
+        Column("candidates, seconds to the second attention's end", "measured")],
+        device_tables.attention_rows(result.points))
 
 
 def traffic(result: Result) -> Grid:

@@ -53,6 +53,7 @@ def page(result: Result, pictures: dict[str, Picture]) -> str:
     return environment.get_template("report.html.j2").render(
         result=result, picture=take, svg=svg, rest=lambda: [p for name, p in pictures.items() if name not in shown],
         grids=grids, plain=grids.plain, gaps=device_tables.gaps(result.points), memory_gaps=_memory_gaps(result),
+        has_attention=bool(device_tables.attention_rows(result.points)),
         launches=device_tables.launch_rows(result.points), no_replays=device_tables.no_replays(result.points),
         has_clocks=bool(device_tables.clock_rows(result.points)), has_memory=bool(device_tables.memory_rows(result.points)),
         gemm_ceiling=gemm_ceiling(result.ceilings) if result.ceilings else None, provenances=PROVENANCES, meanings=MEANINGS,

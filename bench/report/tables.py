@@ -13,10 +13,10 @@ from bench.calibrate.predict import Estimate, Quantity
 from bench.calibrate.waterfall import Bar
 from bench.core.errors import one_line
 from bench.core.records import MEMORY_PROBES, CeilingsRecord, PointRecord
-from bench.core.spec import Gpu
+from bench.core.spec import DIFFUSION_STAGES, Gpu
 from bench.core.units import seconds, si
 from bench.report.ablations import ablation_rows, combination_rows
-from bench.report.device_tables import bandwidth_rows, launching, throttling
+from bench.report.device_tables import attending, backend, bandwidth_rows, launching, throttling
 
 if TYPE_CHECKING:
     from bench.calibrate.holdout import HeldOut  # scipy, which tables of counts and claims need not
@@ -120,7 +120,7 @@ def ceilings_table(record: CeilingsRecord, gpu: Gpu | None) -> Table:
         if gpu is not None:
             sheet = gpu.peak_flops_per_s.get(probe.dtype) if compute else gpu.bandwidth_bytes_per_s
         rows.append((
-            probe.kind, probe.dtype + (f" {probe.backend}" if probe.backend else ""),
+            probe.kind, " ".join(filter(None, (probe.dtype, backend(probe)))),
             " ".join(f"{k}={v:,}" for k, v in probe.shape.items()),
             si(probe.rate, "FLOP/s" if compute else "B/s"), f"{probe.rate / sheet:.0%}" if sheet else "–",
             str(probe.timing.n),
@@ -150,7 +150,8 @@ def points_table(records: Iterable[PointRecord]) -> Table:
         if r.outcome != "ok" or r.reason:
             rows.append((r.label, "", "", "", "", f"{r.outcome}: {r.reason}"))
         for stage, t in r.timings.items():
-            notes = throttling((r.telemetry or {}).get(stage)), launching(t)
+            attention = attending(r) if stage in DIFFUSION_STAGES else ""
+            notes = throttling((r.telemetry or {}).get(stage)), launching(t), attention
             how = "; ".join(filter(None, [f"n={t.n} {t.stop}", *notes]))
             half = (t.high_s - t.low_s) / 2 / t.median_s
             rows.append((r.label, stage, f"{r.tokens:,}", f"{seconds(t.median_s)} ±{half:.1%}",
