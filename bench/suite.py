@@ -173,7 +173,7 @@ def _run_job(job: Job, suite: Suite, worker: Worker, store: Store,
                                                                             worker.environment.digest()))
             reason = result.get("left_out") or result.get("note")
         except JobFailed as failure:
-            outcome, reason = failure.outcome, failure.reason
+            outcome, reason, result = failure.outcome, failure.reason, dict(failure.fields)
             if outcome == "timeout" and timeout < suite.point_timeout_s:
                 outcome, reason = "skipped_budget", f"cut off when the budget was up, after {timeout:.0f} s"
     common = {

@@ -359,7 +359,7 @@ def test_a_planted_slowdown_is_in_the_record_and_the_ceilings_are_spared(monkeyp
 
     def ceilings(device, clock, *rest, **kw):
         clocks["ceilings"] = clock
-        return [], {}
+        return [], {}, []
 
     def point(p, counts, device, clock, *rest, **kw):
         clocks["point"] = clock

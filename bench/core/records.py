@@ -377,7 +377,7 @@ class AttentionRan(Strict):
 
 
 class Correctness(Strict):
-    """Attention of a stage, at its own size, against a float32 reference.  Provenance: measured."""
+    """Attention of a stage, at its own size, against a float64 reference.  Provenance: measured."""
 
     rows: Annotated[int, Field(ge=1)]
     """Query rows that were compared, over batch and heads."""

@@ -15,6 +15,7 @@ from bench.core.records import Against, Divergence, Memory, StageMemory, StageTe
 from bench.core.spec import DTYPE_BYTES, Point, Sampling
 from bench.count.count import ModelCount
 from bench.measure.clock import Clock
+from bench.measure.correctness import checked
 from bench.measure.execution import around
 from bench.measure.point import (
     build_calls,
@@ -54,6 +55,7 @@ def measure_against(
         others = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0       # the sentinel's operands
         calls, given = _built(point, device)
         at_rest = resting(device, others, weights + given)
+        calls = checked(point, calls)
         firsts, peaks = _first_calls(point, calls, device, clock, others, at_rest)
         memory = memory_of(device, weights, given, peaks)
         needed = _weights(baseline, baseline_counts) + max(

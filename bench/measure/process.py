@@ -21,9 +21,10 @@ START_TIMEOUT_S = 300.0     # importing torch from a cold, slow disk takes minut
 class JobFailed(Exception):
     """A job ended otherwise than ok."""
 
-    def __init__(self, outcome: str, reason: str):
+    def __init__(self, outcome: str, reason: str, fields: dict[str, Any] | None = None):
+        """fields: of the record, that are known all the same."""
         super().__init__(reason)
-        self.outcome, self.reason = outcome, reason
+        self.outcome, self.reason, self.fields = outcome, reason, fields or {}
 
 
 class Worker:
@@ -91,7 +92,7 @@ class Worker:
             if kind == "done":
                 return event
             if kind == "failed":
-                raise JobFailed(event["outcome"], event["reason"])
+                raise JobFailed(event["outcome"], event["reason"], event.get("fields"))
             raise AssertionError(f"worker sent {kind!r}")
 
     def kill(self) -> None:
