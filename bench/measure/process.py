@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.errors import EnvironmentFault
-from bench.core.records import Environment
+from bench.core.records import Environment, cards_in
 from bench.core.verbosity import verbosity
 
 START_TIMEOUT_S = 300.0     # importing torch from a cold, slow disk takes minutes
@@ -131,6 +131,8 @@ class Worker:
         environment = Environment.model_validate(hello["environment"])
         # Only the code may differ: a checkout that is edited meanwhile costs no measurement, and each record says its own.
         differences = self._environment.differences(environment) if self._environment else []
+        if self._environment and (cards := cards_in([self._environment, environment])):
+            differences.append(cards)       # resuming there is another matter: then samples are not continued
         if any(not difference.startswith("code_version") for difference in differences):
             self.kill()
             raise EnvironmentFault(f"the measuring process came back otherwise: {'; '.join(differences)}; what was "
