@@ -1,4 +1,5 @@
-"""A point whose attention is not right at its own size is an error, with the reading beside it; a right one says how right."""
+"""A point whose attention is not right at its own size is an error, with the reading beside it; a
+right one says how right."""
 
 import json
 
@@ -13,7 +14,15 @@ from bench.core.spec import Suite
 from bench.core.store import Store
 from bench.measure import correctness, worker
 from bench.measure.clock import clock_for
-from bench.measure.correctness import Attended, Check, WrongNumbers, checked, compared, correctness_of, tolerance
+from bench.measure.correctness import (
+    Attended,
+    Check,
+    WrongNumbers,
+    checked,
+    compared,
+    correctness_of,
+    tolerance,
+)
 from bench.measure.point import build_calls, count_stages, measure_point
 from bench.measure.process import JobFailed
 from bench.suite import _run_job, suite_jobs
@@ -26,15 +35,21 @@ TWO_CALLS = PLAN.model_copy(update={"min_samples": 2, "max_samples": 2, "max_s":
 
 def operands(*, batch=2, heads=3, queries=40, keys=50, size=16, dtype=torch.float32):
     g = torch.Generator().manual_seed(1)
-    return [torch.randn(batch, heads, n, size, generator=g).to(dtype) for n in (queries, keys, keys)]
+    return [
+        torch.randn(batch, heads, n, size, generator=g).to(dtype) for n in (queries, keys, keys)
+    ]
 
 
 def measured(point, plan=TWO_CALLS):
-    measure_point(point, count_stages(point), CPU, clock_for(CPU), plan, prior={}, on_round=lambda *_: None)
+    measure_point(
+        point, count_stages(point), CPU, clock_for(CPU), plan, prior={}, on_round=lambda *_: None
+    )
     return correctness_of(point)
 
 
-@pytest.mark.parametrize("case", ["plain", "causal", "truths", "added", "shared keys", "scaled", "strided"])
+@pytest.mark.parametrize(
+    "case", ["plain", "causal", "truths", "added", "shared keys", "scaled", "strided"]
+)
 def test_the_reference_is_what_sdpa_computes(case):
     q, k, v = operands(keys=40 if case == "causal" else 50)
     g = torch.Generator().manual_seed(2)
@@ -43,7 +58,7 @@ def test_the_reference_is_what_sdpa_computes(case):
         options, told = {"is_causal": True}, {"causal": True}
     elif case == "truths":
         mask = torch.rand(2, 1, 40, 50, generator=g) < 0.5
-        mask[0, 0, 3] = False                                      # a row that sees nothing is left out
+        mask[0, 0, 3] = False  # a row that sees nothing is left out
         options, told = {"attn_mask": mask}, {"mask": mask}
     elif case == "added":
         mask = torch.randn(40, 50, generator=g)
@@ -62,7 +77,7 @@ def test_the_reference_is_what_sdpa_computes(case):
     assert (read.rows < 240) == (case == "truths")
     assert read.tokens == k.shape[2]
     off = compared(Attended(q, k, v, out.roll(1, dims=2), **told), 1e-3)
-    assert off.relative_error > 0.1                                # rows in the wrong place
+    assert off.relative_error > 0.1  # rows in the wrong place
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
@@ -72,8 +87,12 @@ def test_the_tolerance_is_wide_for_rounding_and_narrow_for_faults(dtype):
     allowed = tolerance(names[dtype], "auto")
     out = F.scaled_dot_product_attention(q, k, v)
     assert compared(Attended(q, k, v, out), allowed).relative_error < allowed / 2
-    missing = F.scaled_dot_product_attention(q, k, torch.cat([v[:, :, :1900], torch.zeros_like(v[:, :, 1900:])], dim=2))
-    assert compared(Attended(q, k, v, missing), allowed).relative_error > 3 * allowed      # 7 % of the values read as zero
+    missing = F.scaled_dot_product_attention(
+        q, k, torch.cat([v[:, :, :1900], torch.zeros_like(v[:, :, 1900:])], dim=2)
+    )
+    assert (
+        compared(Attended(q, k, v, missing), allowed).relative_error > 3 * allowed
+    )  # 7 % of the values read as zero
 
 
 def test_eight_bit_kernels_and_tf32_may_be_further_off():
@@ -92,19 +111,26 @@ def test_windows_are_compared_over_the_keys_that_they_see():
     assert compared(dense, 1e-3).relative_error > 0.1
 
 
-@pytest.mark.parametrize(("model", "workload", "stages"), [
-    ("tiny", "tiny-clip", ("denoise_step", "vae_decode")), ("tiny-factorised", "tiny-clip", ("denoise_step",)),
-    ("tiny-joint", "tiny-clip", ("denoise_step", "train_step")), ("tiny-cross", "tiny-clip", ("train_step",)),
-    ("tiny-windowed", "tiny-clip", ("denoise_step",)), ("tiny-masked", "tiny-extend", ("denoise_step",)),
-    ("tiny-ar", "tiny-clip", ("prefill", "decode_token")), ("wan-tiny", "tiny-clip", ("denoise_step",)),
-])
+@pytest.mark.parametrize(
+    ("model", "workload", "stages"),
+    [
+        ("tiny", "tiny-clip", ("denoise_step", "vae_decode")),
+        ("tiny-factorised", "tiny-clip", ("denoise_step",)),
+        ("tiny-joint", "tiny-clip", ("denoise_step", "train_step")),
+        ("tiny-cross", "tiny-clip", ("train_step",)),
+        ("tiny-windowed", "tiny-clip", ("denoise_step",)),
+        ("tiny-masked", "tiny-extend", ("denoise_step",)),
+        ("tiny-ar", "tiny-clip", ("prefill", "decode_token")),
+        ("wan-tiny", "tiny-clip", ("denoise_step",)),
+    ],
+)
 def test_every_kind_of_model_is_looked_into(model, workload, stages):
     point = load_point(model, workload, "eager-fp32", stages=stages)
     read = measured(point)
     assert read.finite
     assert read.relative_error < 1e-4
     assert read.rows >= 64
-    assert correctness_of(point) is None                           # asked for once
+    assert correctness_of(point) is None  # asked for once
 
 
 def test_a_point_without_a_denoiser_is_not_looked_into():
@@ -132,6 +158,7 @@ def zero_past(limit):
     def attention(q, k, v):
         row = torch.arange(v.shape[2]) * v.stride(2)
         return whole(q, k, torch.where((row < limit)[:, None], v, torch.zeros_like(v)))
+
     return attention
 
 
@@ -140,25 +167,39 @@ def test_a_wrong_kernel_ends_the_point_before_any_sample(monkeypatch, fault):
     point = load_point("tiny", "tiny-clip", "eager-fp32", stages=("denoise_step",))
     counts, right, rounds = count_stages(point), kernels.attention, []
     faults = {
-        "values": zero_past(100 * 3 * point.model.denoiser.width),             # the view's rows are 3 widths apart
-        "rows": lambda q, k, v: torch.cat([right(q, k, v)[:, :, :150], torch.zeros_like(q[:, :, 150:])], dim=2),
+        "values": zero_past(
+            100 * 3 * point.model.denoiser.width
+        ),  # the view's rows are 3 widths apart
+        "rows": lambda q, k, v: torch.cat(
+            [right(q, k, v)[:, :, :150], torch.zeros_like(q[:, :, 150:])], dim=2
+        ),
         "nan": lambda q, k, v: right(q, k, v).fill_(torch.nan),
     }
     monkeypatch.setattr(kernels, "attention", faults[fault])
     with pytest.raises(WrongNumbers) as caught:
-        measure_point(point, counts, CPU, clock_for(CPU), TWO_CALLS, prior={},
-                      on_round=lambda *round_: rounds.append(round_))
+        measure_point(
+            point,
+            counts,
+            CPU,
+            clock_for(CPU),
+            TWO_CALLS,
+            prior={},
+            on_round=lambda *round_: rounds.append(round_),
+        )
     assert rounds == []
     read = caught.value.correctness
     if fault == "nan":
         assert (read.finite, read.relative_error) == (False, None)
-        assert f"wrong numbers: attention over {point.model.tokens(point.workload)} keys gives numbers that are not finite" in str(caught.value)
+        assert (
+            f"wrong numbers: attention over {point.model.tokens(point.workload)} keys gives numbers that are not finite"
+            in str(caught.value)
+        )
     else:
         assert read.relative_error > 0.1 > read.tolerance
         assert "off a float64 reference in 256 random rows" in str(caught.value)
     outcome, line = worker.classify(caught.value)
     assert (outcome, line) == ("error", str(caught.value))
-    assert worker.context_survives(caught.value)                    # the next point needs no fresh process
+    assert worker.context_survives(caught.value)  # the next point needs no fresh process
     assert worker.fields_of(caught.value)["correctness"]["tolerance"] == read.tolerance
 
 
@@ -166,8 +207,13 @@ def test_an_output_that_is_not_finite_is_an_error_though_attention_was_right():
     point = load_point("tiny", "tiny-clip", "eager-fp32", stages=("denoise_step",))
     calls, _ = build_calls(point, CPU)
     step = calls["denoise_step"]
-    spoilt = checked(point, {"denoise_step": lambda: step().index_fill_(1, torch.tensor([0]), torch.inf)})
-    with torch.inference_mode(), pytest.raises(WrongNumbers, match="of the stage's output are not finite") as caught:
+    spoilt = checked(
+        point, {"denoise_step": lambda: step().index_fill_(1, torch.tensor([0]), torch.inf)}
+    )
+    with (
+        torch.inference_mode(),
+        pytest.raises(WrongNumbers, match="of the stage's output are not finite") as caught,
+    ):
         spoilt["denoise_step"]()
     assert caught.value.correctness.finite is False
     assert caught.value.correctness.relative_error < 1e-4
@@ -180,7 +226,9 @@ def test_the_record_of_a_wrong_point_is_an_error_with_its_reading(tmp_path, micr
         environment = __import__("test_fit").environment()
 
         def run(self, job, timeout_s, on_round):
-            raise JobFailed("error", "wrong numbers: ...", {"correctness": read.model_dump(mode="json")})
+            raise JobFailed(
+                "error", "wrong numbers: ...", {"correctness": read.model_dump(mode="json")}
+            )
 
     suite = load(Suite, str(micro_suite))
     with Store(tmp_path / "result") as store:
@@ -191,9 +239,13 @@ def test_the_record_of_a_wrong_point_is_an_error_with_its_reading(tmp_path, micr
 def test_a_compiled_point_runs_eagerly_up_to_its_first_attention(monkeypatch):
     """One block of it: what is compiled afterwards was not looked into, nor made slower."""
     point = load_point("tiny", "tiny-clip", "compile-regional-fp32", stages=("denoise_step",))
-    calls, _ = build_calls(load_point("tiny", "tiny-clip", "eager-fp32", stages=("denoise_step",)), CPU)
+    calls, _ = build_calls(
+        load_point("tiny", "tiny-clip", "eager-fp32", stages=("denoise_step",)), CPU
+    )
     attended, right = [], kernels.attention
-    monkeypatch.setattr(kernels, "attention", lambda q, k, v: (attended.append(q.shape), right(q, k, v))[1])
+    monkeypatch.setattr(
+        kernels, "attention", lambda q, k, v: (attended.append(q.shape), right(q, k, v))[1]
+    )
     after = checked(point, calls)
     assert len(attended) == 1
     assert correctness_of(point).tokens == point.model.tokens(point.workload)
@@ -207,6 +259,13 @@ def test_a_compiled_point_runs_eagerly_up_to_its_first_attention(monkeypatch):
 def test_the_worker_says_it_of_each_point(tmp_path, micro_suite):
     suite = load(Suite, str(micro_suite))
     point = suite_jobs(suite)[1].point
-    job = {"job": "point", "point": point.model_dump(mode="json"), "sampling": TWO_CALLS.model_dump(mode="json"), "prior": {}}
+    job = {
+        "job": "point",
+        "point": point.model_dump(mode="json"),
+        "sampling": TWO_CALLS.model_dump(mode="json"),
+        "prior": {},
+    }
     result = worker.run_job(json.loads(json.dumps(job)), CPU, clock_for(CPU), lambda *_: None)
-    assert Correctness.model_validate(result["correctness"]).tokens == point.model.tokens(point.workload)
+    assert Correctness.model_validate(result["correctness"]).tokens == point.model.tokens(
+        point.workload
+    )

@@ -135,8 +135,8 @@ def compare(a: Records, b: Records, *, threshold: float | None = None, allow_dif
 
 
 def compare_history(b: Records, others: list[Records], *, threshold: float | None = None, seed: int = 0) -> Comparison:
-    """b against the last runs of its cohort: same kind of GPU, suite and environment but for the code.  One run alone is compared
-    as a pair.  Raises UserError where there is none.
+    """b against the last runs of its cohort: same kind of GPU, suite and environment but for the
+    code.  One run alone is compared as a pair.  Raises UserError where there is none.
 
     The spread is that of successive runs (mean square successive difference / 2), since a slow regression, which is what
     a history is for, widens the spread about a mean until it hides in it."""
@@ -179,7 +179,8 @@ def compare_history(b: Records, others: list[Records], *, threshold: float | Non
         only_a=_only(runs[-1], timed[-1], timed_b),
         only_b=[{"point": names[f], "stage": s, "why": "not in two earlier runs"}
                 for f, s in timed_b if (f, s) not in spread],
-        warnings=[*_cards(*runs, b), *(note for i, r in enumerate([*runs, b]) for note in _notes("b" if i == len(runs) else f"a{i + 1}", r))])
+        warnings=[*_cards(*runs, b), *(note for i, r in enumerate([*runs, b])
+                                       for note in _notes("b" if i == len(runs) else f"a{i + 1}", r))])
 
 
 def judge(ratio: float, low: float, high: float, threshold: float) -> Verdict:

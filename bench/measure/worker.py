@@ -3,7 +3,8 @@
 It is apart from the suite so that a crash, a hang or a poisoned CUDA context costs one point.  It dies with its parent:
 by the kernel's parent-death signal on Linux, and elsewhere when its stdin closes.
 
-Events: hello {environment}; round {stage, samples_s}; done {ends, ...}; failed {outcome, reason, ends, fields}.  With `ends` the
+Events: hello {environment}; round {stage, samples_s}; done {ends, ...};
+failed {outcome, reason, ends, fields}.  With `ends` the
 process is going, since its CUDA context may be poisoned.
 """
 
@@ -184,12 +185,13 @@ _COUNTS: dict[tuple[str, bool, bool], Any] = {}
 
 
 def _counted(point: Any) -> Any:
-    """Counts of every stage, made once: a budget asks for them before the point's turn comes."""
+    """Counts of every stage, as they were shipped or made once: a budget asks for them before the point's turn comes."""
+    from bench.core.shipped import shipped_count
     from bench.measure.point import count_stages
 
     key = (point.subject, "train_step" in point.stages, "trajectory" in point.stages)
     if key not in _COUNTS:
-        _COUNTS[key] = count_stages(point)
+        _COUNTS[key] = shipped_count(point) or count_stages(point)
     return _COUNTS[key]
 
 
@@ -214,7 +216,8 @@ def context_survives(error: Exception) -> bool:
     from bench.measure.correctness import WrongNumbers
     from bench.measure.point import OutOfMemory, Unsupported
 
-    return isinstance(error, (OutOfMemory, Unsupported, WrongNumbers, MemoryError)) or type(error).__name__ == "OutOfMemoryError"
+    refused = (OutOfMemory, Unsupported, WrongNumbers, MemoryError)
+    return isinstance(error, refused) or type(error).__name__ == "OutOfMemoryError"
 
 
 def fields_of(error: Exception) -> dict[str, Any]:
