@@ -1,9 +1,12 @@
-"""Writes configs/counts/presets.json.gz: the counts of every point of every suite, which travel with the package.
+"""Writes configs/counts/presets.json.gz: the counts of every point of every suite, which travel with
+the package.
 
-python docs/make_counts.py                  counts what the file lacks; all, some minutes, after a change of the models
-python docs/make_counts.py --check          exit 1 where the file is of other code, lacks a point, or a count differs: the
-                                            quick ones and, in turns by the day, some of the others, half a minute
-python docs/make_counts.py --check --all    counts all of them again
+    python docs/make_counts.py                  counts what the file lacks; after a change of the models
+                                                or of the counting all, some minutes
+    python docs/make_counts.py --check          exit 1 where the file is of other code, lacks a point, or
+                                                a count differs: of the quick ones and, in turns by the
+                                                day, some of the others, half a minute
+    python docs/make_counts.py --check --all    counts all of them again
 """
 
 import datetime
@@ -24,7 +27,8 @@ from bench.core.spec import Point, Suite  # noqa: E402
 
 CHECK_S = 25.0  # to count again in, by what each took when the file was made
 QUICK_S = 0.3
-BYTES_AGREE = 0.05  # versions of PyTorch take norms and copies apart in other operators; products never differ
+BYTES_AGREE = 0.05
+"""Versions of PyTorch take norms and copies apart in other operators; products never differ."""
 EXACT = ("linear_flops", "attention_flops", "conv_flops", "other_flops")
 NEAR = ("bytes_modelled_min", "bytes_modelled_max", "bytes_elementwise", "kernels")
 
@@ -55,7 +59,8 @@ def count(point: Point) -> dict[str, Any]:
 
 
 def make() -> None:
-    """Count what the file lacks, all where it is of other code, and write it after each: cut off, it goes on where it was."""
+    """Count what the file lacks, all where it is of other code, and write it after each: cut off, it
+    goes on where it was."""
     document, wanted = shipped_document(), points()
     same = document["code"] == counting_code() and document["diffusers"] == diffusers_version()
     counts = {
@@ -124,24 +129,26 @@ def faults(all_of_them: bool, day: int) -> list[str]:
 
 
 def chosen(counts: dict[str, Any], all_of_them: bool, day: int) -> list[str]:
-    """Which to count again: the quick ones, then others from a place that moves on by the day, as far as the time goes."""
+    """Which to count again: of the quick ones one in seven, then at least one of the others and as
+    many as the time allows, from a place that moves on by the day."""
+    if all_of_them:
+        return list(counts)
     quick = [subject for subject, c in counts.items() if c["seconds"] <= QUICK_S]
     rest = [subject for subject in counts if subject not in quick]
     start = day % len(rest) if rest else 0
-    turned = [*quick[day % 7 :: 7], *rest[start:], *rest[:start]]
-    if all_of_them:
-        return list(counts)
-    left, taken = CHECK_S, []
-    for subject in turned:
+    taken = quick[day % 7::7]
+    left = CHECK_S - sum(counts[subject]["seconds"] for subject in taken)
+    for i, subject in enumerate([*rest[start:], *rest[:start]]):
         left -= counts[subject]["seconds"]
-        if left < 0 and taken:
+        if left < 0 and i > 0:
             break
         taken.append(subject)
     return taken
 
 
 def differences(point: Point, shipped: dict[str, Any], counted: dict[str, Any]) -> list[str]:
-    """In what two counts of a point differ: products, parameters and tokens to the last one, bytes within a few per cent."""
+    """In what two counts of a point differ: products, parameters and tokens to the last one, bytes
+    within a few per cent."""
     found = [
         f"{point.label}: {name} {shipped[name]}, counted {counted[name]}"
         for name in ("tokens", "params")

@@ -1,7 +1,8 @@
 """A pytest plugin: each test that is marked `gpu` runs in a process of its own.
 
-A kernel that reads where it may not breaks the CUDA context of its process, and everything after it in that process fails
-too.  So each test gets a fresh one, and what it prints where it fails.  A process that hangs is stopped.
+A kernel that reads where it may not breaks the CUDA context of its process, and everything after it
+in that process fails too.  So each test gets a fresh one, and what it printed is shown where it
+fails.  A process that hangs is stopped.
 """
 
 import contextlib
@@ -40,7 +41,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 def run_alone(nodeid: str, root: Path, limit_s: float) -> tuple[int | None, str]:
-    """(exit code, output) of one test in a process of its own; None where it was stopped at the limit."""
+    """(exit code, output) of one test in a process of its own; None where it was stopped."""
     command = [sys.executable, "-m", "pytest", nodeid, "-m", "gpu", "-rs", "-p", "no:cacheprovider"]
     with tempfile.TemporaryFile(
         "w+", errors="replace"

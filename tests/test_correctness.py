@@ -1,6 +1,7 @@
 """A point whose attention is not right at its own size is an error, with the reading beside it; a
 right one says how right."""
 
+import contextlib
 import json
 
 import pytest
@@ -249,7 +250,7 @@ def test_a_compiled_point_runs_eagerly_up_to_its_first_attention(monkeypatch):
     after = checked(point, calls)
     assert len(attended) == 1
     assert correctness_of(point).tokens == point.model.tokens(point.workload)
-    check = Check(point)
+    check = Check(point, 1e-3)
     with torch.inference_mode():
         after["denoise_step"]()
     assert check.called is False
@@ -269,3 +270,43 @@ def test_the_worker_says_it_of_each_point(tmp_path, micro_suite):
     assert Correctness.model_validate(result["correctness"]).tokens == point.model.tokens(
         point.workload
     )
+
+
+def test_an_attention_that_a_recipe_puts_in_sdpas_place_is_looked_into(monkeypatch):
+    """It is put there within the stage's call, after the looking began; a public model calls SDPA by its name."""
+    sdpa = F.scaled_dot_product_attention
+
+    @contextlib.contextmanager
+    def attention_by(other):
+        F.scaled_dot_product_attention = other
+        try:
+            yield
+        finally:
+            F.scaled_dot_product_attention = sdpa
+
+    monkeypatch.setattr(kernels, "attention_by", attention_by, raising=False)
+    point = load_point("tiny", "tiny-clip", "eager-fp32", stages=("denoise_step",))
+    q, k, v = operands()
+
+    def step(other):
+        def call():
+            with kernels.attention_by(other):
+                return F.scaled_dot_product_attention(q, k, v)
+        return checked(point, {"denoise_step": call})["denoise_step"]()
+
+    step(sdpa)
+    assert correctness_of(point).tokens == 50
+    with pytest.raises(WrongNumbers):
+        step(lambda q, k, v: sdpa(q, k, v).roll(1, dims=2))
+    assert F.scaled_dot_product_attention is sdpa
+    assert kernels.attention_by is attention_by
+
+
+def test_what_else_a_call_says_of_itself_is_still_there():
+    point = load_point("tiny", "tiny-clip", "eager-fp32", stages=("denoise_step",))
+
+    def call():
+        return torch.zeros(1)
+
+    call.compiled = True
+    assert checked(point, {"denoise_step": call})["denoise_step"].compiled is True
