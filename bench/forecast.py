@@ -54,6 +54,8 @@ class Forecaster:
     root: Path
     calibration: Path | None
     basis: Basis | None = None
+    memory_bytes: int | None = None
+    """Of the card that is planned for, where it is not the one here."""
     made: dict[str, Forecast | None] = field(default_factory=dict)
     counts: dict[str, dict[str, StageCount]] = field(default_factory=dict)
     weights: dict[str, int] = field(default_factory=dict)
@@ -74,7 +76,9 @@ class Forecaster:
             self.basis = basis_from(self.calibration, device)
         elif gpu is None:
             self.basis = latest_basis(self.root, environment.gpu, device, environment.device_name, recipes)
-        self.basis = self.basis or thumb_basis(datasheet(gpu or environment.gpu), device)
+        sheet = datasheet(gpu or environment.gpu)
+        self.memory_bytes = sheet.memory_bytes if gpu is not None and sheet is not None else None
+        self.basis = self.basis or thumb_basis(sheet, device)
         if self.basis is None and probe:
             dtypes = list(dict.fromkeys(job.point.recipe.dtype for job in jobs if job.point))
             try:
@@ -215,7 +219,8 @@ class Forecaster:
                 return None
             recipes = list(dict.fromkeys((p.recipe.dtype, p.recipe.attention) for p in suite_points(self.suite)))
             try:
-                probes = worker.run({"job": "probes", "device": self.basis.device, "recipes": recipes}, COUNT_TIMEOUT_S,
+                probes = worker.run({"job": "probes", "device": self.basis.device, "recipes": recipes,
+                                     "memory_bytes": self.memory_bytes}, COUNT_TIMEOUT_S,
                                     lambda stage, samples: None)["probes"]
             except JobFailed:
                 return None

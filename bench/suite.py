@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from bench.core.errors import UserError
 from bench.core.load import baselines, headline_point, points_together, suite_points
-from bench.core.records import FINISHED, CeilingsRecord, Environment, PointRecord, Reused
+from bench.core.records import FINISHED, CeilingsRecord, Environment, PointRecord, Reused, cards_in
 from bench.core.spec import Point, Recipe, Sampling, Suite, fingerprint
 from bench.core.store import SUITE, Store, disk_faults, write_whole
 from bench.core.touched import untouched
@@ -87,6 +87,7 @@ def run_suite(
             _write_suite(directory, suite)
             finished = {r.fingerprint for r in before if r.outcome in FINISHED}
             prior = store.prior_samples(environment.digest())
+            _say_what_starts_anew(directory, jobs, finished, store, prior)
             todo = [job for job in jobs if job.fingerprint not in finished]
             if budget_s is not None:         # in order of value, and what is finished is finished
                 todo = [dataclasses.replace(job, together=False) for job in todo]
@@ -179,7 +180,7 @@ def _run_job(job: Job, suite: Suite, worker: Worker, store: Store,
                                                                             worker.environment.digest()))
             reason = result.get("left_out") or result.get("note")
         except JobFailed as failure:
-            outcome, reason = failure.outcome, failure.reason
+            outcome, reason, result = failure.outcome, failure.reason, dict(failure.fields)
             if outcome == "timeout" and timeout < limit:
                 outcome, reason = "skipped_budget", f"cut off when the budget was up, after {timeout:.0f} s"
     common = {
@@ -325,7 +326,8 @@ def _check_resume(directory: Path, suite: Suite, jobs: list[Job]) -> None:
 
 
 def _check_environment(records: list[PointRecord | CeilingsRecord], now: Environment, directory: Path, mix: bool) -> None:
-    """Every environment among the records must be this one, but for the code, unless mixing was asked for."""
+    """Every environment among the records must be this one, but for the code and for which card of the same kind it is,
+    unless mixing was asked for."""
     unlike = list(dict.fromkeys(d for r in records for d in r.environment.differences(now)))
     versions = [d for d in unlike if d.startswith("code_version")]
     if unlike != versions and not mix:
@@ -336,3 +338,18 @@ def _check_environment(records: list[PointRecord | CeilingsRecord], now: Environ
                       "`calibrate` refuses records of several devices", stacklevel=2)
     elif versions:
         warnings.warn(f"{directory}: measured with another version of ldt-bench: {versions[0]}", stacklevel=2)
+    if cards := cards_in([*(r.environment for r in records), now]):
+        warnings.warn(f"{directory}: measured on {cards}; this is {now.device_uuid_hash}, and each record says its own",
+                      stacklevel=2)
+
+
+def _say_what_starts_anew(directory: Path, jobs: list[Job], finished: set[str], store: Store,
+                          prior: dict[str, dict[str, list[float]]]) -> None:
+    """Samples of another card, or of other code, are not continued: a record's are all of one environment."""
+    begun = store.prior_samples()
+    anew = [job.label for job in jobs if job.fingerprint not in finished and job.fingerprint in begun
+            and job.fingerprint not in prior]
+    if anew:
+        more = f" and {len(anew) - 1} more" if len(anew) > 1 else ""
+        warnings.warn(f"{directory}: {anew[0]}{more}: begun on another card or with other code, and measured anew here",
+                      stacklevel=2)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from gpu_processes import pytest_pyfunc_call  # noqa: F401 (a hook: each gpu test in a process of its own)
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = Path(__file__).parent / "golden"

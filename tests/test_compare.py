@@ -359,7 +359,7 @@ def test_a_planted_slowdown_is_in_the_record_and_the_ceilings_are_spared(monkeyp
 
     def ceilings(device, clock, *rest, **kw):
         clocks["ceilings"] = clock
-        return [], {}
+        return [], {}, []
 
     def point(p, counts, device, clock, *rest, **kw):
         clocks["point"] = clock
@@ -398,3 +398,16 @@ def test_comparison_says_a_planted_slowdown():
     b = [r if r.kind == "ceilings" else r.model_copy(update={"reason": note}) for r in result(rng)]
     pair: Comparison = compare(result(rng), b)
     assert pair.warnings == [f"b: tiny tiny-clip r0 and 15 more: {note}"]
+
+
+def test_two_cards_of_one_kind_are_compared_and_named():
+    def on(records, card):
+        return [r.model_copy(update={"environment": r.environment.model_copy(update={"device_uuid_hash": card})})
+                for r in records]
+
+    rng = np.random.default_rng(20)
+    a, b = on(result(rng), "aaaa"), on(result(rng), "bbbb")
+    assert "measured on 2 cards of one kind: aaaa, bbbb; a ratio holds what those differ by" in compare(a, b).warnings
+    assert compare(a, on(result(rng), "aaaa")).warnings == []
+    runs = [on(run_at(day, rng), card) for day, card in ((1, "aaaa"), (2, "bbbb"), (3, "aaaa"))]
+    assert "measured on 2 cards of one kind: aaaa, bbbb" in compare_history(on(run_at(9, rng), "aaaa"), runs).warnings[0]

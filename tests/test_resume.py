@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,13 @@ import yaml
 from conftest import MICRO_SUITE, ROOT, cli, variant
 from test_store import record as ceilings_record
 
+from bench.calibrate.calibrate import calibrate
 from bench.commands.run import _finish
 from bench.core.errors import UserError
 from bench.core.load import load
 from bench.core.spec import Suite
 from bench.core.store import CALIBRATION, RECORDS, SAMPLES, Store, point_records, read_records
+from bench.report.result import read_result
 from bench.suite import _check_resume, suite_jobs
 
 
@@ -254,3 +257,74 @@ def test_a_result_of_two_devices_keeps_no_calibration_of_one(tmp_path, measured,
     _finish(copy, said.append)
     assert "records of several devices" in said[0]
     assert not (copy / CALIBRATION).exists()
+
+
+def on_a_card(directory: Path, copy: Path, card: str | None, **other) -> Path:
+    """A copy of a result, cut before its last point, as if a card had made it and begun that point."""
+    copy.mkdir()
+    (copy / "suite.json").write_bytes((directory / "suite.json").read_bytes())
+    records = [json.loads(line) for line in lines(directory / RECORDS)]
+    for record in records:
+        record["environment"] |= {"device_uuid_hash": card, **other}
+    (copy / RECORDS).write_text("".join(json.dumps(r) + "\n" for r in records[:-1]))
+    begun = type(read_records(copy)[0].environment).model_validate(records[-1]["environment"])
+    (copy / SAMPLES).write_text(json.dumps({"fingerprint": records[-1]["fingerprint"], "stage": "denoise_step",
+                                            "samples_s": [123.0], "environment": begun.digest()}) + "\n")
+    return copy
+
+
+def resume_on(copy: Path, card: str, monkeypatch) -> list[str]:
+    """Go on with a result on another card, in this process -> the warnings.  The worker's environment is made up."""
+    from bench.measure.process import Worker
+    from bench.suite import run_suite
+
+    started = Worker._start
+
+    def start(self) -> None:
+        self._environment = None
+        started(self)
+        self._environment = self._environment.model_copy(update={"device_uuid_hash": card})
+
+    monkeypatch.setattr(Worker, "_start", start)
+    suite = Suite.model_validate_json((copy / "suite.json").read_bytes())
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", UserWarning)
+        run_suite(suite, device="cpu", root=copy.parent, resume=copy, budget_s=None)
+    return [str(w.message) for w in said]
+
+
+def test_another_card_of_the_same_kind_goes_on_and_each_record_says_its_own(tmp_path, measured, monkeypatch):
+    directory, _ = measured
+    copy = on_a_card(directory, tmp_path / "copy", "aaaa")
+    before = len(lines(copy / RECORDS))
+    said = resume_on(copy, "bbbb", monkeypatch)
+    assert any("measured on 2 cards of one kind: aaaa, bbbb; this is bbbb" in words for words in said)
+    assert any("begun on another card or with other code, and measured anew" in words for words in said)
+    *first, last = read_records(copy)
+    assert (len(first), {r.environment.device_uuid_hash for r in first}) == (before, {"aaaa"})
+    assert last.environment.device_uuid_hash == "bbbb"
+    assert 123.0 not in last.timings["denoise_step"].samples_s          # the half-measured point started anew
+    assert read_result(copy).mixed[-1] == "2 cards of one kind: aaaa, bbbb"
+    with pytest.warns(UserWarning, match="measured on 2 cards of one kind: aaaa, bbbb"):
+        calibrate(copy)
+
+
+def test_another_kind_of_card_is_refused(tmp_path, measured, monkeypatch):
+    directory, _ = measured
+    copy = on_a_card(directory, tmp_path / "copy", "aaaa", device_name="another kind")
+    with pytest.raises(UserError, match="device_name another kind"):
+        resume_on(copy, "bbbb", monkeypatch)
+
+
+def test_a_worker_that_comes_back_on_another_card_is_not_gone_on_with(monkeypatch):
+    """Within a run the card does not change under it; --resume says what can go on."""
+    from bench.core.errors import EnvironmentFault
+    from bench.measure import process
+
+    with process.Worker("cpu") as worker:
+        first = worker.environment
+        worker._environment = first.model_copy(update={"device_uuid_hash": "aaaa"})
+        monkeypatch.setattr(process.Environment, "model_validate",
+                            lambda data: first.model_copy(update={"device_uuid_hash": "bbbb"}))
+        with pytest.raises(EnvironmentFault, match="came back otherwise: 2 cards of one kind: aaaa, bbbb"):
+            worker._start()

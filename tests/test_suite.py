@@ -195,7 +195,7 @@ def test_a_run_fails_where_something_failed_or_nothing_was_measured(outcomes_, f
 
 def test_ceilings_leave_out_a_backend_that_the_device_lacks(monkeypatch):
     probed = []
-    monkeypatch.setattr(bench.measure.ceilings, "measure_ceilings", lambda *args, **_: probed.append(args[3]) or ([], {}))
+    monkeypatch.setattr(bench.measure.ceilings, "measure_ceilings", lambda *args, **_: probed.append(args[3]) or ([], {}, []))
 
     def ceilings(*recipes):
         plan = {"target_relative_half_width": 0.5, "min_samples": 3, "max_samples": 6, "max_s": 0.2}

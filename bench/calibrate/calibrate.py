@@ -1,6 +1,7 @@
 """From a result's records to its calibration: a fit for the recipes of the same rates, the headline, and the reference point
 of the chain."""
 
+import warnings
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
@@ -34,7 +35,7 @@ from bench.calibrate.transfer import check_same_kind, transfer
 from bench.calibrate.waterfall import MODEL, WORKLOAD
 from bench.core.errors import UserError, nearest
 from bench.core.load import load, load_point, names, suite_points
-from bench.core.records import FINISHED, CeilingsRecord, PointRecord
+from bench.core.records import FINISHED, CeilingsRecord, PointRecord, cards_in
 from bench.core.spec import Gpu, Point, Suite
 from bench.core.store import (
     CALIBRATION,
@@ -59,6 +60,9 @@ def calibrate(directory: Path) -> Calibration:
     if len(devices) > 1:
         raise UserError(f"{directory}: records of several devices: {', '.join(sorted(name for _, name in devices))}; "
                         "calibrate one at a time")
+    if cards := cards_in(r.environment for r in records):
+        warnings.warn(f"{directory}: measured on {cards}; an efficiency is of the ceilings of the card that they were "
+                      "measured on", stacklevel=2)
     (gpu, device_name), suite = devices.pop(), read_suite(directory)
     ceilings = ceilings_record(records)
     if ceilings is None:

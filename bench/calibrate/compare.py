@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bench.core.errors import UserError
-from bench.core.records import CeilingsRecord, Environment, PointRecord, Timing
+from bench.core.records import CeilingsRecord, Environment, PointRecord, Timing, cards_in
 from bench.core.store import ceilings_record, point_records
 from bench.measure.sampling import ROUND_S, UNSTABLE, median_interval, unstable_reason
 
@@ -131,12 +131,12 @@ def compare(a: Records, b: Records, *, threshold: float | None = None, allow_dif
         threshold=limit, threshold_from=limit_from, floor=floor, floor_from=floor_from, drift=exp(typical_drift),
         control=control, code_a=[a[-1].environment.code_version], code_b=environment.code_version,
         only_a=only_a, only_b=only_b,
-        warnings=[*warnings, *_notes("a", a), *_notes("b", b)])
+        warnings=[*warnings, *_cards(a, b), *_notes("a", a), *_notes("b", b)])
 
 
 def compare_history(b: Records, others: list[Records], *, threshold: float | None = None, seed: int = 0) -> Comparison:
-    """b against the last runs of its cohort: same GPU, suite and environment but for the code.  One run alone is compared
-    as a pair.  Raises UserError where there is none.
+    """b against the last runs of its cohort: same kind of GPU, suite and environment but for the
+    code.  One run alone is compared as a pair.  Raises UserError where there is none.
 
     The spread is that of successive runs (mean square successive difference / 2), since a slow regression, which is what
     a history is for, widens the spread about a mean until it hides in it."""
@@ -179,7 +179,8 @@ def compare_history(b: Records, others: list[Records], *, threshold: float | Non
         only_a=_only(runs[-1], timed[-1], timed_b),
         only_b=[{"point": names[f], "stage": s, "why": "not in two earlier runs"}
                 for f, s in timed_b if (f, s) not in spread],
-        warnings=[note for i, r in enumerate([*runs, b]) for note in _notes("b" if i == len(runs) else f"a{i + 1}", r)])
+        warnings=[*_cards(*runs, b), *(note for i, r in enumerate([*runs, b])
+                                       for note in _notes("b" if i == len(runs) else f"a{i + 1}", r))])
 
 
 def judge(ratio: float, low: float, high: float, threshold: float) -> Verdict:
@@ -287,6 +288,12 @@ def _check_environments(a: Environment, b: Environment, allowed: bool) -> list[s
         raise UserError(f"the environments differ: {'; '.join(different)}; a ratio would not be the code's alone "
                         "(--allow-different compares all the same)")
     return [f"the environments differ: {'; '.join(different)}"] if different else []
+
+
+def _cards(*results: Records) -> list[str]:
+    """Cards of one kind differ by a few per cent: they are compared, and it is said."""
+    cards = cards_in(record.environment for records in results for record in records)
+    return [f"measured on {cards}; a ratio holds what those differ by"] if cards else []
 
 
 def _same_cohort(run: Records, b: Records) -> bool:

@@ -12,12 +12,13 @@ import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.calibrate.published_table import Row
 from bench.core.load import load
+from bench.core.shipped import counting_code
 from bench.core.spec import Model, fingerprint
 
 if TYPE_CHECKING:
@@ -61,10 +62,7 @@ def code_version() -> str:
     for package in ("ldt-bench", "diffusers"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             digest.update(metadata.version(package).encode())
-    for package in ("bench.count", "models"):
-        for file in sorted(resources.files(package).iterdir(), key=lambda f: f.name):
-            if file.name.endswith(".py"):
-                digest.update(file.read_bytes())
+    digest.update(counting_code().encode())
     return digest.hexdigest()[:16]
 
 

@@ -18,6 +18,7 @@ from bench.core.touched import built
 from bench.count.count import ModelCount
 from bench.measure import attention_ran
 from bench.measure.clock import Clock
+from bench.measure.correctness import checked
 from bench.measure.execution import around
 from bench.measure.point import (
     build_calls,
@@ -52,7 +53,7 @@ def measure_against(
     check_supported(point, device)
     reused = reused or {}
     stages = tuple(stage for stage in point.stages if stage not in reused)
-    asked, point, whole, baseline = point, built(point, reused), baseline, built(baseline, reused)
+    point, whole, baseline = built(point, reused), baseline, built(baseline, reused)
     weights = _weights(point, counts)
     if device.type == "cpu":
         refuse_to_swap(point, counts, weights)
@@ -61,6 +62,7 @@ def measure_against(
         reset_peak(device)
         others = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0       # the sentinel's operands
         calls, given = _built(point, device)
+        calls = checked(point, calls)
         firsts = _first_calls(point, stages, calls, device, clock, others, resting(device, others, weights + given))
         memory = memory_of(device, weights, given, firsts.peaks)
         needed = _weights(baseline, baseline_counts) + max(
@@ -70,7 +72,7 @@ def measure_against(
         base_calls = None if crowded else _built(baseline, device)[0]
         runs, telemetry = _in_turns(point, baseline, stages, calls, base_calls, firsts.seconds, device, clock, plan, prior,
                                     on_round)
-        attention_ran.note(asked, calls, device)
+        attention_ran.note(point, calls, device)
         outputs = _outputs(point, calls)
         timings = {stage: runs[f"0/{stage}"].timing().model_copy(update={"compile_s": firsts.compiled[stage]})
                    for stage in stages}

@@ -245,11 +245,11 @@ _NOTED: dict[str, AttentionRan] = {}
 def note(point: Point, calls: dict[str, Callable[..., Any]], device: torch.device) -> None:
     """Keep what ran in this process's last measurement of the point, for `noted`."""
     ran = attention_ran(point, calls, device)
-    _NOTED.pop(point.fingerprint, None)
+    _NOTED.pop(point.subject, None)
     if ran is not None:
-        _NOTED[point.fingerprint] = ran
+        _NOTED[point.subject] = ran
 
 
 def noted(point: Point) -> AttentionRan | None:
-    """What `note` kept of the point, once."""
-    return _NOTED.pop(point.fingerprint, None)
+    """What `note` kept of the point; whichever of its stages were called, they attend alike."""
+    return _NOTED.get(point.subject)

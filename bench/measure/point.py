@@ -16,6 +16,7 @@ from bench.count.count import DTYPES, ModelCount, count_point
 from bench.count.trajectory import trajectory_count
 from bench.measure import attention_ran
 from bench.measure.clock import Clock, clock_for
+from bench.measure.correctness import checked
 from bench.measure.execution import around, can_be_captured, carry_out, held, is_compiled, under, unsupported
 from bench.measure.fastest import Fastest, fastest_attention
 from bench.measure.launch import time_launch
@@ -55,7 +56,8 @@ def measure_point(
     """Time the point's stages.
 
     prior: samples already taken, by stage; on_round(stage, new samples) is called as they come.
-    Raises OutOfMemory and Unsupported; anything else is the model's own error."""
+    Raises OutOfMemory and Unsupported, WrongNumbers where attention is not right at this size (its first call is checked
+    before any sample); anything else is the model's own error."""
     check_supported(point, device)
     parts = {PARTS_OF_STAGE[stage] for stage in point.stages}
     weights = sum(counts.params[part] for part in parts) * DTYPE_BYTES[point.recipe.dtype]
@@ -98,6 +100,7 @@ def _measure(point: Point, device: torch.device, clock: Clock, plan: Sampling, w
     others = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0       # the sentinel's operands
     calls, given = build_calls(point, device)
     at_rest = resting(device, others, weights + given)
+    calls = checked(point, calls)
     timings: dict[str, Timing] = {}
     telemetry: dict[str, StageTelemetry] = {}
     peaks: dict[str, StageMemory] = {}

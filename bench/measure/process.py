@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.errors import EnvironmentFault
-from bench.core.records import Environment
+from bench.core.records import Environment, cards_in
 from bench.core.verbosity import verbosity
 
 START_TIMEOUT_S = 300.0     # importing torch from a cold, slow disk takes minutes
@@ -30,9 +30,10 @@ def wants_fresh(job: dict[str, Any]) -> bool:
 class JobFailed(Exception):
     """A job ended otherwise than ok."""
 
-    def __init__(self, outcome: str, reason: str):
+    def __init__(self, outcome: str, reason: str, fields: dict[str, Any] | None = None):
+        """fields: of the record, that are known all the same."""
         super().__init__(reason)
-        self.outcome, self.reason = outcome, reason
+        self.outcome, self.reason, self.fields = outcome, reason, fields or {}
 
 
 class Worker:
@@ -108,7 +109,7 @@ class Worker:
             if kind == "done":
                 return event
             if kind == "failed":
-                raise JobFailed(event["outcome"], event["reason"])
+                raise JobFailed(event["outcome"], event["reason"], event.get("fields"))
             raise AssertionError(f"worker sent {kind!r}")
 
     def kill(self) -> None:
@@ -148,6 +149,8 @@ class Worker:
         environment = Environment.model_validate(hello["environment"])
         # Only the code may differ: a checkout that is edited meanwhile costs no measurement, and each record says its own.
         differences = self._environment.differences(environment) if self._environment else []
+        if self._environment and (cards := cards_in([self._environment, environment])):
+            differences.append(cards)       # resuming there is another matter: then samples are not continued
         if any(not difference.startswith("code_version") for difference in differences):
             self.kill()
             raise EnvironmentFault(f"the measuring process came back otherwise: {'; '.join(differences)}; what was "

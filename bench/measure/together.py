@@ -15,6 +15,7 @@ from bench.core.spec import DTYPE_BYTES, Point, Sampling
 from bench.count.count import ModelCount
 from bench.measure import attention_ran
 from bench.measure.clock import Clock
+from bench.measure.correctness import checked
 from bench.measure.execution import around, can_be_captured
 from bench.measure.launch import time_launch
 from bench.measure.point import Unsupported, build_calls, check_supported, first_call, free_memory, room, stage_memory
@@ -52,6 +53,7 @@ def measure_together(
         for i, point in enumerate(points):
             before = _allocated(device)
             stages, size = build_calls(point, device)
+            stages = checked(point, stages)
             given.append(size)
             own.append(_allocated(device) - before)
             for stage in point.stages:

@@ -3,7 +3,8 @@
 It is apart from the suite so that a crash, a hang or a poisoned CUDA context costs one point.  It dies with its parent:
 by the kernel's parent-death signal on Linux, and elsewhere when its stdin closes.
 
-Events: hello {environment}; round {stage, samples_s}; done {ends, ...}; failed {outcome, reason, ends}.  With `ends` the
+Events: hello {environment}; round {stage, samples_s}; done {ends, ...};
+failed {outcome, reason, ends, fields}.  With `ends` the
 process is going, since its CUDA context may be poisoned.
 """
 
@@ -68,7 +69,7 @@ def serve(jobs: TextIO, events: TextIO, device_name: str | None) -> None:
             if outcome == "error":
                 traceback.print_exc()
             broken = device.type == "cuda" and not context_survives(error)
-            send("failed", outcome=outcome, reason=reason, ends=broken)
+            send("failed", outcome=outcome, reason=reason, ends=broken, fields=fields_of(error))
             if broken:
                 return               # a fresh process takes the next job
             continue
@@ -114,8 +115,10 @@ def run_job(job: dict[str, Any], device: Any, clock: Any, on_round: Any) -> dict
         return quick_rates(device, clock, job["dtypes"])
     if job["job"] == "probes":
         from bench.measure.ceilings import planned_probes
+        from bench.measure.point import free_memory
 
-        return {"probes": planned_probes(job["device"], [tuple(r) for r in job["recipes"]])}
+        free = job.get("memory_bytes") or (free_memory(device) if job["device"] == device.type else None)
+        return {"probes": planned_probes(job["device"], [tuple(r) for r in job["recipes"]], free)}
     if job["job"] == "peak":
         from bench.measure.versus import measure_peak
 
@@ -133,8 +136,9 @@ def run_job(job: dict[str, Any], device: Any, clock: Any, on_round: Any) -> dict
         possible = [pair for pair in recipes if reasons[pair] is None]
         if not possible:
             raise Unsupported("; ".join(lacking))
-        probes, telemetry = measure_ceilings(device, clock, plan, possible, prior=job["prior"], on_round=on_round)
-        return {"left_out": f"left out: {'; '.join(lacking)}" if lacking else None,
+        probes, telemetry, missing = measure_ceilings(device, clock, plan, possible, prior=job["prior"], on_round=on_round)
+        left_out = [*lacking, *missing]
+        return {"left_out": f"left out: {'; '.join(left_out)}" if left_out else None,
                 "probes": [p.model_dump(mode="json") for p in probes],
                 "telemetry": {kind: t.model_dump(mode="json") for kind, t in telemetry.items()}}
     clock, note = planted_slowdown(clock, device)
@@ -145,7 +149,7 @@ def run_job(job: dict[str, Any], device: Any, clock: Any, on_round: Any) -> dict
         counted = [_counted(point) for point in points]
         measured = measure_together(points, counted, device, clock, plan, prior=job["prior"],
                                     on_round=lambda i, stage, samples: on_round(f"{i}/{stage}", samples))
-        return {"note": note, "points": [_point_fields(point, counts, *fields)
+        return {"note": note, "points": [{**_point_fields(point, counts, *fields), **_correctness(point)}
                                          for point, counts, fields in zip(points, counted, measured, strict=True)]}
     point = Point.model_validate(job["point"])
     counts = _counted(point)
@@ -157,10 +161,11 @@ def run_job(job: dict[str, Any], device: Any, clock: Any, on_round: Any) -> dict
         reused = {stage: Reused.model_validate(reading) for stage, reading in job.get("reused", {}).items()}
         *fields, against = measure_against(point, baseline, counts, _counted(baseline), device, clock, plan,
                                            prior=job["prior"], on_round=on_round, reused=reused)
-        return {"note": note, "against": against.model_dump(mode="json"), **_point_fields(point, counts, *fields)}
+        return {"note": note, "against": against.model_dump(mode="json"), **_point_fields(point, counts, *fields),
+                **_correctness(point)}
     timings, memory, telemetry = measure_point(point, counts, device, clock, plan, prior=job["prior"],
                                                on_round=on_round)
-    return {"note": note, **_point_fields(point, counts, timings, memory, telemetry)}
+    return {"note": note, **_point_fields(point, counts, timings, memory, telemetry), **_correctness(point)}
 
 
 def _point_fields(point: Any, counts: Any, timings: dict[str, Any], memory: Any, telemetry: Any) -> dict[str, Any]:
@@ -177,16 +182,24 @@ def _point_fields(point: Any, counts: Any, timings: dict[str, Any], memory: Any,
     }
 
 
+def _correctness(point: Any) -> dict[str, Any]:
+    from bench.measure.correctness import correctness_of
+
+    read = correctness_of(point)
+    return {"correctness": read.model_dump(mode="json") if read else None}
+
+
 _COUNTS: dict[tuple[str, bool, bool], Any] = {}
 
 
 def _counted(point: Any) -> Any:
-    """Counts of every stage, made once: a budget asks for them before the point's turn comes."""
+    """Counts of every stage, as they were shipped or made once: a budget asks for them before the point's turn comes."""
+    from bench.core.shipped import shipped_count
     from bench.measure.point import count_stages
 
     key = (point.subject, "train_step" in point.stages, "trajectory" in point.stages)
     if key not in _COUNTS:
-        _COUNTS[key] = count_stages(point)
+        _COUNTS[key] = shipped_count(point) or count_stages(point)
     return _COUNTS[key]
 
 
@@ -208,13 +221,24 @@ LIBRARY_OOM = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED", "DEVICE_ALLOC
 def context_survives(error: Exception) -> bool:
     """Is the CUDA context still good after this?  An allocation that PyTorch refused, or a check before anything ran,
     leaves it as it was; of anything else that is not known."""
+    from bench.measure.correctness import WrongNumbers
     from bench.measure.point import OutOfMemory, Unsupported
 
-    return isinstance(error, (OutOfMemory, Unsupported, MemoryError)) or type(error).__name__ == "OutOfMemoryError"
+    refused = (OutOfMemory, Unsupported, WrongNumbers, MemoryError)
+    return isinstance(error, refused) or type(error).__name__ == "OutOfMemoryError"
+
+
+def fields_of(error: Exception) -> dict[str, Any]:
+    """What a failed job says for its record, beside outcome and reason."""
+    from bench.measure.correctness import WrongNumbers
+
+    read = error.correctness if isinstance(error, WrongNumbers) else None
+    return {"correctness": read.model_dump(mode="json")} if read else {}
 
 
 def classify(error: Exception) -> tuple[str, str]:
     """(outcome, one line) of a failed job."""
+    from bench.measure.correctness import WrongNumbers
     from bench.measure.point import OutOfMemory, Unsupported
 
     line = (str(error).strip().splitlines() or [""])[0]
@@ -224,6 +248,8 @@ def classify(error: Exception) -> tuple[str, str]:
         return "oom", line
     if isinstance(error, Unsupported):
         return "skipped_unsupported", line
+    if isinstance(error, WrongNumbers):
+        return "error", line
     return "error", f"{type(error).__name__}: {line}"
 
 

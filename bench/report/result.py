@@ -20,7 +20,7 @@ from bench.calibrate.waterfall import Bar, waterfall
 from bench.core.claim_spec import Claim
 from bench.core.errors import UserError
 from bench.core.load import load, names
-from bench.core.records import CeilingsRecord, Environment, PointRecord
+from bench.core.records import CeilingsRecord, Environment, PointRecord, cards_in
 from bench.core.spec import Gpu, Point, Suite
 from bench.core.store import CALIBRATION, ceilings_record, point_records, read_records, read_suite
 from bench.report.claims_table import claims_document
@@ -106,7 +106,9 @@ class Result:
     @property
     def mixed(self) -> list[str]:
         """In what the records' environments differ from the last one's: nothing, unless a run was resumed elsewhere."""
-        return list(dict.fromkeys(d for r in self.records for d in r.environment.differences(self.environment)))
+        cards = cards_in(r.environment for r in self.records)
+        return [*dict.fromkeys(d for r in self.records for d in r.environment.differences(self.environment)),
+                *([cards] if cards else [])]
 
     @cached_property
     def ablations(self) -> list[Ablation]:
