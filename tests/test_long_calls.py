@@ -15,18 +15,25 @@ from bench.measure.against import measure_against
 from bench.measure.nvml import Card
 from bench.measure.point import count_stages, measure_point
 from bench.measure.telemetry import Monitor
+from models import kernels
 
 CUDA = torch.device("cuda", 0)
 STEP_S, STEP_J = 57.0, 39_900.0                # 700 W
 
 
+BLOCKS = 42
+
+
 class Step:
-    """A denoising step that only counts itself."""
+    """A denoising step that only attends, and counts itself where it comes to its end."""
 
     def __init__(self):
-        self.calls = 0
+        self.calls, self.blocks = 0, 0
 
     def __call__(self) -> torch.Tensor:
+        for _ in range(BLOCKS):
+            self.blocks += 1
+            kernels.attention(*torch.ones(3, 1, 1, 4, 8))
         self.calls += 1
         return torch.ones(2)
 
@@ -38,6 +45,7 @@ def card(monkeypatch, nvml):
                "mem_get_info": (30 * 10**9, 80 * 10**9), "get_device_capability": (9, 0)}
     for name, answer in answers.items():
         monkeypatch.setattr(torch.cuda, name, lambda device=None, answer=answer: answer)
+    monkeypatch.setattr(kernels, "attention", lambda q, k, v: v)         # a CPU has no cuDNN
     for name in ("empty_cache", "reset_peak_memory_stats", "synchronize"):
         monkeypatch.setattr(torch.cuda, name, lambda device=None: None)
 
@@ -62,10 +70,11 @@ def measure(point, counts: ModelCount, clock):
 
 
 def test_a_step_of_57_s_is_called_three_times_in_all(card):
-    """One warm-up, two samples; no graph, no call for energy, none for memory, no first call."""
+    """One warm-up, two samples; no graph, no call for energy, none for memory, no first call.  The
+    look at what attention ran by ends in the third block."""
     fake, clock, step = card(STEP_S)
     timings, memory, telemetry = measure(*counted(), clock)
-    assert step.calls == 3
+    assert (step.calls, step.blocks) == (3, 3 * BLOCKS + 3)
     assert clock.t == 3 * STEP_S
     timing, seen = timings["denoise_step"], telemetry["denoise_step"]
     assert (len(timing.warmup_s), timing.n, timing.confidence, timing.stop) == (1, 2, 0.5, "max_samples")

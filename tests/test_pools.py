@@ -98,7 +98,8 @@ def ceilings(*attention: Probe) -> CeilingsRecord:
     """Of the planted device."""
     probes = [probe("gemm", CEILINGS.gemm_flops_per_s, 10**13, {"m": 8192, "n": 8192, "k": 8192}),
               *(attention or [attention_probe(CEILINGS.attention_flops_per_s, 16384)]),
-              probe("conv3d", CEILINGS.conv_flops_per_s, 10**13, {"channels": 256, "frames": 10, "height": 250, "width": 400}),
+              probe("conv3d", CEILINGS.conv_flops_per_s, 10**13,
+                    {"channels": 256, "frames": 10, "height": 250, "width": 400}),
               probe("activation", CEILINGS.activation_bytes_per_s, 10**9, {"bytes": 10**9}),
               *(probe("copy", rate, int(size), {"bytes": int(size)}) for size, rate in CEILINGS.ladder)]
     return CeilingsRecord(fingerprint="c", suite="s", started_utc="2026-01-01T00:00:00+00:00", wall_s=1.0, outcome="ok",
