@@ -45,7 +45,6 @@ def card(monkeypatch, nvml):
                "mem_get_info": (30 * 10**9, 80 * 10**9), "get_device_capability": (9, 0)}
     for name, answer in answers.items():
         monkeypatch.setattr(torch.cuda, name, lambda device=None, answer=answer: answer)
-    monkeypatch.setattr(kernels, "attention", lambda q, k, v: v)         # a CPU has no cuDNN
     for name in ("empty_cache", "reset_peak_memory_stats", "synchronize"):
         monkeypatch.setattr(torch.cuda, name, lambda device=None: None)
 
@@ -61,7 +60,7 @@ def card(monkeypatch, nvml):
 
 
 def counted() -> tuple:
-    point = load_point("tiny", "tiny-image", "eager-bf16-cudnn-chunks")
+    point = load_point("tiny", "tiny-image", "eager-bf16-chunks")
     return point, count_stages(point)
 
 
@@ -106,13 +105,13 @@ def test_a_short_step_still_has_a_window_of_its_own(card):
 def test_in_turns_with_a_baseline_each_side_is_called_three_times(card, monkeypatch):
     """The call that shows the peak of memory is the warm-up, and the outputs that are compared are those of the samples."""
     _, clock, _ = card(STEP_S)
-    sides = {"eager-bf16-cudnn-chunks": Step(), "eager-bf16": Step()}
+    sides = {"eager-bf16-chunks": Step(), "eager-bf16": Step()}
     monkeypatch.setattr(beside, "build_calls", lambda point, device: ({"denoise_step": sides[point.recipe.name]}, 0))
     point, counts = counted()
     base = load_point("tiny", "tiny-image", "eager-bf16")
     timings, _, telemetry, against = measure_against(point, base, counts, counts, CUDA, clock, PLAN, prior={},
                                                      on_round=lambda *_: None)
-    assert {name: step.calls for name, step in sides.items()} == {"eager-bf16-cudnn-chunks": 3, "eager-bf16": 3}
+    assert {name: step.calls for name, step in sides.items()} == {"eager-bf16-chunks": 3, "eager-bf16": 3}
     assert timings["denoise_step"].n == against.timings["denoise_step"].n == 2
     assert telemetry["denoise_step"].energy.calls == 2
     assert against.divergence.identical
