@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from models import draw
 from models.autoregressive_spec import AutoregressiveConfig
 from models.layers import MLP, apply_rope, rope_angles
 
@@ -171,7 +172,7 @@ def decoding_calls(model: AutoregressiveTransformer, latents: Tensor, condition:
     plan, batch = config.plan(tuple(latents.shape[2:])), latents.shape[0]
     prompt = condition["prompt"] if unconditional is None else torch.cat([condition["prompt"], unconditional["prompt"]])
     generator = None if device.type == "meta" else torch.Generator(device).manual_seed(seed)
-    cache = allocate_cache(config, prompt.shape[0], plan.context, lambda *shape: torch.randn(
+    cache = allocate_cache(config, prompt.shape[0], plan.context, lambda *shape: draw.normal(
         *shape, generator=generator, device=device, dtype=latents.dtype), device)
     tokens = torch.randint(0, 2**config.code_bits, (prompt.shape[0], plan.prefill_tokens - plan.prompt + 1),
                            generator=generator, device=device)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models import kernels
+from models import draw, kernels
 from models.spec import VAEConfig
 
 State = dict[nn.Module, Tensor]
@@ -47,7 +47,7 @@ class VideoVAE(nn.Module):
 
 def reparameterise(mean: Tensor, logvar: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Sample mean + sigma * noise, same shape as mean."""
-    noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+    noise = draw.normal(*mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
     return mean + (0.5 * logvar).exp() * noise
 
 
