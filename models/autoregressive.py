@@ -161,6 +161,16 @@ class SwiGLU(nn.Module):
         return self.down(F.silu(gate) * up)
 
 
+def draw_token(logits: Tensor) -> Tensor:
+    """One token of each row with the probability that softmax gives it.  logits (B, V) -> (B, 1).
+
+    The largest of p_i / e_i, e_i exponential, is token i with probability p_i: i's clock of rate p_i rings first.  In
+    logarithms softmax's sum falls out.  torch.multinomial reads its sum back, so that a GPU waits for the host at every token
+    and no graph can be captured."""
+    wide = logits.float()
+    return (wide - torch.empty_like(wide).exponential_().log_()).argmax(-1, keepdim=True)
+
+
 def decoding_calls(model: AutoregressiveTransformer, latents: Tensor, condition: dict[str, Tensor],
                    unconditional: dict[str, Tensor] | None, seed: int) -> dict[str, Callable[[], Any]]:
     """forward, prefill and decode_token as calls without arguments.
@@ -178,11 +188,11 @@ def decoding_calls(model: AutoregressiveTransformer, latents: Tensor, condition:
                            generator=generator, device=device)
     given, last = tokens[:, :-1], tokens[:, -1]
 
-    def draw(logits: Tensor) -> Tensor:
+    def next_token(logits: Tensor) -> Tensor:
         if unconditional is not None:
             with_prompt, without = logits.chunk(2)
             logits = without + 5.0 * (with_prompt - without)
-        return torch.multinomial(logits.float().softmax(-1), 1)
+        return draw_token(logits)
 
     def decode(rows: int) -> Tensor:
         part = cache.first_rows(rows)
@@ -191,6 +201,6 @@ def decoding_calls(model: AutoregressiveTransformer, latents: Tensor, condition:
 
     return {
         "forward": lambda: decode(batch),
-        "prefill": lambda: draw(model.prefill(prompt, given, cache)),
-        "decode_token": lambda: draw(decode(prompt.shape[0])),
+        "prefill": lambda: next_token(model.prefill(prompt, given, cache)),
+        "decode_token": lambda: next_token(decode(prompt.shape[0])),
     }

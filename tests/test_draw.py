@@ -124,8 +124,8 @@ def test_a_stochastic_sampler_kicks_both_dtypes_alike(config):
 
     unsaid = dict.fromkeys(("diffusion", "diffusion_norm", "last_step", "eta"))
     sampler = SamplerConfig(**{**unsaid, "prediction": "velocity", "steps": 4, **config})
-    # Under 16 numbers, of which PyTorch 2.13 too draws others in bfloat16.
-    x = draw.normal(1, 2, 1, 2, 2, generator=generator(), device=CPU, dtype=torch.float32)
+    # 1,000 numbers are no multiple of 16: PyTorch 2.13 too then draws others in bfloat16, at the end.
+    x = draw.normal(1, 4, 10, 5, 5, generator=generator(), device=CPU, dtype=torch.float32)
     made = [sample(lambda x, t: torch.full_like(x, 0.1), x.to(dtype), sampler, generator()).float()
             for dtype in (torch.float32, torch.bfloat16)]
-    assert (made[1] - made[0]).norm() < 0.05 * made[0].norm()
+    assert (made[1] - made[0]).abs().max() < 0.05 * made[0].abs().max()
