@@ -26,6 +26,8 @@ MIN_ROWS = 32                  # of a product: under it a library's set-up outwe
 MIN_SCORES = 2**16             # of a head: the same for attention
 SCORES_BYTES = 3 * 2**19       # of a block of attention scores: what stays in a core's cache
 DTYPES = (torch.float32, torch.bfloat16)
+HALVES = (torch.bfloat16, torch.float16)
+CHANNELS_AT_ONCE = 8           # of a convolution in 16 bits: tensor cores take no fewer (NVIDIA, "Convolutional Layers")
 CUBLASLT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -34,6 +36,10 @@ def _by_onednn(x: Tensor, weight: Tensor) -> bool:
     return (ONEDNN and x.device.type == "cpu" and x.dtype in DTYPES and weight.dtype == x.dtype
             and type(x) is Tensor and type(weight) in (Tensor, nn.Parameter)
             and not torch.is_grad_enabled())
+
+
+def _on_cuda(x: Tensor) -> bool:
+    return x.device.type == "cuda"
 
 
 def is_plain_cpu(x: Tensor) -> bool:
@@ -88,8 +94,8 @@ def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def _by_cublaslt(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
     """On CUDA the GELU of `_addmm_activation` is the tanh one (elsewhere that of erf), as the product's epilogue; inside a
     compiler it would only be taken apart again."""
-    return (x.is_cuda and x.ndim >= 2 and x.dtype in CUBLASLT_DTYPES and weight.dtype == bias.dtype == x.dtype
-            and type(x) is Tensor and type(weight) in (Tensor, nn.Parameter)
+    return (_on_cuda(x) and x.ndim >= 2 and x.dtype in CUBLASLT_DTYPES and weight.dtype == bias.dtype == x.dtype
+            and not hasattr(weight, "__tensor_flatten__")         # a quantised or sparse weight, whose kernel is its own
             and not torch.is_grad_enabled() and not torch.compiler.is_compiling())
 
 
@@ -100,6 +106,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v)
 
 
+@torch.compiler.assume_constant_result          # no compiler traces the question, and a recipe is one answer
 def _left_to_us() -> bool:
     """No recipe holds SDPA to one backend (`sdpa_kernel`)."""
     return torch.backends.cuda.flash_sdp_enabled() and torch.backends.cuda.math_sdp_enabled()
@@ -153,11 +160,39 @@ def mean_square_of_channels(x: Tensor) -> Tensor:
     return _product(x.square().permute(0, 2, 3, 4, 1), mean, None, False).permute(0, 4, 1, 2, 3)
 
 
+def repeat_places(x: Tensor, times: tuple[int, int, int]) -> Tensor:
+    """Nearest-neighbour upsampling, channels last in memory where x has them so.  x (B, C, T, H, W) -> (B, C, t T, h H, w W).
+
+    On CUDA `upsample_nearest3d` makes its input contiguous first, and what it gives has to be turned back."""
+    if _on_cuda(x) and not torch.is_grad_enabled():
+        return _repeated(x, times)
+    return F.interpolate(x, scale_factor=tuple(map(float, times)), mode="nearest")
+
+
+def _repeated(x: Tensor, times: tuple[int, int, int]) -> Tensor:
+    """In one copy."""
+    (b, c, *size), (t, h, w) = x.shape, times
+    repeated = x.permute(0, 2, 3, 4, 1)[:, :, None, :, None, :, None].expand(b, size[0], t, size[1], h, size[2], w, c)
+    return repeated.reshape(b, size[0] * t, size[1] * h, size[2] * w, c).permute(0, 4, 1, 2, 3)
+
+
 def conv3d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...], padding: tuple[int, ...]) -> Tensor:
     """x (B, C_in, T, H, W), weight (C_out, C_in, ...) -> (B, C_out, T', H', W')."""
     if _by_onednn(x, weight):
         return _convolution(x, weight, bias, stride, padding)
+    missing = -weight.shape[0] % CHANNELS_AT_ONCE
+    if missing and _on_cuda(x) and x.dtype in HALVES and not torch.is_grad_enabled():
+        return _with_channels_of_zeros(x, weight, bias, stride, padding, missing)
     return F.conv3d(x, weight, bias, stride, padding)
+
+
+def _with_channels_of_zeros(x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...], padding: tuple[int, ...],
+                            missing: int) -> Tensor:
+    """So many output channels more, made and cut off again.  Their FLOPs are not counted, as those of a product's padded
+    tile are not: a count is of what the model defines."""
+    weight = F.pad(weight, (0, 0) * 4 + (0, missing)).contiguous(memory_format=torch.channels_last_3d)
+    bias = None if bias is None else F.pad(bias, (0, missing))
+    return F.conv3d(x, weight, bias, stride, padding)[:, :-missing]
 
 
 def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int], padding: list[int]) -> Tensor:
