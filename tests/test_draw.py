@@ -91,12 +91,12 @@ def test_two_dtypes_are_one_model_with_one_input(monkeypatch, name):
 
 def test_the_pixels_that_are_encoded_are_the_same_too():
     point = load_point("tiny", "tiny-image", "eager-fp32", stages=("vae_encode",))
-    model, seen = point.model, []
+    model, seen, zeros = point.model, [], torch.zeros(1, 4, 1, 8, 8)
     for dtype in (torch.float32, torch.bfloat16):
         pipeline = build_pipeline(model.denoiser, model.vae, (), device=CPU, dtype=dtype, seed=0, stages=point.stages)
         pipeline.denoiser.to_empty(device=CPU)
         inputs = example_inputs(pipeline, batch=1, channels=4, latent_shape=(1, 8, 8), device=CPU, dtype=dtype, seed=1)
-        pipeline.vae.encode = lambda video: seen.append(video) or (inputs.latents, inputs.latents)
+        pipeline.vae.encode = lambda video: seen.append(video) or (zeros, zeros)
         stage_calls(pipeline, inputs, frames=1, height=32, width=32, guided=False, steps=1, seed=2)["vae_encode"]()
     assert same_but_rounded(*seen)
 

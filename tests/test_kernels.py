@@ -42,28 +42,23 @@ def cuda_here(monkeypatch):
 
 # --- linear layer and GELU ---
 
-def gelu_operators(dtype: torch.dtype, gradients: bool = False) -> tuple[list[str], torch.Tensor]:
-    """What runs for a layer's GELU on fake CUDA."""
-    with FakeTensorMode(), torch.set_grad_enabled(gradients):
-        x, weight, bias = (torch.empty(size, device="cuda", dtype=dtype) for size in ((2, 40, 16), (24, 16), (24,)))
-        with Operators() as seen:
-            out = kernels.linear_gelu(x, nn.Parameter(weight), bias)
-    return seen.names, out
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_on_cuda_gelu_is_the_products_epilogue(dtype):
-    names, out = gelu_operators(dtype)
-    assert "_addmm_activation" in names
-    assert not {"gelu", "addmm", "linear", "mm"} & set(names)
+    with FakeTensorMode(), torch.no_grad(), Operators() as seen:
+        x, weight, bias = (torch.empty(size, device="cuda", dtype=dtype) for size in ((2, 40, 16), (24, 16), (24,)))
+        out = kernels.linear_gelu(x, weight, bias)
+    assert "_addmm_activation" in seen.names
+    assert not {"gelu", "addmm", "linear", "mm"} & set(seen.names)
     assert (out.shape, out.dtype, out.device.type, out.is_contiguous()) == ((2, 40, 24), dtype, "cuda", True)
 
 
 @pytest.mark.parametrize(("dtype", "gradients"), [(torch.float32, True), (torch.double, False)])
-def test_on_cuda_gradients_and_other_dtypes_keep_the_plain_gelu(dtype, gradients):
-    names, _ = gelu_operators(dtype, gradients)
-    assert "gelu" in names
-    assert "_addmm_activation" not in names
+def test_gradients_and_other_dtypes_keep_the_plain_gelu(cuda_here, dtype, gradients):
+    x, weight, bias = (torch.empty(size, device="meta", dtype=dtype) for size in ((2, 40, 16), (24, 16), (24,)))
+    with torch.set_grad_enabled(gradients), Operators() as seen:
+        kernels.linear_gelu(x, nn.Parameter(weight), bias)
+    assert "gelu" in seen.names
+    assert "_addmm_activation" not in seen.names
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
@@ -102,7 +97,7 @@ def test_repeating_places_is_nearest_upsampling_in_the_same_layout(times, dtype)
     assert got.is_contiguous(memory_format=CHANNELS_LAST)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def test_on_cuda_the_vae_turns_no_layout_and_its_last_convolution_has_8_channels(cuda_here):
     model = vae()
     meta = type(model)(model.config).to("meta", torch.bfloat16)
@@ -115,7 +110,7 @@ def test_on_cuda_the_vae_turns_no_layout_and_its_last_convolution_has_8_channels
     assert out.shape[1] == 3
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 6e-2)])
 @torch.no_grad()
 def test_decoding_as_on_cuda_gives_the_same(cuda_here, monkeypatch, dtype, tolerance):
     model, latents = vae().to(dtype), torch.randn(1, 4, 3, 4, 4).to(dtype)
