@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from models import draw
 from models.autoregressive_spec import AutoregressiveConfig
 from models.layers import MLP, apply_rope, rope_angles
 
@@ -160,6 +161,16 @@ class SwiGLU(nn.Module):
         return self.down(F.silu(gate) * up)
 
 
+def draw_token(logits: Tensor) -> Tensor:
+    """One token of each row with the probability that softmax gives it.  logits (B, V) -> (B, 1).
+
+    The largest of p_i / e_i, e_i exponential, is token i with probability p_i: i's clock of rate p_i rings first.  In
+    logarithms softmax's sum falls out.  torch.multinomial reads its sum back, so that a GPU waits for the host at every token
+    and no graph can be captured."""
+    wide = logits.float()
+    return (wide - torch.empty_like(wide).exponential_().log_()).argmax(-1, keepdim=True)
+
+
 def decoding_calls(model: AutoregressiveTransformer, latents: Tensor, condition: dict[str, Tensor],
                    unconditional: dict[str, Tensor] | None, seed: int) -> dict[str, Callable[[], Any]]:
     """forward, prefill and decode_token as calls without arguments.
@@ -171,17 +182,17 @@ def decoding_calls(model: AutoregressiveTransformer, latents: Tensor, condition:
     plan, batch = config.plan(tuple(latents.shape[2:])), latents.shape[0]
     prompt = condition["prompt"] if unconditional is None else torch.cat([condition["prompt"], unconditional["prompt"]])
     generator = None if device.type == "meta" else torch.Generator(device).manual_seed(seed)
-    cache = allocate_cache(config, prompt.shape[0], plan.context, lambda *shape: torch.randn(
+    cache = allocate_cache(config, prompt.shape[0], plan.context, lambda *shape: draw.normal(
         *shape, generator=generator, device=device, dtype=latents.dtype), device)
     tokens = torch.randint(0, 2**config.code_bits, (prompt.shape[0], plan.prefill_tokens - plan.prompt + 1),
                            generator=generator, device=device)
     given, last = tokens[:, :-1], tokens[:, -1]
 
-    def draw(logits: Tensor) -> Tensor:
+    def next_token(logits: Tensor) -> Tensor:
         if unconditional is not None:
             with_prompt, without = logits.chunk(2)
             logits = without + 5.0 * (with_prompt - without)
-        return torch.multinomial(logits.float().softmax(-1), 1)
+        return draw_token(logits)
 
     def decode(rows: int) -> Tensor:
         part = cache.first_rows(rows)
@@ -190,6 +201,6 @@ def decoding_calls(model: AutoregressiveTransformer, latents: Tensor, condition:
 
     return {
         "forward": lambda: decode(batch),
-        "prefill": lambda: draw(model.prefill(prompt, given, cache)),
-        "decode_token": lambda: draw(decode(prompt.shape[0])),
+        "prefill": lambda: next_token(model.prefill(prompt, given, cache)),
+        "decode_token": lambda: next_token(decode(prompt.shape[0])),
     }

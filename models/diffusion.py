@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models import draw
 from models.spec import DDPM_STEPS, ObjectiveConfig, Path, Prediction, SamplerConfig
 
 Model = Callable[[Tensor, Tensor], Tensor]
@@ -213,7 +214,7 @@ def _sample_sde(model: Model, x: Tensor, config: SamplerConfig, generator: torch
         score, velocity = (convert(value, x, t, config.path, source=config.prediction, to=to)
                            for to in ("score", "velocity"))
         w = diffusion_coefficient(config.diffusion, config.diffusion_norm, t, config.path, x)
-        kick = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+        kick = draw.normal(*x.shape, generator=generator, device=x.device, dtype=x.dtype)
         x = x - h * (velocity - w / 2 * score) + (w * h).sqrt() * kick
     return _estimate_data(model, x, grid[-2], config)
 
@@ -232,7 +233,10 @@ def _sample_ddpm(model: Model, x: Tensor, config: SamplerConfig, generator: torc
     for k in scheduler.timesteps.tolist():
         t = _times(x, (k + 1) / DDPM_STEPS)
         value = convert(model(x, t), x, t, config.path, source=config.prediction, to=kind)
-        x = scheduler.step(value, k, x, generator=generator, return_dict=False, **extra)[0]
+        # In float32 at least, in which the schedulers then draw their noise too: as in models.draw.
+        wide = torch.promote_types(x.dtype, torch.float32)
+        after = scheduler.step(value.to(wide), k, x.to(wide), generator=generator, return_dict=False, **extra)[0]
+        x = after.to(x.dtype)
     return x
 
 

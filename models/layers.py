@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from models import kernels
+from models import draw, kernels
 
 
 def sinusoidal_embedding(t: Tensor, dim: int, max_period: float = 10_000.0, shift: int = 0) -> Tensor:
@@ -125,17 +125,20 @@ def init_benchmark_weights(module: nn.Module, seed: int) -> None:
     """Random weights of unit gain, gates and output layers included.
 
     adaLN-Zero's own initialisation makes every block the identity and the output zero: timing it is fair, but any
-    divergence or caching figure would mean nothing.  Norm weights start at 1."""
+    divergence or caching figure would mean nothing.  Norm weights start at 1.  Weights of two dtypes are the same numbers,
+    rounded (models.draw)."""
     if any(p.is_meta for p in module.parameters()):
         return
-    generator: dict[torch.device, torch.Generator] = {}
+    generators: dict[torch.device, torch.Generator] = {}
     for submodule in module.modules():
         for name, p in submodule.named_parameters(recurse=False):
-            g = generator.setdefault(p.device, torch.Generator(p.device).manual_seed(seed))
+            if p.device not in generators:
+                generators[p.device] = torch.Generator(p.device).manual_seed(seed)
+            g = generators[p.device]
             if p.ndim >= 2:
                 fan_in = 1 if isinstance(submodule, nn.Embedding) else p.shape[1:].numel()
-                p.normal_(0.0, fan_in**-0.5, generator=g)
+                draw.normal_(p, fan_in**-0.5, g)
             elif name == "weight":                     # the scale of a norm
                 p.fill_(1.0)
             else:
-                p.normal_(0.0, 0.02, generator=g)
+                draw.normal_(p, 0.02, g)

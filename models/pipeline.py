@@ -10,6 +10,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from models import draw
 from models.autoregressive import AutoregressiveTransformer, decoding_calls
 from models.autoregressive_spec import AutoregressiveConfig
 from models.caching import CONDITIONAL
@@ -170,7 +171,7 @@ def example_inputs(pipeline: VideoPipeline, *, batch: int, channels: int, latent
 
     def randn(*shape: int) -> Tensor:
         one = shape[1:] if shape[0] == batch else shape
-        drawn = [torch.randn(one, generator=g, device=device, dtype=dtype) for g in generators]
+        drawn = [draw.normal(*one, generator=g, device=device, dtype=dtype) for g in generators]
         return torch.stack(drawn) if shape[0] == batch else drawn[0]
 
     return StageInputs(
@@ -198,8 +199,7 @@ def stage_calls(pipeline: VideoPipeline, inputs: StageInputs, *, frames: int, he
     @cache
     def video(length: int) -> Tensor:
         g = None if device.type == "meta" else torch.Generator(device).manual_seed(seed)
-        pixels = torch.rand(latents.shape[0], 3, length, height, width, generator=g, device=device)
-        return (2 * pixels - 1).to(latents.dtype)
+        return draw.uniform(latents.shape[0], 3, length, height, width, generator=g, device=device, dtype=latents.dtype)
 
     def decode(x: Tensor = latents) -> Tensor:
         if chunk is None:

@@ -6,6 +6,7 @@ The optimiser and the data stay with the caller: `docs/learn.py` is one that tra
 import torch
 from torch import Tensor, nn
 
+from models import draw
 from models.attention import CrossAttention
 from models.blocks import FinalLayer, Modulation
 from models.diffusion import draw_times, prediction_loss
@@ -22,7 +23,7 @@ def training_step(model: nn.Module, x0: Tensor, condition: dict[str, Tensor], ob
     """Forward and backward of a denoiser on data x0 (B, C, T, H, W); gradients are added to .grad.
 
     -> the loss, a scalar without graph.  A learned variance (out_channels over C) gets no gradient here."""
-    noise = torch.randn(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)
+    noise = draw.normal(*x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)
     t = draw_times(objective, x0.shape[0], generator, x0)
     loss = prediction_loss(lambda x, t: model(x, t, **condition)[:, : x0.shape[1]], x0, noise, t, objective)
     loss.backward()
@@ -66,11 +67,11 @@ def init_training_weights(module: nn.Module, seed: int) -> None:
     generator = torch.Generator(next(module.parameters()).device).manual_seed(seed)
     for m in module.modules():
         if isinstance(m, nn.Linear):
-            nn.init.xavier_uniform_(m.weight, generator=generator)
+            draw.uniform_(m.weight, (6 / sum(m.weight.shape)) ** 0.5, generator)      # Xavier
         elif isinstance(m, nn.Conv3d):
-            m.weight.normal_(0.0, m.weight[0].numel() ** -0.5, generator=generator)
+            draw.normal_(m.weight, m.weight[0].numel() ** -0.5, generator)
         elif isinstance(m, nn.Embedding):
-            m.weight.normal_(0.0, 0.02, generator=generator)
+            draw.normal_(m.weight, 0.02, generator)
         elif isinstance(getattr(m, "weight", None), nn.Parameter):         # the scale of a norm
             m.weight.fill_(1.0)
         if getattr(m, "bias", None) is not None:
@@ -78,7 +79,7 @@ def init_training_weights(module: nn.Module, seed: int) -> None:
     for m in module.modules():
         if isinstance(m, Embedder):
             for layer in (m.fc1, m.fc2):
-                layer.weight.normal_(0.0, 0.02, generator=generator)
+                draw.normal_(layer.weight, 0.02, generator)
         elif isinstance(m, (Modulation, FinalLayer, CrossAttention, ControlBranch)):
             _zero_what_opens(m)
         elif isinstance(m, SpatioTemporalDiT) and m.shared_modulation is not None:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models import kernels
+from models import draw, kernels
 from models.spec import VAEConfig
 
 State = dict[nn.Module, Tensor]
@@ -47,7 +47,7 @@ class VideoVAE(nn.Module):
 
 def reparameterise(mean: Tensor, logvar: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Sample mean + sigma * noise, same shape as mean."""
-    noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+    noise = draw.normal(*mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
     return mean + (0.5 * logvar).exp() * noise
 
 
@@ -228,7 +228,7 @@ class Upsample(nn.Module):
         self.conv = conv(config, channels, channels)
 
     def forward(self, x: Tensor, state: State | None = None) -> Tensor:
-        x = F.interpolate(x, scale_factor=(2.0 if self.double_time else 1.0, 2.0, 2.0), mode="nearest")
+        x = kernels.repeat_places(x, (2 if self.double_time else 1, 2, 2))
         starts = state is None or self.conv not in state      # of the clip: later parts have no first frame
         x = self.conv.lay_out(x[:, :, 1:] if self.first_alone and starts else x, state)
         return self.conv.convolve(x, state)

@@ -76,6 +76,7 @@ def _of_frames(call: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return rearrange(call(rearrange(x, "b c t h w -> (b t) c h w")), "(b t) c h w -> b c t h w", t=x.shape[2])
 
 
+CHANNELS_LAST_ON = "cuda"
 LTX_DECODE_TIME = 0.05      # decode_timestep of LTX 0.9.7's model card
 
 
@@ -127,6 +128,22 @@ def _construct(spec: DiffusersDenoiser | DiffusersVAE) -> nn.Module:
         raise ValueError(f"diffusers {diffusers.__version__}, {spec.diffusers}: {error}") from None
 
 
+def holds_channels_last(module: nn.Module) -> bool:
+    """Can activations stay channels last from end to end?  GroupNorm on CUDA makes its input contiguous, which the next
+    convolution would turn back."""
+    return not any(isinstance(m, nn.GroupNorm) for m in module.modules())
+
+
+def lay_channels_last(module: nn.Module) -> None:
+    """Lay the weights of 2D and 3D convolutions channels last: cuDNN's convolutions then give what they compute so too."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for submodule in module.modules():
+        for name, p in submodule.named_parameters(recurse=False):
+            if p.ndim in formats:
+                laid = p.detach().contiguous(memory_format=formats[p.ndim])
+                setattr(submodule, name, nn.Parameter(laid, requires_grad=p.requires_grad))
+
+
 class _EmptyOnMeta(TorchFunctionMode):
     """torch.empty, by which layers make their parameters, lands on meta; everything else is real."""
 
@@ -150,4 +167,6 @@ def build(spec: DiffusersDenoiser | DiffusersVAE, device: torch.device, dtype: t
         for name, b in submodule.named_buffers(recurse=False):
             assert device.type == "meta" or not b.is_meta, f"{type(submodule).__name__}.{name} has no values"
             setattr(submodule, name, b.to(device))
+    if kind is PublicVAE and device.type == CHANNELS_LAST_ON and holds_channels_last(module):
+        lay_channels_last(module)
     return module

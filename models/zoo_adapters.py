@@ -14,7 +14,7 @@ from diffusers.models.embeddings import get_3d_rotary_pos_embed, get_3d_rotary_p
 from einops import rearrange
 from torch import Tensor, nn
 
-from models import zoo_meta
+from models import draw, zoo_meta
 from models.spec import DiffusersDenoiser
 
 Tensors = dict[str, Any]
@@ -168,7 +168,7 @@ def _ltx2_audio(spec: DiffusersDenoiser, model: nn.Module, x: Tensor) -> Tensors
     n = round(seconds * latents_per_s)
     g = None if x.is_meta else torch.Generator(x.device).manual_seed(0)
     return {
-        "audio_hidden_states": torch.randn(x.shape[0], n, config["audio_in_channels"], generator=g, device=x.device,
+        "audio_hidden_states": draw.normal(x.shape[0], n, config["audio_in_channels"], generator=g, device=x.device,
                                            dtype=x.dtype),
         "audio_num_frames": n, "num_frames": t, "height": h, "width": w, "fps": LTX2_FPS,
         "video_coords": model.rope.prepare_video_coords(x.shape[0], t, h, w, x.device, fps=LTX2_FPS),

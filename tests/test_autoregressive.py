@@ -6,8 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import chisquare
 from test_point import CPU
 from test_sampling import PLAN
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.calibrate.autoregressive import measured_clips, stage_calls
 from bench.core.errors import UserError
@@ -19,7 +21,7 @@ from bench.count.document import count_document
 from bench.count.flops import trace
 from bench.measure.clock import clock_for
 from bench.measure.point import measure_point
-from models.autoregressive import AutoregressiveTransformer, allocate_cache, decoding_calls
+from models.autoregressive import AutoregressiveTransformer, allocate_cache, decoding_calls, draw_token
 from models.autoregressive_spec import AutoregressiveConfig, Decoding
 from models.layers import init_benchmark_weights
 
@@ -233,3 +235,40 @@ def test_the_same_clip_both_ways():
 def test_a_clip_of_one_token_needs_no_decode_call():
     plan = Decoding(prompt=7, windows=((0, 1),))
     assert (plan.decode_calls, plan.attended, plan.cache_length, plan.context) == (0, 0, 8, 8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tokens_are_drawn_as_often_as_softmax_says(dtype):
+    logits = torch.tensor([0.0, 1.0, -1.0, 2.0, 0.5, -3.0, 1.5], dtype=dtype)
+    draws = 50_000
+    torch.manual_seed(3)
+    drawn = draw_token(logits.expand(draws, -1))
+    assert drawn.shape == (draws, 1)
+    expected = draws * logits.double().softmax(-1)
+    assert chisquare(drawn.flatten().bincount(minlength=7).numpy(), expected.numpy()).pvalue > 0.01
+
+
+class Operators(TorchDispatchMode):
+    """Names of what runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("stage", ["prefill", "decode_token"])
+def test_no_token_waits_for_the_host(stage):
+    """Operators that read a number back, or whose output's shape is a number read back: a graph can hold none of them."""
+    model = built(SMALL).float()
+    latents = torch.randn(1, SMALL.code_bits, 2, 2, 2)
+    prompt = {"prompt": torch.randn(1, SMALL.text_tokens, SMALL.text_width)}
+    calls = decoding_calls(model, latents, prompt, prompt, 0)
+    with torch.inference_mode(), Operators() as seen:
+        calls[stage]()
+    assert "argmax" in seen.names
+    assert not seen.names & {"multinomial", "_local_scalar_dense", "item", "nonzero", "is_nonzero", "equal", "masked_select",
+                             "unique", "_unique2"}

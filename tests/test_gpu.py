@@ -123,6 +123,22 @@ def test_token_by_token_on_cuda():
     assert memory.peak_allocated > memory.weights
 
 
+def test_two_dtypes_are_one_model_with_one_input_on_cuda():
+    from test_draw import assert_one_model
+
+    from models.pipeline import build_pipeline, example_inputs
+
+    device, point = choose_device("cuda"), load_point("tiny", "tiny-video", "eager-fp32")
+    model = point.model
+
+    def make(dtype: torch.dtype):
+        pipeline = build_pipeline(model.denoiser, model.vae, model.text_encoders, device=device, dtype=dtype, seed=3)
+        return pipeline, example_inputs(pipeline, batch=2, channels=4, latent_shape=model.latent_shape(point.workload),
+                                        device=device, dtype=dtype, seed=4)
+
+    assert_one_model(make)
+
+
 RECIPES = {         # relative L2 of the latents after four steps: bfloat16 has 8 bits, fp8 has 4, int8 a scale for each row
     "eager-bf16-cudnn": 0.05, "eager-bf16-flash": 0.05, "eager-bf16-efficient": 0.05, "eager-tf32": 0.05, "eager-fp16": 0.05,
     "fp8-bf16": 0.3, "int8-weight-bf16": 0.1, "int8-dynamic-bf16": 0.2, "sparse-bf16": 2.0, "compile-regional-bf16": 0.05,

@@ -36,6 +36,7 @@ def test_decoding_is_one_graph():
 @torch.no_grad()
 def test_attention_in_blocks_is_attention(monkeypatch, dtype, tolerance, length):
     """Blocks that do not divide the queries, keys of another number, operands that are views."""
+    monkeypatch.setattr(kernels, "ATTENTION_IN_BLOCKS", kernels.ONEDNN)
     monkeypatch.setattr(kernels, "SCORES_BYTES", 2**16)
     monkeypatch.setattr(kernels, "MIN_SCORES", 1)
     q = torch.randn(2, 211, 3, 16, dtype=dtype).transpose(1, 2)
@@ -48,6 +49,7 @@ def test_attention_in_blocks_is_attention(monkeypatch, dtype, tolerance, length)
 
 @torch.no_grad()
 def test_a_recipe_that_holds_attention_to_a_backend_gets_it(monkeypatch):
+    monkeypatch.setattr(kernels, "ATTENTION_IN_BLOCKS", kernels.ONEDNN)
     monkeypatch.setattr(kernels, "MIN_SCORES", 1)
     monkeypatch.setattr(kernels, "_attention_in_blocks", lambda *qkv: 1 / 0)
     q = torch.randn(1, 1, 64, 8)

@@ -21,6 +21,7 @@ from bench.measure.sampling import Run, take_turns
 from bench.measure.sdpa import sdpa_backend, unsupported_reason
 from bench.measure.serving import Composition, Policy, Shape, Sweep, sweep, trace
 from bench.measure.step_times import MeasuredServing, ShapeCost, StepTime, StepTimes, grid, largest_batch
+from models import draw
 from models.pipeline import VideoPipeline, build_pipeline, example_inputs, stage_calls
 from models.spec import DiTConfig
 
@@ -133,7 +134,7 @@ def batch_step(pipeline: VideoPipeline, workloads: Sequence[Workload], compositi
     denoiser, channels = pipeline.denoiser, point.model.denoiser.in_channels
 
     def randn(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, device=device, dtype=dtype)
+        return draw.normal(*shape, generator=generator, device=device, dtype=dtype)
 
     xs: list[Tensor] = []
     given: dict[bool, list[dict[str, Tensor]]] = {False: [], True: []}
