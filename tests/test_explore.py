@@ -201,7 +201,8 @@ def test_the_grid_holds_exact_answers_and_says_how_well_it_interpolates(results,
 def test_a_cpus_calibration_answers_for_no_gpu_and_the_panel_offers_none(results, monkeypatch):
     """Refused before anything is counted; an exported page has the reason in the place of the cell."""
     monkeypatch.setattr(Answers, "_count", lambda self, point: pytest.fail("counted in vain"))
-    with pytest.raises(UserError, match=r"^a calibration of cpu .* is not carried over to h100-sxm: .*; give a result measured"):
+    said = r"^a calibration of cpu .* is not carried over to h100-sxm: .*; give a result measured"
+    with pytest.raises(UserError, match=said):
         Answers(results).answer(ask(gpu="h100-sxm"))
     monkeypatch.undo()
     (calibration,) = read_table(results).calibrations

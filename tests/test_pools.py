@@ -98,7 +98,8 @@ def ceilings(*attention: Probe) -> CeilingsRecord:
     """Of the planted device."""
     probes = [probe("gemm", CEILINGS.gemm_flops_per_s, 10**13, {"m": 8192, "n": 8192, "k": 8192}),
               *(attention or [attention_probe(CEILINGS.attention_flops_per_s, 16384)]),
-              probe("conv3d", CEILINGS.conv_flops_per_s, 10**13, {"channels": 256, "frames": 10, "height": 250, "width": 400}),
+              probe("conv3d", CEILINGS.conv_flops_per_s, 10**13,
+                    {"channels": 256, "frames": 10, "height": 250, "width": 400}),
               probe("activation", CEILINGS.activation_bytes_per_s, 10**9, {"bytes": 10**9}),
               *(probe("copy", rate, int(size), {"bytes": int(size)}) for size, rate in CEILINGS.ladder)]
     return CeilingsRecord(fingerprint="c", suite="s", started_utc="2026-01-01T00:00:00+00:00", wall_s=1.0, outcome="ok",
@@ -214,6 +215,8 @@ def test_an_older_calibration_is_read_and_has_its_own_recipe_alone(two_fits):
 
 def test_of_two_fits_of_one_recipe_the_one_of_the_models_kind_predicts(two_fits):
     calibration = two_fits
+    served = calibration.model_copy(update={"headline_recipe": PUBLIC})            # by its rates alone
+    assert calibration_document(served)["recipe"] == OWN
     own = calibration.fits[OWN]
     public = own.model_copy(update={"rates": own.rates.model_copy(update={"models": "public"})})
     own = own.model_copy(update={"rates": own.rates.model_copy(update={"models": "own"})})
