@@ -39,6 +39,7 @@ from bench.suite import _over_budget, suite_jobs
 
 PLAN = Sampling(target_relative_half_width=0.02, min_samples=7, max_samples=60, max_s=1.2)
 FREE = Ceilings(1e12, 1e12, 1e12, 1e12)
+OTHER_FIT = SimpleNamespace(recipes=["another"], serves=lambda recipe: False)      # of none of the points here
 
 
 def work(**flops) -> dict:
@@ -172,7 +173,7 @@ def forecaster(suite, seconds: dict[str, float], tmp_path, known=True) -> Foreca
     jobs = suite_jobs(suite)
     measured = {j.fingerprint: {"denoise_step": seconds[j.point.workload.name]} for j in jobs
                 if j.point.workload.name in seconds}
-    basis = Basis(words="", device="cpu", measured=measured, fits={"another": None} if known else {}, point_s=0.0)
+    basis = Basis(words="", device="cpu", measured=measured, fits={"another": OTHER_FIT} if known else {}, point_s=0.0)
     return Forecaster(suite, tmp_path, None, basis=basis)
 
 

@@ -215,6 +215,8 @@ def test_an_older_calibration_is_read_and_has_its_own_recipe_alone(two_fits):
 
 def test_of_two_fits_of_one_recipe_the_one_of_the_models_kind_predicts(two_fits):
     calibration = two_fits
+    served = calibration.model_copy(update={"headline_recipe": PUBLIC})            # by its rates alone
+    assert calibration_document(served)["recipe"] == OWN
     own = calibration.fits[OWN]
     public = own.model_copy(update={"rates": own.rates.model_copy(update={"models": "public"})})
     own = own.model_copy(update={"rates": own.rates.model_copy(update={"models": "own"})})

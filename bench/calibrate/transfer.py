@@ -14,12 +14,13 @@ none.  Whatever it is, the outcome is `extrapolated`, and its interval is wider:
 Nothing is carried between a CPU and a GPU.
 """
 
+import math
 from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
 
-from bench.calibrate.calibration import Calibration, Ceiling, Fit, ProbedSizes, kind_of
+from bench.calibrate.calibration import Calibration, Ceiling, Fit, Interval, ProbedSizes, kind_of
 from bench.calibrate.cost_model import NAMES, PARAMETERS, Ceilings
 from bench.core.errors import UserError
 from bench.core.spec import Gpu
@@ -72,14 +73,21 @@ def transfer(calibration: Calibration, fit: Fit, target: Gpu, source: Gpu | None
         draws[:, i] = np.clip(draws[:, i] * np.exp(spread * rng.standard_normal(len(draws))), meaning.low, meaning.high)
     # Efficiencies end at 1, where a prediction would be sure not to be faster: what is common goes to the residuals.
     common = [COMMON[rests] * NormalDist().inv_cdf((k + 0.5) / QUANTILES) for k in range(QUANTILES)]
+    training = fit.training and fit.training.model_copy(update={"factor": _wider(fit.training.factor)})
     moved = fit.model_copy(update={
         "ceilings": {name: getattr(device, name) for name in Ceiling.__args__},
         "probed": ProbedSizes(**{name: getattr(device, name) for name in ProbedSizes.model_fields}),
-        "draws": draws.tolist(), "stages": [],
+        "draws": draws.tolist(), "stages": [], "training": training,
         "residuals": [residual + shift for residual in fit.residuals or [0.0] for shift in common],
     })
     return (calibration.model_copy(update={"gpu": target.name, "device_name": target.name, "power_w": None,
                                            "stage_power_w": {}}), moved, words)
+
+
+def _wider(factor: Interval) -> Interval:
+    """Of training: its backward is of attention most, whose kernels differ from card to card."""
+    fold = math.exp(NormalDist().inv_cdf(0.95) * SPREAD_MEASURED["attention_efficiency"])
+    return Interval(value=factor.value, low=factor.low / fold, high=factor.high * fold)
 
 
 def _scaled(fit: Fit, target: Gpu, source: Gpu | None) -> tuple[Ceilings, str, str]:

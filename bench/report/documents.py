@@ -38,7 +38,8 @@ def calibration_document(calibration: Calibration) -> dict[str, Any]:
     """`calibrate --json`: the headline recipe's fit at the top, every recipe's under by_recipe; recipes that share a fit have
     the same one there, and `recipes` names them."""
     by_recipe = {name: _fit_document(fit) for name, fit in calibration.fits.items()}      # a second one of a name too
-    by_recipe |= {recipe: _fit_document(calibration.fit_for(recipe)) for recipe in calibration.recipes}
+    named = dict.fromkeys([calibration.headline_recipe, *calibration.recipes])      # it may have no points
+    by_recipe |= {recipe: _fit_document(calibration.fit_for(recipe)) for recipe in named}
     return {
         **by_recipe[calibration.headline_recipe], "gpu": calibration.gpu, "device_name": calibration.device_name,
         "headline": calibration.headline.model_dump() if calibration.headline else None,
