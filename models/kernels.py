@@ -16,7 +16,9 @@ ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_li
 MIN_ROWS = 32                  # of a product: under it a library's set-up outweighs what it saves
 MIN_SCORES = 2**16             # of a head: the same for attention
 SCORES_BYTES = 3 * 2**19       # of a block of attention scores: what stays in a core's cache
-DTYPES = (torch.float32, torch.bfloat16)
+# oneDNN's bfloat16 wants AVX-512 or AVX-NE-CONVERT; without them its products raise, and PyTorch's own run.
+BF16 = ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+DTYPES = (torch.float32, torch.bfloat16) if BF16 else (torch.float32,)
 
 
 def _by_onednn(x: Tensor, weight: Tensor) -> bool:
