@@ -74,7 +74,7 @@ def test_the_kernels_of_a_cpu_agree_with_those_that_take_gradients(kind, dtype, 
     assert (fast - plain).norm() < tolerance * plain.norm()
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 4e-2)])
 @torch.no_grad()
 def test_decoding_without_gradients_agrees_with_decoding_with_them(dtype, tolerance):
     model, latents = vae().to(dtype), torch.randn(1, 4, 3, 4, 4).to(dtype)
