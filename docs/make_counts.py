@@ -3,6 +3,8 @@ the package.
 
     python docs/make_counts.py                  counts what the file lacks; after a change of the models
                                                 or of the counting all, some minutes
+    python docs/make_counts.py --stamp          after a change that alters no count: counts what --check
+                                                does, and where that is equal keeps the rest
     python docs/make_counts.py --check          exit 1 where the file is of other code, lacks a point, or
                                                 a count differs: of the quick ones and, in turns by the
                                                 day, some of the others, half a minute
@@ -58,11 +60,12 @@ def count(point: Point) -> dict[str, Any]:
     }
 
 
-def make() -> None:
+def make(stamp: bool) -> None:
     """Count what the file lacks, all where it is of other code, and write it after each: cut off, it
-    goes on where it was."""
+    goes on where it was.  stamp: what is there holds for this code too."""
     document, wanted = shipped_document(), points()
     same = document["code"] == counting_code() and document["diffusers"] == diffusers_version()
+    same = same or stamp
     counts = {
         subject: whole(document, subject)
         for subject in document["counts"]
@@ -122,7 +125,14 @@ def faults(all_of_them: bool, day: int) -> list[str]:
         f"{point.label}: not in it" for subject, point in wanted.items() if subject not in counts
     ]
     found += [f"{subject}: of no suite" for subject in counts if subject not in wanted]
-    for subject in chosen(counts, all_of_them, day):
+    return found + changed(all_of_them, day)
+
+
+def changed(all_of_them: bool, day: int) -> list[str]:
+    """Counts of the file that are others now."""
+    document, wanted = shipped_document(), points()
+    found = []
+    for subject in chosen(document["counts"], all_of_them, day):
         if subject in wanted:
             found += differences(wanted[subject], whole(document, subject), count(wanted[subject]))
     return found
@@ -184,10 +194,17 @@ def _products(stage: dict[str, Any]) -> dict[tuple, int]:
 
 
 def main() -> None:
-    if "--check" not in sys.argv:
-        make()
+    day = datetime.date.today().toordinal()
+    if "--stamp" in sys.argv:
+        found = changed(False, day)
+        if not found:
+            make(stamp=True)
+            return
+    elif "--check" in sys.argv:
+        found = faults("--all" in sys.argv, day)
+    else:
+        make(stamp=False)
         return
-    found = faults("--all" in sys.argv, datetime.date.today().toordinal())
     for line in found[:20]:
         print(f"configs/{FILE}: {line}")
     if found:
