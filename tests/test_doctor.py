@@ -17,7 +17,8 @@ from bench.measure.process import JobFailed, Worker
 
 HEALTHY = {
     "cores": 16, "load_average": 0.3, "host_memory_free_bytes": 100e9, "disk_free_bytes": 50e9, "clock_resolution_s": 1e-7,
-    "driver": "570.1", "driver_cuda": "12.8", "torch_cuda": "12.8", "ecc_enabled": True, "ecc_uncorrected": 0,
+    "driver": "570.1", "driver_cuda": "12.8", "torch_cuda": "12.8", "torch": "2.11.0", "ecc_enabled": True,
+    "ecc_uncorrected": 0,
     "ecc_corrected": 3, "ecc_uncorrected_lifetime": 0, "mig_enabled": False,
     "remapped_rows": {"corrected": 0, "uncorrected": 0, "pending": 0, "failed": 0},
     "sm_clock_max_hz": 1.98e9, "power_limit_w": 700.0, "power_limit_default_w": 700.0, "link_generation_max": 5,
@@ -55,6 +56,8 @@ def test_a_healthy_card_is_kept():
     ({"gemm": {"flops_per_s": 0.74 * 792.1e12}}, "GEMM", "swap"),
     ({"copy_bytes_per_s": 0.8 * 2.5695e12}, "copy", "suspicious"),
     ({"copy_bytes_per_s": 0.7 * 2.5695e12}, "copy", "swap"),
+    ({"torch": "2.9.1+cu128"}, "torch", "suspicious"),
+    ({"torch": "2.10.0"}, None, "keep"),
     ({"ecc_enabled": False}, "ECC", "suspicious"),
     ({"ecc_uncorrected": 1}, "ECC, uncorrected", "swap"),
     ({"ecc_uncorrected_lifetime": 2}, "ECC, uncorrected, lifetime", "suspicious"),

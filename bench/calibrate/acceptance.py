@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from bench.core.known_faults import slow_conv3d
 from bench.core.spec import Gpu
 from bench.core.units import si
 
@@ -65,7 +66,7 @@ def accept(readings: Mapping[str, Any], device: str, device_name: str, gpu_name:
     look = _Look(readings)
     if device == "cuda":
         checks = [*_card(look, device_name, gpu_name, gpu, wanted), *_health(look), *_power(look, gpu),
-                  *_rates(look, gpu), *_links(look), *_company(look), _versions(look)]
+                  *_rates(look, gpu), *_links(look), *_company(look), _versions(look), _torch(look)]
     else:
         checks = [*_cpu_wanted(device_name, wanted), _governor(look)]
     return conclude([*checks, *_host(look, device)])
@@ -292,6 +293,14 @@ def _versions(look: _Look) -> Check:
     return Check("versions", f"driver {look.get('driver') or 'unknown'} for CUDA {driver}, torch for CUDA {theirs}",
                  "the driver's CUDA is not older than torch's", "warn" if old else "ok",
                  "the driver is older than torch's CUDA: kernels may be slow to load or missing" if old else None)
+
+
+def _torch(look: _Look) -> Check:
+    version = look.get("torch")
+    if version is None:
+        return look.unknown("torch", "torch")
+    fault = slow_conv3d(version)
+    return Check("torch", version, "any but 2.9", "warn" if fault else "ok", fault)
 
 
 def _cpu_wanted(device_name: str, wanted: str | None) -> list[Check]:

@@ -106,6 +106,7 @@ def read_card(readings: Readings, nvml: Any, handle: Any, pid: int) -> None:
     take = readings.take
     take("driver", lambda: str(nvml.nvmlSystemGetDriverVersion()))
     take("driver_cuda", lambda: _cuda_version(nvml.nvmlSystemGetCudaDriverVersion()))
+    take("torch", lambda: str(torch.__version__))
     take("torch_cuda", lambda: _there(torch.version.cuda, "torch is a build without CUDA"))
     take("ecc_enabled", lambda: bool(nvml.nvmlDeviceGetEccMode(handle)[0]))
     for name, error, counter in (("ecc_uncorrected", "UNCORRECTED", "VOLATILE"), ("ecc_corrected", "CORRECTED", "VOLATILE"),

@@ -97,6 +97,9 @@ def _read_after(sentinel: Any, device: Any) -> float | None:
 
 def run_job(job: dict[str, Any], device: Any, clock: Any, on_round: Any) -> dict[str, Any]:
     """A point or the ceilings -> the fields of its record that only the device can give."""
+    import torch
+
+    from bench.core.known_faults import fault_of
     from bench.core.spec import Point, Sampling
     from bench.measure.ceilings import measure_ceilings
     from bench.measure.clock import planted_slowdown
@@ -142,6 +145,9 @@ def run_job(job: dict[str, Any], device: Any, clock: Any, on_round: Any) -> dict
                 "probes": [p.model_dump(mode="json") for p in probes],
                 "telemetry": {kind: t.model_dump(mode="json") for kind, t in telemetry.items()}}
     clock, note = planted_slowdown(clock, device)
+    asked = job["points"] if job["job"] == "together" else [job["point"]]
+    fault = fault_of(device.type, torch.__version__, tuple(stage for point in asked for stage in point["stages"]))
+    note = "; ".join(said for said in (note, fault) if said) or None
     if note:
         print(f"warning: {note}", file=sys.stderr)
     if job["job"] == "together":
