@@ -159,7 +159,7 @@ def _of_torch_cuda(free: int) -> dict[str, Callable[..., Any]]:
         "Event": Event, "Stream": Stream, "CUDAGraph": Graph, "current_stream": lambda device=None: Stream(),
         "default_stream": lambda device=None: Stream(), "stream": lambda stream: stream or Stream(),
         "graph": lambda graph, **settings: contextlib.nullcontext(), "set_stream": nothing,
-        "manual_seed": nothing, "manual_seed_all": nothing,
+        "is_current_stream_capturing": lambda: False, "manual_seed": nothing, "manual_seed_all": nothing,
         "get_rng_state": lambda device=None: torch.zeros(16, dtype=torch.uint8), "set_rng_state": nothing,
     }
 
