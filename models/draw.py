@@ -51,8 +51,9 @@ def _fill(out: Tensor, drawn: Drawn) -> Tensor:
 
 
 def _pieces(x: Tensor) -> Iterator[Tensor]:
-    """Views of at most PIECE elements each, in order: all of x, else rows of it together, else parts of each row."""
-    if x.numel() <= PIECE:
+    """Views of at most PIECE elements each, in order: all of x, else rows of it together, else parts of each row.  On meta,
+    where nothing is allocated, all of x at once."""
+    if x.is_meta or x.numel() <= PIECE:
         yield x
     elif x[0].numel() <= PIECE:
         yield from x.split(PIECE // x[0].numel())

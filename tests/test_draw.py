@@ -47,6 +47,11 @@ def test_no_piece_is_larger_than_said(monkeypatch):
     assert sum(sizes) == 7 * 10 * 9
 
 
+def test_on_meta_a_tensor_of_any_size_is_one_piece():
+    huge = (2**20, 2**20, 2**19)                       # 2^35 pieces would take hours
+    assert draw.normal(*huge, generator=None, device=torch.device("meta"), dtype=torch.bfloat16).shape == huge
+
+
 def test_draws_have_the_mean_and_spread_they_should():
     n = 200_000
     x = draw.normal(n, generator=generator(), device=CPU, dtype=torch.float32)
