@@ -9,6 +9,8 @@ import pytest
 import yaml
 from gpu_processes import pytest_pyfunc_call  # noqa: F401 (a hook: each gpu test in a process of its own)
 
+if "PYTEST_XDIST_WORKER" in os.environ:            # a process for each core: more threads would fight
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 PATIENCE = float(os.environ.get("LDT_BENCH_TEST_PATIENCE", "1"))
 """So many times as long is waited for a process, on a machine that others use too; no test asks how long one took."""
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,6 +29,14 @@ points:
   - {model: tiny-factorised, workload: tiny-clip, recipe: eager-fp32}
 headline: {model: tiny, workload: tiny-image, recipe: eager-fp32}
 """.replace("PATIENT", f"{60 * PATIENCE:g}")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config) -> int:
+    """As many as there are cores, at most 8; none where GPU tests are asked for, which share a card."""
+    asked = config.option.markexpr or ""
+    on_gpu = "gpu" in asked and "not gpu" not in asked
+    return 0 if on_gpu else min(8, os.cpu_count() or 1)
 
 
 def pytest_collection_modifyitems(config, items):
