@@ -77,15 +77,14 @@ class WindowPlan:
         """FlexAttention's block mask in tile order."""
         from torch.nn.attention.flex_attention import create_block_mask
 
-        place, first, last = self.seen
+        # Axis by axis: under vmap torch 2.7 takes one index that is a tensor, and not one beside a number.
+        axes = list(zip(*(x.unbind(0) for x in self.seen), strict=True))       # of (N,): place, first and last seen
 
         def sees(b: Tensor, a: Tensor, q: Tensor, k: Tensor) -> Tensor:
-            inside = (place[0, k] >= first[0, q]) & (place[0, k] < last[0, q])
-            for axis in (1, 2):
-                inside = inside & (place[axis, k] >= first[axis, q]) & (place[axis, k] < last[axis, q])
-            return inside
+            inside = [(place[k] >= first[q]) & (place[k] < last[q]) for place, first, last in axes]
+            return inside[0] & inside[1] & inside[2]
 
-        n = place.shape[1]
+        n = self.seen[0].shape[1]
         return create_block_mask(sees, None, None, n, n, device=self.device, _compile=compiled)
 
 

@@ -7,6 +7,7 @@ mask as an index): the host would wait for the device there.  Tensors of the hos
 
 import contextlib
 import ctypes
+import importlib
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,15 +16,19 @@ from unittest.mock import patch
 
 import torch
 import torch._dynamo.trace_rules
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-torch._dynamo.trace_rules.get_torch_obj_rule_map()      # of the real functions: it refuses two names for one
+# Before a card is said to be there: Triton and torchao, which diffusers looks for, ask its driver as they are imported;
+# dynamo's rules are for the real functions, and it refuses two names for one.
+importlib.import_module("diffusers.loaders.peft")
+torch._dynamo.trace_rules.get_torch_obj_rule_map()
 CUDA = torch.device("cuda", 0)       # as choose_device gives it; without an index some operators ask a driver
-CPU_SLOT, CUDA_SLOT, META_SLOT = 0, 1, 14            # c10::DeviceType
+CUDA_SLOT, META_SLOT = 1, 14                         # c10::DeviceType
 GUARDS = "_ZN3c104impl26device_guard_impl_registryE"  # c10::impl::device_guard_impl_registry
 
 
@@ -69,16 +74,40 @@ class Generator(torch.Generator):
         return self.of
 
 
-class GeneratorsMatch(TorchFunctionMode):
-    """PyTorch refuses a generator of another device than the numbers it draws; here one stands for all, so this does."""
+class AsACardWould(TorchFunctionMode):
+    """Generators are of the device they draw for, and attention asks no driver for its kernel."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        generator = (kwargs or {}).get("generator")
-        of = getattr(generator, "of", None)
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention:
+            return _attention(*args, **kwargs)
+        out = func(*args, **kwargs)
+        of = getattr(kwargs.get("generator"), "of", None)
         if of is not None and isinstance(out, Tensor) and out.device.type not in (of.type, "meta"):
             raise RuntimeError(f"{func}: a generator of {of} for a tensor on {out.device}")
         return out
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
+               is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False) -> Tensor:
+    """SDPA written out, with what every kernel of it asks.  (..., N, E), (..., L, E), (..., L, E) -> (..., N, E)."""
+    if not query.dtype == key.dtype == value.dtype:
+        raise RuntimeError(f"SDPA: query, key and value of {query.dtype}, {key.dtype}, {value.dtype}")
+    if enable_gqa:
+        key, value = (x.repeat_interleave(query.shape[-3] // x.shape[-3], dim=-3) for x in (key, value))
+    scores = query @ key.transpose(-2, -1)
+    if attn_mask is not None:
+        scores = scores.masked_fill(~attn_mask, -torch.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
+    return scores.softmax(-1).to(value.dtype) @ value
+
+
+def _conv_backend(input: Tensor, weight: Tensor, bias: Tensor | None = None, *args: Any, **settings: Any) -> Any:
+    """cuDNN, without its driver.  Shape functions of convolutions look at the input's device alone; this at all of them."""
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        if tensor is not None and (tensor.device, tensor.dtype) != (input.device, input.dtype):
+            raise RuntimeError(f"convolution: input of {input.dtype} on {input.device}, {name} of {tensor.dtype} on "
+                               f"{tensor.device}: not the same device and dtype")
+    return torch._C._ConvBackend.Cudnn
 
 
 class Event:
@@ -181,6 +210,7 @@ def card(free: int = 79 * 2**30) -> Iterator[torch.device]:
             stack.enter_context(patch.object(fake_tensor, "init_cuda_context", lambda *a: None))
         stack.enter_context(patch.object(nn.Module, "compile", _compile_without_inductor))
         stack.enter_context(patch.object(Tensor, "backward", _no_backward))
+        stack.enter_context(patch.object(torch._C, "_select_conv_backend", _conv_backend))
         stack.enter_context(patch.object(nn.Module, "_apply", _apply_anew))
         for operator in torch._ops._higher_order_ops.values():     # they know a mode by its exact class
             table = operator.python_key_table
@@ -188,7 +218,7 @@ def card(free: int = 79 * 2**30) -> Iterator[torch.device]:
                 table.setdefault(OnCard, table[FakeTensorMode])
         stack.callback(_forget)
         _forget()
-        stack.enter_context(GeneratorsMatch())
+        stack.enter_context(AsACardWould())
         stack.enter_context(OnCard())
         yield CUDA
 
@@ -225,21 +255,20 @@ _module_compile = nn.Module.compile
 
 
 def _compile_without_inductor(module: nn.Module, **settings: Any) -> None:
-    """Dynamo and AOT autograd trace it; Inductor's Triton kernels would want a card."""
+    """Dynamo traces it; Inductor's Triton kernels would want a card."""
     settings.pop("mode", None)
-    _module_compile(module, backend="aot_eager", **settings)
+    _module_compile(module, backend="eager", **settings)
 
 
 @contextlib.contextmanager
 def _guard() -> Iterator[None]:
-    """A build without CUDA has no guard for its devices; meta's, which does nothing, takes the empty place for the time."""
+    """The guard of CUDA devices asks the driver, and a build without CUDA has none: meta's, which does nothing, takes its
+    place for the time."""
     library = ctypes.CDLL(str(next((Path(torch.__file__).parent / "lib").glob("libc10.*"))))
     slots = (ctypes.c_void_p * (META_SLOT + 1)).in_dll(library, GUARDS)
     before = slots[CUDA_SLOT]
-    if not torch.backends.cuda.is_built():
-        slots[CUDA_SLOT] = slots[META_SLOT]
+    slots[CUDA_SLOT] = slots[META_SLOT]
     try:
         yield
     finally:
-        if not torch.backends.cuda.is_built():
-            slots[CUDA_SLOT] = before
+        slots[CUDA_SLOT] = before

@@ -242,6 +242,11 @@ def test_the_fake_is_as_strict_as_a_card():
         on_card, on_host = torch.randn(3, device=device), torch.randn(3)
         with pytest.raises(RuntimeError, match="device"):
             on_card + on_host
+        with pytest.raises(RuntimeError, match="device"):
+            torch.nn.functional.conv3d(torch.randn(1, 2, 3, 4, 4, device=device), torch.randn(2, 2, 3, 3, 3))
+        with pytest.raises(RuntimeError, match="dtype"):
+            torch.nn.functional.conv3d(torch.randn(1, 2, 3, 4, 4, device=device),
+                                       torch.randn(2, 2, 3, 3, 3, device=device, dtype=torch.bfloat16))
         with pytest.raises(RuntimeError, match="a generator of cpu"):
             torch.randn(3, device=device, generator=torch.Generator("cpu"))
         for waits in (lambda: on_card.sum().item(), lambda: bool(on_card.any()), lambda: on_card[on_card > 0],
