@@ -44,9 +44,10 @@ NOT_RUN = {        # recipe -> (what it raises, why)
     "sparse-bf16": ("_cslt_compress|empty_strided|CUDA error|driver", "torch._cslt_compress has no shape function"),
     "offload-weights-bf16": ("device must be `meta`", "diffusers swaps `.data` of parameters between two devices, which "
                                                       "fake tensors do not take"),
-    "cudnn-benchmark-bf16": ("'CUDA' backend", "its calls run on a thread of their own, and a fake card is one thread's"),
-    "eager-bf16-flash3": ("flash_attn_interface", "FlashAttention-3 is not installed"),
-    "eager-bf16-fp8-attention": ("flash_attn_interface", "FlashAttention-3 is not installed"),
+    "cudnn-benchmark-bf16": ("'CUDA' backend|NVIDIA driver|driver version",
+                             "its calls run on a thread of their own, and a fake card is one thread's"),
+    "eager-bf16-flash3": ("flash_attn_interface|activate_flash_attention_impl", "FlashAttention-3 is not here"),
+    "eager-bf16-fp8-attention": ("flash_attn_interface|activate_flash_attention_impl", "FlashAttention-3 is not here"),
     "eager-bf16-sage": ("sageattention", "SageAttention is not installed"),
 }
 RUN_IN_PART = {    # what of it is not run
