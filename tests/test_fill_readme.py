@@ -162,11 +162,12 @@ def test_a_plan_keeps_what_the_pages_show(checkout):
 
 
 def test_each_of_the_three_commands_is_predicted_to_end_in_nine_minutes():
-    """And the ablations in about ten, where they took 22 before stages were reused; the anchor is in the third."""
+    """And the ablations of 50 recipes under thirteen, where 35 took 22 before stages were reused; the anchor is in the
+    third."""
     suites = fill_readme.read_plan()["suites"]
     for name in fill_readme.HALF_HOUR:
         assert suites[name]["total"]["value"] < 9 * 60, name
-    assert suites["ablations"]["total"]["value"] < 11 * 60
+    assert suites["ablations"]["total"]["value"] < 13 * 60
     anchor = suites["h100-anchor"]["rows"][0]
     assert anchor["point"] == "sora-20b sora-1min-512 eager-bf16-cudnn-chunks"
     assert anchor["stages"] == ["denoise_step"]
