@@ -34,6 +34,8 @@ CUBLASLT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 def _by_onednn(x: Tensor, weight: Tensor) -> bool:
     """Tensor subclasses (quantised weights) have kernels of their own."""
+    if x.dtype == torch.float32 and not AVX512 and torch.compiler.is_compiling():
+        return False           # MKL is as fast there, and Inductor fuses what is around it
     return (ONEDNN and x.device.type == "cpu" and x.dtype in DTYPES and weight.dtype == x.dtype
             and type(x) is Tensor and type(weight) in (Tensor, nn.Parameter)
             and not torch.is_grad_enabled())
