@@ -25,17 +25,19 @@ sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
 import waterfall_svg  # noqa: E402
 
-from bench.calibrate.analytic import Assumptions  # noqa: E402
 from bench.calibrate.calibration import Calibration, read_calibration  # noqa: E402
-from bench.calibrate.cross_model import cross_model  # noqa: E402
-from bench.calibrate.waterfall import MODEL, WORKLOAD, Bar, waterfall  # noqa: E402
 from bench.core.errors import UserError  # noqa: E402
 from bench.core.load import load, names  # noqa: E402
-from bench.core.records import CeilingsRecord, PointRecord  # noqa: E402
-from bench.core.spec import Gpu, Model, Workload  # noqa: E402
-from bench.core.store import CALIBRATION, RECORDS, point_records, read_records, read_suite  # noqa: E402
+from bench.core.specs.gpu import Gpu  # noqa: E402
+from bench.core.specs.model import Model  # noqa: E402
+from bench.core.specs.workload import Workload  # noqa: E402
 from bench.core.units import seconds  # noqa: E402
-from bench.count import closed_form  # noqa: E402
+from bench.count.closed import dit as closed_form  # noqa: E402
+from bench.results.records import CeilingsRecord, PointRecord  # noqa: E402
+from bench.results.store import CALIBRATION, RECORDS, point_records, read_records, read_suite  # noqa: E402
+from bench.studies.pencil.analytic import Assumptions  # noqa: E402
+from bench.studies.pencil.cross_model import cross_model  # noqa: E402
+from bench.studies.pencil.waterfall import MODEL, WORKLOAD, Bar, waterfall  # noqa: E402
 
 BLOCK = re.compile(r"(<!-- fill: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 PLAN, PICTURE = Path("docs/h100_plan.json"), Path("docs/waterfall.svg")

@@ -19,11 +19,11 @@ from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from models.diffusion import sample
-from models.dit import SpatioTemporalDiT
+from models.diffusion.process import sample
+from models.dit.model import SpatioTemporalDiT
 from models.spec import DiTConfig, ObjectiveConfig, SamplerConfig, VAEConfig
 from models.training import init_training_weights, psnr, training_step, vae_training_step
-from models.vae import VideoVAE
+from models.vae.model import VideoVAE
 
 CLIP = Path(__file__).with_name("clip.png")
 CLIP_FRAMES, CLIP_FPS = 17, 12.5

@@ -23,9 +23,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench.core.load import load, names, suite_points  # noqa: E402
-from bench.core.records import StageCount  # noqa: E402
-from bench.core.shipped import FILE, counting_code, diffusers_version, shipped_document  # noqa: E402
-from bench.core.spec import Point, Suite  # noqa: E402
+from bench.core.specs.point import Point  # noqa: E402
+from bench.core.specs.suite import Suite  # noqa: E402
+from bench.count.shipped import FILE, counting_code, diffusers_version, shipped_document  # noqa: E402
+from bench.results.counts import StageCount  # noqa: E402
 
 CHECK_S = 25.0  # to count again in, by what each took when the file was made
 QUICK_S = 0.3
@@ -48,7 +49,7 @@ def points() -> dict[str, Point]:
 
 def count(point: Point) -> dict[str, Any]:
     """Tokens, parameters, stages and the seconds that counting took."""
-    from bench.measure.point import count_stages
+    from bench.measure.points.single import count_stages
 
     started = time.perf_counter()
     counted = count_stages(point)

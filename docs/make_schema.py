@@ -18,17 +18,19 @@ sys.path.insert(0, str(ROOT))
 from pydantic import BaseModel  # noqa: E402
 
 from bench.calibrate.calibration import Calibration  # noqa: E402
-from bench.core import claim_spec, records, spec  # noqa: E402
-from bench.core.store import Round  # noqa: E402
+from bench.core.specs.claim import Claim  # noqa: E402
+from bench.core.specs.suite import Suite  # noqa: E402
+from bench.results.records import CeilingsRecord, PointRecord  # noqa: E402
+from bench.results.store import Round  # noqa: E402
 
 PAGE = Path(__file__).parent / "schema.md"
 FILES: list[tuple[str, str, list[type[BaseModel]]]] = [
     ("records.jsonl", "A line is a point measured once, or the ceilings of the device; `kind` says which. Append-only.",
-     [records.PointRecord, records.CeilingsRecord]),
+     [PointRecord, CeilingsRecord]),
     ("samples.jsonl", "A line is a round of one stage, on disk before the next is timed.", [Round]),
-    ("suite.json", "The suite that was run, resolved.", [spec.Suite]),
+    ("suite.json", "The suite that was run, resolved.", [Suite]),
     ("calibration.json", "What was fitted to the records.", [Calibration]),
-    ("configs/claims/*.yaml", "A claim, and how it is checked.", [claim_spec.Claim]),
+    ("configs/claims/*.yaml", "A claim, and how it is checked.", [Claim]),
 ]
 INTRO = """# The files of a result
 

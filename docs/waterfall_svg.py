@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from html import escape
 from math import log10
 
-from bench.calibrate.waterfall import Bar
+from bench.studies.pencil.waterfall import Bar
 
 COLOURS = {"claimed": "#7a7a7a", "counted": "#0072b2", "measured": "#009e73", "fitted": "#d55e00", "extrapolated": "#b6588f"}
 """Okabe and Ito's, the greys and pinks darkened to 3:1 on white."""

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from models import draw
-from models.autoregressive import AutoregressiveTransformer, decoding_calls
-from models.autoregressive_spec import AutoregressiveConfig
-from models.caching import CONDITIONAL
-from models.dit import SpatioTemporalDiT
-from models.draft import denoise_drafted
+from models.ar.model import AutoregressiveTransformer, decoding_calls
+from models.ar.spec import AutoregressiveConfig
+from models.caching.own import CONDITIONAL
+from models.caching.schedules import DraftConfig
+from models.diffusion.draft import denoise_drafted
+from models.diffusion.trajectory import Guided, answer, denoise, predict
+from models.dit.model import SpatioTemporalDiT
 from models.layers import init_benchmark_weights
-from models.schedules import DraftConfig
 from models.spec import (
     DiffusersDenoiser,
     DiffusersVAE,
@@ -28,11 +29,10 @@ from models.spec import (
     VAEConfig,
 )
 from models.text import TextEncoder
-from models.tiling import Tiling
 from models.training import training_step
-from models.trajectory import Guided, answer, denoise, predict
-from models.vae import VideoVAE, reparameterise
-from models.vae_parts import decode_in_parts
+from models.vae.model import VideoVAE, reparameterise
+from models.vae.parts import decode_in_parts
+from models.vae.tiling import Tiling
 
 Condition = dict[str, Tensor]
 """What a denoiser takes beside latents and time, by keyword."""
@@ -55,10 +55,10 @@ class VideoPipeline:
     """A denoiser with its VAE and text encoders; built by `build_pipeline`."""
 
     denoiser: nn.Module
-    """SpatioTemporalDiT, or a public one (models.zoo.PublicDenoiser): forward(x, t, **condition).  Or an
+    """SpatioTemporalDiT, or a public one (models.public.zoo.PublicDenoiser): forward(x, t, **condition).  Or an
     AutoregressiveTransformer, which makes the same latents token by token."""
     vae: nn.Module
-    """VideoVAE, or a public one (models.zoo.PublicVAE): encode, decode."""
+    """VideoVAE, or a public one (models.public.zoo.PublicVAE): encode, decode."""
     text_encoders: list[TextEncoder]
     guidance: str = "sequential"
     """How a guided step gets its two answers: two forwards, one of twice the batch (batched), or one of two packed
@@ -114,7 +114,7 @@ def build_pipeline(denoiser: DiTConfig | DiffusersDenoiser | AutoregressiveConfi
     def part(name: str, config: object, offset: int) -> nn.Module:
         where = device if name in needed else torch.device("meta")
         if isinstance(config, (DiffusersDenoiser, DiffusersVAE)):
-            from models import zoo  # diffusers takes seconds to import
+            from models.public import zoo  # diffusers takes seconds to import
 
             module = zoo.build(config, where, dtype)
         else:

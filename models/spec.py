@@ -75,7 +75,7 @@ class DiTConfig:
     """Split of head_dim over (time, height, width), for rope; null: HunyuanVideo's proportions (128 -> 16, 56, 56)."""
     attention: Literal["full", "factorised", "windowed"]
     """full: all tokens attend to all.  factorised: even blocks within a frame, odd blocks along time (Latte,
-    arXiv 2401.03048, variant 1).  windowed: a tile of tokens attends to the tiles around it (models.windows)."""
+    arXiv 2401.03048, variant 1).  windowed: a tile of tokens attends to the tiles around it (models.dit.windows)."""
     window: Triple | None
     """(time, height, width) tokens of a tile, for windowed."""
     window_tiles: Triple | None
@@ -363,7 +363,7 @@ class TextEncoderConfig:
 
 
 Path = Literal["linear", "gvp", "ddpm-linear", "ddpm-cosine"]
-"""How data becomes noise (models.diffusion.coefficients): SiT's two interpolants and DDPM's two beta schedules."""
+"""How data becomes noise (models.diffusion.process.coefficients): SiT's two interpolants and DDPM's two beta schedules."""
 Prediction = Literal["velocity", "noise", "score", "data"]
 """What the model's output means."""
 Diffusion = Literal["constant", "sbdm", "sigma", "linear", "decreasing", "increasing-decreasing"]

@@ -226,7 +226,7 @@ def card(free: int = 79 * 2**30) -> Iterator[torch.device]:
 
 def _forget() -> None:
     """Empty what keeps tensors between calls: those of one card are nothing to the next."""
-    from models import windowed_attention
+    from models.dit import windowed as windowed_attention
 
     for name in ("_block_mask", "_flex", "can_compile"):
         getattr(getattr(windowed_attention, name, None), "cache_clear", lambda: None)()

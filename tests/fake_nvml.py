@@ -4,9 +4,9 @@ import threading
 
 import pynvml
 
-from bench.core.records import StageTelemetry
-from bench.measure.nvml import Card
-from bench.measure.telemetry import Monitor
+from bench.measure.device.nvml import Card
+from bench.measure.device.telemetry import Monitor
+from bench.results.readings import StageTelemetry
 
 
 class FakeNvml:

@@ -4,17 +4,18 @@ import pytest
 from test_fit import environment
 from test_store import count
 
-from bench.calibrate.ablations import ablations, ablations_document, claims
 from bench.core.load import load, load_point
-from bench.core.records import Against, Divergence, PointRecord
-from bench.core.spec import Price, Suite
-from bench.core.store import SUITE, Store
-from bench.measure.process import JobFailed
-from bench.measure.sampling import summarise
-from bench.report.ablations import ablation_rows, claim_rows, combination_rows
+from bench.core.specs.gpu import Price
+from bench.core.specs.suite import Suite
+from bench.measure.timing.sampling import summarise
+from bench.measure.worker.process import JobFailed
 from bench.report.markdown import write_report
-from bench.report.tables import ablations_table, combinations_table
-from bench.suite import Job, _run_job, suite_jobs
+from bench.report.tables.ablations import ablation_rows, claim_rows, combination_rows
+from bench.report.tables.common import ablations_table, combinations_table
+from bench.results.records import Against, Divergence, PointRecord
+from bench.results.store import SUITE, Store
+from bench.run.suite import Job, _run_job, suite_jobs
+from bench.studies.ablations.gains import ablations, ablations_document, claims
 
 STAGES = ("trajectory", "vae_decode")
 PRICE = Price(low=2.0, high=4.0, date="2026-01-01", source="a test")

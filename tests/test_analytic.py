@@ -5,11 +5,11 @@ import math
 
 import pytest
 
-from bench.calibrate.analytic import Assumptions, chain, corrected_counts
 from bench.calibrate.calibration import Interval, Reference
-from bench.calibrate.demand import Demand, Headroom, fleet
 from bench.calibrate.predict import Estimate, Quantity
-from bench.calibrate.waterfall import guided_minutes, waterfall
+from bench.studies.pencil.analytic import Assumptions, chain, corrected_counts
+from bench.studies.pencil.demand import Demand, Headroom, fleet
+from bench.studies.pencil.waterfall import guided_minutes, waterfall
 
 ROWS = chain(Assumptions(), Demand(), Headroom())
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-ORDER = ["models", "bench.core", "bench.count", "bench.measure", "bench.calibrate", "bench.report"]
+ORDER = ["models", "bench.core", "bench.results", "bench.count", "bench.measure", "bench.calibrate",
+         "bench.studies", "bench.run", "bench.report", "bench.explore"]
 MODULES = sorted(p for folder in ("bench", "models") for p in (ROOT / folder).rglob("*.py"))
 
 
@@ -32,19 +33,20 @@ def name(path: Path) -> str:
 def test_a_module_imports_only_from_stages_before_its_own(path):
     own = stage(name(path))
     if own < 0:
-        return                                        # bench/cli.py, bench/commands/ and bench/suite.py know them all
+        return                                        # bench/cli.py, bench/commands/ and bench/run/suite.py know them all
     for imported in imports(path):
         if imported.startswith(("bench", "models")):
             assert 0 <= stage(imported) <= own, f"{name(path)} imports {imported}"
 
 
-@pytest.mark.parametrize("folder", ["bench/core", "bench/calibrate", "bench/report", "bench/commands"])
+@pytest.mark.parametrize("folder", ["bench/core", "bench/results", "bench/calibrate", "bench/studies", "bench/run", "bench/report",
+                                    "bench/explore", "bench/commands"])
 def test_no_torch_at_import(folder):
-    for path in (ROOT / folder).glob("*.py"):
+    for path in (ROOT / folder).rglob("*.py"):
         top = [n for n in ast.parse(path.read_text()).body if isinstance(n, (ast.Import, ast.ImportFrom))]
         for node in top:
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
-            assert not any(n.split(".")[0] in ("torch", "diffusers") or n in ("bench.count.count", "bench.count.flops")
+            assert not any(n.split(".")[0] in ("torch", "diffusers") or n in ("bench.count.point", "bench.count.trace")
                            for n in names), path
 
 

@@ -9,17 +9,19 @@ import torch
 import torch.nn.functional as F
 
 from bench.core.load import load_point
-from bench.core.records import AttentionRan, Probe
-from bench.core.spec import Point
-from bench.measure import attention_ran as looking
-from bench.measure import fastest, sdpa
-from bench.measure.attention_ran import OPERATORS, Ran, attention_ran, family_of, family_ran, what_ran
-from bench.measure.fastest import fastest_attention
-from bench.measure.machine import Machine
-from bench.measure.point import build_calls, count_stages, measure_point
-from bench.measure.sampling import summarise
-from bench.report.device_tables import attending, attention_rows, backend
-from models import attention, kernels
+from bench.core.specs.point import Point
+from bench.measure.attention import backends as sdpa
+from bench.measure.attention import fastest
+from bench.measure.attention import ran as looking
+from bench.measure.attention.fastest import fastest_attention
+from bench.measure.attention.ran import OPERATORS, Ran, attention_ran, family_of, family_ran, what_ran
+from bench.measure.device.machine import Machine
+from bench.measure.points.single import build_calls, count_stages, measure_point
+from bench.measure.timing.sampling import summarise
+from bench.report.tables.device import attending, attention_rows, backend
+from bench.results.records import AttentionRan, Probe
+from models import kernels
+from models.dit import attention
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 SMALL = {"workload.frames": 5, "workload.height": 32, "workload.width": 32, "denoiser.width": 128, "denoiser.num_heads": 2}
@@ -169,8 +171,8 @@ def test_a_look_costs_three_blocks_and_leaves_nothing_behind(monkeypatch):
 def test_a_measured_point_hands_on_what_ran():
     from test_sampling import PLAN
 
-    from bench.measure.clock import clock_for
-    from bench.measure.worker import _point_fields
+    from bench.measure.timing.clock import clock_for
+    from bench.measure.worker.main import _point_fields
 
     point = own("eager-fp32")
     counts = count_stages(point)

@@ -14,15 +14,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bench.calibrate.autoregressive import measured_clips, stage_calls
 from bench.core.errors import UserError
 from bench.core.load import load_point
-from bench.core.records import PointRecord
-from bench.count import closed_autoregressive as closed
-from bench.count.count import count_point, stage_count
+from bench.count.closed import ar as closed
 from bench.count.document import count_document
-from bench.count.flops import trace
-from bench.measure.clock import clock_for
-from bench.measure.point import measure_point
-from models.autoregressive import AutoregressiveTransformer, allocate_cache, decoding_calls, draw_token
-from models.autoregressive_spec import AutoregressiveConfig, Decoding
+from bench.count.point import count_point, stage_count
+from bench.count.trace import trace
+from bench.measure.points.single import measure_point
+from bench.measure.timing.clock import clock_for
+from bench.results.records import PointRecord
+from models.ar.model import AutoregressiveTransformer, allocate_cache, decoding_calls, draw_token
+from models.ar.spec import AutoregressiveConfig, Decoding
 from models.layers import init_benchmark_weights
 
 META = torch.device("meta")

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from test_models import dit
 from test_spec import DIT
 
-from models.attention import Layout
+from models.dit.attention import Layout
+from models.dit.windowed import WindowPlan, flex_takes, flex_windows, tiled_windows, window_attention
+from models.dit.windows import attended_pairs, axis_spans
 from models.spec import DiTConfig
-from models.windowed_attention import WindowPlan, flex_takes, flex_windows, tiled_windows, window_attention
-from models.windows import attended_pairs, axis_spans
 
 CPU = torch.device("cpu")
 KINDS = {
@@ -184,7 +184,7 @@ def test_tiles_in_several_goes_equal_one(monkeypatch):
     plan = WindowPlan((4, 4, 4), (2, 2, 2), (3, 1, 3), CPU)
     q, k, v = torch.randn(3, 1, 2, 64, 8)
     whole = tiled_windows(q, k, v, plan)
-    monkeypatch.setattr("models.windowed_attention.GATHERED_ELEMENTS", 1)
+    monkeypatch.setattr("models.dit.windowed.GATHERED_ELEMENTS", 1)
     torch.testing.assert_close(tiled_windows(q, k, v, plan), whole)
 
 

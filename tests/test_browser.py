@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ET
 import pytest
 from test_html import EVIL, WORSE, a_gpus_result, written
 
-from bench.core.store import PAGE
+from bench.results.store import PAGE
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[browser]'")
 pytestmark = pytest.mark.slow

@@ -8,16 +8,16 @@ import pytest
 from test_fit import environment
 from test_plan import work
 
-from bench import forecast as forecasting
-from bench import suite as running
 from bench.core.load import load, suite_points
-from bench.core.records import Environment
-from bench.core.spec import Suite
-from bench.core.store import read_records
+from bench.core.specs.suite import Suite
 from bench.core.units import parse_duration
-from bench.forecast import Forecaster
-from bench.measure.process import JobFailed
-from bench.measure.sampling import summarise
+from bench.measure.timing.sampling import summarise
+from bench.measure.worker.process import JobFailed
+from bench.results.environment import Environment
+from bench.results.store import read_records
+from bench.run import forecast as forecasting
+from bench.run import suite as running
+from bench.run.forecast import Forecaster
 
 START_S, COUNT_S, CEILINGS_S, SHORT_S, DECODER_S, BUILD_S = 15.0, 0.5, 40.0, 2.0, 30.0, 8.0
 RATE = 34.09e15 / 57.0          # FLOP/s

@@ -6,14 +6,14 @@ from torch import nn
 from zoo_reduced import REDUCED, reduced
 
 from bench.core.load import load
-from bench.core.spec import Model
-from bench.count import closed_form
+from bench.core.specs.model import Model
+from bench.count.closed import dit as closed_form
 from bench.count.trajectory import evaluation_flops
-from models.caching import BlockCache, Extrapolated, apply_cache, blocks_run
+from models.caching.own import BlockCache, Extrapolated, apply_cache, blocks_run
+from models.caching.schedules import CacheConfig
+from models.diffusion.trajectory import Guided, denoise, evaluation_times, step_of
 from models.pipeline import build_pipeline, example_inputs
-from models.schedules import CacheConfig
 from models.spec import SamplerConfig
-from models.trajectory import Guided, denoise, evaluation_times, step_of
 
 CPU, META, SHAPE = torch.device("cpu"), torch.device("meta"), (2, 4, 4)
 OWN = ("first-block", "taylor", "whole-step")

@@ -4,11 +4,11 @@ import pytest
 import torch
 from test_sampling import PLAN
 
-from bench.core.spec import Sampling
-from bench.measure import ceilings
-from bench.measure.ceilings import measure_ceilings, planned_probes
-from bench.measure.clock import CpuClock
-from bench.measure.probes import SIZES, Arrays, Sizes, planned
+from bench.core.specs.suite import Sampling
+from bench.measure.probes import ceilings
+from bench.measure.probes.ceilings import measure_ceilings, planned_probes
+from bench.measure.probes.kernels import SIZES, Arrays, Sizes, planned
+from bench.measure.timing.clock import CpuClock
 from models import kernels
 
 CPU, GB = torch.device("cpu"), 10**9

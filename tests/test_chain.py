@@ -7,17 +7,17 @@ from types import SimpleNamespace
 import pytest
 from test_analytic import an_estimate, row
 
-from bench.calibrate.analytic import Assumptions, chain, corrected_counts
-from bench.calibrate.cross_model import GPT4, LLAMA, SORA, TOKENS, TOKENS_BATCHED, Rates, cross_model
-from bench.calibrate.demand import Demand, Headroom, fleet
-from bench.calibrate.measured_chain import MeasuredChain
-from bench.calibrate.sensitivity import calibrated_base, pencil_base, sensitivity
 from bench.calibrate.training import TrainingCost, over, times, training_cost
 from bench.core.load import load, load_point
-from bench.core.spec import Gpu
-from bench.count.count import count_point
+from bench.core.specs.gpu import Gpu
+from bench.count.point import count_point
 from bench.report.chain import Analysis, analyse, analysis_document
-from bench.report.chain_tables import analysis_tables
+from bench.report.tables.chain import analysis_tables
+from bench.studies.pencil.analytic import Assumptions, chain, corrected_counts
+from bench.studies.pencil.cross_model import GPT4, LLAMA, SORA, TOKENS, TOKENS_BATCHED, Rates, cross_model
+from bench.studies.pencil.demand import Demand, Headroom, fleet
+from bench.studies.pencil.measured import MeasuredChain
+from bench.studies.pencil.sensitivity import calibrated_base, pencil_base, sensitivity
 
 A, DEMAND, HEADROOM = Assumptions(), Demand(), Headroom()
 H100 = load(Gpu, "h100-sxm")

@@ -9,10 +9,10 @@ from safetensors.torch import save_file
 from test_spec import DIT
 
 from bench.core.load import load
-from bench.core.spec import Model
-from models.checkpoints import SiT, from_diffusers, load_dit, to_diffusers
-from models.dit import SpatioTemporalDiT
+from bench.core.specs.model import Model
+from models.dit.model import SpatioTemporalDiT
 from models.layers import init_benchmark_weights
+from models.public.checkpoints import SiT, from_diffusers, load_dit, to_diffusers
 from models.spec import DiTConfig
 
 IMAGE = {**DIT, "positions": "sincos", "num_classes": 10, "out_channels": 8}

@@ -9,13 +9,13 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from bench.calibrate.claims import ledger
 from bench.calibrate.predict import Quantity
-from bench.calibrate.verdict import CANNOT_TELL, HOLDS, Evidence, Ours, judge
-from bench.core.claim_spec import Claim, Claimed
 from bench.core.errors import UserError
 from bench.core.load import load, names
-from bench.report.claims_table import claims_document, claims_tables, verdicts
+from bench.core.specs.claim import Claim, Claimed
+from bench.report.tables.claims import claims_document, claims_tables, verdicts
+from bench.studies.claims.ledger import ledger
+from bench.studies.claims.verdict import CANNOT_TELL, HOLDS, Evidence, Ours, judge
 
 FIVE = Claimed(value=5.0, unit="min")
 RANGE = Claimed(low=10.0, high=36.0, unit="USD")
@@ -226,7 +226,7 @@ def test_a_users_own_file(tmp_path):
 
 
 def load_steps() -> int:
-    from bench.core.spec import Workload
+    from bench.core.specs.workload import Workload
 
     return load(Workload, "tiny-image").steps
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, cli
 
 from bench.calibrate.cost_model import PARAMETERS
-from bench.core.store import RECORDS
+from bench.results.store import RECORDS
 
 
 def document(*args: str):

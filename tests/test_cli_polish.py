@@ -118,8 +118,8 @@ def test_tables_fit_the_terminal_and_break_no_number(here, monkeypatch, command,
 def test_a_table_too_wide_is_a_paragraph_a_row():
     from rich.console import Console
 
-    from bench.report.fitting import fitted
-    from bench.report.tables import table
+    from bench.report.tables.common import table
+    from bench.report.terminal import fitted
 
     rows = [("linear_efficiency_of_it", "0.848", "share_of_ceiling"), ("conv", "–", "x")]
     for width, starts in ((70, "┏"), (52, "parameter"), (40, "parameter: linear_efficiency_of_it")):
@@ -217,7 +217,7 @@ def test_shell_completion_offers_names(words, offered, not_offered):
 
 
 def test_a_run_ends_with_its_headline_in_words(measured):
-    from bench.report.planning import headline_lines
+    from bench.report.tables.planning import headline_lines
 
     assert re.search(r"^headline: [\d.e+]+ \([\d.e+-]+ to [\d.e+-]+\) minutes of video per GPU-hour, tiny tiny-image "
                      r"eager-fp32 on cpu \((measured|fitted)\)$", measured[1].stdout, re.MULTILINE)

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from bench.measure import clock as clocks
-from bench.measure.clock import HOLD_CYCLES, CudaClock, clock_for, clock_without_hold
-from bench.measure.timer_check import ROUND_CALLS, _bare_loop
+from bench.measure.timing import clock as clocks
+from bench.measure.timing.check import ROUND_CALLS, _bare_loop
+from bench.measure.timing.clock import HOLD_CYCLES, CudaClock, clock_for, clock_without_hold
 
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 

@@ -8,13 +8,21 @@ import pytest
 from test_fit import count, environment
 from test_store import point_record
 
-from bench.calibrate.compare import THRESHOLD, Comparison, _median_error, _successive_sd, compare, compare_history, judge
 from bench.core.errors import UserError
-from bench.core.records import CeilingsRecord, Probe, SentinelReading
-from bench.core.store import RECORDS
-from bench.measure.clock import SLOWDOWN, CpuClock, SlowedClock, planted_slowdown
-from bench.measure.sampling import summarise
-from bench.report.comparison import comparison_document, comparison_markdown
+from bench.measure.timing.clock import SLOWDOWN, CpuClock, SlowedClock, planted_slowdown
+from bench.measure.timing.sampling import summarise
+from bench.report.tables.comparison import comparison_document, comparison_markdown
+from bench.results.records import CeilingsRecord, Probe, SentinelReading
+from bench.results.store import RECORDS
+from bench.studies.compare.verdicts import (
+    THRESHOLD,
+    Comparison,
+    _median_error,
+    _successive_sd,
+    compare,
+    compare_history,
+    judge,
+)
 
 STAGES = 16
 SESSION = 0.01         # what a stage's median moves by from one session to the next, everything else equal
@@ -322,7 +330,7 @@ def test_a_planted_slowdown_waits_for_its_share(monkeypatch):
     import torch
 
     ticks = iter(range(10**6))
-    monkeypatch.setattr("bench.measure.clock.time.perf_counter", lambda: next(ticks) * 1e-3)
+    monkeypatch.setattr("bench.measure.timing.clock.time.perf_counter", lambda: next(ticks) * 1e-3)
 
     def call() -> None:
         for _ in range(98):
@@ -352,7 +360,7 @@ def test_a_planted_slowdown_is_said_and_checked(monkeypatch):
 def test_a_planted_slowdown_is_in_the_record_and_the_ceilings_are_spared(monkeypatch):
     import torch
 
-    from bench.measure import worker
+    from bench.measure.worker import main as worker
 
     monkeypatch.setenv(SLOWDOWN, "1.2")
     clocks = {}
@@ -376,10 +384,10 @@ def test_a_planted_slowdown_is_in_the_record_and_the_ceilings_are_spared(monkeyp
     class Counts:
         tokens, stages = 1, {"denoise_step": count(linear_flops=1)}
 
-    monkeypatch.setattr("bench.measure.ceilings.measure_ceilings", ceilings)
-    monkeypatch.setattr("bench.measure.point.measure_point", point)
-    monkeypatch.setattr("bench.measure.together.measure_together", together)
-    monkeypatch.setattr("bench.measure.point.count_stages", lambda p: Counts)
+    monkeypatch.setattr("bench.measure.probes.ceilings.measure_ceilings", ceilings)
+    monkeypatch.setattr("bench.measure.points.single.measure_point", point)
+    monkeypatch.setattr("bench.measure.points.together.measure_together", together)
+    monkeypatch.setattr("bench.measure.points.single.count_stages", lambda p: Counts)
     plan = {"target_relative_half_width": 0.1, "min_samples": 3, "max_samples": 3, "max_s": 1.0}
     job = {"sampling": plan, "prior": {}, "recipes": [("fp32", "auto")], "point": POINT.point}
     worker.run_job({**job, "job": "ceilings"}, torch.device("cpu"), CpuClock(), None)

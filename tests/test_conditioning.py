@@ -6,8 +6,8 @@ from test_models import CPU
 
 from bench.core.errors import UserError
 from bench.core.load import load, load_point
-from bench.core.spec import Workload
-from models.conditioning import given_latents, noised
+from bench.core.specs.workload import Workload
+from models.dit.conditioning import given_latents, noised
 from models.pipeline import build_pipeline
 
 MASKED = {"denoiser.masked_condition": True, "workload.frames": 17}

@@ -10,25 +10,18 @@ import torch.nn.functional as F
 from test_sampling import PLAN
 
 from bench.core.load import load, load_point
-from bench.core.records import Correctness
-from bench.core.spec import Suite
-from bench.core.store import Store
-from bench.measure import correctness, worker
-from bench.measure.clock import clock_for
-from bench.measure.correctness import (
-    Attended,
-    Check,
-    WrongNumbers,
-    checked,
-    compared,
-    correctness_of,
-    tolerance,
-)
-from bench.measure.point import build_calls, count_stages, measure_point
-from bench.measure.process import JobFailed
-from bench.suite import _run_job, suite_jobs
+from bench.core.specs.suite import Suite
+from bench.measure.attention import correctness
+from bench.measure.attention.correctness import Attended, Check, WrongNumbers, checked, compared, correctness_of, tolerance
+from bench.measure.points.single import build_calls, count_stages, measure_point
+from bench.measure.timing.clock import clock_for
+from bench.measure.worker import main as worker
+from bench.measure.worker.process import JobFailed
+from bench.results.records import Correctness
+from bench.results.store import Store
+from bench.run.suite import _run_job, suite_jobs
 from models import kernels
-from models.windowed_attention import WindowPlan, tiled_windows
+from models.dit.windowed import WindowPlan, tiled_windows
 
 CPU = torch.device("cpu")
 TWO_CALLS = PLAN.model_copy(update={"min_samples": 2, "max_samples": 2, "max_s": 0.1})

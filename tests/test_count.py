@@ -13,17 +13,17 @@ from test_spec import DIT, VAE
 
 from bench.core.errors import UserError
 from bench.core.load import load_point
-from bench.count import closed_form
-from bench.count.count import count_model, count_point, stage_count
+from bench.count.closed import dit as closed_form
 from bench.count.document import count_document
-from bench.count.flops import UncountedOperator, trace
-from models.dit import SpatioTemporalDiT
+from bench.count.point import count_model, count_point, stage_count
+from bench.count.trace import UncountedOperator, trace
+from models.dit.model import SpatioTemporalDiT
 from models.pipeline import _train
 from models.spec import DiTConfig, TextEncoderConfig, VAEConfig
 from models.text import TextEncoder
-from models.tiling import Tiling
-from models.vae import VideoVAE
-from models.vae_parts import decode_in_parts
+from models.vae.model import VideoVAE
+from models.vae.parts import decode_in_parts
+from models.vae.tiling import Tiling
 
 META = torch.device("meta")
 

@@ -73,7 +73,7 @@ def test_a_plan_predicts_better_than_a_sweep_of_the_same_time():
 
 def test_plan_writes_a_suite_that_loads(here, tmp_path, micro_suite):
     from bench.core.load import load, suite_points
-    from bench.core.spec import Suite
+    from bench.core.specs.suite import Suite
 
     path = tmp_path / "planned.yaml"
     code, out, _ = here("plan", "--for", "sora-3b", "-w", "image-512", "--gpu", "h100-sxm", "--suite", str(micro_suite),

@@ -9,18 +9,19 @@ from test_fit import calibration, count, environment, estimate
 from test_report import shown
 from test_store import point_record
 
-from bench.calibrate.calibrate import stage_power
 from bench.calibrate.calibration import FittedStage
+from bench.calibrate.make import stage_power
 from bench.core.load import load_point
-from bench.core.records import CeilingsRecord, Memory, PointRecord, Probe, StageMemory
-from bench.count.count import count_model
 from bench.count.document import count_document
 from bench.count.fits import fits_memory
-from bench.measure.sampling import summarise
-from bench.measure.telemetry import nothing
-from bench.report.device_tables import bandwidth_rows, clock_rows, gaps, memory_rows, traffic_rows
+from bench.count.point import count_model
+from bench.measure.device.telemetry import nothing
+from bench.measure.timing.sampling import summarise
 from bench.report.documents import ceilings_document
-from bench.report.tables import bandwidth_table, ceilings_table, count_table, points_table
+from bench.report.tables.common import bandwidth_table, ceilings_table, count_table, points_table
+from bench.report.tables.device import bandwidth_rows, clock_rows, gaps, memory_rows, traffic_rows
+from bench.results.readings import Memory, StageMemory
+from bench.results.records import CeilingsRecord, PointRecord, Probe
 
 NO = pynvml.NVML_ERROR_NOT_SUPPORTED
 

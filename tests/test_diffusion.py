@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from models.diffusion import (
+from models.diffusion.process import (
     EDGE,
     add_noise,
     build_scheduler,

@@ -102,7 +102,8 @@ def test_the_schemas_page_is_the_codes():
 
 
 def test_the_schemas_page_has_every_field_and_what_stands_beneath_it():
-    from bench.core.records import PointRecord, StageMemory
+    from bench.results.readings import StageMemory
+    from bench.results.records import PointRecord
 
     section = make_schema.section(StageMemory, [])
     assert "| `activations` | integer | peak_allocated less weights and inputs. |" in section
@@ -115,8 +116,9 @@ def test_the_schemas_page_has_every_field_and_what_stands_beneath_it():
 def test_the_glossary_has_every_word_of_the_code():
     from typing import get_args
 
-    from bench.core.records import OUTCOMES, Provenance
-    from bench.core.spec import Stage
+    from bench.core.specs.model import Stage
+    from bench.results.base import Provenance
+    from bench.results.records import OUTCOMES
 
     text = (ROOT / "docs/glossary.md").read_text()
     words = ["model", "workload", "recipe", "gpu", "suite", "point", "record", "ceilings", "calibration", "estimate",

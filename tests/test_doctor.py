@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-import bench.measure.doctor as probes
-from bench.calibrate.acceptance import LINK_BYTES_PER_LANE, accept, broken, form_of
+import bench.measure.probes.doctor as probes
 from bench.core.load import load, names
-from bench.core.spec import Gpu
-from bench.measure.clock import CpuClock
-from bench.measure.doctor import Readings, examine, other_processes, read_busy, read_card, run_load
-from bench.measure.process import JobFailed, Worker
+from bench.core.specs.gpu import Gpu
+from bench.measure.probes.doctor import Readings, examine, other_processes, read_busy, read_card, run_load
+from bench.measure.timing.clock import CpuClock
+from bench.measure.worker.process import JobFailed, Worker
+from bench.studies.acceptance.grades import LINK_BYTES_PER_LANE, accept, broken, form_of
 
 HEALTHY = {
     "cores": 16, "load_average": 0.3, "host_memory_free_bytes": 100e9, "disk_free_bytes": 50e9, "clock_resolution_s": 1e-7,

@@ -5,13 +5,13 @@ import torch
 from test_caching import CPU, SHAPE, built, euler, guided
 
 from bench.core.load import load
-from bench.core.spec import Model
-from bench.count import closed_form
-from models.caching import apply_cache
-from models.draft import denoise_drafted, drafted_evaluations
+from bench.core.specs.model import Model
+from bench.count.closed import dit as closed_form
+from models.caching.own import apply_cache
+from models.caching.schedules import CacheConfig, DraftConfig
+from models.diffusion.draft import denoise_drafted, drafted_evaluations
+from models.diffusion.trajectory import Guided, denoise, evaluation_times
 from models.pipeline import build_pipeline, example_inputs
-from models.schedules import CacheConfig, DraftConfig
-from models.trajectory import Guided, denoise, evaluation_times
 
 
 def draft(share, draft_runs="early"):

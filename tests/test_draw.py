@@ -107,8 +107,8 @@ def test_the_pixels_that_are_encoded_are_the_same_too():
 
 
 def test_training_starts_from_the_same_weights():
-    from models.dit import SpatioTemporalDiT
-    from models.vae import VideoVAE
+    from models.dit.model import SpatioTemporalDiT
+    from models.vae.model import VideoVAE
 
     model = load_point("tiny", "tiny-image", "eager-fp32").model
     for build in (lambda: SpatioTemporalDiT(model.denoiser), lambda: VideoVAE(model.vae)):
@@ -125,7 +125,7 @@ def test_training_starts_from_the_same_weights():
                                     {"sampler": "lcm", "path": "ddpm-linear"}], ids=lambda c: c["sampler"])
 def test_a_stochastic_sampler_kicks_both_dtypes_alike(config):
     """A model whose answer is the same whatever it is asked: what is left to part the two is the noise and its rounding."""
-    from models.diffusion import sample
+    from models.diffusion.process import sample
 
     unsaid = dict.fromkeys(("diffusion", "diffusion_norm", "last_step", "eta"))
     sampler = SamplerConfig(**{**unsaid, "prediction": "velocity", "steps": 4, **config})

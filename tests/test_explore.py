@@ -10,15 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from bench.calibrate import demand
-from bench.calibrate.calibrate import estimate
 from bench.calibrate.calibration import read_calibration
+from bench.calibrate.make import estimate
 from bench.core.errors import EnvironmentFault, UserError
-from bench.core.store import point_records, read_records
-from bench.report import explore_data, explore_page, explore_whatif
-from bench.report.explore_data import read_table
-from bench.report.explore_server import ExploreServer
-from bench.report.explore_whatif import Answers, Question, grid, left_out_errors
+from bench.explore import data as explore_data
+from bench.explore import page as explore_page
+from bench.explore import whatif as explore_whatif
+from bench.explore.data import read_table
+from bench.explore.server import ExploreServer
+from bench.explore.whatif import Answers, Question, grid, left_out_errors
+from bench.results.store import point_records, read_records
+from bench.studies.pencil import demand
 
 pytest.importorskip("msgspec", reason="pip install -e '.[explore]'")
 for package in ("plotly", "itables"):
@@ -153,7 +155,7 @@ def test_an_answer_is_the_estimate_of_that_point(results):
 
 
 def test_steps_and_frame_rate_need_no_new_count(results, monkeypatch):
-    import bench.count.count as count
+    import bench.count.point as count
 
     real, counted = count.count_point, []
     monkeypatch.setattr(count, "count_point", lambda point: (counted.append(point), real(point))[1])

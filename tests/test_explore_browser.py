@@ -9,10 +9,11 @@ import threading
 import pytest
 from test_explore import EVIL, InProcess, ask, evil, lines, results, rewrite  # noqa: F401  (results is a fixture)
 
-from bench.calibrate.demand import Demand, Headroom, fleet
-from bench.report import explore_page, explore_whatif
-from bench.report.explore_data import read_table
-from bench.report.explore_server import ExploreServer
+from bench.explore import page as explore_page
+from bench.explore import whatif as explore_whatif
+from bench.explore.data import read_table
+from bench.explore.server import ExploreServer
+from bench.studies.pencil.demand import Demand, Headroom, fleet
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[browser]'")
 pytestmark = pytest.mark.slow

@@ -23,20 +23,13 @@ from zoo_reduced import REDUCED, reduced
 
 from bench.core.errors import UserError
 from bench.core.load import check_point, load, load_point, names
-from bench.core.spec import (
-    DIFFUSION_STAGES,
-    FIRST_FIELDS,
-    TOKEN_STAGES,
-    Model,
-    Point,
-    Recipe,
-    Stage,
-    Workload,
-    needs_condition,
-)
-from bench.count.count import DTYPES
-from bench.measure.point import build_calls
-from models import zoo_meta
+from bench.core.specs.model import DIFFUSION_STAGES, TOKEN_STAGES, Model, Stage, needs_condition
+from bench.core.specs.point import Point
+from bench.core.specs.recipe import FIRST_FIELDS, Recipe
+from bench.core.specs.workload import Workload
+from bench.count.point import DTYPES
+from bench.measure.points.single import build_calls
+from models.public import meta as zoo_meta
 from models.spec import DiffusersDenoiser, DiffusersVAE, DiTConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")

@@ -11,18 +11,22 @@ import torch
 from fake_cuda import CUDA, Event, card
 
 from bench.core.load import load_point
-from bench.core.records import Correctness, Divergence
-from bench.core.spec import Point, Sampling
-from bench.measure import against, correctness, doctor, probes
-from bench.measure.against import measure_against
-from bench.measure.ceilings import measure_ceilings, planned_probes
-from bench.measure.clock import CudaClock
-from bench.measure.environment import choose_device, describe
-from bench.measure.point import OutOfMemory, count_stages, measure_point
-from bench.measure.timer_check import check_timer
-from bench.measure.together import measure_together
-from bench.measure.versus import measure_peak
-from bench.measure.worker import serve
+from bench.core.specs.point import Point
+from bench.core.specs.suite import Sampling
+from bench.measure.attention import correctness
+from bench.measure.device.environment import choose_device, describe
+from bench.measure.points import against
+from bench.measure.points.against import measure_against
+from bench.measure.points.single import OutOfMemory, count_stages, measure_point
+from bench.measure.points.together import measure_together
+from bench.measure.points.versus import measure_peak
+from bench.measure.probes import doctor
+from bench.measure.probes import kernels as probes
+from bench.measure.probes.ceilings import measure_ceilings, planned_probes
+from bench.measure.timing.check import check_timer
+from bench.measure.timing.clock import CudaClock
+from bench.measure.worker.main import serve
+from bench.results.records import Correctness, Divergence
 
 pytestmark = pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
 PLAN = Sampling(target_relative_half_width=0.5, min_samples=2, max_samples=3, max_s=0.5)
@@ -182,7 +186,7 @@ def job(p: Point, **more: object) -> dict:
 
 
 def test_the_worker(monkeypatch):
-    monkeypatch.setattr("bench.measure.clock.CudaClock", CardClock)
+    monkeypatch.setattr("bench.measure.timing.clock.CudaClock", CardClock)
     p, base = point("batched-guidance-bf16", ("denoise_step",)), point(stages=("denoise_step",))
     hello, *rest = replies(job(p, baseline=base.model_dump(mode="json")), {"job": "count", "point": job(p)["point"]})
     assert hello["environment"]["gpu"] == "h100-sxm"
@@ -194,7 +198,7 @@ def test_the_worker(monkeypatch):
 
 
 def test_what_is_slow_on_purpose_or_by_its_torch_says_so(monkeypatch):
-    monkeypatch.setattr("bench.measure.clock.CudaClock", CardClock)
+    monkeypatch.setattr("bench.measure.timing.clock.CudaClock", CardClock)
     monkeypatch.setenv("LDT_BENCH_TEST_SLOWDOWN", "1.01")
     monkeypatch.setattr(torch, "__version__", "2.9.1")
     answers = replies(job(point(stages=("vae_decode",))), job(point(stages=("denoise_step",))))
@@ -204,7 +208,7 @@ def test_what_is_slow_on_purpose_or_by_its_torch_says_so(monkeypatch):
 
 
 def test_the_doctor(monkeypatch, tmp_path):
-    monkeypatch.setattr("bench.measure.clock.CudaClock", CardClock)
+    monkeypatch.setattr("bench.measure.timing.clock.CudaClock", CardClock)
     for name, value in (("LOAD_S", 0.001), ("LINK_BYTES", 2**20)):
         monkeypatch.setattr(doctor, name, value)
     _, done, rates = replies({"job": "doctor", "folder": str(tmp_path)}, {"job": "rates", "dtypes": ["bf16", "tf32"]})
@@ -225,11 +229,11 @@ def test_the_doctor(monkeypatch, tmp_path):
 ], ids=["allocator", "checked", "poisoned", "library"])
 def test_the_worker_ends_with_its_context(monkeypatch, error, outcome, ends):
     """What leaves the context in doubt ends the process: the next point gets a fresh one."""
-    monkeypatch.setattr("bench.measure.clock.CudaClock", CardClock)
+    monkeypatch.setattr("bench.measure.timing.clock.CudaClock", CardClock)
 
     def fails(*args, **settings):
         raise error
-    monkeypatch.setattr("bench.measure.point._measure", fails)
+    monkeypatch.setattr("bench.measure.points.single._measure", fails)
     p = point(stages=("denoise_step",))
     answers = [event for event in replies(job(p), {"job": "count", "point": job(p)["point"]}) if event["event"] != "hello"]
     assert (answers[0]["event"], answers[0]["outcome"], answers[0]["ends"]) == ("failed", outcome, ends)

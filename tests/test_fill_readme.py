@@ -12,7 +12,7 @@ sys.path.insert(0, str(ROOT / "docs"))
 import fill_readme
 import waterfall_svg
 
-from bench.calibrate.waterfall import Bar
+from bench.studies.pencil.waterfall import Bar
 
 NO_H100 = "No H100 record is in this repository yet"
 

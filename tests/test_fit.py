@@ -31,7 +31,8 @@ from bench.calibrate.fit import (
 from bench.calibrate.predict import minutes_per_gpu_hour, predict
 from bench.core.errors import UserError
 from bench.core.load import load_point
-from bench.core.records import Environment, Operators, StageCount
+from bench.results.counts import Operators, StageCount
+from bench.results.environment import Environment
 
 TRUTH = dict(zip(NAMES, PRIOR, strict=True)) | {
     "linear_efficiency": 0.65, "linear_half_size": 60.0, "attention_efficiency": 0.45, "attention_half_length": 100.0,
@@ -347,7 +348,7 @@ def test_guidance_encodes_the_empty_prompt_too():
 
 def test_energy_and_dollars_per_minute():
     from bench.core.load import load
-    from bench.core.spec import Gpu
+    from bench.core.specs.gpu import Gpu
 
     e = estimate(c=calibration(power=700.0), gpu=load(Gpu, "h100-sxm"))
     minutes = e.minutes_per_gpu_hour.value

@@ -8,12 +8,12 @@ import torch
 from conftest import cli
 
 from bench.core.load import load, load_point
-from bench.core.spec import Sampling, Suite
-from bench.core.store import point_records, read_records
-from bench.measure.clock import CudaClock
-from bench.measure.environment import choose_device, describe
-from bench.measure.point import count_stages, measure_point
-from bench.measure.telemetry import monitor
+from bench.core.specs.suite import Sampling, Suite
+from bench.measure.device.environment import choose_device, describe
+from bench.measure.device.telemetry import monitor
+from bench.measure.points.single import count_stages, measure_point
+from bench.measure.timing.clock import CudaClock
+from bench.results.store import point_records, read_records
 
 pytestmark = pytest.mark.gpu
 
@@ -84,8 +84,8 @@ def test_memory_of_each_stage_is_between_its_weights_and_the_card():
 
 @pytest.mark.parametrize("attention", ["flash", "cudnn", "efficient"])
 def test_attention_backends_give_the_same_output(attention):
-    from bench.count.count import DTYPES
-    from bench.measure.sdpa import sdpa_backend
+    from bench.count.point import DTYPES
+    from bench.measure.attention.backends import sdpa_backend
     from models.pipeline import build_pipeline, example_inputs
 
     point = load_point("tiny", "tiny-clip", "eager-bf16")
@@ -104,7 +104,7 @@ def test_attention_backends_give_the_same_output(attention):
 
 def test_token_by_token_on_cuda():
     """Decoding over the cache equals the whole forward, and both stages are timed in half precision."""
-    from models.autoregressive import AutoregressiveTransformer, allocate_cache
+    from models.ar.model import AutoregressiveTransformer, allocate_cache
     from models.layers import init_benchmark_weights
 
     device, point = choose_device("cuda"), load_point("tiny-ar", "tiny-clip", "eager-bf16")
@@ -151,9 +151,9 @@ RECIPES = {         # relative L2 of the latents after four steps: bfloat16 has 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_recipes_on_cuda_stay_near_their_baseline(recipe):
-    from bench.measure.against import measure_against
-    from bench.measure.execution import unsupported
-    from bench.measure.machine import this_machine
+    from bench.measure.device.machine import this_machine
+    from bench.measure.points.against import measure_against
+    from bench.measure.recipes.apply import unsupported
 
     sizes = {"denoiser.width": 512, "denoiser.num_heads": 8, "workload.steps": 4}
     stages = ("trajectory", "vae_decode")
@@ -176,10 +176,10 @@ def test_recipes_on_cuda_stay_near_their_baseline(recipe):
     ("eager-bf16-math", "math"), ("eager-bf16-flash3", "flash3"), ("eager-bf16-sage", "sage"),
     ("eager-bf16-fp8-attention", "fp8-flash3"), ("eager-bf16", None), ("fastest-attention-bf16", None)])
 def test_the_kernel_that_ran_is_the_one_that_was_asked_for(recipe, family):
-    from bench.measure.attention_ran import attention_ran
-    from bench.measure.execution import unsupported
-    from bench.measure.machine import this_machine
-    from bench.measure.point import build_calls
+    from bench.measure.attention.ran import attention_ran
+    from bench.measure.device.machine import this_machine
+    from bench.measure.points.single import build_calls
+    from bench.measure.recipes.apply import unsupported
 
     device = choose_device("cuda")
     point = load_point("tiny", "tiny-video", recipe, {"denoiser.width": 512, "denoiser.num_heads": 8}, ("denoise_step",))
@@ -196,7 +196,7 @@ def test_the_kernel_that_ran_is_the_one_that_was_asked_for(recipe, family):
 
 
 def test_a_graphed_denoiser_gives_what_the_eager_one_does_at_every_step():
-    from bench.measure.point import build_calls
+    from bench.measure.points.single import build_calls
 
     device, made = choose_device("cuda"), []
     for recipe in ("eager-bf16", "cuda-graph-bf16"):

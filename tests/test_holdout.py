@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from test_fit import calibration, count
 
-from bench.calibrate.calibrate import calibrate, ceilings_for
 from bench.calibrate.calibration import default_recipe, read_calibration
 from bench.calibrate.cost_model import NAMES, Work
 from bench.calibrate.holdout import hold_out, summary
+from bench.calibrate.make import calibrate, ceilings_for
 from bench.calibrate.predict import draw_seconds
 from bench.calibrate.transfer import SPREAD, transfer
 from bench.core.errors import UserError
 from bench.core.load import load
-from bench.core.spec import Gpu
-from bench.core.store import ceilings_record, point_records, read_records
+from bench.core.specs.gpu import Gpu
+from bench.results.store import ceilings_record, point_records, read_records
 
 
 def altered(directory, to, change):

@@ -12,17 +12,18 @@ from test_store import point_record
 from bench.calibrate.calibration import FittedStage, Headline, Interval, Reference
 from bench.calibrate.cost_model import PARAMETERS
 from bench.core.load import load
-from bench.core.records import CeilingsRecord, Energy, Memory, Probe, Series, StageMemory, StageTelemetry, Summary
-from bench.core.spec import Suite
-from bench.core.store import CALIBRATION, PAGE, SUITE, Store
-from bench.measure.sampling import summarise
-from bench.measure.telemetry import nothing
-from bench.report import drawing
-from bench.report.drawing import PROVENANCES
-from bench.report.figures import latency_vs_tokens, save_all
-from bench.report.grids import plain, sort_key
+from bench.core.specs.suite import Suite
+from bench.measure.device.telemetry import nothing
+from bench.measure.timing.sampling import summarise
+from bench.report.figures import drawing
+from bench.report.figures.all import latency_vs_tokens, save_all
+from bench.report.figures.drawing import PROVENANCES
 from bench.report.markdown import write_report
 from bench.report.result import read_result
+from bench.report.tables.grids import plain, sort_key
+from bench.results.readings import Energy, Memory, Series, StageMemory, StageTelemetry, Summary
+from bench.results.records import CeilingsRecord, Probe
+from bench.results.store import CALIBRATION, PAGE, SUITE, Store
 
 EVIL = "<script>alert(1)</script>"
 WORSE = '"><img src=x onerror=alert(2)>\'-->]]>&amp;</style></title></svg>'

@@ -10,8 +10,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from zoo_reduced import REDUCED, reduced
 
-from models import kernels, zoo
+from models import kernels
 from models.layers import init_benchmark_weights
+from models.public import zoo
 
 CHANNELS_LAST = torch.channels_last_3d
 

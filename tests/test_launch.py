@@ -6,13 +6,14 @@ from test_sampling import PLAN
 from test_store import point_record
 
 from bench.core.load import load_point
-from bench.core.records import Launch, PointRecord
-from bench.measure import launch as launching
-from bench.measure import point as measuring
-from bench.measure.launch import LEAST_REPLAYS, MOST_REPLAYS, replay_seconds, time_launch
-from bench.measure.point import count_stages, measure_point
-from bench.report.device_tables import launch_rows, no_replays
-from bench.report.device_tables import launching as marked
+from bench.measure.points import single as measuring
+from bench.measure.points.single import count_stages, measure_point
+from bench.measure.timing import launch as launching
+from bench.measure.timing.launch import LEAST_REPLAYS, MOST_REPLAYS, replay_seconds, time_launch
+from bench.report.tables.device import launch_rows, no_replays
+from bench.report.tables.device import launching as marked
+from bench.results.readings import Launch
+from bench.results.records import PointRecord
 
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 
@@ -157,7 +158,7 @@ def test_tables_show_the_gap_or_why_there_is_none():
 
 @pytest.mark.gpu
 def test_a_real_graph_of_many_small_kernels_is_found_host_bound():
-    from bench.measure.clock import CudaClock
+    from bench.measure.timing.clock import CudaClock
 
     a = torch.randn(64, device="cuda")
 

@@ -8,7 +8,10 @@ import yaml
 from bench.core.errors import EnvironmentFault, UserError, nearest
 from bench.core.errors import one_line as displayed
 from bench.core.load import KINDS, headline_point, load, load_point, names, parse_overrides, suite_points
-from bench.core.spec import Gpu, Model, Suite, Workload
+from bench.core.specs.gpu import Gpu
+from bench.core.specs.model import Model
+from bench.core.specs.suite import Suite
+from bench.core.specs.workload import Workload
 
 
 @pytest.mark.parametrize("kind", KINDS)

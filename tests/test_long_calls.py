@@ -8,13 +8,13 @@ from fake_nvml import FakeClock, watched
 from test_sampling import PLAN
 
 from bench.core.load import load_point
-from bench.count.count import ModelCount
-from bench.measure import against as beside
-from bench.measure import point as measuring
-from bench.measure.against import measure_against
-from bench.measure.nvml import Card
-from bench.measure.point import count_stages, measure_point
-from bench.measure.telemetry import Monitor
+from bench.count.point import ModelCount
+from bench.measure.device.nvml import Card
+from bench.measure.device.telemetry import Monitor
+from bench.measure.points import against as beside
+from bench.measure.points import single as measuring
+from bench.measure.points.against import measure_against
+from bench.measure.points.single import count_stages, measure_point
 from models import kernels
 
 CUDA = torch.device("cuda", 0)
@@ -121,7 +121,7 @@ def test_in_turns_with_a_baseline_each_side_is_called_three_times(card, monkeypa
 def test_the_counter_that_fails_in_one_window_of_two_costs_that_one(nvml):
     import pynvml
 
-    from bench.measure.sampling import sample
+    from bench.measure.timing.sampling import sample
 
     fake, reads = nvml(), []
 

@@ -6,10 +6,10 @@ import shutil
 import pytest
 from conftest import cli
 
-from bench.calibrate.calibrate import calibrate
+from bench.calibrate.make import calibrate
 from bench.calibrate.merge import merge
 from bench.core.errors import UserError
-from bench.core.store import CALIBRATION, RECORDS, SUITE, point_records, read_records, read_suite
+from bench.results.store import CALIBRATION, RECORDS, SUITE, point_records, read_records, read_suite
 
 
 @pytest.fixture

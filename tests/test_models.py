@@ -5,11 +5,11 @@ import torch
 from test_spec import DIT, VAE
 
 from bench.core.load import load_point
-from models.dit import SpatioTemporalDiT, patchify, unpatchify
+from models.dit.model import SpatioTemporalDiT, patchify, unpatchify
 from models.layers import apply_rope, init_benchmark_weights, rope_angles, sincos_positions
 from models.pipeline import build_pipeline, example_inputs, stage_calls
 from models.spec import DiTConfig, VAEConfig
-from models.vae import VideoVAE, reparameterise
+from models.vae.model import VideoVAE, reparameterise
 
 CPU = torch.device("cpu")
 

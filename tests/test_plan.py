@@ -10,7 +10,15 @@ from conftest import MICRO_SUITE, cli
 from test_store import point_record
 
 from bench.calibrate.cost_model import Ceilings
-from bench.calibrate.plan_time import (
+from bench.core.errors import UserError
+from bench.core.load import load, load_point
+from bench.core.specs.gpu import Gpu, Price
+from bench.core.specs.suite import Sampling, Suite
+from bench.measure.worker.process import JobFailed
+from bench.results.counts import StageCount
+from bench.results.store import read_records
+from bench.run.forecast import TIMEOUT_FACTOR, Forecaster, plan_document, spent_document
+from bench.run.plan_time import (
     POINT_S,
     START_AND_FINISH_S,
     THUMB,
@@ -28,14 +36,7 @@ from bench.calibrate.plan_time import (
     time_beside,
     usd,
 )
-from bench.core.errors import UserError
-from bench.core.load import load, load_point
-from bench.core.records import StageCount
-from bench.core.spec import Gpu, Price, Sampling, Suite
-from bench.core.store import read_records
-from bench.forecast import TIMEOUT_FACTOR, Forecaster, plan_document, spent_document
-from bench.measure.process import JobFailed
-from bench.suite import _over_budget, suite_jobs
+from bench.run.suite import _over_budget, suite_jobs
 
 PLAN = Sampling(target_relative_half_width=0.02, min_samples=7, max_samples=60, max_s=1.2)
 FREE = Ceilings(1e12, 1e12, 1e12, 1e12)

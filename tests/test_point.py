@@ -5,9 +5,9 @@ import torch
 from test_sampling import PLAN
 
 from bench.core.load import load_point
-from bench.measure import point as measuring
-from bench.measure.clock import clock_for
-from bench.measure.point import Unsupported, count_stages, measure_point
+from bench.measure.points import single as measuring
+from bench.measure.points.single import Unsupported, count_stages, measure_point
+from bench.measure.timing.clock import clock_for
 
 CPU = torch.device("cpu")
 

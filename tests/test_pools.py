@@ -9,22 +9,24 @@ from test_fit import CEILINGS, THETA, count
 from test_html import gpu_environment
 from test_store import point_record
 
-from bench.calibrate.calibrate import calibrate, estimate
 from bench.calibrate.calibration import Calibration, read_calibration
 from bench.calibrate.cost_model import NAMES, Priced, Work, seconds_by_class
 from bench.calibrate.fit import bootstrap, fit
 from bench.calibrate.fit_pool import ceilings_for, fit_pool, noise_of, observations_of
 from bench.calibrate.holdout import hold_out
-from bench.calibrate.plan_time import Basis, call_time
+from bench.calibrate.make import calibrate, estimate
 from bench.calibrate.pools import execution_of, pools, rates_key
 from bench.calibrate.training import of_another, training_cost
 from bench.core.errors import UserError
 from bench.core.load import load, load_point, names
-from bench.core.records import AttentionRan, CeilingsRecord, Operators, PointRecord, Probe, StageCount
-from bench.core.spec import Recipe, Suite
-from bench.core.store import SUITE, Store
-from bench.measure.sampling import UNSTABLE, summarise
+from bench.core.specs.recipe import Recipe
+from bench.core.specs.suite import Suite
+from bench.measure.timing.sampling import UNSTABLE, summarise
 from bench.report.documents import calibration_document
+from bench.results.counts import Operators, StageCount
+from bench.results.records import AttentionRan, CeilingsRecord, PointRecord, Probe
+from bench.results.store import SUITE, Store
+from bench.run.plan_time import Basis, call_time
 
 OWN, PUBLIC = "eager-bf16-cudnn-chunks", "eager-bf16-cudnn"
 ATTENTION = NAMES.index("attention_efficiency")

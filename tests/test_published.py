@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 from conftest import ROOT, cli
 
-from bench.calibrate.published import constant_mfu, errors, fit_published, fit_table, held_out, split_impossible
-from bench.calibrate.published_counts import CountCache, Counted
-from bench.calibrate.published_fit import fit as fit_free
-from bench.calibrate.published_model import PublishedModel
-from bench.calibrate.published_names import Unusable, fast_attention, read_gpu, read_model, read_scope
-from bench.calibrate.published_table import NEEDED, Row, read_table
 from bench.core.errors import UserError
 from bench.core.load import load, names
-from bench.core.spec import Gpu, Model
-from bench.count.at_depth import ClassWork, decode_flops, encode_flops, forward_work
+from bench.core.specs.gpu import Gpu
+from bench.core.specs.model import Model
+from bench.count.depth import ClassWork, decode_flops, encode_flops, forward_work
+from bench.studies.published.counts import CountCache, Counted
+from bench.studies.published.fit import fit as fit_free
+from bench.studies.published.held_out import constant_mfu, errors, fit_published, fit_table, held_out, split_impossible
+from bench.studies.published.model import PublishedModel
+from bench.studies.published.names import Unusable, fast_attention, read_gpu, read_model, read_scope
+from bench.studies.published.table import NEEDED, Row, read_table
 
 REFERENCE = ROOT / "configs" / "reference" / "published_latency.csv"
 MINIMAL = {"model": "Wan2.1-T2V-1.3B", "gpu": "H100", "width": "832", "height": "480", "frames": "81", "steps": "50",
@@ -189,7 +190,7 @@ def test_what_is_no_such_table_is_a_mistake_in_one_line(tmp_path, content, said)
     ("hunyuanvideo", {"num_layers": 4, "num_single_layers": 5}, (2, 8, 8)), ("mochi-1", {"num_layers": 5}, (2, 8, 8)),
     ("ltx-video-2b", {"num_layers": 5}, (2, 4, 4)), ("latte", {"num_layers": 5}, (16, 8, 8))])
 def test_two_and_three_blocks_tell_the_rest_to_the_last_flop(model, depths, latents):
-    from bench.count import at_depth
+    from bench.count import depth as at_depth
 
     denoiser = load(Model, model).denoiser
     denoiser = dataclasses.replace(denoiser, config={**denoiser.config, **depths})
@@ -200,7 +201,7 @@ def test_two_and_three_blocks_tell_the_rest_to_the_last_flop(model, depths, late
 
 @pytest.mark.parametrize("way", ["decode", "encode"])
 def test_a_vae_by_three_and_four_latent_frames_is_the_whole_one(way):
-    from bench.count import at_depth
+    from bench.count import depth as at_depth
 
     vae = load(Model, "wan2.1-t2v-1.3b").vae
     module, torch = at_depth._vae(vae), at_depth.torch

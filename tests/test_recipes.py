@@ -12,17 +12,19 @@ from test_sampling import PLAN
 
 from bench.core.errors import UserError
 from bench.core.load import baselines, load, load_point, names, suite_points
-from bench.core.records import StageCount
-from bench.core.spec import Point, Recipe, Suite
-from bench.count.closed_form import dit_forward
-from bench.measure import execution
-from bench.measure import point as measuring
-from bench.measure.against import divergence_of, measure_against
-from bench.measure.clock import clock_for
-from bench.measure.execution import unsupported
-from bench.measure.machine import Machine, this_machine
-from bench.measure.point import Unsupported, build_calls, count_stages, measure_point
-from bench.measure.quantise import block_linears, pruned, quantise, ternary, weight_bytes
+from bench.core.specs.point import Point
+from bench.core.specs.recipe import Recipe
+from bench.core.specs.suite import Suite
+from bench.count.closed.dit import dit_forward
+from bench.measure.device.machine import Machine, this_machine
+from bench.measure.points import single as measuring
+from bench.measure.points.against import divergence_of, measure_against
+from bench.measure.points.single import Unsupported, build_calls, count_stages, measure_point
+from bench.measure.recipes import apply as execution
+from bench.measure.recipes.apply import unsupported
+from bench.measure.recipes.quantise import block_linears, pruned, quantise, ternary, weight_bytes
+from bench.measure.timing.clock import clock_for
+from bench.results.counts import StageCount
 
 CPU = torch.device("cpu")
 STAGES = ("trajectory", "vae_decode")
@@ -272,7 +274,7 @@ def test_a_point_beside_its_baseline_has_both_timings_and_a_divergence():
 
 
 def test_a_baseline_that_does_not_fit_beside_follows(monkeypatch):
-    from bench.measure import against as module
+    from bench.measure.points import against as module
 
     monkeypatch.setattr(module, "free_memory", lambda device: 1000)
     ours, base = point({"steps": 1}), point()

@@ -9,23 +9,23 @@ from rich.console import Console
 from test_fit import calibration, environment
 from test_store import point_record
 
-from bench.calibrate.analytic import Assumptions, chain
 from bench.calibrate.calibration import FittedStage
-from bench.calibrate.demand import Demand, Headroom
 from bench.calibrate.predict import Quantity
-from bench.calibrate.waterfall import waterfall
 from bench.core.load import load, load_point
-from bench.core.records import CeilingsRecord, Probe, SentinelReading
-from bench.core.spec import Suite
-from bench.count.count import count_model
+from bench.core.specs.suite import Suite
 from bench.count.document import count_document
-from bench.measure.sampling import summarise
-from bench.report import figures
+from bench.count.point import count_model
+from bench.measure.timing.sampling import summarise
 from bench.report.documents import ceilings_document
+from bench.report.figures import all as figures
 from bench.report.markdown import write_report
 from bench.report.progress import SuiteProgress
 from bench.report.result import Result, sentinel_spread
-from bench.report.tables import chain_table, count_table, duration, gemm_ceiling, points_table, table
+from bench.report.tables.common import chain_table, count_table, duration, gemm_ceiling, points_table, table
+from bench.results.records import CeilingsRecord, Probe, SentinelReading
+from bench.studies.pencil.analytic import Assumptions, chain
+from bench.studies.pencil.demand import Demand, Headroom
+from bench.studies.pencil.waterfall import waterfall
 
 
 def shown(renderable, width: int = 120) -> str:
@@ -131,8 +131,8 @@ def test_on_a_terminal_the_directory_stays_above_the_bar(monkeypatch, capsys, tm
 
 
 def test_the_tornado_is_drawn_with_its_provenance(tmp_path):
-    from bench.calibrate.demand import Demand, Headroom
-    from bench.calibrate.sensitivity import pencil_base, sensitivity
+    from bench.studies.pencil.demand import Demand, Headroom
+    from bench.studies.pencil.sensitivity import pencil_base, sensitivity
 
     swings = sensitivity(pencil_base(Assumptions()), Demand(), Headroom())
     captions = figures.save_chain(tmp_path, waterfall(Assumptions()), swings)

@@ -14,14 +14,14 @@ import yaml
 from conftest import MICRO_SUITE, ROOT, cli, variant
 from test_store import record as ceilings_record
 
-from bench.calibrate.calibrate import calibrate
+from bench.calibrate.make import calibrate
 from bench.commands.run import _finish
 from bench.core.errors import UserError
 from bench.core.load import load
-from bench.core.spec import Suite
-from bench.core.store import CALIBRATION, RECORDS, SAMPLES, Store, point_records, read_records
+from bench.core.specs.suite import Suite
 from bench.report.result import read_result
-from bench.suite import _check_resume, suite_jobs
+from bench.results.store import CALIBRATION, RECORDS, SAMPLES, Store, point_records, read_records
+from bench.run.suite import _check_resume, suite_jobs
 
 
 def lines(path: Path) -> list[str]:
@@ -56,7 +56,7 @@ def workers_in(session: int) -> list[int]:
             command = (stat.parent / "cmdline").read_bytes()
         except OSError:
             continue
-        if int(fields[1]) == session and b"bench.measure.worker" in command:
+        if int(fields[1]) == session and b"bench.measure.worker.main" in command:
             found.append(int(stat.parent.name))
     return found
 
@@ -275,8 +275,8 @@ def on_a_card(directory: Path, copy: Path, card: str | None, **other) -> Path:
 
 def resume_on(copy: Path, card: str, monkeypatch) -> list[str]:
     """Go on with a result on another card, in this process -> the warnings.  The worker's environment is made up."""
-    from bench.measure.process import Worker
-    from bench.suite import run_suite
+    from bench.measure.worker.process import Worker
+    from bench.run.suite import run_suite
 
     started = Worker._start
 
@@ -319,7 +319,7 @@ def test_another_kind_of_card_is_refused(tmp_path, measured, monkeypatch):
 def test_a_worker_that_comes_back_on_another_card_is_not_gone_on_with(monkeypatch):
     """Within a run the card does not change under it; --resume says what can go on."""
     from bench.core.errors import EnvironmentFault
-    from bench.measure import process
+    from bench.measure.worker import process
 
     with process.Worker("cpu") as worker:
         first = worker.environment

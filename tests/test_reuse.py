@@ -7,17 +7,17 @@ from test_fit import environment
 from test_sampling import PLAN
 from test_store import count
 
-from bench.calibrate.ablations import ablations
 from bench.core.load import load, load_point
-from bench.core.records import PointRecord, Reused
-from bench.core.spec import Suite
-from bench.core.store import Store
-from bench.core.touched import TOUCHES, built, untouched
-from bench.measure.against import measure_against
-from bench.measure.clock import clock_for
-from bench.measure.point import count_stages
-from bench.report.ablations import ablation_rows
-from bench.suite import _is_baseline, _run_job, suite_jobs
+from bench.core.specs.suite import Suite
+from bench.count.touched import TOUCHES, built, untouched
+from bench.measure.points.against import measure_against
+from bench.measure.points.single import count_stages
+from bench.measure.timing.clock import clock_for
+from bench.report.tables.ablations import ablation_rows
+from bench.results.records import PointRecord, Reused
+from bench.results.store import Store
+from bench.run.suite import _is_baseline, _run_job, suite_jobs
+from bench.studies.ablations.gains import ablations
 
 ALL = ("text_encode", "trajectory", "vae_decode")
 CPU = torch.device("cpu")

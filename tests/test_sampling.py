@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.core.spec import Sampling
-from bench.measure.sampling import (
+from bench.core.specs.suite import Sampling
+from bench.measure.timing.sampling import (
     Run,
     baseline_plan,
     fewest_calls,

@@ -5,7 +5,7 @@ from statistics import mean, stdev
 
 import pytest
 
-from bench.measure.serving import Policy, Shape, saturation, simulate, trace
+from bench.studies.serving.queue import Policy, Shape, saturation, simulate, trace
 
 ONE = Shape("one", tokens=100, steps=4, beside_s=0.0, video_s=2.0)
 BIG = Shape("big", tokens=400, steps=8, beside_s=0.5, video_s=8.0)

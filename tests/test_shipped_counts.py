@@ -10,12 +10,12 @@ import torch
 from conftest import ROOT
 from test_sampling import PLAN
 
-from bench.calibrate.count_cache import counted
-from bench.core import shipped
 from bench.core.load import load_point
-from bench.core.shipped import FILE, counting_code, shipped_count
-from bench.measure import worker
-from bench.measure.clock import clock_for
+from bench.count import shipped
+from bench.count.cache import counted
+from bench.count.shipped import FILE, counting_code, shipped_count
+from bench.measure.timing.clock import clock_for
+from bench.measure.worker import main as worker
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +116,8 @@ def test_the_worker_counts_no_preset(monkeypatch):
     def never(*_):
         raise AssertionError("a preset was counted")
 
-    monkeypatch.setattr("bench.measure.point.count_stages", never)
-    monkeypatch.setattr("bench.count.count.count_point", never)
+    monkeypatch.setattr("bench.measure.points.single.count_stages", never)
+    monkeypatch.setattr("bench.count.point.count_point", never)
     monkeypatch.setattr(worker, "_COUNTS", {})
     point = load_point("tiny", "tiny-clip", "eager-fp32", stages=("denoise_step", "vae_decode"))
     job = {"job": "count", "point": point.model_dump(mode="json")}

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.core.load import load
-from bench.core.spec import Model, Workload
+from bench.core.specs.model import Model
+from bench.core.specs.workload import Workload
 from models.spec import DiTConfig, VAEConfig
 
 DIT = {

@@ -8,10 +8,10 @@ from conftest import cli
 
 from bench.core.errors import UserError
 from bench.core.load import load_point
-from bench.core.spec import Sampling
-from bench.measure import batches
-from bench.measure.batches import batch_step, check_servable, shape_costs
-from bench.measure.step_times import ShapeCost, StepTime, StepTimes, features, grid, largest_batch
+from bench.core.specs.suite import Sampling
+from bench.studies.serving import batches
+from bench.studies.serving.batches import batch_step, check_servable, shape_costs
+from bench.studies.serving.step_times import ShapeCost, StepTime, StepTimes, features, grid, largest_batch
 from models.pipeline import build_pipeline
 
 COSTS = (ShapeCost(100, 10**6, 10**5), ShapeCost(400, 4 * 10**6, 16 * 10**5), ShapeCost(250, 25 * 10**5, 6 * 10**5))

@@ -11,8 +11,9 @@ from test_fit import calibration, count, environment
 from bench.calibrate.calibration import read_calibration
 from bench.core.errors import EnvironmentFault, UserError
 from bench.core.load import load_point
-from bench.core.records import CeilingsRecord, PointRecord
-from bench.core.store import (
+from bench.measure.timing.sampling import summarise
+from bench.results.records import CeilingsRecord, PointRecord
+from bench.results.store import (
     CALIBRATION,
     RECORDS,
     SAMPLES,
@@ -24,7 +25,6 @@ from bench.core.store import (
     read_suite,
     write_whole,
 )
-from bench.measure.sampling import summarise
 
 
 def record(fingerprint: str = "a") -> CeilingsRecord:

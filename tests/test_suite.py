@@ -13,16 +13,16 @@ from conftest import MICRO_SUITE, ROOT, cli, variant
 from test_store import point_record
 from test_store import record as ceilings_record
 
-import bench.measure.ceilings
+import bench.measure.probes.ceilings
 from bench.core.errors import UserError
 from bench.core.load import load
-from bench.core.records import OUTCOMES, CeilingsRecord
-from bench.core.spec import Suite
-from bench.core.store import RECORDS, SAMPLES, point_records, read_records
-from bench.measure.point import Unsupported
-from bench.measure.worker import run_job
+from bench.core.specs.suite import Suite
+from bench.measure.points.single import Unsupported
+from bench.measure.worker.main import run_job
 from bench.report.documents import run_failed
-from bench.suite import suite_jobs
+from bench.results.records import OUTCOMES, CeilingsRecord
+from bench.results.store import RECORDS, SAMPLES, point_records, read_records
+from bench.run.suite import suite_jobs
 
 
 def test_the_last_line_on_stdout_is_the_summary(measured):
@@ -195,7 +195,7 @@ def test_a_run_fails_where_something_failed_or_nothing_was_measured(outcomes_, f
 
 def test_ceilings_leave_out_a_backend_that_the_device_lacks(monkeypatch):
     probed = []
-    monkeypatch.setattr(bench.measure.ceilings, "measure_ceilings", lambda *args, **_: probed.append(args[3]) or ([], {}, []))
+    monkeypatch.setattr(bench.measure.probes.ceilings, "measure_ceilings", lambda *args, **_: probed.append(args[3]) or ([], {}, []))
 
     def ceilings(*recipes):
         plan = {"target_relative_half_width": 0.5, "min_samples": 3, "max_samples": 6, "max_s": 0.2}

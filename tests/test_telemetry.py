@@ -10,15 +10,15 @@ from fake_nvml import FakeClock, watched
 from test_sampling import PLAN
 
 from bench.core.load import load_point
-from bench.core.records import StageTelemetry, Summary
-from bench.measure import point as measuring
-from bench.measure import telemetry
-from bench.measure.clock import clock_for
-from bench.measure.nvml import GPM_METRICS, THROTTLE_REASONS, Card, Gpm, Missing
-from bench.measure.point import count_stages, measure_point
-from bench.measure.sampling import sample
-from bench.measure.telemetry import MAX_SERIES, Monitor, Tick, monitor, nothing
-from bench.report.device_tables import throttling
+from bench.measure.device import telemetry
+from bench.measure.device.nvml import GPM_METRICS, THROTTLE_REASONS, Card, Gpm, Missing
+from bench.measure.device.telemetry import MAX_SERIES, Monitor, Tick, monitor, nothing
+from bench.measure.points import single as measuring
+from bench.measure.points.single import count_stages, measure_point
+from bench.measure.timing.clock import clock_for
+from bench.measure.timing.sampling import sample
+from bench.report.tables.device import throttling
+from bench.results.readings import StageTelemetry, Summary
 
 CPU = torch.device("cpu")
 

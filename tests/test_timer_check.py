@@ -6,9 +6,9 @@ import pytest
 import torch
 from conftest import cli
 
-from bench.measure import timer_check
-from bench.measure.timer_check import TimerCheck, check_timer
-from bench.report.tables import timer_table
+from bench.measure.timing import check as timer_check
+from bench.measure.timing.check import TimerCheck, check_timer
+from bench.report.tables.common import timer_table
 
 CPU = torch.device("cpu")
 CPU_SAYS = "a CPU runs a call as it is made: nothing to hold"

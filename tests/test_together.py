@@ -5,10 +5,10 @@ import torch
 from test_sampling import PLAN
 
 from bench.core.load import load_point
-from bench.measure import together
-from bench.measure.clock import clock_for
-from bench.measure.point import count_stages, stage_memory
-from bench.measure.together import measure_together
+from bench.measure.points import together
+from bench.measure.points.single import count_stages, stage_memory
+from bench.measure.points.together import measure_together
+from bench.measure.timing.clock import clock_for
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 

@@ -12,7 +12,7 @@ from PIL import Image
 from rich.progress import Progress
 from test_spec import DIT, VAE
 
-from models.dit import SpatioTemporalDiT
+from models.dit.model import SpatioTemporalDiT
 from models.layers import init_benchmark_weights
 from models.spec import DiTConfig, ObjectiveConfig, VAEConfig
 from models.training import (
@@ -23,7 +23,7 @@ from models.training import (
     vae_loss,
     vae_training_step,
 )
-from models.vae import VideoVAE
+from models.vae.model import VideoVAE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 OBJECTIVE = ObjectiveConfig(path="linear", prediction="velocity", times="uniform")

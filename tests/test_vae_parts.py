@@ -5,11 +5,11 @@ import torch
 from test_models import vae
 
 from bench.core.load import load
-from bench.core.spec import Model
-from bench.count.flops import trace
-from models.tiling import Tiling, sight
-from models.vae import VideoVAE
-from models.vae_parts import decode_in_parts, decode_parts, encode_in_parts
+from bench.core.specs.model import Model
+from bench.count.trace import trace
+from models.vae.model import VideoVAE
+from models.vae.parts import decode_in_parts, decode_parts, encode_in_parts
+from models.vae.tiling import Tiling, sight
 
 SHAPES = [{"temporal_factor": f, "first_frame_alone": alone} for f in (1, 2, 4, 8) for alone in (True, False)]
 IDS = [f"{s['temporal_factor']}x {'alone' if s['first_frame_alone'] else 'grouped'}" for s in SHAPES]

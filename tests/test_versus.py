@@ -11,10 +11,10 @@ from conftest import ROOT, cli
 
 from bench.commands.versus import versus
 from bench.core.load import load_point
-from bench.count.count import count_point
-from bench.measure.versus import MIN_ROUNDS, Versus, paired_ratio, time_in_turns
-from bench.measure.worker import run_job
-from bench.report.versus_table import side, versus_document, versus_line
+from bench.count.point import count_point
+from bench.measure.points.versus import MIN_ROUNDS, Versus, paired_ratio, time_in_turns
+from bench.measure.worker.main import run_job
+from bench.report.tables.versus import side, versus_document, versus_line
 
 
 class Machine:
@@ -106,7 +106,7 @@ def test_the_peak_holds_the_weights():
     that has run other things takes pages it has had before."""
     point = load_point("tiny", "tiny-image", "eager-fp32", {"width": 1024, "num_heads": 16})
     weights = 4 * count_point(point).params["denoiser"]
-    code = ("import sys, torch; from bench.core.spec import Point; from bench.measure.versus import measure_peak\n"
+    code = ("import sys, torch; from bench.core.specs.point import Point; from bench.measure.points.versus import measure_peak\n"
             "point = Point.model_validate_json(sys.stdin.read())\n"
             "print(measure_peak(point, 'forward', torch.device('cpu'))['peak_bytes'])")
     done = subprocess.run([sys.executable, "-c", code], input=point.model_dump_json(), capture_output=True, text=True,
@@ -133,7 +133,7 @@ class Here:
 
 
 def test_versus_on_the_command_line(monkeypatch, capsys):
-    monkeypatch.setattr("bench.measure.process.Worker", Here)
+    monkeypatch.setattr("bench.measure.worker.process.Worker", Here)
     versus("tiny", "tiny", workload="tiny-image", recipe="eager-fp32", recipe_b="eager-bf16", rounds=6, max_time="1s",
            device="cpu", set_b=["depth=2"], stage="forward", as_json=True)
     document = json.loads(capsys.readouterr().out)

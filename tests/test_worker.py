@@ -13,13 +13,15 @@ from test_fit import environment
 
 from bench.core.errors import EnvironmentFault
 from bench.core.load import load
-from bench.core.spec import Suite
-from bench.measure import clock, sentinel, worker
-from bench.measure import environment as surroundings
-from bench.measure.point import OutOfMemory, Unsupported
-from bench.measure.process import JobFailed, Worker, wants_fresh
-from bench.measure.worker import classify
-from bench.suite import suite_jobs
+from bench.core.specs.suite import Suite
+from bench.measure.device import environment as surroundings
+from bench.measure.points.single import OutOfMemory, Unsupported
+from bench.measure.probes import sentinel
+from bench.measure.timing import clock
+from bench.measure.worker import main as worker
+from bench.measure.worker.main import classify
+from bench.measure.worker.process import JobFailed, Worker, wants_fresh
+from bench.run.suite import suite_jobs
 
 
 class Sentinel:

@@ -15,11 +15,11 @@ from zoo_reduced import REDUCED, reduced
 
 from bench.core.errors import UserError
 from bench.core.load import load, load_point, names
-from bench.core.spec import Model
-from bench.count.count import META, count_model
-from bench.count.flops import Trace, trace
-from models import zoo
+from bench.core.specs.model import Model
+from bench.count.point import META, count_model
+from bench.count.trace import Trace, trace
 from models.pipeline import VideoPipeline, build_pipeline, example_inputs, stage_calls
+from models.public import zoo
 from models.spec import DiffusersDenoiser
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -5,7 +5,8 @@ What is left out stays as the public one has it, so that each runs through the s
 import dataclasses
 
 from bench.core.load import load
-from bench.core.spec import Model, Workload
+from bench.core.specs.model import Model
+from bench.core.specs.workload import Workload
 
 T5 = {"width": 16, "depth": 1, "num_heads": 2, "head_dim": 8, "kv_heads": 2, "ffn_width": 32, "tokens": 6}
 WAN = {"num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 12, "ffn_dim": 32, "text_dim": 16, "freq_dim": 16}

@@ -9,9 +9,10 @@ length, so the mean call stands for all.  The tokenizer's decoder and the text e
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bench.core.records import PointRecord
-from bench.core.spec import TOKEN_STAGES, Point
-from models.autoregressive_spec import AutoregressiveConfig
+from bench.core.specs.model import TOKEN_STAGES
+from bench.core.specs.point import Point
+from bench.results.records import PointRecord
+from models.ar.spec import AutoregressiveConfig
 
 Bound = Literal["compute-bound", "bandwidth-bound"]
 

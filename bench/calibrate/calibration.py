@@ -1,4 +1,4 @@
-"""What a calibration holds, and how it is read back.  `bench.calibrate.calibrate` makes it."""
+"""What a calibration holds, and how it is read back.  `bench.calibrate.make` makes it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,11 +9,12 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from bench.calibrate.cost_model import NAMES, RATES, Ceilings
 from bench.calibrate.pools import RatesKey, execution_of, models_of
-from bench.core import records
 from bench.core.errors import UserError, nearest
 from bench.core.load import load, names
-from bench.core.spec import TOKEN_STAGES, Model, Recipe
-from bench.core.store import CALIBRATION, first_problem, read_bytes
+from bench.core.specs.model import TOKEN_STAGES, Model
+from bench.core.specs.recipe import Recipe
+from bench.results import base
+from bench.results.store import CALIBRATION, first_problem, read_bytes
 
 SCHEMA_VERSION = 2
 TRAINING_STAGE = "train_step"
@@ -25,7 +26,7 @@ Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
 
 
-class Strict(records.Strict):
+class Strict(base.Strict):
     """Finite numbers: what is read back is divided by, and printed as JSON."""
 
     model_config = ConfigDict(allow_inf_nan=False)

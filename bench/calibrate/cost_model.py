@@ -30,7 +30,7 @@ from typing import get_args
 
 import numpy as np
 
-from bench.core.records import OperatorKind, StageCount
+from bench.results.counts import OperatorKind, StageCount
 
 INTERVAL = (5.0, 95.0)    # percentiles of every fitted interval: 90 %
 CLASSES = ("linear", "attention", "cross_attention", "conv", "activation", "memory", "kernel", "fixed")

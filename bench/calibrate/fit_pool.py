@@ -34,9 +34,10 @@ from bench.calibrate.pools import Pool
 from bench.calibrate.predict import dimensions
 from bench.calibrate.training import fit_training
 from bench.core.errors import UserError
-from bench.core.records import CeilingsRecord, PointRecord, Probe, Timing
-from bench.core.spec import Point
-from bench.measure.sampling import UNSTABLE
+from bench.core.specs.point import Point
+from bench.measure.timing.sampling import UNSTABLE
+from bench.results.readings import Timing
+from bench.results.records import CeilingsRecord, PointRecord, Probe
 
 CONFIDENCE = 0.95        # that the interval of a median has where there are samples enough
 

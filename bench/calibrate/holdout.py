@@ -13,16 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.calibrate.calibrate import MEASURED, carry, sentinel
 from bench.calibrate.calibration import Calibration, Fit, fit_serving
 from bench.calibrate.cost_model import Work, seconds_by_class
 from bench.calibrate.fit import error_summary
+from bench.calibrate.make import MEASURED, carry, sentinel
 from bench.calibrate.predict import Quantity, draw_seconds, quantity
 from bench.calibrate.transfer import check_same_kind
 from bench.core.errors import UserError
-from bench.core.records import CeilingsRecord, PointRecord
-from bench.core.spec import Point
-from bench.core.store import ceilings_record, point_records, read_records
+from bench.core.specs.point import Point
+from bench.results.records import CeilingsRecord, PointRecord
+from bench.results.store import ceilings_record, point_records, read_records
 
 
 @dataclass(frozen=True)

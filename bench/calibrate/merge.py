@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.core.errors import UserError
-from bench.core.records import Record
-from bench.core.spec import Suite
-from bench.core.store import SUITE, Store, disk_faults, read_records, read_suite, write_whole
+from bench.core.specs.suite import Suite
+from bench.results.records import Record
+from bench.results.store import SUITE, Store, disk_faults, read_records, read_suite, write_whole
 
 MERGED = "merged"
 

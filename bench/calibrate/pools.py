@@ -18,8 +18,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from bench.core.records import PointRecord, Strict
-from bench.core.spec import Model, Recipe, Spec
+from bench.core.specs.base import Spec
+from bench.core.specs.model import Model
+from bench.core.specs.recipe import Recipe
+from bench.results.base import Strict
+from bench.results.records import PointRecord
 from models.spec import DiffusersDenoiser
 
 WORK_ALONE = frozenset(Spec.model_fields) | {
@@ -35,7 +38,7 @@ class RatesKey(Strict):
 
     dtype: str
     attention: str | None
-    """The kernels that ran (bench.core.records.AttentionRan); on a CPU, and where no record says, as the recipe asks.
+    """The kernels that ran (bench.results.records.AttentionRan); on a CPU, and where no record says, as the recipe asks.
     Null: the pooled points timed no denoiser, so any would do."""
     models: Models | None
     """On a CPU, whose models; null on CUDA."""

@@ -15,10 +15,12 @@ import numpy as np
 from bench.calibrate.calibration import Calibration, Fit
 from bench.calibrate.cost_model import INTERVAL, NAMES, PARAMETERS, Priced, Work, seconds_by_class
 from bench.core.errors import UserError
-from bench.core.records import StageCount
-from bench.core.spec import Gpu, Point, Workload
+from bench.core.specs.gpu import Gpu
+from bench.core.specs.point import Point
+from bench.core.specs.workload import Workload
 from bench.core.units import SECONDS_PER_HOUR, SECONDS_PER_MINUTE
 from bench.count.fits import fits_memory
+from bench.results.counts import StageCount
 
 JOULES_PER_KWH = 3.6e6
 UNRELIABLE = 0.5        # mean held-out error over which a prediction warns

@@ -23,7 +23,7 @@ import numpy as np
 from bench.calibrate.calibration import Calibration, Ceiling, Fit, Interval, ProbedSizes, kind_of
 from bench.calibrate.cost_model import NAMES, PARAMETERS, Ceilings
 from bench.core.errors import UserError
-from bench.core.spec import Gpu
+from bench.core.specs.gpu import Gpu
 
 SPREAD = {"linear_efficiency": 0.11, "attention_efficiency": 0.38, "conv_efficiency": 0.38, "memory_efficiency": 0.10,
           "activation_efficiency": 0.10, "kernel_s": 0.25}

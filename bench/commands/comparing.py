@@ -25,10 +25,10 @@ def compare(a: Annotated[Path, typer.Argument(help="A result directory: the one 
     """Is b slower than a?  SAME, FASTER, SLOWER or UNCLEAR for each stage of each point of two results.
 
     Exit code 1 where anything is SLOWER, 2 where the results cannot be compared."""
-    from bench.calibrate.compare import compare as compare_results
-    from bench.calibrate.compare import compare_history
-    from bench.core.store import read_records
-    from bench.report.comparison import comparison_document, comparison_lines, comparison_markdown, comparison_table
+    from bench.report.tables.comparison import comparison_document, comparison_lines, comparison_markdown, comparison_table
+    from bench.results.store import read_records
+    from bench.studies.compare.verdicts import compare as compare_results
+    from bench.studies.compare.verdicts import compare_history
 
     if b is not None:
         if history is not None:
@@ -56,7 +56,7 @@ def compare(a: Annotated[Path, typer.Argument(help="A result directory: the one 
 
 def _results_in(folder: Path, but: Path) -> list[list[Any]]:
     """Records of the readable results in a folder; one that cannot be read is left out with a warning."""
-    from bench.core.store import RECORDS, read_records
+    from bench.results.store import RECORDS, read_records
 
     if not folder.is_dir():
         raise UserError(f"--history {folder}: no such folder")

@@ -18,12 +18,12 @@ def ceilings(device: Device = None,
              as_json: Json = False) -> None:
     """Measure what this device reaches: GEMM, attention, 3D convolution, and memory by size."""
     from bench.core.load import load
-    from bench.core.spec import Recipe
-    from bench.measure.process import JobFailed, Worker
+    from bench.core.specs.recipe import Recipe
+    from bench.measure.worker.process import JobFailed, Worker
     from bench.report.documents import ceilings_document
     from bench.report.progress import Spinner
-    from bench.report.tables import bandwidth_table, ceilings_table, gemm_ceiling
-    from bench.suite import CEILINGS_SAMPLING, ceilings_only
+    from bench.report.tables.common import bandwidth_table, ceilings_table, gemm_ceiling
+    from bench.run.suite import CEILINGS_SAMPLING, ceilings_only
 
     check_device(device)
     with Worker(device) as worker:
@@ -36,7 +36,7 @@ def ceilings(device: Device = None,
             raise EnvironmentFault(f"ceilings: {failure.outcome}: {failure.reason}") from None
     if as_json:
         return print_json(ceilings_document(record))
-    from bench.calibrate.calibrate import datasheet
+    from bench.calibrate.make import datasheet
 
     show(ceilings_table(record, datasheet(record.environment.gpu)), bandwidth_table(record))
     typer.echo(gemm_ceiling(record))
@@ -52,11 +52,11 @@ def doctor(device: Device = None,
     """Is this node worth keeping?  Card, health, clocks under load, rates against published ones, host; under a minute.
 
     Exit code 0 for keep, 1 for suspicious or swap."""
-    from bench.calibrate.acceptance import accept, broken
-    from bench.calibrate.calibrate import datasheet
-    from bench.measure.process import JobFailed, Worker
-    from bench.report.planning import acceptance_document, acceptance_table
+    from bench.calibrate.make import datasheet
+    from bench.measure.worker.process import JobFailed, Worker
     from bench.report.progress import Spinner
+    from bench.report.tables.planning import acceptance_document, acceptance_table
+    from bench.studies.acceptance.grades import accept, broken
 
     check_device(device)
     check_gpu(expect, "--expect")
@@ -90,12 +90,12 @@ def check_timer(model: Annotated[str, typer.Argument(help="A name in configs/mod
     point = load_point(model, workload, recipe, parse_overrides(overrides or []))
     import torch
 
-    from bench.measure.clock import clock_for, clock_without_hold
-    from bench.measure.environment import choose_device
-    from bench.measure.point import build_calls
-    from bench.measure.timer_check import check_timer as hold_against_loop
+    from bench.measure.device.environment import choose_device
+    from bench.measure.points.single import build_calls
+    from bench.measure.timing.check import check_timer as hold_against_loop
+    from bench.measure.timing.clock import clock_for, clock_without_hold
     from bench.report.progress import Spinner
-    from bench.report.tables import timer_table
+    from bench.report.tables.common import timer_table
 
     chosen = choose_device(device)
     call = build_calls(point, chosen)[0]["denoise_step"]

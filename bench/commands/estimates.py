@@ -32,12 +32,12 @@ def calibrate(result_dirs: Annotated[list[Path] | None, typer.Argument(
         return _calibrate_published(table_file, gpu, as_json)
     if gpu is not None:
         raise UserError("--gpu goes with --from; a result directory has the card it was measured on")
-    from bench.calibrate.calibrate import calibrate as calibrate_result
+    from bench.calibrate.make import calibrate as calibrate_result
     from bench.calibrate.merge import merge
     from bench.report.documents import calibration_document
     from bench.report.markdown import write_report
     from bench.report.progress import Spinner
-    from bench.report.tables import errors_table, parameters_table
+    from bench.report.tables.common import errors_table, parameters_table
 
     assert result_dirs
     directory = result_dirs[0] if len(result_dirs) == 1 else merge(result_dirs, out)
@@ -52,10 +52,10 @@ def calibrate(result_dirs: Annotated[list[Path] | None, typer.Argument(
 
 
 def _calibrate_published(table_file: Path, gpu: str | None, as_json: bool) -> None:
-    from bench.calibrate.published import fit_table
-    from bench.calibrate.published_table import read_table
     from bench.report.progress import Spinner
-    from bench.report.published import published_document, published_tables, readings_tables
+    from bench.report.tables.published import published_document, published_tables, readings_tables
+    from bench.studies.published.held_out import fit_table
+    from bench.studies.published.table import read_table
 
     table = read_table(table_file)
     with Spinner("reading the table") as spinner:
@@ -78,11 +78,11 @@ def predict(model: ModelName,
                 help="A result of that card, for its measured ceilings; else its datasheet.")] = None,
             overrides: Set = None, as_json: Json = False) -> None:
     """Predict seconds, minutes of video per GPU-hour, dollars and kWh of any model at any workload."""
-    from bench.calibrate.calibrate import estimate, load_or_calibrate
+    from bench.calibrate.make import estimate, load_or_calibrate
     from bench.core.load import load_point, parse_overrides
     from bench.report.documents import estimate_document
     from bench.report.progress import Spinner
-    from bench.report.tables import estimate_table
+    from bench.report.tables.common import estimate_table
 
     with Spinner("reading the calibration"):
         calibrated = load_or_calibrate(calibration)
@@ -112,14 +112,14 @@ def analytic(calibration: Annotated[Path | None, typer.Option(help="A result dir
     with Spinner("the chain, with what was measured" if calibration else "the chain"):
         found = analyse(calibration, gpu, tornado=tornado)
     if figures is not None:
-        from bench.core.store import disk_faults
-        from bench.report.figures import save_chain
+        from bench.report.figures.all import save_chain
+        from bench.results.store import disk_faults
 
         with disk_faults(figures, measured=False):
             save_chain(figures, found.bars, found.swings)
     if as_json:
         return print_json(analysis_document(found))
-    from bench.report.chain_tables import analysis_tables
+    from bench.report.tables.chain import analysis_tables
 
     show(*analysis_tables(found))
     for warning in found.measured.warnings if found.measured else []:
@@ -128,9 +128,9 @@ def analytic(calibration: Annotated[Path | None, typer.Option(help="A result dir
 
 def report(result_dir: ResultDir, as_json: Json = False) -> None:
     """Write report.html, report.md and the figures of a result anew."""
-    from bench.core.store import PAGE
     from bench.report.markdown import write_report
     from bench.report.progress import Spinner
+    from bench.results.store import PAGE
 
     with Spinner("drawing the report"):
         path = write_report(result_dir)

@@ -32,8 +32,8 @@ def explore(results: Annotated[Path, typer.Option(help="Where the results are.")
         return _export(results, export, model or ["dit-xl-2", "sora-20b"], gpu or [], as_json)
     if model or gpu:
         raise UserError("--model and --gpu go with --export; the served page offers all of them")
-    from bench.report.explore_data import msgspec, needs
-    from bench.report.explore_server import ExploreServer
+    from bench.explore.data import msgspec, needs
+    from bench.explore.server import ExploreServer
 
     needs("msgspec", msgspec)
     with ExploreServer(results, port) as server:
@@ -46,11 +46,11 @@ def explore(results: Annotated[Path, typer.Option(help="Where the results are.")
 
 def _export(results: Path, path: Path, models: list[str], gpus: list[str], as_json: bool) -> None:
     from bench.core.load import names
-    from bench.core.store import disk_faults, write_whole
-    from bench.report.explore_data import read_table
-    from bench.report.explore_page import document, exported_page
-    from bench.report.explore_whatif import grid
+    from bench.explore.data import read_table
+    from bench.explore.page import document, exported_page
+    from bench.explore.whatif import grid
     from bench.report.progress import SuiteProgress
+    from bench.results.store import disk_faults, write_whole
 
     for option, given, kind in (("--model", models, "models"), ("--gpu", gpus, "gpus")):
         for name in given:

@@ -25,10 +25,10 @@ def holdout(calibration: Annotated[Path, typer.Argument(help="A result directory
     for option, limit in (("--max-median", max_median), ("--max-worst", max_worst)):
         if limit is not None and not 0 < limit < 100:
             raise UserError(f"{option} {limit:g}: a share over 0 is expected, e.g. 0.08 for 8 %")
-    from bench.calibrate.calibrate import load_or_calibrate
     from bench.calibrate.holdout import hold_out, summary, warn_of_order
+    from bench.calibrate.make import load_or_calibrate
     from bench.report.progress import Spinner
-    from bench.report.tables import holdout_errors_table, holdout_table
+    from bench.report.tables.common import holdout_errors_table, holdout_table
 
     with Spinner("predicting what was measured"):
         rows, left_out = hold_out(load_or_calibrate(calibration), result, carried=carried)

@@ -17,9 +17,9 @@ def claims(calibration: Annotated[Path | None, typer.Option(
            strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 where a claim is off.")] = False,
            as_json: Json = False) -> int:
     """Hold published claims against counts and a calibration: holds, off by x, or cannot tell, and why."""
-    from bench.calibrate.claims import evidence_of, ledger
-    from bench.report.claims_table import claims_document, claims_lines, claims_tables
     from bench.report.progress import Spinner
+    from bench.report.tables.claims import claims_document, claims_lines, claims_tables
+    from bench.studies.claims.ledger import evidence_of, ledger
 
     with Spinner("counting, where a claim is about this card" if calibration else "holding claims against counts"):
         judged = ledger(claim or [], None if calibration is None else evidence_of(calibration))

@@ -30,7 +30,7 @@ def complain(text: str) -> None:
 def show(*tables: Any) -> None:
     from rich.console import Console
 
-    from bench.report.fitting import fitted
+    from bench.report.terminal import fitted
 
     class ToStdout(Console):
         def on_broken_pipe(self) -> None:

@@ -26,14 +26,14 @@ def plan(wanted: Annotated[str, typer.Option("--for", help="The model to be pred
     """Choose the points whose measurement narrows one prediction most for its time; nothing is measured here."""
     check_device(device)
     from bench.core.load import load, load_point
-    from bench.core.spec import Suite
-    from bench.core.store import disk_faults, write_whole
+    from bench.core.specs.suite import Suite
     from bench.core.units import parse_duration
-    from bench.forecast import Forecaster
-    from bench.measure.process import Worker
-    from bench.plan import chosen_suite, design, pool
-    from bench.report.planning import design_line, design_table
+    from bench.measure.worker.process import Worker
     from bench.report.progress import Spinner
+    from bench.report.tables.planning import design_line, design_table
+    from bench.results.store import disk_faults, write_whole
+    from bench.run.choose import chosen_suite, design, pool
+    from bench.run.forecast import Forecaster
 
     check_gpu(gpu)
     budget_s = parse_duration(budget)

@@ -14,13 +14,13 @@ def list_presets(kind: Annotated[str | None, typer.Argument(
                  as_json: Json = False) -> None:
     """List the presets."""
     from bench.core.load import KINDS, load, names
-    from bench.report.listing import describe
+    from bench.report.tables.listing import describe
 
     kinds = [kind] if kind else list(KINDS)
     entries = [describe(k, load(KINDS[k], name)) for k in kinds for name in names(k)]
     if as_json:
         return print_json(entries)
-    from bench.report.tables import table
+    from bench.report.tables.common import table
 
     show(*(table(k, "name", "description", "summary", rows=[(e["name"], e["description"], e["summary"]) for e in entries
                                                     if e["kind"] == k]) for k in kinds))
@@ -35,14 +35,14 @@ def count(model: ModelName,
     from bench.core.load import load_point, parse_overrides
 
     point = load_point(model, workload, recipe, parse_overrides(overrides or []))
-    from bench.count.count import count_point
     from bench.count.document import count_document
+    from bench.count.point import count_point
     from bench.report.progress import Spinner
 
     with Spinner(f"counting {point.model.name} on meta tensors"):
         document = count_document(point, count_point(point))
     if as_json:
         return print_json(document)
-    from bench.report.tables import count_table, module_table
+    from bench.report.tables.common import count_table, module_table
 
     show(count_table(document), module_table(document))

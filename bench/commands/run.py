@@ -36,18 +36,18 @@ def run(suite: Annotated[str | None, typer.Argument(
     --dry-run measures nothing (but a quick probe on a device without records) and says time and cost.
     --budget leaves out points that are predicted not to fit, and says which.
     Exit code 1 where a point ended in error or timeout, or none ended ok."""
-    from bench.calibrate.calibrate import datasheet
     from bench.calibrate.calibration import read_calibration
-    from bench.calibrate.plan_time import price_of
+    from bench.calibrate.make import datasheet
     from bench.core.load import load, names
-    from bench.core.spec import Suite
-    from bench.core.store import read_suite
+    from bench.core.specs.suite import Suite
     from bench.core.units import parse_duration
-    from bench.forecast import Forecaster, spent_document
     from bench.report.documents import run_failed
-    from bench.report.planning import headline_lines, skipped_table, spent_line
     from bench.report.progress import SuiteProgress
-    from bench.suite import run_suite
+    from bench.report.tables.planning import headline_lines, skipped_table, spent_line
+    from bench.results.store import read_suite
+    from bench.run.forecast import Forecaster, spent_document
+    from bench.run.plan_time import price_of
+    from bench.run.suite import run_suite
 
     check_device(device)
     try:
@@ -99,13 +99,13 @@ def run(suite: Annotated[str | None, typer.Argument(
 
 def _dry_run(forecast: Any, device: str | None, gpu: str | None, price: Any, budget_s: float | None, as_json: bool) -> int:
     """Say what a run would take, and end."""
-    from bench.calibrate.calibrate import datasheet
-    from bench.calibrate.plan_time import price_of
-    from bench.forecast import plan_document
-    from bench.measure.process import Worker
-    from bench.report.planning import plan_line, plan_table
+    from bench.calibrate.make import datasheet
+    from bench.measure.worker.process import Worker
     from bench.report.progress import Spinner
-    from bench.suite import suite_jobs
+    from bench.report.tables.planning import plan_line, plan_table
+    from bench.run.forecast import plan_document
+    from bench.run.plan_time import price_of
+    from bench.run.suite import suite_jobs
 
     jobs = suite_jobs(forecast.suite)
     with Worker("cpu" if gpu is not None else device) as worker, Spinner("counting"):
@@ -122,7 +122,7 @@ def _dry_run(forecast: Any, device: str | None, gpu: str | None, price: Any, bud
 def _runs_on_cpu(device: str | None) -> bool:
     if device is not None:
         return device == "cpu"
-    from bench.measure.environment import choose_device
+    from bench.measure.device.environment import choose_device
 
     return choose_device(None).type == "cpu"
 
@@ -130,14 +130,14 @@ def _runs_on_cpu(device: str | None) -> bool:
 def _finish(directory: Path, say: Callable[[str], None]) -> tuple[dict[str, Any], list[Any], list[Any]]:
     """Calibrate and report a measured directory -> the JSON summary, the tables and the records.  A suite too small or
     too broken to calibrate still gets its report."""
-    from bench.calibrate.ablations import ablations, ablations_document
-    from bench.calibrate.calibrate import calibrate as calibrate_result
-    from bench.calibrate.calibrate import datasheet
-    from bench.calibrate.plan_time import price_of
-    from bench.core.store import CALIBRATION, disk_faults, point_records, read_records, read_suite
+    from bench.calibrate.make import calibrate as calibrate_result
+    from bench.calibrate.make import datasheet
     from bench.report.documents import run_summary
     from bench.report.markdown import write_report
-    from bench.report.tables import ablations_table, combinations_table, errors_table, parameters_table, points_table
+    from bench.report.tables.common import ablations_table, combinations_table, errors_table, parameters_table, points_table
+    from bench.results.store import CALIBRATION, disk_faults, point_records, read_records, read_suite
+    from bench.run.plan_time import price_of
+    from bench.studies.ablations.gains import ablations, ablations_document
 
     calibration = None
     try:

@@ -42,11 +42,11 @@ def serve_sim(model: Annotated[str, typer.Argument(help="An own model: a name in
         raise UserError(f"--max-wait: {error}") from None
     changes, names = parse_overrides(overrides or []), list(dict.fromkeys(workload))
     points = [load_point(model, name, recipe, changes) for name in names]      # a mistake is said before torch is loaded
-    from bench.measure.batches import check_servable, serve
-    from bench.measure.environment import choose_device, describe
-    from bench.measure.point import OutOfMemory, Unsupported
+    from bench.measure.device.environment import choose_device, describe
+    from bench.measure.points.single import OutOfMemory, Unsupported
     from bench.report.progress import Spinner
-    from bench.report.serving import serving_document, serving_lines, serving_table, step_times_table
+    from bench.report.tables.serving import serving_document, serving_lines, serving_table, step_times_table
+    from bench.studies.serving.batches import check_servable, serve
 
     check_servable(points)
     chosen, shares = choose_device(device), [list(workload).count(name) for name in names]
@@ -59,7 +59,7 @@ def serve_sim(model: Annotated[str, typer.Argument(help="An own model: a name in
     document = serving_document(points[0].model.name, points[0].recipe.name, describe(chosen), measured, sweeps,
                                 {"requests": requests, "seed": seed, "shares": shares})
     if out is not None:
-        from bench.report.figures import save_queue
+        from bench.report.figures.all import save_queue
 
         figure = save_queue(out, document)
         (out / "serving.json").write_text(json.dumps(document, allow_nan=False, indent=1) + "\n")

@@ -32,7 +32,7 @@ def versus(model_a: ModelName,
         max_s = parse_duration(max_time)
     except UserError as error:
         raise UserError(f"--max-time: {error}") from None
-    from bench.core.spec import Stage
+    from bench.core.specs.model import Stage
 
     stages = ["forward", *get_args(Stage)]
     if stage not in stages:
@@ -40,15 +40,15 @@ def versus(model_a: ModelName,
     built = "denoise_step" if stage == "forward" else stage
     a, b = (load_point(model, workload, how, parse_overrides([*(overrides or []), *(changes or [])]), (built,))
             for model, how, changes in ((model_a, recipe, set_a), (model_b, recipe_b or recipe, set_b)))
-    from bench.core.spec import DTYPE_BYTES
-    from bench.count.count import count_point
-    from bench.measure.clock import clock_for
-    from bench.measure.environment import choose_device
-    from bench.measure.point import Unsupported
-    from bench.measure.process import JobFailed, Worker
-    from bench.measure.versus import measure_versus
+    from bench.core.specs.recipe import DTYPE_BYTES
+    from bench.count.point import count_point
+    from bench.measure.device.environment import choose_device
+    from bench.measure.points.single import Unsupported
+    from bench.measure.points.versus import measure_versus
+    from bench.measure.timing.clock import clock_for
+    from bench.measure.worker.process import JobFailed, Worker
     from bench.report.progress import Spinner
-    from bench.report.versus_table import side, versus_document, versus_line, versus_table
+    from bench.report.tables.versus import side, versus_document, versus_line, versus_table
     from models.pipeline import PARTS_OF_STAGE
 
     chosen = choose_device(device)

@@ -9,22 +9,17 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from bench.core.claim_spec import CHECKS, Claim, Part
 from bench.core.errors import EnvironmentFault, UserError, brief, nearest
 from bench.core.read_yaml import MAX_CHARACTERS, YamlError, read_yaml
-from bench.core.spec import (
-    DIFFUSION_STAGES,
-    TOKEN_STAGES,
-    Gpu,
-    Model,
-    Point,
-    Recipe,
-    Spec,
-    Suite,
-    Workload,
-    needs_condition,
-)
-from models.autoregressive_spec import AutoregressiveConfig
+from bench.core.specs.base import Spec
+from bench.core.specs.claim import CHECKS, Claim, Part
+from bench.core.specs.gpu import Gpu
+from bench.core.specs.model import DIFFUSION_STAGES, TOKEN_STAGES, Model, needs_condition
+from bench.core.specs.point import Point, check
+from bench.core.specs.recipe import Recipe
+from bench.core.specs.suite import Suite
+from bench.core.specs.workload import Workload
+from models.ar.spec import AutoregressiveConfig
 from models.spec import DiffusersDenoiser, DiffusersVAE, DiTConfig, TextEncoderConfig, VAEConfig
 
 KINDS: dict[str, type[Spec]] = {
@@ -107,7 +102,7 @@ def load_point(model: str, workload: str, recipe: str, overrides: dict[str, Any]
 def check_point(point: Point) -> None:
     """Raises UserError where the model cannot take the workload, or lacks a stage's part."""
     try:
-        point.model.check(point.workload, point.recipe)
+        check(point.model, point.workload, point.recipe)
     except ValueError as error:
         raise UserError(f"model {point.model.name}, workload {point.workload.name}: {error}") from None
     token_by_token = point.model.autoregressive

@@ -3,11 +3,13 @@
 from typing import Any
 
 from bench.core.load import load, names
-from bench.core.spec import DTYPE_BYTES, Gpu, Point
-from bench.count import closed_autoregressive
-from bench.count.count import ModelCount
+from bench.core.specs.gpu import Gpu
+from bench.core.specs.point import Point
+from bench.core.specs.recipe import DTYPE_BYTES
+from bench.count.closed import ar as closed_autoregressive
 from bench.count.fits import fits_memory
-from models.autoregressive_spec import AutoregressiveConfig
+from bench.count.point import ModelCount
+from models.ar.spec import AutoregressiveConfig
 
 
 def count_document(point: Point, counted: ModelCount) -> dict[str, Any]:

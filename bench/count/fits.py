@@ -4,8 +4,9 @@ Kernels' workspaces, and what an allocator rounds up, come on top."""
 
 from collections.abc import Mapping
 
-from bench.core.records import StageCount
-from bench.core.spec import DTYPE_BYTES, Point
+from bench.core.specs.point import Point
+from bench.core.specs.recipe import DTYPE_BYTES
+from bench.results.counts import StageCount
 
 
 def fits_memory(point: Point, counts: Mapping[str, StageCount], params: Mapping[str, int], memory: int | None,

@@ -8,8 +8,8 @@ and writes attention's scores out.  Caches are not modelled.
 from collections import Counter
 from collections.abc import Iterable
 
-from bench.core.records import Operators
-from bench.count.flops import PRODUCT_CLASSES, Op
+from bench.count.trace import PRODUCT_CLASSES, Op
+from bench.results.counts import Operators
 
 TRANSCENDENTAL = ("silu", "gelu", "exp", "sigmoid", "tanh", "_softmax", "softplus", "erf", "log", "mish", "sin", "cos")
 

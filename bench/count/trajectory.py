@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from bench.core.records import Operators, StageCount
-from bench.core.spec import Point, with_denoiser
-from bench.count.count import DTYPES, META, count_model, stage_count
-from bench.count.flops import trace
-from models.caching import Executed, apply_cache
+from bench.core.specs.model import with_denoiser
+from bench.core.specs.point import Point
+from bench.count.point import DTYPES, META, count_model, stage_count
+from bench.count.trace import trace
+from bench.results.counts import Operators, StageCount
+from models.caching.own import Executed, apply_cache
+from models.caching.schedules import CacheConfig
 from models.pipeline import build_pipeline, example_inputs
-from models.schedules import CacheConfig
 from models.spec import DiffusersDenoiser
 
 

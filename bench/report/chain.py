@@ -5,17 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.calibrate.analytic import Assumptions, Row, chain
-from bench.calibrate.cross_model import DTYPE, CrossRow, cross_model
-from bench.calibrate.demand import Demand, Headroom
-from bench.calibrate.sensitivity import Swing, calibrated_base, pencil_base, sensitivity
-from bench.calibrate.waterfall import Bar, waterfall
 from bench.core.errors import UserError, nearest
 from bench.core.load import load, names
-from bench.core.spec import Gpu
+from bench.core.specs.gpu import Gpu
+from bench.studies.pencil.analytic import Assumptions, Row, chain
+from bench.studies.pencil.cross_model import DTYPE, CrossRow, cross_model
+from bench.studies.pencil.demand import Demand, Headroom
+from bench.studies.pencil.sensitivity import Swing, calibrated_base, pencil_base, sensitivity
+from bench.studies.pencil.waterfall import Bar, waterfall
 
 if TYPE_CHECKING:
-    from bench.calibrate.measured_chain import MeasuredChain
+    from bench.studies.pencil.measured import MeasuredChain
 
 GPU = "h100-sxm"
 """The pencil's card."""
@@ -44,9 +44,9 @@ def analyse(directory: Path | None, gpu: str | None, *, tornado: bool) -> Analys
     if directory is None:
         swings = sensitivity(pencil_base(a), demand, headroom) if tornado else []
         return Analysis(chain(a, demand, headroom), waterfall(a), cross_model(a, load(Gpu, gpu or GPU)), swings, None)
-    from bench.calibrate.calibrate import load_or_calibrate  # scipy, and the prediction brings torch
-    from bench.calibrate.measured_chain import measured_chain
+    from bench.calibrate.make import load_or_calibrate  # scipy, and the prediction brings torch
     from bench.calibrate.transfer import check_same_kind
+    from bench.studies.pencil.measured import measured_chain
 
     calibration = load_or_calibrate(directory)
     if gpu is not None:

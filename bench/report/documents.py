@@ -4,12 +4,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from bench.calibrate.calibrate import headline_of
 from bench.calibrate.calibration import Calibration, Fit
+from bench.calibrate.make import headline_of
 from bench.calibrate.predict import Estimate, Quantity
-from bench.core.records import OUTCOMES, CeilingsRecord, PointRecord
-from bench.core.spec import Point
-from bench.core.store import PAGE
+from bench.core.specs.point import Point
+from bench.results.records import OUTCOMES, CeilingsRecord, PointRecord
+from bench.results.store import PAGE
 
 
 def run_summary(directory: Path, report: Path, records: list[PointRecord | CeilingsRecord],

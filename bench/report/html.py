@@ -12,11 +12,12 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from bench.core.store import PAGE, write_whole
-from bench.report import device_tables, grids
-from bench.report.drawing import BLUE, INK, PAPER, PROVENANCES, Picture
+from bench.report.figures.drawing import BLUE, INK, PAPER, PROVENANCES, Picture
 from bench.report.result import Result
-from bench.report.tables import gemm_ceiling
+from bench.report.tables import device as device_tables
+from bench.report.tables import grids
+from bench.report.tables.common import gemm_ceiling
+from bench.results.store import PAGE, write_whole
 
 MEANINGS = {
     "counted": "from the model's own operators; exact, no device needed",

@@ -5,14 +5,15 @@ from pathlib import Path
 import jinja2
 
 from bench.core.errors import one_line
-from bench.core.store import disk_faults, write_whole
-from bench.report import ablations as ablation_tables
-from bench.report import device_tables, figures
-from bench.report.drawing import FOR_PRINT, FORMATS, Picture
-from bench.report.grids import interval
+from bench.report.figures import all as figures
+from bench.report.figures.drawing import FOR_PRINT, FORMATS, Picture
 from bench.report.html import write_page
 from bench.report.result import Result, read_result
-from bench.report.tables import error_rows, gemm_ceiling, training_row
+from bench.report.tables import ablations as ablation_tables
+from bench.report.tables import device as device_tables
+from bench.report.tables.common import error_rows, gemm_ceiling, training_row
+from bench.report.tables.grids import interval
+from bench.results.store import disk_faults, write_whole
 
 
 def write_report(directory: Path, *, for_print: bool = True) -> Path:

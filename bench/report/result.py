@@ -9,21 +9,24 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.calibrate.ablations import Ablation, ablations
-from bench.calibrate.analytic import Assumptions
-from bench.calibrate.calibrate import MEASURED, datasheet, headline_of
 from bench.calibrate.calibration import Calibration, Fit, Headline, Interval, Reference, read_calibration
-from bench.calibrate.claims import evidence_from, ledger
-from bench.calibrate.plan_time import price_of
+from bench.calibrate.make import MEASURED, datasheet, headline_of
 from bench.calibrate.predict import stage_calls_per_video
-from bench.calibrate.waterfall import Bar, waterfall
-from bench.core.claim_spec import Claim
 from bench.core.errors import UserError
 from bench.core.load import load, names
-from bench.core.records import CeilingsRecord, Environment, PointRecord, cards_in
-from bench.core.spec import Gpu, Point, Suite
-from bench.core.store import CALIBRATION, ceilings_record, point_records, read_records, read_suite
-from bench.report.claims_table import claims_document
+from bench.core.specs.claim import Claim
+from bench.core.specs.gpu import Gpu
+from bench.core.specs.point import Point
+from bench.core.specs.suite import Suite
+from bench.report.tables.claims import claims_document
+from bench.results.environment import Environment, cards_in
+from bench.results.records import CeilingsRecord, PointRecord
+from bench.results.store import CALIBRATION, ceilings_record, point_records, read_records, read_suite
+from bench.run.plan_time import price_of
+from bench.studies.ablations.gains import Ablation, ablations
+from bench.studies.claims.ledger import evidence_from, ledger
+from bench.studies.pencil.analytic import Assumptions
+from bench.studies.pencil.waterfall import Bar, waterfall
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,63 @@
+"""A suite: which points are measured, in which order and how long."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
+
+from bench.core.specs.base import MAX_SECONDS, Names, Spec, positive, whole
+from bench.core.specs.model import Stage
+
+
+class SuitePoints(BaseModel):
+    """The product of the named models, workloads and recipes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: Names
+    workload: Names
+    recipe: Names
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = ("denoise_step",)
+    together: StrictBool = False
+    """Small enough to be resident at once: visited in turns with the entries beside it that say so too."""
+    set: dict[str, Any] = Field(default_factory=dict)
+    """Dotted paths to values, as --set takes them."""
+    baseline: str | None = None
+    """A recipe: each point is measured in turns with the same one under it, and its output held against that one's."""
+
+
+class Headline(BaseModel):
+    """The point whose minutes of video per GPU-hour the suite is about."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    workload: str
+    recipe: str
+
+
+class Sampling(BaseModel):
+    """When to stop timing.  See `bench.measure.timing.sampling`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    target_relative_half_width: positive(10.0)
+    """Of the 95 % confidence interval of the median."""
+    min_samples: whole(1_000_000)
+    max_samples: whole(1_000_000)
+    max_s: positive(MAX_SECONDS)
+    """Time for one stage's samples, after warm-up."""
+
+
+class Suite(Spec):
+    """Which points, in which order."""
+
+    ceilings: StrictBool
+    """Measure GEMM, attention, convolution, copy and triad first."""
+    sampling: Sampling
+    point_timeout_s: positive(MAX_SECONDS)
+    points: Annotated[tuple[SuitePoints, ...], Field(min_length=1)]
+    headline: Headline
+    calibrate: StrictBool = True
+    """false: many recipes with a point each, which no cost equation can be fitted to."""
+    on_cpu: str | None = None
+    """The suite that is run in the place of this one where the device is a CPU."""

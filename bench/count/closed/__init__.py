@@ -1,0 +1,1 @@
+"""FLOPs and bytes from the configuration alone, in closed form: no torch."""

@@ -1,0 +1,203 @@
+"""Every record under a results directory as one compact table, and which calibrations lie beside them.
+
+Ten thousand records are some hundred megabytes, mostly samples and operators that no table shows.  msgspec reads the
+fields named here and skips the rest without building it, many times as fast as parsing everything; a line that
+lacks them is left out and said so.  `bench.results.store.read_records` remains the strict reader of one result.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.calibrate.calibration import default_recipe, kind_of
+from bench.calibrate.predict import minutes_per_gpu_hour, stage_calls_per_video
+from bench.core.errors import EnvironmentFault
+from bench.results.records import SCHEMA_VERSION
+from bench.results.store import CALIBRATION, RECORDS
+
+try:
+    import msgspec
+except ImportError:
+    msgspec = None
+
+PIP_LINE = "pip install 'ldt-bench[explore]'  (in a checkout: .venv/bin/pip install -e '.[explore]')"
+WORDS = ("result", "suite", "started_utc", "gpu", "device_name", "model", "workload", "recipe", "guidance", "outcome",
+         "reason")
+NUMBERS = ("tokens", "width", "height", "frames", "fps", "steps", "batch", "step_s", "step_low_s", "step_high_s", "n",
+           "flops_per_s", "video_s", "minutes", "minutes_low", "minutes_high", "peak_bytes", "step_j")
+MAX_PROBLEMS = 50       # shown; the rest is a number
+
+
+@dataclass
+class Table:
+    """Rows of points, column by column, in the order they were read.  Times and energies are measured."""
+
+    columns: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in (*WORDS, *NUMBERS)})
+    calibrations: list[dict[str, Any]] = field(default_factory=list)
+    """id (the directory under results), gpu, device_name, kind, suite, headline_recipe, headline_model, recipes,
+    default_recipe, leave_one_out."""
+    problems: list[str] = field(default_factory=list)
+    more_problems: int = 0
+
+    def __len__(self) -> int:
+        return len(self.columns["model"])
+
+    def problem(self, text: str) -> None:
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append(text)
+        else:
+            self.more_problems += 1
+
+    def document(self) -> dict[str, Any]:
+        """As JSON: words as {"words", "codes"}, so that ten thousand rows name a model once."""
+        encoded: dict[str, Any] = {name: self.columns[name] for name in NUMBERS}
+        for name in WORDS:
+            codes = {word: i for i, word in enumerate(dict.fromkeys(self.columns[name]))}
+            encoded[name] = {"words": list(codes), "codes": [codes[word] for word in self.columns[name]]}
+        return {"rows": len(self), "columns": encoded, "calibrations": self.calibrations, "problems": self.problems,
+                "more_problems": self.more_problems}
+
+
+def read_table(results: Path) -> Table:
+    """All results below a directory, hidden directories left out.  Raises EnvironmentFault without msgspec."""
+    needs("msgspec", msgspec)
+    table, decoders = Table(), _decoders()
+    for directory in result_directories(results):
+        name = directory.relative_to(results).as_posix()
+        if (directory / RECORDS).is_file():
+            _read_records(directory / RECORDS, name, decoders["record"], table)
+        if (directory / CALIBRATION).is_file():
+            _read_calibration(directory / CALIBRATION, name, decoders["calibration"], table)
+    return table
+
+
+def needs(name: str, module: object) -> None:
+    """Raises EnvironmentFault where an optional package is not installed."""
+    if module is None:
+        raise EnvironmentFault(f"explore needs the package {name}: {PIP_LINE}")
+
+
+def result_directories(results: Path) -> Iterator[Path]:
+    """Directories that hold records or a calibration, sorted; links are not followed."""
+    for folder, below, files in os.walk(results):
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        if RECORDS in files or CALIBRATION in files:
+            yield Path(folder)
+
+
+def state(results: Path) -> tuple[tuple[str, int, int], ...]:
+    """Name, size and time of every file that read_table reads: as long as it stays, so does the table."""
+    files = (d / name for d in result_directories(results) for name in (RECORDS, CALIBRATION))
+    return tuple((str(f), s.st_size, s.st_mtime_ns) for f in files if f.is_file() for s in [f.stat()])
+
+
+def _read_records(path: Path, name: str, decoder: Any, table: Table) -> None:
+    rows: dict[str, list[Any]] = {}
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        return table.problem(f"{name}/{RECORDS}: {(error.strerror or str(error)).lower()}")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = decoder.decode(line)
+            if record.schema_version > SCHEMA_VERSION:
+                raise ValueError(f"schema version {record.schema_version} is newer than this ldt-bench's {SCHEMA_VERSION}")
+            if record.kind == "point":
+                rows[record.fingerprint] = _row(name, record)         # the last one counts: a failed point is measured again
+        except (msgspec.DecodeError, ValueError, ArithmeticError) as error:
+            table.problem(f"{name}/{RECORDS}:{number}: left out: {error}")
+    for row in rows.values():
+        for column, value in zip(table.columns.values(), row, strict=True):
+            column.append(value)
+
+
+def _row(result: str, record: Any) -> list[Any]:
+    """In the order of WORDS, NUMBERS.  Raises ValueError where a point lacks its workload."""
+    if record.point is None or not record.model:
+        raise ValueError("a point without its model or workload")
+    workload, step = record.point.workload, record.timings.get("denoise_step")
+    counted = record.counts.get("denoise_step")
+    flops = counted.linear_flops + counted.attention_flops + counted.conv_flops + counted.other_flops if counted else None
+    video = _video_s(record)
+    minutes = [minutes_per_gpu_hour(workload, s) for s in (video[0], video[2], video[1])] if video else [None] * 3
+    energy = (record.telemetry or {}).get("denoise_step")
+    joules = energy.energy.energy_j if energy is not None and energy.energy is not None else None
+    environment, memory = record.environment, record.memory
+    return [result, record.suite, record.started_utc, environment.gpu, environment.device_name, record.model, record.workload,
+            record.recipe, workload.guidance, record.outcome, record.reason,
+            record.tokens, workload.width, workload.height, workload.frames, workload.fps, workload.steps, workload.batch,
+            *((step.median_s, step.low_s, step.high_s, step.n) if step else (None,) * 4),
+            flops / step.median_s if flops and step else None, video[0] if video else None, *minutes,
+            memory.peak_allocated if memory else None, joules]
+
+
+def _video_s(record: Any) -> tuple[float, float, float] | None:
+    """Median, low and high seconds of a whole video, where every stage of it was timed; ends are added stage by stage."""
+    if "denoise_step" not in record.counts or record.outcome not in ("ok", "unstable"):
+        return None
+    calls = stage_calls_per_video(record.point.workload, record.counts)
+    if not set(calls) <= set(record.timings):
+        return None
+    stages = [(n, record.timings[stage]) for stage, n in calls.items()]
+    return (sum(n * t.median_s for n, t in stages), sum(n * t.low_s for n, t in stages), sum(n * t.high_s for n, t in stages))
+
+
+def _read_calibration(path: Path, name: str, decoder: Any, table: Table) -> None:
+    try:
+        read = decoder.decode(path.read_bytes())
+    except (OSError, msgspec.DecodeError) as error:
+        return table.problem(f"{name}/{CALIBRATION}: left out: {error}")
+    by_recipe: dict[str, Any] = {}
+    for first, fit in read.fits.items():
+        by_recipe = dict.fromkeys(fit.recipes or [first], fit) | by_recipe
+    table.calibrations.append({
+        "id": name, "gpu": read.gpu, "device_name": read.device_name, "suite": read.suite,
+        "headline_recipe": read.headline_recipe, "headline_model": read.headline and read.headline.model,
+        "kind": kind_of(read.gpu), "recipes": list(by_recipe),
+        "default_recipe": default_recipe(read.gpu, read.headline_recipe, {r: fit.dtype for r, fit in by_recipe.items()}),
+        "leave_one_out": {r: fit.leave_one_out and fit.leave_one_out.mean for r, fit in by_recipe.items()},
+    })
+
+
+def _decoders() -> dict[str, Any]:
+    """What is taken of a record and of a calibration; all other keys are skipped unread.
+
+    Bounds keep what is divided by, and printed as JSON, finite and positive."""
+    from typing import Annotated
+
+    seconds = Annotated[float, msgspec.Meta(gt=1e-12, lt=1e9)]
+    whole = Annotated[int, msgspec.Meta(ge=1, lt=2**53)]
+    work = Annotated[int, msgspec.Meta(ge=0)]
+
+    def struct(name: str, *fields: Any) -> Any:
+        return msgspec.defstruct(name, fields)
+
+    timing = struct("Timing", ("median_s", seconds), ("low_s", seconds), ("high_s", seconds), ("n", work))
+    count = struct("Count", ("linear_flops", work), ("attention_flops", work), ("conv_flops", work), ("other_flops", work))
+    workload = msgspec.defstruct("Workload", [
+        ("frames", whole), ("height", whole), ("width", whole), ("fps", Annotated[float, msgspec.Meta(gt=0, lt=1e9)]),
+        ("steps", whole), ("batch", whole), ("guidance", str)], namespace={
+            "video_s": property(lambda w: w.batch * w.frames / w.fps),       # as bench.core.specs.workload.Workload has them
+            "forwards_per_step": property(lambda w: 2 if w.guidance == "cfg" else 1)})
+    point = struct("Point", ("workload", workload))
+    environment = struct("Environment", ("gpu", str), ("device_name", str))
+    memory = struct("Memory", ("peak_allocated", work | None, None))
+    energy = struct("Energy", ("energy_j", Annotated[float, msgspec.Meta(gt=0, lt=1e15)]))
+    telemetry = struct("Telemetry", ("energy", energy | None, None))
+    record = struct(
+        "Record", ("schema_version", int), ("kind", str), ("fingerprint", str), ("outcome", str), ("suite", str),
+        ("started_utc", str), ("environment", environment), ("reason", str | None, None), ("model", str, ""),
+        ("workload", str, ""), ("recipe", str, ""), ("tokens", int | None, None), ("point", point | None, None),
+        ("counts", dict[str, count], msgspec.field(default_factory=dict)),
+        ("timings", dict[str, timing], msgspec.field(default_factory=dict)),
+        ("memory", memory | None, None), ("telemetry", dict[str, telemetry] | None, None))
+    errors = struct("Errors", ("mean", Annotated[float, msgspec.Meta(ge=0, lt=1e9)]))
+    fit = struct("Fit", ("leave_one_out", errors | None, None), ("recipes", list[str], msgspec.field(default_factory=list)),
+                 ("dtype", str, "fp32"))
+    calibration = struct("Calibration", ("gpu", str), ("device_name", str), ("suite", str), ("headline_recipe", str),
+                         ("fits", dict[str, fit]), ("headline", struct("Headline", ("model", str)) | None, None))
+    return {"record": msgspec.json.Decoder(record), "calibration": msgspec.json.Decoder(calibration)}

@@ -1,0 +1,1 @@
+"""The card and the host: telemetry, environment, what a recipe needs of them."""

@@ -1,0 +1,1 @@
+"""One point: build it, count it, time its stages; alone, in turns, beside a baseline."""

@@ -1,0 +1,1 @@
+"""What the device reaches: ceilings, the drift sentinel, the readings of `doctor`."""

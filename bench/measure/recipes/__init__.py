@@ -1,0 +1,1 @@
+"""How a recipe is carried out on a model."""

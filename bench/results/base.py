@@ -1,0 +1,17 @@
+"""Types that every part of a record shares."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Provenance = Literal["counted", "measured", "fitted", "extrapolated", "claimed"]
+
+
+Seconds = Annotated[float, Field(gt=1e-12, lt=1e9)]
+"""Of something that was timed: rates and logarithms are taken of it."""
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Work = Annotated[int, Field(ge=0)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())

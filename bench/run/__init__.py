@@ -1,0 +1,1 @@
+"""A suite from its YAML to its records: order, budget, resume, forecast."""

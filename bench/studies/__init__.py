@@ -1,0 +1,1 @@
+"""Questions that are asked of results and calibrations.  No study imports another."""

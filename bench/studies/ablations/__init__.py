@@ -1,0 +1,1 @@
+"""What does each recipe gain, and how far does its output move?"""

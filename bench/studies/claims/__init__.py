@@ -1,0 +1,1 @@
+"""Published claims: our figure, theirs, a verdict."""

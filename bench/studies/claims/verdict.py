@@ -1,0 +1,183 @@
+"""From a claimed figure and ours to a verdict.  Pure: numbers in, words out.
+
+    accepted = claimed / (1 + tolerance) to claimed * (1 + tolerance), for a range from its low to its high end
+
+- holds: all of our interval is accepted, so that a wide interval confirms nothing;
+- off by x: none of it is; x is ours over the nearest claimed end, or the other way round, always over 1;
+- cannot tell: it reaches over an end of what is accepted, or there is nothing of ours that may judge.
+
+A bound judges like any interval: what counting shows to be at most 0.4 refutes a claim of 5 without a measurement.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import inf
+from typing import TYPE_CHECKING, Any, Literal
+
+from bench.core.errors import UserError
+from bench.core.specs.claim import Claim, Claimed
+from bench.core.specs.point import Point
+
+if TYPE_CHECKING:
+    from bench.calibrate.predict import Estimate, Quantity
+
+HOLDS, CANNOT_TELL = "holds", "cannot tell"
+Provenance = Literal["counted", "measured", "fitted", "extrapolated"]
+
+
+@dataclass(frozen=True)
+class Ours:
+    """Our figure with its interval; low 0 or high infinite where it is a bound."""
+
+    value: float
+    low: float
+    high: float
+    provenance: Provenance
+
+    @classmethod
+    def exactly(cls, value: float) -> "Ours":
+        return cls(value, value, value, "counted")
+
+    @classmethod
+    def at_most(cls, value: float) -> "Ours":
+        return cls(value, 0.0, value, "counted")
+
+    @classmethod
+    def at_least(cls, value: float) -> "Ours":
+        return cls(value, value, inf, "counted")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check brings to a claim."""
+
+    ours: Ours | None
+    why: str
+    judges: bool = True
+    """May ours judge?  A bound or a count is shown in any case."""
+    command: str | None = None
+    """Which command would tell."""
+    conditions: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One line of the ledger."""
+
+    id: str
+    quantity: str
+    claim: Claim
+    claimed: Claimed
+    finding: Finding
+    verdict: str
+    why: str
+
+    @property
+    def ratio(self) -> Ours | None:
+        """Ours over claimed.  Of a range: over its nearest end, 1 within it; its ends over the far ends."""
+        ours = self.finding.ours
+        if ours is None:
+            return None
+        low, high = ends(self.claimed)
+        nearest = min(max(ours.value, low), high)
+        return Ours(ours.value / nearest, 0.0 if high == inf else ours.low / high,
+                    inf if low == 0 or ours.high == inf else ours.high / low, ours.provenance)
+
+    @property
+    def is_off(self) -> bool:
+        return self.verdict.startswith("off by")
+
+
+def ends(claimed: Claimed) -> tuple[float, float]:
+    """Of what is claimed: equal for a value, 0 or infinite where a range is open."""
+    if claimed.value is not None:
+        return claimed.value, claimed.value
+    return claimed.low or 0.0, claimed.high or inf
+
+
+def judge(claimed: Claimed, ours: Ours, tolerance: float) -> str:
+    """holds | off by x | cannot tell.  `off by at least x` where ours is a bound."""
+    low, high = ends(claimed)
+    least, most = low / (1 + tolerance), high * (1 + tolerance)
+    if ours.low >= least and ours.high <= most:
+        return HOLDS
+    if ours.high < least:
+        return _off(low / ours.value) if ours.low > 0 else _off(low / ours.high, bound=True)
+    if ours.low > most:
+        return _off(ours.value / high) if ours.high < inf else _off(ours.low / high, bound=True)
+    return CANNOT_TELL
+
+
+def _off(factor: float, bound: bool = False) -> str:
+    return f"off by {'at least ' if bound else ''}{factor:.3g}x"
+
+
+def judged(id_: str, quantity: str, claim: Claim, claimed: Claimed, finding: Finding) -> Judged:
+    """The verdict, and its reason in words."""
+    why = [finding.why]
+    verdict = CANNOT_TELL
+    if finding.ours is not None and finding.judges:
+        verdict = judge(claimed, finding.ours, claim.tolerance)
+        if verdict == CANNOT_TELL:
+            why.append("our interval reaches over an end of what is accepted "
+                       f"({accepted(claimed, claim.tolerance)} {claimed.unit})")
+        elif verdict == HOLDS and claim.quality is not None:
+            verdict = CANNOT_TELL
+            why.append(f"the figure alone would hold, but not {claim.quality!r}: weights are random, so no picture is judged")
+    if claim.note is not None:
+        why.append(claim.note)
+    return Judged(id_, quantity, claim, claimed, finding, verdict, "; ".join(why))
+
+
+def accepted(claimed: Claimed, tolerance: float) -> str:
+    low, high = ends(claimed)
+    parts = [*([f"at least {low / (1 + tolerance):.4g}"] if low else []),
+             *([f"at most {high * (1 + tolerance):.4g}"] if high < inf else [])]
+    return " and ".join(parts)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that the ledger asks of a calibration."""
+
+    gpu: str
+    recipes: tuple[str, ...]
+    """The one that is predicted by default, then the others that are calibrated."""
+    estimate: "Callable[[Point], Estimate]"
+
+    def predict(self, point: Point, pick: "Callable[[Estimate], Quantity | None]", missing: str = "") -> Finding:
+        """A quantity of the estimate of a point as a finding; `missing` says why there may be none.
+
+        Outside of the calibrated range the interval does not know what changes out there, so each end is moved by the
+        worst held-out error; where no error is known, it does not judge."""
+        try:
+            estimate = self.estimate(point)
+        except UserError as error:
+            return Finding(None, str(error))
+        q, warnings = pick(estimate), tuple(estimate.warnings)
+        if q is None:
+            return Finding(None, missing)
+        error = estimate.heldout_error
+        known = "held-out error unknown" if error is None else (f"held-out error {error['mean']:.1%}, "
+                                                                f"worst {error['worst']:.1%}")
+        why = f"predicted for {point.label} by this {self.gpu}'s calibration ({estimate.provenance}, {known})"
+        widen = 1.0
+        if estimate.provenance == "extrapolated":
+            if error is None:
+                return Finding(Ours(q.value, q.low, q.high, "extrapolated"), f"{why}: not enough to judge by",
+                               judges=False, warnings=warnings)
+            widen = 1 + error["worst"]
+            why += ", so the interval is widened by the worst"
+        return Finding(Ours(q.value, q.low / widen, q.high * widen, estimate.provenance), why, warnings=warnings)
+
+
+def how_to_tell(gpu: str, suite: str) -> str:
+    return f"on {gpu}: ldt-bench run {suite}, then ldt-bench claims --calibration results/{gpu}/..."
+
+
+def unheld(evidence: Evidence | None, gpu: str) -> str:
+    """Why the calibration at hand does not judge a claim about `gpu`."""
+    if evidence is None:
+        return f"needs a measurement on {gpu}, and no calibration is given"
+    return f"needs a measurement on {gpu}; the calibration is of {evidence.gpu}, which does not judge it"

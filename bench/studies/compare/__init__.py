@@ -1,0 +1,1 @@
+"""Two results: which one is faster?"""

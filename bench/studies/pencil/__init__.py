@@ -1,0 +1,1 @@
+"""The published pencil estimate, step by step, beside what was measured."""

@@ -1,0 +1,88 @@
+"""What a calibration puts into the chain in place of the datasheet at 100 %: seconds of its two models, and of training."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.calibrate.autoregressive import Clip, clip_of, measured_clips
+from bench.calibrate.calibration import Calibration
+from bench.calibrate.make import datasheet, estimate
+from bench.calibrate.predict import Estimate
+from bench.calibrate.training import TrainingCost, times, training_cost
+from bench.core.errors import UserError
+from bench.core.load import load_point
+from bench.core.specs.gpu import Gpu
+from bench.core.specs.point import Point
+from bench.results.records import PointRecord
+from bench.results.store import point_records, read_records
+from bench.studies.pencil.analytic import Assumptions
+from bench.studies.pencil.cross_model import IMAGE, SORA, TOKEN_MODEL, TOKENS, Rates
+from bench.studies.pencil.waterfall import MODEL, WORKLOAD
+
+
+@dataclass(frozen=True)
+class MeasuredChain:
+    """Quantities are {value, low, high}, 90 %."""
+
+    gpu: str
+    minutes: dict[str, float]
+    """Of video per GPU-hour, guidance off: what `predict` says of the chain's minute."""
+    sora_step_s: dict[str, float]
+    dit_step_s: dict[str, float] | None
+    """Of one 512x512 image at batch 1; None where the fit cannot say."""
+    dit_image_s: dict[str, float] | None
+    """All stages."""
+    training: TrainingCost | None
+    training_missing: str | None
+    sora: Estimate
+    """The chain's minute."""
+    warnings: list[str]
+    units_s: dict[str, tuple[dict[str, float], str]]
+    """Seconds of the units of bench.studies.pencil.cross_model -> with provenance."""
+    clips: list[Clip]
+    """The same clip by diffusion and token by token, as measured on this device."""
+    ceilings: Rates
+    """GEMM and copy."""
+    card: Gpu | None
+
+
+def measured_chain(a: Assumptions, calibration: Calibration, directory: Path) -> MeasuredChain:
+    """Predict the chain's models (imports torch) and gather what was measured.  Raises UserError where the calibration
+    cannot say anything of the chain's minute."""
+    if calibration.reference is None:
+        raise UserError(f"--calibration {directory}: {calibration.reference_missing}")
+    recipe = calibration.default_recipe
+    fit = calibration.fit_for(recipe)
+    sora = estimate(load_point(MODEL, WORKLOAD, recipe), calibration)
+    try:
+        image = estimate(load_point("dit-xl-2", "image-512", recipe, {"workload.steps": a.steps}), calibration)
+    except UserError:
+        image = None
+    training, missing = training_cost(fit)
+    ceilings = Rates(f"measured ceilings of {calibration.gpu}, {fit.dtype}", fit.ceilings["gemm_flops_per_s"],
+                     fit.ceilings["copy_bytes_per_s"], fit.dtype)
+    records = point_records(read_records(directory))
+    units = {SORA: (times(sora.stages["denoise"].as_dict()), sora.provenance)}
+    if image is not None:
+        units[IMAGE] = (times(image.stages["denoise"].as_dict()), image.provenance)
+    tokens = measured_tokens(records, ceilings, recipe)
+    if tokens is not None:
+        units[TOKENS] = (tokens, "measured")
+    rates = {name: calibration.fit_for(name).ceilings["gemm_flops_per_s"] for name in calibration.recipes}
+    return MeasuredChain(
+        gpu=calibration.gpu, minutes=sora.minutes_per_gpu_hour.as_dict(), sora_step_s=sora.step_s.as_dict(),
+        dit_step_s=image.step_s.as_dict() if image else None, dit_image_s=image.video_s.as_dict() if image else None,
+        training=training, training_missing=missing, sora=sora, warnings=sora.warnings,
+        units_s=units, clips=measured_clips(records, rates, ceilings.bytes_per_s), ceilings=ceilings,
+        card=datasheet(calibration.gpu),
+    )
+
+
+def measured_tokens(records: list[PointRecord], ceilings: Rates, recipe: str) -> dict[str, float] | None:
+    """Of the auto-regressive minute, where this very point was measured."""
+    subject = load_point(TOKEN_MODEL, WORKLOAD, recipe).subject
+    for record in records:
+        if record.model == TOKEN_MODEL and record.timings and Point.model_validate(record.point).subject == subject:
+            clip = clip_of(record, ceilings.flops_per_s, ceilings.bytes_per_s)
+            if clip is not None:
+                return {"value": clip.seconds, "low": clip.low, "high": clip.high}
+    return None

@@ -1,0 +1,1 @@
+"""Published latency tables: read, counted, fitted, held out."""

@@ -1,0 +1,1 @@
+"""A queue of requests on measured batch times."""

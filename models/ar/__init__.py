@@ -1,0 +1,1 @@
+"""The auto-regressive video transformer."""

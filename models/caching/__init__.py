@@ -1,0 +1,1 @@
+"""What a trajectory computes anew and what it reuses."""

@@ -1,0 +1,1 @@
+"""Public models: diffusers classes in our shape, weights in and out."""
