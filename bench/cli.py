@@ -1,8 +1,10 @@
-"""The command line: names the commands, sets exit codes.  Nothing heavy is imported before a command needs it
-(torch costs 2 s), so the files of `bench/commands/` import what they call inside each command.
+"""The command line: names the commands, sets exit codes.  Nothing heavy is imported before a
+command needs it (torch costs 2 s), so the files of `bench/commands/` import what they call inside
+each command.
 
-Exit codes: 0 ok, 1 a verdict failed, 2 the user's mistake, 3 the environment; 129, 130, 143: hung up, Ctrl-C, SIGTERM.
-With --json one JSON document goes to stdout and everything for people to stderr.
+Exit codes: 0 ok, 1 a verdict failed, 2 the user's mistake, 3 the environment; 129, 130, 143: hung
+up, Ctrl-C, SIGTERM. With --json one JSON document goes to stdout and everything for people to
+stderr.
 """
 
 import contextlib
@@ -16,17 +18,35 @@ from typing import Any
 
 import typer
 
-from bench.commands import comparing, device, estimates, explore, holdout, ledger, plan, presets, run, serving, versus
+from bench.commands import (
+    comparing,
+    device,
+    estimates,
+    explore,
+    holdout,
+    ledger,
+    plan,
+    presets,
+    run,
+    serving,
+    versus,
+)
 from bench.commands.options import Quiet, Verbose, set_verbosity, with_verbosity
 from bench.commands.output import complain, say
 from bench.core.errors import EnvironmentFault, Terminated, UserError, nearest, one_line
 from bench.core.verbosity import verbosity
 
 app = typer.Typer(
-    name="ldt-bench", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
-    help="Build, count, time and calibrate latent diffusion transformers: minutes of video per GPU-hour.",
+    name="ldt-bench",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help=(
+        "Build, count, time and calibrate latent diffusion transformers: minutes of video per"
+        " GPU-hour."
+    ),
 )
-COMMANDS = {               # in the order of --help
+COMMANDS = {  # in the order of --help
     "list": presets.list_presets,
     "count": presets.count,
     "ceilings": device.ceilings,
@@ -59,10 +79,15 @@ def main() -> None:
     """The entry point: every foreseen failure is one line on stderr and an exit code."""
     started = time.monotonic()
     warnings.showwarning = lambda message, category, *rest, **kwargs: (
-        say(f"warning: {one_line(str(message))}") if verbosity.verbose or issubclass(category, UserWarning) else None)
+        say(f"warning: {one_line(str(message))}")
+        if verbosity.verbose or issubclass(category, UserWarning)
+        else None
+    )
     _open_streams()
     for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) == signal.SIG_DFL:       # nohup ignores SIGHUP, and so does what it started
+        if (
+            signal.getsignal(number) == signal.SIG_DFL
+        ):  # nohup ignores SIGHUP, and so does what it started
             signal.signal(number, _terminate)
     try:
         code = app(standalone_mode=False)
@@ -74,9 +99,9 @@ def main() -> None:
         code = error.exit_code
     except KeyboardInterrupt:
         code = 130
-    except SystemExit as error:            # click's way out of a closed pipe while it prints help
+    except SystemExit as error:  # click's way out of a closed pipe while it prints help
         code = 0 if isinstance(error.__context__, BrokenPipeError) else error.code
-    except BrokenPipeError:                # the reader of a pipe has gone: nothing is left to say
+    except BrokenPipeError:  # the reader of a pipe has gone: nothing is left to say
         code = 0
     except OSError as error:
         if verbosity.debug:
@@ -90,7 +115,7 @@ def main() -> None:
             raise
     try:
         sys.stdout.flush()
-    except OSError:                        # said above, or the reader has gone; and Python would try once more
+    except OSError:  # said above, or the reader has gone; and Python would try once more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if verbosity.verbose:
         with contextlib.suppress(OSError):
@@ -99,19 +124,19 @@ def main() -> None:
 
 
 def _open_streams() -> None:
-    """Closed streams (`>&-`) lead nowhere, so that no other file takes their number; a name that the terminal's
-    encoding lacks is shown with a replacement."""
+    """Closed streams (`>&-`) lead nowhere, so that no other file takes their number; a name that
+    the terminal's encoding lacks is shown with a replacement."""
     for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
         stream = getattr(sys, name)
         if stream is None:
-            os.open(os.devnull, os.O_RDWR)         # takes the lowest free number, which is this one
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
             setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
         elif number and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace" if number == 1 else "backslashreplace")
 
 
 def _terminate(number: int, frame: Any) -> None:
-    signal.signal(number, signal.SIG_IGN)          # once is enough: what follows writes the last lines
+    signal.signal(number, signal.SIG_IGN)  # once is enough: what follows writes the last lines
     raise Terminated(number)
 
 
@@ -119,18 +144,28 @@ def _ran(wall_s: float) -> str:
     """What ran, for --verbose and bug reports; a package that was not imported is not for that."""
     from bench.core.units import seconds
 
-    loaded = [f"{name} {sys.modules[name].__version__}" for name in ("torch", "diffusers") if name in sys.modules]
-    return f"Python {'.'.join(map(str, sys.version_info[:3]))}, {', '.join([*loaded, f'took {seconds(wall_s)}'])}"
+    loaded = [
+        f"{name} {sys.modules[name].__version__}"
+        for name in ("torch", "diffusers")
+        if name in sys.modules
+    ]
+    return (
+        f"Python {'.'.join(map(str, sys.version_info[:3]))},"
+        f" {', '.join([*loaded, f'took {seconds(wall_s)}'])}"
+    )
 
 
 def _fail(error: object) -> None:
-    with contextlib.suppress(OSError):             # the terminal may be what was lost
+    with contextlib.suppress(OSError):  # the terminal may be what was lost
         complain(f"error: {one_line(str(error))}")
 
 
 def _foreseen(error: Exception) -> int | None:
-    """Exit code of a usage error or a failed count, said in one line; None for a bug, which keeps its traceback."""
-    message = getattr(error, "format_message", None)      # click's, or the one that typer carries with it
+    """Exit code of a usage error or a failed count, said in one line; None for a bug, which keeps
+    its traceback."""
+    message = getattr(
+        error, "format_message", None
+    )  # click's, or the one that typer carries with it
     if message is not None:
         if message():
             _fail(f"{message()}{_meant(message())} (ldt-bench --help)")

@@ -1,1 +1,4 @@
-"""What to run, as data: one YAML file per model, workload, recipe, gpu and suite.  Read by `bench.core.load`."""
+"""What to run, as data: one YAML file per model, workload, recipe, gpu and suite.
+
+`bench.core.load` reads it.
+"""

@@ -1,9 +1,11 @@
-"""It learns: a VAE and a DiT trained on one real clip, sampled and decoded, on a CPU.  See docs/learning.md.
+"""It learns: a VAE and a DiT trained on one real clip, sampled and decoded, on a CPU.  See
+docs/learning.md.
 
     python docs/learn.py --out DIR [--vae-steps N] [--dit-steps N] [--seed N] [--threads N]
 
-Writes learned.png (frames of original, reconstruction, samples), learned.gif (the same, moving) and learned.json (settings,
-PSNR before and after, seconds).  Shapes: B batch, C channels, F frames, T H W latents.
+Writes learned.png (frames of original, reconstruction, samples), learned.gif (the same, moving) and
+learned.json (settings, PSNR before and after, seconds).  Shapes: B batch, C channels, F frames, T H
+W latents.
 """
 
 import argparse
@@ -28,19 +30,55 @@ from models.vae.model import VideoVAE
 CLIP = Path(__file__).with_name("clip.png")
 CLIP_FRAMES, CLIP_FPS = 17, 12.5
 
-VAE = VAEConfig(in_channels=3, latent_channels=8, channels=(16, 32, 64), res_blocks=1, temporal_factor=4,
-                temporal_kernel=3, causal=True, first_frame_alone=True)
-# Positions are added, not rotary: at t = 1 there is noise alone, and only a token that knows its own place can learn the
+VAE = VAEConfig(
+    in_channels=3,
+    latent_channels=8,
+    channels=(16, 32, 64),
+    res_blocks=1,
+    temporal_factor=4,
+    temporal_kernel=3,
+    causal=True,
+    first_frame_alone=True,
+)
+# Positions are added, not rotary: at t = 1 there is noise alone, and only a token that knows its
+# own place can learn the
 # clip.  Rotary positions tell differences.
-DIT = DiTConfig(in_channels=8, out_channels=8, patch_size=(1, 4, 4), width=256, depth=4, num_heads=8, mlp_ratio=4.0,
-                num_classes=0, text="none", text_width=0, text_tokens=0, single_blocks=0, modulation="per_block",
-                qk_norm="none", positions="sincos", rope_axes=None, attention="full", window=None, window_tiles=None,
-                masked_condition=False, control_blocks=0)
+DIT = DiTConfig(
+    in_channels=8,
+    out_channels=8,
+    patch_size=(1, 4, 4),
+    width=256,
+    depth=4,
+    num_heads=8,
+    mlp_ratio=4.0,
+    num_classes=0,
+    text="none",
+    text_width=0,
+    text_tokens=0,
+    single_blocks=0,
+    modulation="per_block",
+    qk_norm="none",
+    positions="sincos",
+    rope_axes=None,
+    attention="full",
+    window=None,
+    window_tiles=None,
+    masked_condition=False,
+    control_blocks=0,
+)
 OBJECTIVE = ObjectiveConfig(path="linear", prediction="velocity", times="uniform")
 SAMPLERS = {
-    name: SamplerConfig(sampler=name, steps=steps, path="linear", prediction="velocity", diffusion=None,
-                        diffusion_norm=None, last_step=None, eta=None)
-    for name, steps in (("euler", 40), ("heun", 20))                # the same number of forwards
+    name: SamplerConfig(
+        sampler=name,
+        steps=steps,
+        path="linear",
+        prediction="velocity",
+        diffusion=None,
+        diffusion_norm=None,
+        last_step=None,
+        eta=None,
+    )
+    for name, steps in (("euler", 40), ("heun", 20))  # the same number of forwards
 }
 
 
@@ -77,7 +115,9 @@ def load_clip() -> Tensor:
     return (frames.permute(3, 0, 1, 2)[None].float() / 127.5 - 1).contiguous()
 
 
-def optimise(model: nn.Module, training: Training, step, describe: str, progress: Progress) -> list[float]:
+def optimise(
+    model: nn.Module, training: Training, step, describe: str, progress: Progress
+) -> list[float]:
     """Call step(model) -> loss, which leaves gradients, training.steps times; -> the losses."""
     optimiser = torch.optim.Adam(model.parameters(), training.learning_rate, betas=(0.9, 0.95))
     warm_up = max(training.steps // 20, 1)
@@ -97,34 +137,65 @@ def optimise(model: nn.Module, training: Training, step, describe: str, progress
     return losses
 
 
-def train_vae(vae: VideoVAE, clip: Tensor, training: Training, crop: tuple[int, int, int], generator: torch.Generator,
-              progress: Progress) -> list[float]:
+def train_vae(
+    vae: VideoVAE,
+    clip: Tensor,
+    training: Training,
+    crop: tuple[int, int, int],
+    generator: torch.Generator,
+    progress: Progress,
+) -> list[float]:
     """Train on random crops (frames, height, width) of the clip, cut where latent cells begin."""
     steps = (vae.config.temporal_factor, vae.config.spatial_factor, vae.config.spatial_factor)
 
     def random_crop() -> Tensor:
         spans = []
         for size, part, step in zip(clip.shape[2:], crop, steps, strict=True):
-            start = step * torch.randint((size - part) // step + 1, (1,), generator=generator).item()
+            start = (
+                step * torch.randint((size - part) // step + 1, (1,), generator=generator).item()
+            )
             spans.append(slice(start, start + part))
         return clip[:, :, *spans]
 
     def step(model: VideoVAE) -> Tensor:
-        # More than one crop: for a batch of one PyTorch's CPU path may take slow_conv3d, several times slower.
-        return vae_training_step(model, torch.cat([random_crop() for _ in range(training.batch)]), 1e-6, generator)
+        # More than one crop: for a batch of one PyTorch's CPU path may take slow_conv3d, several
+        # times slower.
+        return vae_training_step(
+            model, torch.cat([random_crop() for _ in range(training.batch)]), 1e-6, generator
+        )
 
     return optimise(vae, training, step, "VAE", progress)
 
 
-def train_dit(dit: SpatioTemporalDiT, latents: Tensor, training: Training, generator: torch.Generator,
-              progress: Progress) -> list[float]:
-    """Train on the one clip's latents (1, C, T, H, W), at training.batch times and noises a step."""
+def train_dit(
+    dit: SpatioTemporalDiT,
+    latents: Tensor,
+    training: Training,
+    generator: torch.Generator,
+    progress: Progress,
+) -> list[float]:
+    """Train on the one clip's latents (1, C, T, H, W), at training.batch times and noises a
+    step."""
     x0 = latents.expand(training.batch, -1, -1, -1, -1)
-    return optimise(dit, training, lambda model: training_step(model, x0, {}, OBJECTIVE, generator), "DiT", progress)
+    return optimise(
+        dit,
+        training,
+        lambda model: training_step(model, x0, {}, OBJECTIVE, generator),
+        "DiT",
+        progress,
+    )
 
 
-def learn(clip: Tensor, vae_config: VAEConfig, dit_config: DiTConfig, vae_training: Training, dit_training: Training,
-          crop: tuple[int, int, int], seed: int, progress: Progress) -> Learned:
+def learn(
+    clip: Tensor,
+    vae_config: VAEConfig,
+    dit_config: DiTConfig,
+    vae_training: Training,
+    dit_training: Training,
+    crop: tuple[int, int, int],
+    seed: int,
+    progress: Progress,
+) -> Learned:
     """Train both on clip (1, 3, F, H, W), then reconstruct it and sample it from noise."""
     generator, frames = torch.Generator().manual_seed(seed), clip.shape[2]
     vae, dit = VideoVAE(vae_config), SpatioTemporalDiT(dit_config)
@@ -140,16 +211,30 @@ def learn(clip: Tensor, vae_config: VAEConfig, dit_config: DiTConfig, vae_traini
     vae_losses = train_vae(vae, clip, vae_training, crop, generator, progress)
     latents, reconstructed = reconstruct()
 
-    # The DiT works on latents of mean 0 and deviation 1 by channel, as latent diffusion scales its own.
-    shift, scale = latents.mean(dim=(2, 3, 4), keepdim=True), latents.std(dim=(2, 3, 4), keepdim=True)
+    # The DiT works on latents of mean 0 and deviation 1 by channel, as latent diffusion scales its
+    # own.
+    shift, scale = (
+        latents.mean(dim=(2, 3, 4), keepdim=True),
+        latents.std(dim=(2, 3, 4), keepdim=True),
+    )
     dit_losses = train_dit(dit, (latents - shift) / scale, dit_training, generator, progress)
     sampled = {}
     for name, config in SAMPLERS.items():
-        noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed + 2))   # none it was trained on
+        noise = torch.randn(
+            latents.shape, generator=torch.Generator().manual_seed(seed + 2)
+        )  # none it was trained on
         with torch.no_grad():
             sampled[name] = vae.decode(sample(dit, noise, config) * scale + shift, frames)
-    return Learned(clip, reconstructed, sampled, psnr_untrained, psnr(reconstructed, clip),
-                   {name: psnr(video, clip) for name, video in sampled.items()}, vae_losses, dit_losses)
+    return Learned(
+        clip,
+        reconstructed,
+        sampled,
+        psnr_untrained,
+        psnr(reconstructed, clip),
+        {name: psnr(video, clip) for name, video in sampled.items()},
+        vae_losses,
+        dit_losses,
+    )
 
 
 def rows(learned: Learned) -> dict[str, tuple[Tensor, str]]:
@@ -157,8 +242,16 @@ def rows(learned: Learned) -> dict[str, tuple[Tensor, str]]:
     return {
         "original": (learned.original, "original"),
         "reconstructed": (learned.reconstructed, f"VAE {learned.psnr_reconstructed:.1f} dB"),
-        **{name: (video, f"sampled, {name} {SAMPLERS[name].steps} steps, {learned.psnr_sampled[name]:.1f} dB")
-           for name, video in learned.sampled.items()},
+        **{
+            name: (
+                video,
+                (
+                    f"sampled, {name} {SAMPLERS[name].steps} steps,"
+                    f" {learned.psnr_sampled[name]:.1f} dB"
+                ),
+            )
+            for name, video in learned.sampled.items()
+        },
     }
 
 
@@ -176,28 +269,50 @@ def save_strip(learned: Learned, path: Path, columns: int = 5) -> None:
 
     videos = rows(learned).values()
     shown = np.linspace(0, learned.original.shape[2] - 1, columns).round().astype(int)
-    figure, axes = plt.subplots(len(videos), columns, figsize=(2 * columns, 1.5 * len(videos) + 0.5), squeeze=False)
+    figure, axes = plt.subplots(
+        len(videos), columns, figsize=(2 * columns, 1.5 * len(videos) + 0.5), squeeze=False
+    )
     for line, (video, caption) in zip(axes, videos, strict=True):
         frames = to_frames(video)
         for axis, i in zip(line, shown, strict=True):
             axis.imshow(frames[i])
             axis.set_axis_off()
         line[0].set_title(caption, loc="left", fontsize=9)
-    figure.suptitle("Big Buck Bunny, (c) copyright Blender Foundation | www.bigbuckbunny.org, CC BY 3.0", fontsize=7, y=0.02)
+    figure.suptitle(
+        "Big Buck Bunny, (c) copyright Blender Foundation | www.bigbuckbunny.org, CC BY 3.0",
+        fontsize=7,
+        y=0.02,
+    )
     figure.tight_layout(pad=0.4)
     figure.savefig(path, dpi=80)
     plt.close(figure)
-    Image.open(path).convert("RGB").quantize(192).save(path, optimize=True)      # a third of the bytes
+    Image.open(path).convert("RGB").quantize(192).save(path, optimize=True)  # a third of the bytes
 
 
 def save_gif(learned: Learned, path: Path, scale: int = 2) -> None:
-    """The videos side by side, moving.  One palette for all frames, so that what stands still does not flicker."""
-    videos = [to_frames(learned.original), to_frames(learned.reconstructed), to_frames(learned.sampled["heun"])]
+    """The videos side by side, moving.  One palette for all frames, so that what stands still does
+    not flicker."""
+    videos = [
+        to_frames(learned.original),
+        to_frames(learned.reconstructed),
+        to_frames(learned.sampled["heun"]),
+    ]
     frames = [Image.fromarray(np.concatenate(parts, axis=1)) for parts in zip(*videos, strict=True)]
     palette = frames[len(frames) // 2].quantize(96)
-    still = [f.resize((f.width * scale, f.height * scale), Image.Resampling.NEAREST)
-             .quantize(palette=palette, dither=Image.Dither.NONE) for f in frames]
-    still[0].save(path, save_all=True, append_images=still[1:], duration=round(1000 / CLIP_FPS), loop=0, optimize=True)
+    still = [
+        f.resize((f.width * scale, f.height * scale), Image.Resampling.NEAREST).quantize(
+            palette=palette, dither=Image.Dither.NONE
+        )
+        for f in frames
+    ]
+    still[0].save(
+        path,
+        save_all=True,
+        append_images=still[1:],
+        duration=round(1000 / CLIP_FPS),
+        loop=0,
+        optimize=True,
+    )
 
 
 def main() -> None:
@@ -206,28 +321,42 @@ def main() -> None:
     parser.add_argument("--vae-steps", type=int, default=800)
     parser.add_argument("--dit-steps", type=int, default=800)
     parser.add_argument("--seed", type=int, default=0)
-    # One thread: these layers are small, and OpenMP's spinning threads make a busy machine many times slower.
+    # One thread: these layers are small, and OpenMP's spinning threads make a busy machine many
+    # times slower.
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     vae_training = Training(steps=arguments.vae_steps, learning_rate=3e-3, batch=4)
     dit_training = Training(steps=arguments.dit_steps, learning_rate=1.5e-3, batch=4)
     wall, cpu = time.perf_counter(), time.process_time()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-               TextColumn("loss {task.fields[loss]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("loss {task.fields[loss]}"),
+    )
     with Progress(*columns) as progress:
-        learned = learn(load_clip(), VAE, DIT, vae_training, dit_training, (9, 32, 32), arguments.seed, progress)
+        learned = learn(
+            load_clip(), VAE, DIT, vae_training, dit_training, (9, 32, 32), arguments.seed, progress
+        )
     seconds = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
 
     arguments.out.mkdir(parents=True, exist_ok=True)
     save_strip(learned, arguments.out / "learned.png")
     save_gif(learned, arguments.out / "learned.gif")
     result = {
-        "psnr_untrained_db": learned.psnr_untrained, "psnr_reconstructed_db": learned.psnr_reconstructed,
-        "psnr_sampled_db": learned.psnr_sampled, "vae_loss_last": learned.vae_losses[-1],
-        "dit_loss_first": learned.dit_losses[0], "dit_loss_last": learned.dit_losses[-1], **seconds,
-        "threads": arguments.threads, "seed": arguments.seed,
-        "vae_training": asdict(vae_training), "dit_training": asdict(dit_training),
+        "psnr_untrained_db": learned.psnr_untrained,
+        "psnr_reconstructed_db": learned.psnr_reconstructed,
+        "psnr_sampled_db": learned.psnr_sampled,
+        "vae_loss_last": learned.vae_losses[-1],
+        "dit_loss_first": learned.dit_losses[0],
+        "dit_loss_last": learned.dit_losses[-1],
+        **seconds,
+        "threads": arguments.threads,
+        "seed": arguments.seed,
+        "vae_training": asdict(vae_training),
+        "dit_training": asdict(dit_training),
     }
     (arguments.out / "learned.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))

@@ -1,14 +1,14 @@
-"""Writes configs/counts/presets.json.gz: the counts of every point of every suite, which travel with
-the package.
+"""Writes configs/counts/presets.json.gz: the counts of every point of every suite, which travel
+with the package.
 
-    python docs/make_counts.py                  counts what the file lacks; after a change of the models
-                                                or of the counting all, some minutes
-    python docs/make_counts.py --stamp          after a change that alters no count: counts what --check
-                                                does, and where that is equal keeps the rest
-    python docs/make_counts.py --check          exit 1 where the file is of other code, lacks a point, or
-                                                a count differs: of the quick ones and, in turns by the
-                                                day, some of the others, half a minute
-    python docs/make_counts.py --check --all    counts all of them again
+    python docs/make_counts.py                Count what the file lacks: after a change of the
+                                              models or of the counting all, some minutes.
+    python docs/make_counts.py --stamp        After a change that alters no count: count what
+                                              --check does, and keep the rest where that is equal.
+    python docs/make_counts.py --check        Exit 1 where the file is of other code, lacks a
+                                              point, or a count differs: of the quick points and,
+                                              in turns by the day, some others; half a minute.
+    python docs/make_counts.py --check --all  Count all of them again.
 """
 
 import datetime
@@ -22,11 +22,16 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bench.core.load import load, names, suite_points  # noqa: E402
-from bench.core.specs.point import Point  # noqa: E402
-from bench.core.specs.suite import Suite  # noqa: E402
-from bench.count.shipped import FILE, counting_code, diffusers_version, shipped_document  # noqa: E402
-from bench.results.counts import StageCount  # noqa: E402
+from bench.core.load import load, names, suite_points
+from bench.core.specs.point import Point
+from bench.core.specs.suite import Suite
+from bench.count.shipped import (
+    FILE,
+    counting_code,
+    diffusers_version,
+    shipped_document,
+)
+from bench.results.counts import StageCount
 
 CHECK_S = 25.0  # to count again in, by what each took when the file was made
 QUICK_S = 0.3
@@ -62,8 +67,8 @@ def count(point: Point) -> dict[str, Any]:
 
 
 def make(stamp: bool) -> None:
-    """Count what the file lacks, all where it is of other code, and write it after each: cut off, it
-    goes on where it was.  stamp: what is there holds for this code too."""
+    """Count what the file lacks, all where it is of other code, and write it after each: cut off,
+    it goes on where it was.  stamp: what is there holds for this code too."""
     document, wanted = shipped_document(), points()
     same = document["code"] == counting_code() and document["diffusers"] == diffusers_version()
     same = same or stamp
@@ -147,7 +152,7 @@ def chosen(counts: dict[str, Any], all_of_them: bool, day: int) -> list[str]:
     quick = [subject for subject, c in counts.items() if c["seconds"] <= QUICK_S]
     rest = [subject for subject in counts if subject not in quick]
     start = day % len(rest) if rest else 0
-    taken = quick[day % 7::7]
+    taken = quick[day % 7 :: 7]
     left = CHECK_S - sum(counts[subject]["seconds"] for subject in taken)
     for i, subject in enumerate([*rest[start:], *rest[:start]]):
         left -= counts[subject]["seconds"]

@@ -1,6 +1,7 @@
-"""Writes docs/schema.md: every field of a result's files, from the pydantic models and the strings beneath their fields.
+"""Writes docs/schema.md: every field of a result's files, from the pydantic models and the strings
+beneath their fields.
 
-    python docs/make_schema.py [--check]        --check: exit 1 where docs/schema.md is stale
+python docs/make_schema.py [--check]        --check: exit 1 where docs/schema.md is stale
 """
 
 import ast
@@ -15,18 +16,24 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from pydantic import BaseModel  # noqa: E402
+from pydantic import BaseModel
 
-from bench.calibrate.calibration import Calibration  # noqa: E402
-from bench.core.specs.claim import Claim  # noqa: E402
-from bench.core.specs.suite import Suite  # noqa: E402
-from bench.results.records import CeilingsRecord, PointRecord  # noqa: E402
-from bench.results.store import Round  # noqa: E402
+from bench.calibrate.calibration import Calibration
+from bench.core.specs.claim import Claim
+from bench.core.specs.suite import Suite
+from bench.results.records import CeilingsRecord, PointRecord
+from bench.results.store import Round
 
 PAGE = Path(__file__).parent / "schema.md"
 FILES: list[tuple[str, str, list[type[BaseModel]]]] = [
-    ("records.jsonl", "A line is a point measured once, or the ceilings of the device; `kind` says which. Append-only.",
-     [PointRecord, CeilingsRecord]),
+    (
+        "records.jsonl",
+        (
+            "A line is a point measured once, or the ceilings of the device; `kind` says which."
+            " Append-only."
+        ),
+        [PointRecord, CeilingsRecord],
+    ),
     ("samples.jsonl", "A line is a round of one stage, on disk before the next is timed.", [Round]),
     ("suite.json", "The suite that was run, resolved.", [Suite]),
     ("calibration.json", "What was fitted to the records.", [Calibration]),
@@ -34,14 +41,16 @@ FILES: list[tuple[str, str, list[type[BaseModel]]]] = [
 ]
 INTRO = """# The files of a result
 
-Written by `python docs/make_schema.py` from the code. SI units, named in the keys; null where a reading is not to be had.
-Keys may be added within a `schema_version`; a key that changes its meaning makes a new one, and an entry in CHANGELOG.md.
+Written by `python docs/make_schema.py` from the code. SI units, named in the keys; null where there
+is no reading. Keys may be added within a `schema_version`; a key that changes its meaning makes a
+new one, and an entry in CHANGELOG.md.
 What each provenance word means is in the [glossary](glossary.md).
 """
 
 
 def page() -> str:
-    """The whole document: the files in order, then every model that they hold, each once, in the order it is met."""
+    """The whole document: the files in order, then every model that they hold, each once, in the
+    order it is met."""
     lines, queue, seen = [INTRO], [], set()
     for name, what, models in FILES:
         lines.append(f"## {name}\n\n{what}\n")
@@ -65,7 +74,9 @@ def section(model: type[BaseModel], queue: list[type[BaseModel]]) -> str:
         annotation = model.__annotations__.get(name, field.annotation)
         annotation = field.annotation if isinstance(annotation, str) else annotation
         default = "" if field.is_required() else " *May be left out.*"
-        rows.append(f"| `{name}` | {words(annotation, queue)} | {cell(said.get(name, '') + default)} |")
+        rows.append(
+            f"| `{name}` | {words(annotation, queue)} | {cell(said.get(name, '') + default)} |"
+        )
     about = inspect.getdoc(model) or ""
     about = "" if about == inspect.getdoc(BaseModel) else about
     return f"### {model.__name__}\n\n" + (f"{about}\n\n" if about else "") + "\n".join(rows) + "\n"
@@ -74,11 +85,20 @@ def section(model: type[BaseModel], queue: list[type[BaseModel]]) -> str:
 def meanings(model: type[BaseModel]) -> dict[str, str]:
     """The string beneath each field, those of base classes included."""
     found: dict[str, str] = {}
-    for cls in reversed([c for c in model.__mro__ if issubclass(c, BaseModel) and c is not BaseModel]):
-        (body,) = [n for n in ast.parse(dedent(inspect.getsource(cls))).body if isinstance(n, ast.ClassDef)]
+    for cls in reversed(
+        [c for c in model.__mro__ if issubclass(c, BaseModel) and c is not BaseModel]
+    ):
+        (body,) = [
+            n for n in ast.parse(dedent(inspect.getsource(cls))).body if isinstance(n, ast.ClassDef)
+        ]
         for field, after in zip(body.body, [*body.body[1:], None], strict=True):
-            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(after, ast.Expr) \
-                    and isinstance(after.value, ast.Constant) and isinstance(after.value.value, str):
+            if (
+                isinstance(field, ast.AnnAssign)
+                and isinstance(field.target, ast.Name)
+                and isinstance(after, ast.Expr)
+                and isinstance(after.value, ast.Constant)
+                and isinstance(after.value.value, str)
+            ):
                 found[field.target.id] = after.value.value
     return found
 

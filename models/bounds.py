@@ -1,7 +1,9 @@
-"""Bounds of a config's numbers, written beside each field: `depth: Annotated[int, Within(1, 1_000)]`.
+"""Bounds of a config's numbers, written beside each field: `depth: Annotated[int, Within(1,
+1_000)]`.
 
-Far over anything built, and small enough that counting ends.  `check_bounds` holds them for whoever builds a config in
-Python; pydantic, which builds those from YAML, finds in the same annotation that true and "8" are no numbers.
+Far over anything built, and small enough that counting ends.  `check_bounds` holds them for whoever
+builds a config in Python; pydantic, which builds those from YAML, finds in the same annotation that
+true and "8" are no numbers.
 """
 
 import dataclasses
@@ -15,7 +17,7 @@ class Exact:
     """The type as annotated, nothing that could be turned into it."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> dict[str, Any]:
-        return {**handler(source), "strict": True}        # called by pydantic, if there is one
+        return {**handler(source), "strict": True}  # called by pydantic, if there is one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,14 +46,19 @@ def check_bounds(config: Any) -> None:
     for name, bound in _bounds(type(config)):
         value = getattr(config, name)
         for entry in value if isinstance(value, tuple) else (value,):
-            if entry is not None and not bound.low <= entry <= bound.high:       # NaN is in no range
-                shown, which = (list(value), "each entry") if isinstance(value, tuple) else (value, "it")
-                raise ValueError(f"{name} is {shown}: {which} must be at least {bound.low:,} and at most {bound.high:,}")
+            if entry is not None and not bound.low <= entry <= bound.high:  # NaN is in no range
+                shown, which = (
+                    (list(value), "each entry") if isinstance(value, tuple) else (value, "it")
+                )
+                raise ValueError(
+                    f"{name} is {shown}: {which} must be at least {bound.low:,} and at most"
+                    f" {bound.high:,}"
+                )
 
 
 def check_arguments(name: str, value: Any) -> None:
-    """The same for the free arguments of a public class: no number that could not be a size, no depth that never ends.
-    Raises ValueError."""
+    """The same for the free arguments of a public class: no number that could not be a size, no
+    depth that never ends. Raises ValueError."""
     if isinstance(value, dict):
         for key, inner in value.items():
             check_arguments(f"{name}.{key}", inner)
@@ -67,7 +74,11 @@ def check_arguments(name: str, value: Any) -> None:
 @cache
 def _bounds(cls: type) -> list[tuple[str, Within]]:
     hints = get_type_hints(cls, include_extras=True)
-    return [(f.name, bound) for f in dataclasses.fields(cls) for bound in list(_within(hints[f.name]))[:1]]
+    return [
+        (f.name, bound)
+        for f in dataclasses.fields(cls)
+        for bound in list(_within(hints[f.name]))[:1]
+    ]
 
 
 def _within(hint: Any) -> Iterator[Within]:

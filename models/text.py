@@ -13,9 +13,11 @@ from models.spec import TextEncoderConfig
 
 
 class TextEncoder(nn.Module):
-    """Pre-norm encoder blocks (T5 1.1, arXiv 1910.10683 and 2002.05202; with shared keys as Llama, 2307.09288).
+    """Pre-norm encoder blocks (T5 1.1, arXiv 1910.10683 and 2002.05202; with shared keys as Llama,
+    2307.09288).
 
-    Vocabulary and relative-position bias are left out: they multiply nothing, and the weights are random."""
+    Vocabulary and relative-position bias are left out: they multiply nothing, and the weights are
+    random."""
 
     def __init__(self, config: TextEncoderConfig):
         super().__init__()
@@ -35,7 +37,11 @@ class TextBlock(nn.Module):
 
     def __init__(self, config: TextEncoderConfig):
         super().__init__()
-        self.heads, self.kv_heads, inner = config.num_heads, config.kv_heads, config.num_heads * config.head_dim
+        self.heads, self.kv_heads, inner = (
+            config.num_heads,
+            config.kv_heads,
+            config.num_heads * config.head_dim,
+        )
         self.gated = config.gated
         self.norm1 = nn.LayerNorm(config.width, bias=False)
         self.qkv = Linear(config.width, inner + 2 * config.kv_heads * config.head_dim, bias=False)
@@ -45,7 +51,9 @@ class TextBlock(nn.Module):
         self.down = Linear(config.ffn_width, config.width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        heads = rearrange(self.qkv(self.norm1(x)), "b l (a e) -> b a l e", a=self.heads + 2 * self.kv_heads)
+        heads = rearrange(
+            self.qkv(self.norm1(x)), "b l (a e) -> b a l e", a=self.heads + 2 * self.kv_heads
+        )
         q, k, v = heads.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
         shared = self.heads // self.kv_heads
         k, v = (y.repeat_interleave(shared, dim=1) if shared > 1 else y for y in (k, v))

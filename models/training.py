@@ -1,6 +1,8 @@
-"""Training: initial weights, losses, and one step of forward and backward.  Shapes: B batch, C channels, T H W, F frames.
+"""Training: initial weights, losses, and one step of forward and backward.  Shapes: B batch, C
+channels, T H W, F frames.
 
-The optimiser and the data stay with the caller: `docs/learn.py` is one that trains, a benchmark times the step alone.
+The optimiser and the data stay with the caller: `docs/learn.py` is one that trains, a benchmark
+times the step alone.
 """
 
 import torch
@@ -15,30 +17,44 @@ from models.layers import Embedder
 from models.spec import ObjectiveConfig
 from models.vae.model import ResBlock, VideoVAE, reparameterise
 
-START_LOGVAR = -6.0      # latents start with noise of deviation 0.05
+START_LOGVAR = -6.0  # latents start with noise of deviation 0.05
 
 
-def training_step(model: nn.Module, x0: Tensor, condition: dict[str, Tensor], objective: ObjectiveConfig,
-                  generator: torch.Generator | None = None) -> Tensor:
+def training_step(
+    model: nn.Module,
+    x0: Tensor,
+    condition: dict[str, Tensor],
+    objective: ObjectiveConfig,
+    generator: torch.Generator | None = None,
+) -> Tensor:
     """Forward and backward of a denoiser on data x0 (B, C, T, H, W); gradients are added to .grad.
 
-    -> the loss, a scalar without graph.  A learned variance (out_channels over C) gets no gradient here."""
+    -> the loss, a scalar without graph.  A learned variance (out_channels over C) gets no gradient
+    here."""
     noise = draw.normal(*x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)
     t = draw_times(objective, x0.shape[0], generator, x0)
-    loss = prediction_loss(lambda x, t: model(x, t, **condition)[:, : x0.shape[1]], x0, noise, t, objective)
+    loss = prediction_loss(
+        lambda x, t: model(x, t, **condition)[:, : x0.shape[1]], x0, noise, t, objective
+    )
     loss.backward()
     return loss.detach()
 
 
-def vae_training_step(vae: VideoVAE, video: Tensor, kl_weight: float, generator: torch.Generator | None = None) -> Tensor:
-    """Forward and backward of a VAE on video (B, C, F, H, W); gradients are added to .grad.  -> the loss, a scalar."""
+def vae_training_step(
+    vae: VideoVAE, video: Tensor, kl_weight: float, generator: torch.Generator | None = None
+) -> Tensor:
+    """Forward and backward of a VAE on video (B, C, F, H, W); gradients are added to .grad.  -> the
+    loss, a scalar."""
     loss = vae_loss(vae, video, kl_weight, generator)
     loss.backward()
     return loss.detach()
 
 
-def vae_loss(vae: VideoVAE, video: Tensor, kl_weight: float, generator: torch.Generator | None = None) -> Tensor:
-    """Mean squared error of the pixels and kl_weight times the latents' mean KL to a standard normal.
+def vae_loss(
+    vae: VideoVAE, video: Tensor, kl_weight: float, generator: torch.Generator | None = None
+) -> Tensor:
+    """Mean squared error of the pixels and kl_weight times the latents' mean KL to a standard
+    normal.
 
     Latent diffusion's VAE (arXiv 2112.10752) without its perceptual and adversarial terms."""
     mean, logvar = vae.encode(video)
@@ -58,21 +74,23 @@ def psnr(a: Tensor, b: Tensor) -> float:
 
 @torch.no_grad()
 def init_training_weights(module: nn.Module, seed: int) -> None:
-    """Weights to start training from.  `init_benchmark_weights` are for timing: their blocks all act at once.
+    """Weights to start training from.  `init_benchmark_weights` are for timing: their blocks all
+    act at once.
 
-    DiT: adaLN-Zero (arXiv 2212.09748): Xavier-uniform products, embeddings of deviation 0.02, modulations and output
-    zero, so that every block starts as the identity and the output as 0.  VAE: unit gain, every residual branch starts at
-    0 (arXiv 1901.09321 does so too), the output small and the latents nearly without noise: under noise of deviation 1, as
-    a log-variance of 0 has, the decoder learns several times slower."""
+    DiT: adaLN-Zero (arXiv 2212.09748): Xavier-uniform products, embeddings of deviation 0.02,
+    modulations and output zero, so that every block starts as the identity and the output as 0.
+    VAE: unit gain, every residual branch starts at 0 (arXiv 1901.09321 does so too), the output
+    small and the latents nearly without noise: under noise of deviation 1, as a log-variance of 0
+    has, the decoder learns several times slower."""
     generator = torch.Generator(next(module.parameters()).device).manual_seed(seed)
     for m in module.modules():
         if isinstance(m, nn.Linear):
-            draw.uniform_(m.weight, (6 / sum(m.weight.shape)) ** 0.5, generator)      # Xavier
+            draw.uniform_(m.weight, (6 / sum(m.weight.shape)) ** 0.5, generator)  # Xavier
         elif isinstance(m, nn.Conv3d):
             draw.normal_(m.weight, m.weight[0].numel() ** -0.5, generator)
         elif isinstance(m, nn.Embedding):
             draw.normal_(m.weight, 0.02, generator)
-        elif isinstance(getattr(m, "weight", None), nn.Parameter):         # the scale of a norm
+        elif isinstance(getattr(m, "weight", None), nn.Parameter):  # the scale of a norm
             m.weight.fill_(1.0)
         if getattr(m, "bias", None) is not None:
             m.bias.zero_()
@@ -88,13 +106,14 @@ def init_training_weights(module: nn.Module, seed: int) -> None:
             m.conv2.weight.zero_()
         elif isinstance(m, VideoVAE):
             mean_logvar, pixels = m.encoder.layers[-1].conv, m.decoder.layers[-1].conv
-            mean_logvar.weight[m.config.latent_channels:].zero_()
-            mean_logvar.bias[m.config.latent_channels:] = START_LOGVAR
+            mean_logvar.weight[m.config.latent_channels :].zero_()
+            mean_logvar.bias[m.config.latent_channels :] = START_LOGVAR
             pixels.weight.mul_(0.1)
 
 
 def _zero_what_opens(m: nn.Module) -> None:
-    """Zero what a part adds through: gates, the output, ungated cross-attention (PixArt-alpha), ControlNet's hints."""
+    """Zero what a part adds through: gates, the output, ungated cross-attention (PixArt-alpha),
+    ControlNet's hints."""
     if isinstance(m, CrossAttention):
         m.proj.weight.zero_()
     elif isinstance(m, ControlBranch):

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from gpu_processes import pytest_pyfunc_call  # noqa: F401 (a hook: each gpu test in a process of its own)
+from gpu_processes import pytest_pyfunc_call  # noqa: F401 (each gpu test in its own process)
 
-if "PYTEST_XDIST_WORKER" in os.environ:            # a process for each core: more threads would fight
+if "PYTEST_XDIST_WORKER" in os.environ:  # a process for each core: more threads would fight
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 PATIENCE = float(os.environ.get("LDT_BENCH_TEST_PATIENCE", "1"))
-"""So many times as long is waited for a process, on a machine that others use too; no test asks how long one took."""
+"""So many times as long is waited for a process, on a machine that others use too; no test asks how
+long one took."""
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -28,12 +29,13 @@ points:
   - {model: tiny, workload: tiny-clip, recipe: eager-fp32, set: {denoiser.depth: 2}}
   - {model: tiny-factorised, workload: tiny-clip, recipe: eager-fp32}
 headline: {model: tiny, workload: tiny-image, recipe: eager-fp32}
-""".replace("PATIENT", f"{60 * PATIENCE:g}")
+""".replace("PATIENT", f"{60 * PATIENCE:g}")  # noqa: E501
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config) -> int:
-    """As many as there are cores, at most 8; none where GPU tests are asked for, which share a card."""
+    """As many as there are cores, at most 8; none where GPU tests are asked for, which share a
+    card."""
     asked = config.option.markexpr or ""
     on_gpu = "gpu" in asked and "not gpu" not in asked
     return 0 if on_gpu else min(8, os.cpu_count() or 1)
@@ -59,7 +61,8 @@ def _seeded():
 
 @pytest.fixture
 def one_thread():
-    """Small operators: OpenMP's spinning threads make a busy machine many times slower.  And sums keep their order."""
+    """Small operators: OpenMP's spinning threads make a busy machine many times slower.  And sums
+    keep their order."""
     import torch
 
     threads = torch.get_num_threads()
@@ -68,11 +71,19 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def cli(*args: str, cwd: Path | None = None, env: dict[str, str] | None = None,
-        timeout: float = 120) -> subprocess.CompletedProcess:
+def cli(
+    *args: str, cwd: Path | None = None, env: dict[str, str] | None = None, timeout: float = 120
+) -> subprocess.CompletedProcess:
     """Run ldt-bench in a process of its own, as a user would."""
-    return subprocess.run([sys.executable, "-m", "bench.cli", *args], capture_output=True, text=True, cwd=cwd or ROOT,
-                          env={**os.environ, **(env or {})}, timeout=PATIENCE * timeout, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "bench.cli", *args],
+        capture_output=True,
+        text=True,
+        cwd=cwd or ROOT,
+        env={**os.environ, **(env or {})},
+        timeout=PATIENCE * timeout,
+        check=False,
+    )
 
 
 def variant(tmp_path: Path, name: str = "variant", **change) -> Path:
@@ -101,7 +112,8 @@ def measured(tmp_path_factory, micro_suite) -> tuple[Path, subprocess.CompletedP
 
 @pytest.fixture
 def here(monkeypatch, capsys):
-    """here(*args) runs ldt-bench in this process -> (exit code, stdout, stderr); a traceback fails the test."""
+    """here(*args) runs ldt-bench in this process -> (exit code, stdout, stderr); a traceback fails
+    the test."""
     import signal
     import warnings
 
@@ -131,4 +143,5 @@ def nvml(monkeypatch):
         fake = FakeNvml(**broken)
         monkeypatch.setitem(sys.modules, "pynvml", fake)
         return fake
+
     return install

@@ -10,18 +10,23 @@ from bench.results.readings import StageTelemetry
 
 
 class FakeNvml:
-    """pynvml with one card: its own constants, errors and structures, and readings that a test sets.
+    """pynvml with one card: its own constants, errors and structures, and readings that a test
+    sets.
 
     broken: name of a function -> the error it raises, or a callable that says what it returns."""
 
     def __init__(self, **broken):
         self.broken, self.asked, self.freed, self.sampled = broken, [], 0, threading.Semaphore(0)
         self.joules, self.reasons = 1000.0, 0x4
-        self.percents = {"NVML_GPM_METRIC_DRAM_BW_UTIL": 50.0, "NVML_GPM_METRIC_ANY_TENSOR_UTIL": 80.0,
-                         "NVML_GPM_METRIC_SM_UTIL": 99.0, "NVML_GPM_METRIC_SM_OCCUPANCY": 25.0}
+        self.percents = {
+            "NVML_GPM_METRIC_DRAM_BW_UTIL": 50.0,
+            "NVML_GPM_METRIC_ANY_TENSOR_UTIL": 80.0,
+            "NVML_GPM_METRIC_SM_UTIL": 99.0,
+            "NVML_GPM_METRIC_SM_OCCUPANCY": 25.0,
+        }
 
     def __getattr__(self, name):
-        real = getattr(pynvml, name)             # an unknown name is an AttributeError, as in the library
+        real = getattr(pynvml, name)  # an unknown name is an AttributeError, as in the library
         if not name.startswith("nvml") or not callable(real):
             return real
 
@@ -33,6 +38,7 @@ class FakeNvml:
             if isinstance(what, Exception):
                 raise what
             return what(*args) if callable(what) else getattr(self, f"_{name}")(*args)
+
         return call
 
     def _nvmlInit(self): ...
@@ -55,7 +61,7 @@ class FakeNvml:
         return 61
 
     def _nvmlDeviceGetCurrentClocksEventReasons(self, handle):
-        self.sampled.release()                   # the last thing that a look at the card asks
+        self.sampled.release()  # the last thing that a look at the card asks
         return self.reasons
 
     def _nvmlDeviceGetTotalEnergyConsumption(self, handle):
@@ -79,7 +85,9 @@ class FakeNvml:
         by_id = {getattr(pynvml, name): value for name, value in self.percents.items()}
         for i in range(query.numMetrics):
             value = by_id[query.metrics[i].metricId]
-            query.metrics[i].nvmlReturn = pynvml.NVML_SUCCESS if value is not None else pynvml.NVML_ERROR_NOT_SUPPORTED
+            query.metrics[i].nvmlReturn = (
+                pynvml.NVML_SUCCESS if value is not None else pynvml.NVML_ERROR_NOT_SUPPORTED
+            )
             query.metrics[i].value = 0.0 if value is None else value
         return query
 
@@ -105,5 +113,7 @@ def watched(fake: FakeNvml, *, seconds=0.3, joules=90.0, calls=2, bandwidth=2e12
     """A stage of a few calls, looked at once in each, then its energy."""
     watch, clock = Monitor(Card("1234"), None, bandwidth), FakeClock(seconds, fake, joules)
     for _ in range(calls):
-        watch.timed("denoise_step", lambda: clock.time(lambda: watch.ticks.append(watch._look(*watch._now))))
+        watch.timed(
+            "denoise_step", lambda: clock.time(lambda: watch.ticks.append(watch._look(*watch._now)))
+        )
     return watch.finish("denoise_step", 1, lambda: None, clock)

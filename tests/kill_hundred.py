@@ -1,4 +1,5 @@
-"""Kill a suite with SIGKILL at random moments and resume it, over and over: nothing measured is lost, nothing repeated.
+"""Kill a suite with SIGKILL at random moments and resume it, over and over: nothing measured is
+lost, nothing repeated.
 
     python tests/kill_hundred.py [--kills 100] [--seed 0]
 
@@ -27,7 +28,7 @@ points:
   - {model: tiny, workload: [tiny-clip, tiny-wide], recipe: eager-fp32}
   - {model: tiny, workload: [tiny-image, tiny-clip], recipe: eager-fp32, set: {denoiser.depth: 2}, together: true}
 headline: {model: tiny, workload: tiny-image, recipe: eager-fp32}
-"""
+"""  # noqa: E501
 POINTS = 5
 
 
@@ -40,8 +41,11 @@ def lines(path: Path) -> list[bytes]:
     return path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
 
 
-def check(directory: Path, before: tuple[list[bytes], list[bytes]]) -> tuple[list[bytes], list[bytes]]:
-    """Raises Broken where a line of before is gone, or a point finished twice, or a record leaves out a sample."""
+def check(
+    directory: Path, before: tuple[list[bytes], list[bytes]]
+) -> tuple[list[bytes], list[bytes]]:
+    """Raises Broken where a line of before is gone, or a point finished twice, or a record leaves
+    out a sample."""
     records, samples = lines(directory / "records.jsonl"), lines(directory / "samples.jsonl")
     for name, old, new in (("records", before[0], records), ("samples", before[1], samples)):
         if new[: len(old)] != old:
@@ -57,26 +61,36 @@ def check(directory: Path, before: tuple[list[bytes], list[bytes]]) -> tuple[lis
     for record in parsed:
         for stage, timing in record["timings"].items():
             if timing["samples_s"] != taken[record["fingerprint"], stage]:
-                raise Broken(f"{record['model']} {stage}: the record's samples are not those that were taken")
+                raise Broken(
+                    f"{record['model']} {stage}: the record's samples are not those that were taken"
+                )
     return records, samples
 
 
 def run_once(kills: int, rng: random.Random, root: Path) -> tuple[int, list[float]]:
-    """One result from its start to its end, killed on the way -> (kills, seconds into each life)."""
+    """One result from its start to its end, killed on the way -> (kills, seconds into each
+    life)."""
     suite, killed, moments = root / "kill.yaml", 0, []
     suite.write_text(SUITE)
     state: tuple[list[bytes], list[bytes]] = ([], [])
     while True:
         found = list(root.glob("cpu/*/suite.json"))
         where = ["--resume", str(found[0].parent)] if found else ["--out", str(root)]
-        process = subprocess.Popen([sys.executable, "-m", "bench.cli", "run", str(suite), "--device", "cpu", *where],
-                                   cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bench.cli", "run", str(suite), "--device", "cpu", *where],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
         start, life = time.monotonic(), rng.uniform(1.0, 9.0)
         while process.poll() is None and (killed >= kills or time.monotonic() - start < life):
             time.sleep(0.02)
         ended = process.poll() is not None
         if not ended:
-            os.killpg(process.pid, signal.SIGKILL)       # the worker leads a group of its own, and dies with its parent
+            os.killpg(
+                process.pid, signal.SIGKILL
+            )  # the worker leads a group of its own, and dies with its parent
             killed += 1
             moments.append(time.monotonic() - start)
         _, stderr = process.communicate()
@@ -102,8 +116,17 @@ def main() -> None:
             now, when = run_once(args.kills - killed, rng, Path(root))
         killed, results, moments = killed + now, results + 1, moments + when
         print(f"{killed} kills, {results} results whole", file=sys.stderr)
-    print(json.dumps({"kills": killed, "results": results, "lost": 0, "repeated": 0,
-                      "killed_after_s": {"min": round(min(moments), 2), "max": round(max(moments), 2)}}))
+    print(
+        json.dumps(
+            {
+                "kills": killed,
+                "results": results,
+                "lost": 0,
+                "repeated": 0,
+                "killed_after_s": {"min": round(min(moments), 2), "max": round(max(moments), 2)},
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -25,24 +25,51 @@ def timing(seconds: float):
     return summarise([0.99 * seconds, seconds, 1.01 * seconds] * 3, [seconds], "converged", True)
 
 
-def record(recipe: str, trajectory: float, base: float = 10.0, divergence: float | None = 0.1, outcome: str = "ok",
-           overrides: dict | None = None) -> PointRecord:
-    """A recipe whose trajectory takes so long, beside eager-bf16's; decoding takes both two seconds."""
+def record(
+    recipe: str,
+    trajectory: float,
+    base: float = 10.0,
+    divergence: float | None = 0.1,
+    outcome: str = "ok",
+    overrides: dict | None = None,
+) -> PointRecord:
+    """A recipe whose trajectory takes so long, beside eager-bf16's; decoding takes both two
+    seconds."""
     point = load_point("tiny", "tiny-video", recipe, overrides, STAGES)
     baseline = load_point("tiny", "tiny-video", "eager-bf16", None, STAGES)
     times = {"trajectory": timing(trajectory), "vae_decode": timing(2.0)} if outcome == "ok" else {}
     against = Against(
-        baseline="eager-bf16", point=baseline.model_dump(mode="json"), in_turns=outcome == "ok", reason=None,
+        baseline="eager-bf16",
+        point=baseline.model_dump(mode="json"),
+        in_turns=outcome == "ok",
+        reason=None,
         timings={"trajectory": timing(base), "vae_decode": timing(2.0)} if outcome == "ok" else {},
-        divergence=None if divergence is None or outcome != "ok" else Divergence(
-            relative_l2=divergence, cosine=1.0, psnr_db=40.0, identical=divergence == 0, samples=1),
-        divergence_missing=None)
+        divergence=None
+        if divergence is None or outcome != "ok"
+        else Divergence(
+            relative_l2=divergence, cosine=1.0, psnr_db=40.0, identical=divergence == 0, samples=1
+        ),
+        divergence_missing=None,
+    )
     return PointRecord(
-        fingerprint=recipe, suite="s", started_utc="2026-01-01T00:00:00+00:00", wall_s=1.0, outcome=outcome,
-        reason=None if outcome == "ok" else "needs a card", environment=environment(), model="tiny", workload="tiny-video",
-        recipe=recipe, point=point.model_dump(mode="json"), tokens=1280,
-        counts={stage: count(linear_flops=10**9) for stage in (*STAGES, "forward")}, timings=times, memory=None,
-        telemetry=None, against=against)
+        fingerprint=recipe,
+        suite="s",
+        started_utc="2026-01-01T00:00:00+00:00",
+        wall_s=1.0,
+        outcome=outcome,
+        reason=None if outcome == "ok" else "needs a card",
+        environment=environment(),
+        model="tiny",
+        workload="tiny-video",
+        recipe=recipe,
+        point=point.model_dump(mode="json"),
+        tokens=1280,
+        counts={stage: count(linear_flops=10**9) for stage in (*STAGES, "forward")},
+        timings=times,
+        memory=None,
+        telemetry=None,
+        against=against,
+    )
 
 
 def by_name(records):
@@ -58,43 +85,80 @@ def test_a_speed_up_is_of_whole_videos_and_of_what_an_hour_makes():
     assert row.minutes_per_gpu_hour.value == pytest.approx(clip_s / 60 * 3600 / 6)
     assert row.usd_per_minute.value == pytest.approx(3.0 / row.minutes_per_gpu_hour.value)
     batch = by_name([record("batch-4-bf16", 30.0)])["batch-4-bf16"]
-    assert batch.speed_up.value == pytest.approx(4 * 12 / 32)         # four videos for 32 seconds
+    assert batch.speed_up.value == pytest.approx(4 * 12 / 32)  # four videos for 32 seconds
 
 
 def test_a_combination_stands_beside_the_product_of_its_parts():
-    rows = by_name([record("distilled-guidance-bf16", 4.0), record("steps-4-bf16", 1.0), record("fp8-bf16", 7.0),
-                    record("compile-regional-bf16", 8.0), record("fast-bf16", 0.4)])
+    rows = by_name(
+        [
+            record("distilled-guidance-bf16", 4.0),
+            record("steps-4-bf16", 1.0),
+            record("fp8-bf16", 7.0),
+            record("compile-regional-bf16", 8.0),
+            record("fast-bf16", 0.4),
+        ]
+    )
     fast = rows["fast-bf16"]
-    assert set(fast.parts) == {"distilled-guidance-bf16", "steps-4-bf16", "fp8-bf16", "compile-regional-bf16"}
+    assert set(fast.parts) == {
+        "distilled-guidance-bf16",
+        "steps-4-bf16",
+        "fp8-bf16",
+        "compile-regional-bf16",
+    }
     assert fast.product.value == pytest.approx(12 / 6 * 12 / 3 * 12 / 9 * 12 / 10)
     assert fast.speed_up.value == pytest.approx(12 / 2.4)
     assert not any(row.parts for name, row in rows.items() if name != "fast-bf16")
 
 
 def test_without_one_of_its_parts_there_is_no_product():
-    missing = by_name([record("distilled-guidance-bf16", 4.0), record("steps-4-bf16", 1.0),
-                       record("fp8-bf16", 7.0, outcome="skipped_unsupported"), record("fast-bf16", 0.4)])["fast-bf16"]
-    assert missing.parts == ()                                        # nothing changes `compile`
-    skipped = by_name([record("distilled-guidance-bf16", 4.0), record("steps-4-bf16", 1.0),
-                       record("compile-regional-bf16", 8.0), record("fp8-bf16", 7.0, outcome="skipped_unsupported"),
-                       record("fast-bf16", 0.4)])["fast-bf16"]
+    missing = by_name(
+        [
+            record("distilled-guidance-bf16", 4.0),
+            record("steps-4-bf16", 1.0),
+            record("fp8-bf16", 7.0, outcome="skipped_unsupported"),
+            record("fast-bf16", 0.4),
+        ]
+    )["fast-bf16"]
+    assert missing.parts == ()  # nothing changes `compile`
+    skipped = by_name(
+        [
+            record("distilled-guidance-bf16", 4.0),
+            record("steps-4-bf16", 1.0),
+            record("compile-regional-bf16", 8.0),
+            record("fp8-bf16", 7.0, outcome="skipped_unsupported"),
+            record("fast-bf16", 0.4),
+        ]
+    )["fast-bf16"]
     assert "fp8-bf16" in skipped.parts
     assert skipped.product is None
 
 
 def test_the_pareto_front_is_what_nothing_beats_in_both():
-    rows = by_name([record("fp8-bf16", 6.0, divergence=0.05), record("int8-weight-bf16", 7.0, divergence=0.1),
-                    record("steps-4-bf16", 1.0, divergence=0.9), record("batched-guidance-bf16", 9.0, divergence=0.0),
-                    record("eager-bf16-math", 11.0, divergence=0.0)])        # slower than the baseline
-    assert {name for name, row in rows.items() if row.on_front} == {"fp8-bf16", "steps-4-bf16", "batched-guidance-bf16"}
+    rows = by_name(
+        [
+            record("fp8-bf16", 6.0, divergence=0.05),
+            record("int8-weight-bf16", 7.0, divergence=0.1),
+            record("steps-4-bf16", 1.0, divergence=0.9),
+            record("batched-guidance-bf16", 9.0, divergence=0.0),
+            record("eager-bf16-math", 11.0, divergence=0.0),
+        ]
+    )  # slower than the baseline
+    assert {name for name, row in rows.items() if row.on_front} == {
+        "fp8-bf16",
+        "steps-4-bf16",
+        "batched-guidance-bf16",
+    }
 
 
 def test_a_disturbed_baseline_wins_no_race():
-    """Its median of 13 x the rest is known to no better than its range: the row stays, ranked nowhere."""
+    """Its median of 13 x the rest is known to no better than its range: the row stays, ranked
+    nowhere."""
     disturbed = record("steps-4-bf16", 1.0, base=130.0)
     base = disturbed.against.timings["trajectory"]
     wild = base.model_copy(update={"median_s": 1.3, "low_s": 0.2, "high_s": 7.0, "stop": "timeout"})
-    against = disturbed.against.model_copy(update={"timings": disturbed.against.timings | {"trajectory": wild}})
+    against = disturbed.against.model_copy(
+        update={"timings": disturbed.against.timings | {"trajectory": wild}}
+    )
     rows = by_name([disturbed.model_copy(update={"against": against}), record("fp8-bf16", 6.0)])
     assert "baseline's trajectory" in rows["steps-4-bf16"].unsteady
     assert {name for name, row in rows.items() if row.on_front} == {"fp8-bf16"}
@@ -110,21 +174,29 @@ def test_a_simulated_recipe_has_a_counted_bound_and_no_measured_gain():
     assert claims([row], "cuda")[0]["fastest"] is None
 
 
-@pytest.mark.parametrize(("seconds", "device", "verdict"), [
-    (0.1, "cuda", "not reached"), (0.1, "cpu", "cannot tell: claimed of GPUs, measured on a CPU")])
+@pytest.mark.parametrize(
+    ("seconds", "device", "verdict"),
+    [(0.1, "cuda", "not reached"), (0.1, "cpu", "cannot tell: claimed of GPUs, measured on a CPU")],
+)
 def test_the_panels_claims_are_held_against_the_fastest(seconds, device, verdict):
-    rows = ablations([record("steps-4-bf16", seconds), record("fp8-bf16", 6.0)], None)        # decoding bounds it at six
+    rows = ablations(
+        [record("steps-4-bf16", seconds), record("fp8-bf16", 6.0)], None
+    )  # decoding bounds it at six
     first, *_, last = claims(rows, device)
     assert first["verdict"] == verdict
     assert first["quality"].startswith("cannot tell")
     assert first["fastest"]["recipe"] == "steps-4-bf16"
     assert first["fastest"]["fewer_steps"] == 5
     assert first["fastest_without_fewer_steps"]["recipe"] == "fp8-bf16"
-    assert last["verdict"] == ("reached in speed" if device == "cuda" else verdict)            # 5.7 times is over 5
+    assert last["verdict"] == (
+        "reached in speed" if device == "cuda" else verdict
+    )  # 5.7 times is over 5
 
 
 def test_what_did_not_run_keeps_its_row_and_its_reason():
-    rows = ablations([record("fp8-bf16", 1.0, outcome="skipped_unsupported"), record("steps-4-bf16", 1.0)], None)
+    rows = ablations(
+        [record("fp8-bf16", 1.0, outcome="skipped_unsupported"), record("steps-4-bf16", 1.0)], None
+    )
     cells = ablation_rows(rows)
     assert cells[0][:2] == ("fp8-bf16", "skipped_unsupported: needs a card")
     assert len({len(line) for line in cells}) == 1
@@ -161,8 +233,11 @@ def test_the_report_has_its_ablations(tmp_path):
     suite = load(Suite, "ablations")
     (tmp_path / SUITE).write_text(suite.model_dump_json())
     with Store(tmp_path) as store:
-        for made in (record("fp8-bf16", 6.0), record("steps-4-bf16", 1.0, divergence=0.0),
-                     record("sparse-bf16", 1.0, outcome="skipped_unsupported")):
+        for made in (
+            record("fp8-bf16", 6.0),
+            record("steps-4-bf16", 1.0, divergence=0.0),
+            record("sparse-bf16", 1.0, outcome="skipped_unsupported"),
+        ):
             store.append_record(made)
     text = write_report(tmp_path).read_text()
     section = text.split("## Ablations")[1].split("## Measured points")[0]

@@ -1,6 +1,8 @@
-"""The page in a real browser: it renders at every width and in both themes, sorts, saves, and runs nobody's script.
+"""The page in a real browser: it renders at every width and in both themes, sorts, saves, and runs
+nobody's script.
 
-Needs `pip install -e '.[browser]'` and a Chromium (Debian's `chromium`, or `playwright install chromium`).
+Needs `pip install -e '.[browser]'` and a Chromium (Debian's `chromium`, or `playwright install
+chromium`).
 """
 
 import shutil
@@ -11,9 +13,13 @@ from test_html import EVIL, WORSE, a_gpus_result, written
 
 from bench.results.store import PAGE
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[browser]'")
+sync_api = pytest.importorskip(
+    "playwright.sync_api", reason="playwright is not installed: pip install -e '.[browser]'"
+)
 pytestmark = pytest.mark.slow
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 VIEWS = [(width, scheme) for width in (390, 1280) for scheme in ("light", "dark")]
 
 
@@ -31,24 +37,37 @@ def chromium():
 @pytest.fixture(scope="module")
 def location(tmp_path_factory) -> str:
     """A page whose names want to be scripts."""
-    directory = a_gpus_result(tmp_path_factory.mktemp("browser") / "result", model=EVIL, reason=WORSE)
+    directory = a_gpus_result(
+        tmp_path_factory.mktemp("browser") / "result", model=EVIL, reason=WORSE
+    )
     written(directory)
     return (directory / PAGE).as_uri()
 
 
 @pytest.fixture
 def opened(chromium, location):
-    """opened(width, scheme) -> the page; at the end nothing was complained of, asked of a network, or popped up."""
+    """opened(width, scheme) -> the page; at the end nothing was complained of, asked of a network,
+    or popped up."""
     contexts, complaints = [], []
 
     def open_page(width: int = 1280, scheme: str = "light", **settings):
-        contexts.append(chromium.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme, **settings))
+        contexts.append(
+            chromium.new_context(
+                viewport={"width": width, "height": 800}, color_scheme=scheme, **settings
+            )
+        )
         page = contexts[-1].new_page()
         page.on("console", lambda m: complaints.append(f"{m.type}: {m.text}"))
         page.on("pageerror", lambda e: complaints.append(str(e)))
         page.on("dialog", lambda d: (complaints.append(f"dialog: {d.message}"), d.dismiss()))
-        page.on("request", lambda r: complaints.append(f"asked for {r.url}")
-                if r.url != location and not r.url.startswith("blob:") else None)
+        page.on(
+            "request",
+            lambda r: (
+                complaints.append(f"asked for {r.url}")
+                if r.url != location and not r.url.startswith("blob:")
+                else None
+            ),
+        )
         page.goto(location)
         return page
 
@@ -61,7 +80,9 @@ def opened(chromium, location):
 @pytest.mark.parametrize(("width", "scheme"), VIEWS)
 def test_it_renders_at_every_width_and_in_both_themes(opened, width, scheme):
     page = opened(width, scheme)
-    assert page.evaluate("document.documentElement.scrollWidth") == width           # nothing hangs over the side
+    assert (
+        page.evaluate("document.documentElement.scrollWidth") == width
+    )  # nothing hangs over the side
     assert page.locator("figure svg").count() == 10
     for figure in page.locator("figure svg").all():
         assert figure.bounding_box()["width"] > 300
@@ -71,11 +92,13 @@ def test_it_renders_at_every_width_and_in_both_themes(opened, width, scheme):
 
 @pytest.mark.parametrize(("width", "scheme"), VIEWS)
 def test_it_is_accessible(opened, width, scheme):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
-    page = opened(width, scheme, bypass_csp=True)           # axe is a script of its own
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed"
+    )
+    page = opened(width, scheme, bypass_csp=True)  # axe is a script of its own
     page.evaluate("for (const d of document.querySelectorAll('details')) d.open = true")
     found = axe.Axe().run(page).response
-    assert len(found["passes"]) > 20                        # it did look
+    assert len(found["passes"]) > 20  # it did look
     assert [(v["id"], v["nodes"][0]["html"][:200]) for v in found["violations"]] == []
 
 
@@ -97,7 +120,9 @@ def test_tables_sort_by_click_and_by_key(opened):
     assert heading.get_attribute("aria-sort") is None
     heading.get_by_role("button").click()
     assert heading.get_attribute("aria-sort") == "ascending"
-    assert column(page, table, 4) == ["20 ms"] * 2 + ["80 ms"] * 2 + ["320 ms"] * 2 + [""] * 3      # the reasons' rows
+    assert (
+        column(page, table, 4) == ["20 ms"] * 2 + ["80 ms"] * 2 + ["320 ms"] * 2 + [""] * 3
+    )  # the reasons' rows
     page.keyboard.press("Enter")
     assert heading.get_attribute("aria-sort") == "descending"
     assert column(page, table, 4) == ["320 ms"] * 2 + ["80 ms"] * 2 + ["20 ms"] * 2 + [""] * 3
@@ -129,7 +154,7 @@ def test_figures_are_saved_from_the_page_on_white(opened, tmp_path, scheme):
     assert "#1b1f24" in text
     png = (tmp_path / "waterfall.png").read_bytes()
     assert png.startswith(b"\x89PNG")
-    assert int.from_bytes(png[16:20], "big") > 1000         # pixels wide
+    assert int.from_bytes(png[16:20], "big") > 1000  # pixels wide
 
 
 def test_the_theme_can_be_chosen_and_is_kept(opened):
@@ -157,9 +182,11 @@ def test_it_reads_without_a_script_and_prints(opened, tmp_path):
     page = opened(java_script_enabled=False)
     assert page.locator("button").count() == 0
     assert page.locator("table").first.is_visible()
-    printed = opened(794, scheme="dark")            # of A4 at 96 to the inch
+    printed = opened(794, scheme="dark")  # of A4 at 96 to the inch
     printed.emulate_media(media="print")
     assert printed.evaluate("document.documentElement.scrollWidth") == 794
-    assert printed.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert (
+        printed.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    )
     printed.pdf(path=tmp_path / "page.pdf", format="A4")
     assert (tmp_path / "page.pdf").stat().st_size > 50_000

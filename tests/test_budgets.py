@@ -1,6 +1,8 @@
-"""What a budget measures on an H100, in which order, and what it leaves out: a step of 57 s among points of 2 s.
+"""What a budget measures on an H100, in which order, and what it leaves out: a step of 57 s among
+points of 2 s.
 
-Worker and time are fakes: a job takes the seconds that are written here, and nothing else passes."""
+Worker and time are fakes: a job takes the seconds that are written here, and nothing else
+passes."""
 
 from types import SimpleNamespace
 
@@ -20,16 +22,21 @@ from bench.run import suite as running
 from bench.run.forecast import Forecaster
 
 START_S, COUNT_S, CEILINGS_S, SHORT_S, DECODER_S, BUILD_S = 15.0, 0.5, 40.0, 2.0, 30.0, 8.0
-RATE = 34.09e15 / 57.0          # FLOP/s
+RATE = 34.09e15 / 57.0  # FLOP/s
 ANCHOR = "sora-20b sora-1min-512 eager-bf16-cudnn-chunks"
 
 
 class Card:
-    """A worker on an H100 whose full-depth step takes `step_s`.  It counts as the real one does, roughly."""
+    """A worker on an H100 whose full-depth step takes `step_s`.  It counts as the real one does,
+    roughly."""
 
     def __init__(self, step_s: float):
         self.step_s, self.t, self.begun, self.limits = step_s, 0.0, [], {}
-        fields = environment().model_dump() | {"gpu": "h100-sxm", "device": "cuda", "device_name": "NVIDIA H100 80GB HBM3"}
+        fields = environment().model_dump() | {
+            "gpu": "h100-sxm",
+            "device": "cuda",
+            "device_name": "NVIDIA H100 80GB HBM3",
+        }
         self._environment = Environment.model_validate(fields)
 
     def __enter__(self):
@@ -54,14 +61,32 @@ class Card:
         counts = {stage: self._count(point, stage) for stage in point["stages"]}
         if job["job"] == "count":
             self.t += COUNT_S
-            return {"counts": counts, "weights": 40 * 10**9 if "denoise_step" in point["stages"] else 10**9}
+            return {
+                "counts": counts,
+                "weights": 40 * 10**9 if "denoise_step" in point["stages"] else 10**9,
+            }
         name = label(point)
-        seconds = (SHORT_S if not self._whole(point) else BUILD_S + 3 * self.step_s if "denoise_step" in point["stages"]
-                   else DECODER_S)
-        calls = {stage: sum(v for k, v in count.items() if k.endswith("_flops")) / RATE for stage, count in counts.items()}
-        timings = {stage: summarise([s] * 3, [s], "converged", True).model_dump() for stage, s in calls.items()}
-        return self._spend(seconds, timeout_s, name, {"counts": counts, "timings": timings, "memory": None,
-                                                      "telemetry": None})
+        seconds = (
+            SHORT_S
+            if not self._whole(point)
+            else BUILD_S + 3 * self.step_s
+            if "denoise_step" in point["stages"]
+            else DECODER_S
+        )
+        calls = {
+            stage: sum(v for k, v in count.items() if k.endswith("_flops")) / RATE
+            for stage, count in counts.items()
+        }
+        timings = {
+            stage: summarise([s] * 3, [s], "converged", True).model_dump()
+            for stage, s in calls.items()
+        }
+        return self._spend(
+            seconds,
+            timeout_s,
+            name,
+            {"counts": counts, "timings": timings, "memory": None, "telemetry": None},
+        )
 
     def _spend(self, seconds, timeout_s, name, answer):
         self.begun.append(name)
@@ -79,17 +104,25 @@ class Card:
     def _count(self, point, stage):
         if not self._whole(point) or stage == "text_encode":
             return work(linear_flops=10**13)
-        return work(linear_flops=4_870 * 10**12, attention_flops=29_220 * 10**12) if stage == "denoise_step" else \
-            work(conv_flops=5_900 * 10**12)
+        return (
+            work(linear_flops=4_870 * 10**12, attention_flops=29_220 * 10**12)
+            if stage == "denoise_step"
+            else work(conv_flops=5_900 * 10**12)
+        )
 
 
 def label(point) -> str:
-    return f"{point['model']['name']} {point['workload']['name']} {point['recipe']['name']} {','.join(point['stages'])}"
+    return (
+        f"{point['model']['name']} {point['workload']['name']} {point['recipe']['name']}"
+        f" {','.join(point['stages'])}"
+    )
 
 
 @pytest.fixture
 def measure(monkeypatch, tmp_path):
-    """measure(suite, budget, step_s) -> (the card, outcome by label in the order of the records, what was left out)."""
+    """measure(suite, budget, step_s) -> (the card, outcome by label in the order of the records,
+    what was left out)."""
+
     def run(name: str, budget: str | None, step_s: float = 57.0):
         card, suite = Card(step_s), load(Suite, name)
         clock = SimpleNamespace(monotonic=lambda: card.t)
@@ -97,17 +130,28 @@ def measure(monkeypatch, tmp_path):
         monkeypatch.setattr(forecasting, "time", clock)
         monkeypatch.setattr(running, "Worker", lambda device: card)
         forecast = Forecaster(suite, tmp_path, None)
-        directory = running.run_suite(suite, device="cuda", root=tmp_path, resume=None, forecast=forecast,
-                                      budget_s=None if budget is None else parse_duration(budget))
+        directory = running.run_suite(
+            suite,
+            device="cuda",
+            root=tmp_path,
+            resume=None,
+            forecast=forecast,
+            budget_s=None if budget is None else parse_duration(budget),
+        )
         records = read_records(directory)
-        outcomes = {"ceilings" if r.kind == "ceilings" else label(r.point): r.outcome for r in records}
+        outcomes = {
+            "ceilings" if r.kind == "ceilings" else label(r.point): r.outcome for r in records
+        }
         return card, outcomes, forecast.skipped(records)
+
     return run
 
 
 def planned(name: str) -> list[str]:
     suite = load(Suite, name)
-    return (["ceilings"] if suite.ceilings else []) + [label(p.model_dump(mode="json")) for p in suite_points(suite)]
+    return (["ceilings"] if suite.ceilings else []) + [
+        label(p.model_dump(mode="json")) for p in suite_points(suite)
+    ]
 
 
 STEP, DECODER = f"{ANCHOR} denoise_step", f"{ANCHOR} vae_decode,text_encode"
@@ -124,15 +168,19 @@ def test_the_anchors_own_suite_measures_it_in_any_of_these_budgets(measure, budg
 
 
 @pytest.mark.parametrize(("budget", "measured"), [("4m", False), ("8m", True), ("10m", True)])
-def test_the_whole_suite_keeps_its_order_and_never_loses_the_anchor_in_silence(measure, budget, measured):
-    """Ceilings and 23 short points take about 100 s with their counts; a step, by the rule of thumb at its low end, 190 s."""
+def test_the_whole_suite_keeps_its_order_and_never_loses_the_anchor_in_silence(
+    measure, budget, measured
+):
+    """Ceilings and 23 short points take about 100 s with their counts; a step, by the rule of thumb
+    at its low end, 190 s."""
     card, outcomes, skipped = measure("h100", budget)
     order = planned("h100")
     assert list(outcomes) == order
     assert order[-2:] == [STEP, DECODER]
     assert card.begun == [name for name in order if measured or name != STEP]
-    assert {name: outcome for name, outcome in outcomes.items() if outcome != "ok"} == \
-        ({} if measured else {STEP: "skipped_budget"})
+    assert {name: outcome for name, outcome in outcomes.items() if outcome != "ok"} == (
+        {} if measured else {STEP: "skipped_budget"}
+    )
     assert card.t < parse_duration(budget)
     if measured:
         assert skipped == []
@@ -144,11 +192,21 @@ def test_the_whole_suite_keeps_its_order_and_never_loses_the_anchor_in_silence(m
     assert "at the least" in left_out["reason"]
 
 
-@pytest.mark.parametrize(("budget", "step_s", "begun", "why"), [
-    ("2m", 57.0, [DECODER], "predicted to take"),                  # it cannot fit: the decoder is not lost to it
-    ("4m", 100.0, [STEP], "cut off when the budget was up"),       # a slower card than was thought
-])
-def test_an_anchor_that_does_not_fit_is_listed_with_its_seconds_and_its_reason(measure, budget, step_s, begun, why):
+@pytest.mark.parametrize(
+    ("budget", "step_s", "begun", "why"),
+    [
+        (
+            "2m",
+            57.0,
+            [DECODER],
+            "predicted to take",
+        ),  # it cannot fit: the decoder is not lost to it
+        ("4m", 100.0, [STEP], "cut off when the budget was up"),  # a slower card than was thought
+    ],
+)
+def test_an_anchor_that_does_not_fit_is_listed_with_its_seconds_and_its_reason(
+    measure, budget, step_s, begun, why
+):
     _, outcomes, skipped = measure("h100-anchor", budget, step_s)
     assert outcomes[STEP] == "skipped_budget"
     (row,) = [row for row in skipped if row["reason"].startswith(why)]

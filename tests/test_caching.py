@@ -1,4 +1,5 @@
-"""Caches: exact where all is computed, exact in what they leave out, and forgetful between branches and trajectories."""
+"""Caches: exact where all is computed, exact in what they leave out, and forgetful between branches
+and trajectories."""
 
 import pytest
 import torch
@@ -25,39 +26,80 @@ def config(kind="first-block", every=3, warmup=2, last=1):
 
 
 def euler(steps, sampler="euler"):
-    return SamplerConfig(sampler=sampler, steps=steps, path="linear", prediction="velocity", diffusion=None,
-                         diffusion_norm=None, last_step=None, eta=None)
+    return SamplerConfig(
+        sampler=sampler,
+        steps=steps,
+        path="linear",
+        prediction="velocity",
+        diffusion=None,
+        diffusion_norm=None,
+        last_step=None,
+        eta=None,
+    )
 
 
 def built(name="tiny", device=CPU, shape=SHAPE, **overrides):
     model = load(Model, name, {f"denoiser.{k}": v for k, v in {"depth": 4, **overrides}.items()})
-    pipeline = build_pipeline(model.denoiser, model.vae, (), device=device, dtype=torch.float32, seed=0, stages=["forward"])
-    return pipeline.denoiser, example_inputs(pipeline, batch=1, channels=model.denoiser.in_channels, latent_shape=shape,
-                                             device=device, dtype=torch.float32, seed=1)
+    pipeline = build_pipeline(
+        model.denoiser,
+        model.vae,
+        (),
+        device=device,
+        dtype=torch.float32,
+        seed=0,
+        stages=["forward"],
+    )
+    return pipeline.denoiser, example_inputs(
+        pipeline,
+        batch=1,
+        channels=model.denoiser.in_channels,
+        latent_shape=shape,
+        device=device,
+        dtype=torch.float32,
+        seed=1,
+    )
 
 
 def guided(denoiser, inputs):
     return Guided(denoiser, inputs.condition, inputs.unconditional, 5.0)
 
 
-@pytest.mark.parametrize(("kwargs", "expected"), [
-    ({}, "11001001001 1"), ({"every": 1}, "111111111111"), ({"warmup": 0}, "100100100101"),
-    ({"every": 100, "last": 3}, "110000000111"), ({"warmup": 12}, "111111111111")])
+@pytest.mark.parametrize(
+    ("kwargs", "expected"),
+    [
+        ({}, "11001001001 1"),
+        ({"every": 1}, "111111111111"),
+        ({"warmup": 0}, "100100100101"),
+        ({"every": 100, "last": 3}, "110000000111"),
+        ({"warmup": 12}, "111111111111"),
+    ],
+)
 def test_the_schedule_by_hand(kwargs, expected):
-    """Warm-up 2, then one in 3 counted from the warm-up's last (index 1: 4, 7, 10), then the last."""
+    """Warm-up 2, then one in 3 counted from the warm-up's last (index 1: 4, 7, 10), then the
+    last."""
     assert "".join(str(int(c)) for c in config(**kwargs).schedule(12)) == expected.replace(" ", "")
 
 
-@pytest.mark.parametrize(("kwargs", "said"), [({"kind": "firstblock"}, "is not one of first-block"),
-                                              ({"every": 0}, "every is 0"), ({"warmup": -1}, "warmup is -1")])
+@pytest.mark.parametrize(
+    ("kwargs", "said"),
+    [
+        ({"kind": "firstblock"}, "is not one of first-block"),
+        ({"every": 0}, "every is 0"),
+        ({"warmup": -1}, "warmup is -1"),
+    ],
+)
 def test_a_wrong_config_says_so(kwargs, said):
     with pytest.raises(ValueError, match=said):
         config(**kwargs)
 
 
-@pytest.mark.parametrize("name", ["tiny", "tiny-joint", "tiny-cross", "tiny-factorised", "tiny-control"])
+@pytest.mark.parametrize(
+    "name", ["tiny", "tiny-joint", "tiny-cross", "tiny-factorised", "tiny-control"]
+)
 @pytest.mark.parametrize("kind", OWN)
-def test_with_every_evaluation_computed_the_model_is_the_plain_one_bit_for_bit(name, kind, one_thread):
+def test_with_every_evaluation_computed_the_model_is_the_plain_one_bit_for_bit(
+    name, kind, one_thread
+):
     denoiser, inputs = built(name, depth=2) if name == "tiny-control" else built(name)
     with torch.inference_mode():
         plain = denoise(guided(denoiser, inputs), inputs.latents, euler(3))
@@ -80,7 +122,9 @@ def test_calls_of_blocks_are_exact(kind, reused, one_thread):
     with torch.inference_mode():
         denoise(guided(denoiser, inputs), inputs.latents, euler(8))
     # 8 evaluations a branch: 0 1 . . 4 . . 7 computed, so 4 of 8, twice
-    assert [e.computed for e in cache.executed if e.branch == "unconditional"] == [c in "1" for c in "11001001"]
+    assert [e.computed for e in cache.executed if e.branch == "unconditional"] == [
+        c in "1" for c in "11001001"
+    ]
     assert len(calls) == blocks_run(denoiser, cache.executed) == 2 * (4 * 4 + 4 * reused)
     assert calls.count(0) == 2 * (4 + 4 * reused)
 
@@ -94,15 +138,25 @@ def test_state_leaks_neither_between_trajectories_nor_branches(one_thread):
         assert torch.equal(denoise(guided(denoiser, inputs), inputs.latents, euler(6)), first)
         # each branch alone gives what it gives beside the other
         alone, beside = {}, {}
-        for branch, condition in (("conditional", inputs.condition), ("unconditional", inputs.unconditional)):
+        for branch, condition in (
+            ("conditional", inputs.condition),
+            ("unconditional", inputs.unconditional),
+        ):
             denoiser.cache.begin(4)
             with denoiser.cache.branch(branch):
-                alone[branch] = [denoiser(inputs.latents * (1 - i / 8), inputs.t, **condition) for i in range(4)]
+                alone[branch] = [
+                    denoiser(inputs.latents * (1 - i / 8), inputs.t, **condition) for i in range(4)
+                ]
         denoiser.cache.begin(4)
         for i in range(4):
-            for branch, condition in (("conditional", inputs.condition), ("unconditional", inputs.unconditional)):
+            for branch, condition in (
+                ("conditional", inputs.condition),
+                ("unconditional", inputs.unconditional),
+            ):
                 with denoiser.cache.branch(branch):
-                    beside.setdefault(branch, []).append(denoiser(inputs.latents * (1 - i / 8), inputs.t, **condition))
+                    beside.setdefault(branch, []).append(
+                        denoiser(inputs.latents * (1 - i / 8), inputs.t, **condition)
+                    )
     for branch in alone:
         assert all(map(torch.equal, alone[branch], beside[branch]))
 
@@ -116,7 +170,9 @@ def test_packed_requests_and_more_evaluations_than_begun(one_thread):
             denoiser(inputs.latents, inputs.t, **inputs.condition)
         cache.begin(1)
         denoiser(inputs.latents, inputs.t, **inputs.condition)
-        assert torch.equal(denoiser.forward_packed([inputs.latents], inputs.t, [inputs.condition])[0], plain)
+        assert torch.equal(
+            denoiser.forward_packed([inputs.latents], inputs.t, [inputs.condition])[0], plain
+        )
         with pytest.raises(ValueError, match="told of 1"):
             denoiser(inputs.latents, inputs.t, **inputs.condition)
         with pytest.raises(ValueError, match="a cache already"):
@@ -147,21 +203,26 @@ class Linear(nn.Module):
 
 def test_taylor_is_exact_for_what_is_linear_in_the_evaluation():
     denoiser = Linear().double()
-    cache, x = BlockCache(denoiser, config("taylor", every=4, warmup=2, last=0)), torch.randn(2, 3, dtype=torch.float64)
+    cache, x = (
+        BlockCache(denoiser, config("taylor", every=4, warmup=2, last=0)),
+        torch.randn(2, 3, dtype=torch.float64),
+    )
     cache.begin(6)
     for i in range(6):
         expected = 0.5 * x * i + 2 * (3 + 0.5 * i)
-        torch.testing.assert_close(denoiser(x * i, torch.tensor(0.25 * i)), expected, rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            denoiser(x * i, torch.tensor(0.25 * i)), expected, rtol=0, atol=1e-12
+        )
     assert [e.computed for e in cache.executed] == [True, True, False, False, False, True]
 
 
 def test_extrapolation_over_uneven_gaps():
     line = Extrapolated(order=1)
     line.store(2, torch.tensor(10.0))
-    assert line.at(3) == 10                       # one point: no slope
-    line.store(5, torch.tensor(16.0))             # 2 an evaluation
+    assert line.at(3) == 10  # one point: no slope
+    line.store(5, torch.tensor(16.0))  # 2 an evaluation
     assert line.at(7) == 20
-    line.store(9, torch.tensor(16.0))             # the two last count: flat
+    line.store(9, torch.tensor(16.0))  # the two last count: flat
     assert line.at(11) == 16
     with pytest.raises(ValueError, match="rise"):
         line.store(9, torch.tensor(0.0))
@@ -182,25 +243,45 @@ def test_counted_flops_are_the_closed_forms_less_what_is_left_out(kind):
 
 
 def test_own_models_refuse_what_is_diffusers():
-    with pytest.raises(ValueError, match="for public models; own ones take first-block, taylor, whole-step"):
+    with pytest.raises(
+        ValueError, match="for public models; own ones take first-block, taylor, whole-step"
+    ):
         apply_cache(built()[0], config("pab"))
     with pytest.raises(ValueError, match="1 block has none to leave out"):
         apply_cache(built(depth=1)[0], config())
 
 
 CLASSES = {reduced(name)[0].denoiser.diffusers: name for name in REDUCED}
-NO_CACHE = {"DiTTransformer2DModel", "CosmosTransformer3DModel", "SanaVideoTransformer3DModel"}      # no CacheMixin
-NO_BLOCKS = NO_CACHE | {"HunyuanVideo15Transformer3DModel", "LTX2VideoTransformer3DModel", "AllegroTransformer3DModel",
-                        "SkyReelsV2Transformer3DModel", "LatteTransformer3DModel"}
+NO_CACHE = {
+    "DiTTransformer2DModel",
+    "CosmosTransformer3DModel",
+    "SanaVideoTransformer3DModel",
+}  # no CacheMixin
+NO_BLOCKS = NO_CACHE | {
+    "HunyuanVideo15Transformer3DModel",
+    "LTX2VideoTransformer3DModel",
+    "AllegroTransformer3DModel",
+    "SkyReelsV2Transformer3DModel",
+    "LatteTransformer3DModel",
+}
 REFUSED = {kind: NO_BLOCKS if kind in ("first-block", "magcache") else NO_CACHE for kind in PUBLIC}
 
 
 @pytest.mark.parametrize("name", CLASSES.values(), ids=CLASSES)
 def test_public_models_run_under_diffusers_hooks_or_say_why_not(name, one_thread):
     model, workload = reduced(name)
-    pipeline = build_pipeline(model.denoiser, model.vae, (), device=CPU, dtype=torch.float32, seed=0, stages=["forward"])
-    inputs = example_inputs(pipeline, batch=workload.batch, channels=model.denoiser.in_channels,
-                            latent_shape=model.latent_shape(workload), device=CPU, dtype=torch.float32, seed=1)
+    pipeline = build_pipeline(
+        model.denoiser, model.vae, (), device=CPU, dtype=torch.float32, seed=0, stages=["forward"]
+    )
+    inputs = example_inputs(
+        pipeline,
+        batch=workload.batch,
+        channels=model.denoiser.in_channels,
+        latent_shape=model.latent_shape(workload),
+        device=CPU,
+        dtype=torch.float32,
+        seed=1,
+    )
     denoiser, clips = pipeline.denoiser, [inputs.latents * (1 - i / 8) for i in range(4)]
 
     def trajectory(condition):
@@ -210,41 +291,75 @@ def test_public_models_run_under_diffusers_hooks_or_say_why_not(name, one_thread
         plain = trajectory(inputs.condition)
         for kind in PUBLIC:
             if model.denoiser.diffusers in REFUSED[kind]:
-                with pytest.raises(ValueError, match=f"^cache {kind}: .*(CacheMixin|not registered|different shapes)"):
+                with pytest.raises(
+                    ValueError,
+                    match=f"^cache {kind}: .*(CacheMixin|not registered|different shapes)",
+                ):
                     apply_cache(denoiser, config(kind))
-                assert torch.equal(denoiser(clips[0], inputs.t, **inputs.condition), plain[0])       # no hook is left behind
+                assert torch.equal(
+                    denoiser(clips[0], inputs.t, **inputs.condition), plain[0]
+                )  # no hook is left behind
                 continue
-            cache = apply_cache(denoiser, config(kind, every=2, warmup=1, last=0))       # 1 . 1 .
+            cache = apply_cache(denoiser, config(kind, every=2, warmup=1, last=0))  # 1 . 1 .
             cache.begin(4)
             cached = trajectory(inputs.condition)
-            assert [torch.equal(a, b) for a, b in zip(cached, plain, strict=True)] == [True, False, True, False], kind
-            with cache.branch("unconditional"):              # the other branch begins anew: computed, and equal
+            assert [torch.equal(a, b) for a, b in zip(cached, plain, strict=True)] == [
+                True,
+                False,
+                True,
+                False,
+            ], kind
+            with cache.branch("unconditional"):  # the other branch begins anew: computed, and equal
                 assert torch.equal(denoiser(clips[0], inputs.t, **inputs.condition), plain[0]), kind
             cache.begin(4)
             assert all(map(torch.equal, trajectory(inputs.condition), cached)), kind
             cache.remove()
-            assert torch.equal(denoiser(clips[1], inputs.t * 0.9, **inputs.condition), plain[1]), kind
+            assert torch.equal(denoiser(clips[1], inputs.t * 0.9, **inputs.condition), plain[1]), (
+                kind
+            )
 
 
 @pytest.mark.parametrize("kind", PUBLIC)
 def test_public_caches_leave_work_out(kind):
     model, workload = reduced("wan2.1-t2v-1.3b")
-    pipeline = build_pipeline(model.denoiser, model.vae, (), device=META, dtype=torch.float32, seed=0)
-    inputs = example_inputs(pipeline, batch=1, channels=model.denoiser.in_channels, latent_shape=model.latent_shape(workload),
-                            device=META, dtype=torch.float32, seed=1)
-    flops = evaluation_flops(pipeline.denoiser, config(kind), inputs.latents, inputs.t, inputs.condition)
+    pipeline = build_pipeline(
+        model.denoiser, model.vae, (), device=META, dtype=torch.float32, seed=0
+    )
+    inputs = example_inputs(
+        pipeline,
+        batch=1,
+        channels=model.denoiser.in_channels,
+        latent_shape=model.latent_shape(workload),
+        device=META,
+        dtype=torch.float32,
+        seed=1,
+    )
+    flops = evaluation_flops(
+        pipeline.denoiser, config(kind), inputs.latents, inputs.t, inputs.condition
+    )
     assert 0 < flops.reused < flops.computed
 
 
 def test_an_expert_that_takes_over_is_computed_first(one_thread):
     model, workload = reduced("wan2.2-t2v-a14b")
-    pipeline = build_pipeline(model.denoiser, model.vae, (), device=CPU, dtype=torch.float32, seed=0, stages=["forward"])
-    inputs = example_inputs(pipeline, batch=1, channels=model.denoiser.in_channels, latent_shape=model.latent_shape(workload),
-                            device=CPU, dtype=torch.float32, seed=1)
+    pipeline = build_pipeline(
+        model.denoiser, model.vae, (), device=CPU, dtype=torch.float32, seed=0, stages=["forward"]
+    )
+    inputs = example_inputs(
+        pipeline,
+        batch=1,
+        channels=model.denoiser.in_channels,
+        latent_shape=model.latent_shape(workload),
+        device=CPU,
+        dtype=torch.float32,
+        seed=1,
+    )
     cache = apply_cache(pipeline.denoiser, config(every=100, warmup=1, last=0))
     with torch.inference_mode():
         denoise(Guided(pipeline.denoiser, inputs.condition, None, 1.0), inputs.latents, euler(8))
-    switch = next(i for i, t in enumerate(evaluation_times(euler(8))) if t < model.denoiser.boundary)
+    switch = next(
+        i for i, t in enumerate(evaluation_times(euler(8))) if t < model.denoiser.boundary
+    )
     assert 0 < switch < 8
     assert [e.computed for e in cache.executed] == [i in (0, switch) for i in range(8)]
 
@@ -263,7 +378,7 @@ def test_a_cached_trajectory_never_waits_for_the_gpu(kind):
     apply_cache(denoiser, config(kind))
     model = guided(denoiser, inputs)
     with torch.inference_mode():
-        first = denoise(model, inputs.latents, euler(6))             # fills what is kept per shape
+        first = denoise(model, inputs.latents, euler(6))  # fills what is kept per shape
         torch.cuda.set_sync_debug_mode("error")
         try:
             again = denoise(model, inputs.latents, euler(6))

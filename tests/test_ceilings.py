@@ -1,4 +1,5 @@
-"""Ceilings: a probe that fails costs itself alone, and what does not fit a card is not tried on it."""
+"""Ceilings: a probe that fails costs itself alone, and what does not fit a card is not tried on
+it."""
 
 import pytest
 import torch
@@ -124,9 +125,7 @@ def test_a_long_attention_that_would_take_too_long_is_not_tried(small, monkeypat
 
 
 def test_the_long_attention_is_sampled_a_few_times_and_the_ladder_short():
-    probes = {
-        p.key: p for p in planned(torch.device("cuda"), [("bf16", "cudnn")], 0, None)[0]
-    }
+    probes = {p.key: p for p in planned(torch.device("cuda"), [("bf16", "cudnn")], 0, None)[0]}
     plan = PLAN.model_copy(update={"min_samples": 7, "max_samples": 100, "max_s": 2.0})
 
     def sampled(key):

@@ -31,7 +31,7 @@ def order(monkeypatch):
 
         def elapsed_time(self, end):
             assert (self.name, end.name) == ("start", "end")
-            return 250.0                                   # milliseconds
+            return 250.0  # milliseconds
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: called.append("synchronize"))
@@ -40,9 +40,17 @@ def order(monkeypatch):
 
 
 def test_the_device_is_held_before_the_start_event(order):
-    """Else the event fires on an idle device, and the launch of the first kernel is in the reading."""
+    """Else the event fires on an idle device, and the launch of the first kernel is in the
+    reading."""
     assert clock_for(CUDA).time(lambda: order.append("call")) == 0.25
-    assert order == ["synchronize", f"sleep {HOLD_CYCLES}", "start.record", "call", "end.record", "end.synchronize"]
+    assert order == [
+        "synchronize",
+        f"sleep {HOLD_CYCLES}",
+        "start.record",
+        "call",
+        "end.record",
+        "end.synchronize",
+    ]
 
 
 def test_without_the_hold_it_is_the_same_but_for_that(order):
@@ -53,8 +61,14 @@ def test_without_the_hold_it_is_the_same_but_for_that(order):
 
 def test_the_bare_loop_is_held_once_for_all_its_calls(order):
     assert _bare_loop(lambda: order.append("call"), CUDA) == 0.25 / ROUND_CALLS
-    assert order == ["synchronize", f"sleep {HOLD_CYCLES}", "start.record", *["call"] * ROUND_CALLS, "end.record",
-                     "synchronize"]
+    assert order == [
+        "synchronize",
+        f"sleep {HOLD_CYCLES}",
+        "start.record",
+        *["call"] * ROUND_CALLS,
+        "end.record",
+        "synchronize",
+    ]
 
 
 def test_the_hold_is_a_fifth_of_a_millisecond_on_any_card():
@@ -67,6 +81,9 @@ def test_the_hold_is_a_fifth_of_a_millisecond_on_any_card():
 def test_a_short_kernel_is_timed_without_its_launch():
     a = torch.randn(1024, device="cuda")
     held, bare = CudaClock(CUDA), CudaClock(CUDA, hold_cycles=0)
-    times = {name: sorted(c.time(lambda: a.add_(1)) for _ in range(50))[25] for name, c in (("held", held), ("bare", bare))}
+    times = {
+        name: sorted(c.time(lambda: a.add_(1)) for _ in range(50))[25]
+        for name, c in (("held", held), ("bare", bare))
+    }
     assert times["held"] <= times["bare"]
     assert clocks.clock_for(CUDA).hold_cycles == HOLD_CYCLES

@@ -1,4 +1,5 @@
-"""Verdicts on synthetic pairs at stated error rates, refusals, histories, and a real result against a copy of itself."""
+"""Verdicts on synthetic pairs at stated error rates, refusals, histories, and a real result against
+a copy of itself."""
 
 import json
 import shutil
@@ -25,7 +26,7 @@ from bench.studies.compare.verdicts import (
 )
 
 STAGES = 16
-SESSION = 0.01         # what a stage's median moves by from one session to the next, everything else equal
+SESSION = 0.01  # what a stage's median moves by from one session to the next, everything else equal
 POINT = point_record()
 
 
@@ -37,9 +38,20 @@ def timing(seconds: float, rng: np.random.Generator, n: int = 20, noise: float =
     return summarise((seconds * np.exp(x)).tolist(), [seconds], "converged", True)
 
 
-def result(rng: np.random.Generator, factors=1.0, *, session: float = SESSION, machine: float = 1.0, stages: int = STAGES,
-           probes: int = 12, n: int = 20, started: str = "2026-01-01T00:00:00+00:00", **changed):
-    """A result whose stages take 10 ms, 20 ms, ... times their factor; `machine` slows stages and probes alike."""
+def result(
+    rng: np.random.Generator,
+    factors=1.0,
+    *,
+    session: float = SESSION,
+    machine: float = 1.0,
+    stages: int = STAGES,
+    probes: int = 12,
+    n: int = 20,
+    started: str = "2026-01-01T00:00:00+00:00",
+    **changed,
+):
+    """A result whose stages take 10 ms, 20 ms, ... times their factor; `machine` slows stages and
+    probes alike."""
     where = environment().model_copy(update=changed)
     factors = np.broadcast_to(factors, stages)
 
@@ -47,12 +59,44 @@ def result(rng: np.random.Generator, factors=1.0, *, session: float = SESSION, m
         return machine * float(np.exp(session * rng.standard_normal()))
 
     ceilings = CeilingsRecord(
-        fingerprint="c", suite="s", started_utc=started, wall_s=1.0, outcome="ok", reason=None, environment=where,
-        probes=[Probe(kind="gemm", dtype="fp32", backend=None, shape={"m": i + 1, "n": 1, "k": 1}, flops=1,
-                      bytes_moved=None, timing=timing(0.01 * moved(), rng)) for i in range(probes)], telemetry=None)
-    return [*([ceilings] if probes else []), *(POINT.model_copy(update={
-        "fingerprint": f"p{i}", "environment": where, "started_utc": started, "recipe": f"r{i}",
-        "timings": {"denoise_step": timing(0.01 * (i + 1) * float(f) * moved(), rng, n)}}) for i, f in enumerate(factors))]
+        fingerprint="c",
+        suite="s",
+        started_utc=started,
+        wall_s=1.0,
+        outcome="ok",
+        reason=None,
+        environment=where,
+        probes=[
+            Probe(
+                kind="gemm",
+                dtype="fp32",
+                backend=None,
+                shape={"m": i + 1, "n": 1, "k": 1},
+                flops=1,
+                bytes_moved=None,
+                timing=timing(0.01 * moved(), rng),
+            )
+            for i in range(probes)
+        ],
+        telemetry=None,
+    )
+    return [
+        *([ceilings] if probes else []),
+        *(
+            POINT.model_copy(
+                update={
+                    "fingerprint": f"p{i}",
+                    "environment": where,
+                    "started_utc": started,
+                    "recipe": f"r{i}",
+                    "timings": {
+                        "denoise_step": timing(0.01 * (i + 1) * float(f) * moved(), rng, n)
+                    },
+                }
+            )
+            for i, f in enumerate(factors)
+        ),
+    ]
 
 
 def verdicts(pairs) -> list[str]:
@@ -63,16 +107,19 @@ def test_the_rule():
     assert judge(1.0, 0.97, 1.03, 0.05) == "SAME"
     assert judge(1.1, 1.06, 1.14, 0.05) == judge(1.1, 1.01, 1.2, 0.05) == "SLOWER"
     assert judge(0.9, 0.85, 0.99, 0.05) == "FASTER"
-    assert judge(1.04, 1.01, 1.07, 0.05) == "UNCLEAR"              # surely slower, not surely by what is worth a look
+    assert (
+        judge(1.04, 1.01, 1.07, 0.05) == "UNCLEAR"
+    )  # surely slower, not surely by what is worth a look
     assert judge(1.1, 0.99, 1.2, 0.05) == "UNCLEAR"
 
 
 def test_nothing_changed_is_hardly_ever_called_a_change():
-    """Fewer than 5 % of comparisons, let alone of stages, with autocorrelated samples and sessions that differ."""
+    """Fewer than 5 % of comparisons, let alone of stages, with autocorrelated samples and sessions
+    that differ."""
     rng = np.random.default_rng(1)
     pairs = [compare(result(rng), result(rng)) for _ in range(40)]
-    assert sum(v in ("SLOWER", "FASTER") for v in verdicts(pairs)) <= 2                    # of 640
-    assert sum(p.verdict == "SLOWER" for p in pairs) <= 2                                  # of 40
+    assert sum(v in ("SLOWER", "FASTER") for v in verdicts(pairs)) <= 2  # of 640
+    assert sum(p.verdict == "SLOWER" for p in pairs) <= 2  # of 40
     assert sum(v == "SAME" for v in verdicts(pairs)) > 100
 
 
@@ -95,18 +142,23 @@ def test_one_stage_of_many_is_found_and_the_others_are_not_blamed():
 
 
 def test_a_machine_that_moved_is_not_the_codes_fault():
-    """The probes, which run no code of ours, moved as much; a stage in a hundred moved by more than them, by chance."""
+    """The probes, which run no code of ours, moved as much; a stage in a hundred moved by more than
+    them, by chance."""
     rng = np.random.default_rng(4)
     pairs = [compare(result(rng), result(rng, machine=1.15)) for _ in range(10)]
-    assert sum(v == "SLOWER" for v in verdicts(pairs)) <= 2                                # of 160
+    assert sum(v == "SLOWER" for v in verdicts(pairs)) <= 2  # of 160
     assert all(p.typical.verdict == "UNCLEAR" for p in pairs)
     assert np.mean([p.drift for p in pairs]) == pytest.approx(1.15, rel=0.01)
 
 
 def test_the_sentinel_around_a_point_speaks_for_it_before_the_probes_do():
     def with_sentinel(records, seconds):
-        return [r.model_copy(update={"sentinel": SentinelReading(before_s=seconds, after_s=seconds)})
-                if r.fingerprint == "p3" else r for r in records]
+        return [
+            r.model_copy(update={"sentinel": SentinelReading(before_s=seconds, after_s=seconds)})
+            if r.fingerprint == "p3"
+            else r
+            for r in records
+        ]
 
     rng = np.random.default_rng(5)
     factors = np.where(np.arange(STAGES) == 3, 1.3, 1.0)
@@ -128,7 +180,9 @@ def test_an_unstable_stage_is_unclear_whatever_its_ratio():
     rng = np.random.default_rng(7)
     a, b = result(rng), result(rng, 3.0)
     wild = summarise([0.01, 0.02, 0.05, 0.01, 0.03], [0.01], "timeout", True)
-    b[1] = b[1].model_copy(update={"timings": {"denoise_step": wild}, "outcome": "unstable", "reason": "wild"})
+    b[1] = b[1].model_copy(
+        update={"timings": {"denoise_step": wild}, "outcome": "unstable", "reason": "wild"}
+    )
     pair = compare(a, b)
     assert [c.verdict for c in pair.changes[:2]] == ["UNCLEAR", "SLOWER"]
     assert any("b: tiny tiny-clip r0: unstable" in w for w in pair.warnings)
@@ -142,20 +196,38 @@ def test_seeded():
 def test_the_error_of_a_median_knows_that_neighbours_agree():
     rng = np.random.default_rng(10)
     alone = np.mean([_median_error(timing(0.05, rng, n=60, noise=0.01), rng) for _ in range(30)])
-    shuffled = np.mean([_median_error(summarise(list(rng.permutation(timing(0.05, rng, n=60).samples_s)), [1.0], "converged",
-                                                True), rng) for _ in range(30)])
+    shuffled = np.mean(
+        [
+            _median_error(
+                summarise(
+                    list(rng.permutation(timing(0.05, rng, n=60).samples_s)),
+                    [1.0],
+                    "converged",
+                    True,
+                ),
+                rng,
+            )
+            for _ in range(30)
+        ]
+    )
     assert alone > 1.3 * shuffled
-    assert _median_error(summarise([1.0, 1.1, 1.2], [1.0], "timeout", True), rng) == pytest.approx(0.4 * np.log(1.2))
+    assert _median_error(summarise([1.0, 1.1, 1.2], [1.0], "timeout", True), rng) == pytest.approx(
+        0.4 * np.log(1.2)
+    )
 
 
 def test_refusals():
     rng = np.random.default_rng(11)
     a = result(rng)
-    with pytest.raises(UserError, match=r"environments differ: torch 2.13.0 / 2.14.0; .*--allow-different"):
+    with pytest.raises(
+        UserError, match=r"environments differ: torch 2.13.0 / 2.14.0; .*--allow-different"
+    ):
         compare(a, result(rng, torch="2.14.0"))
     with pytest.raises(UserError, match="threads 2 / 4"):
         compare(a, result(rng, threads=4))
-    assert compare(a, result(rng, threads=4), allow_different=True).warnings == ["the environments differ: threads 2 / 4"]
+    assert compare(a, result(rng, threads=4), allow_different=True).warnings == [
+        "the environments differ: threads 2 / 4"
+    ]
     assert compare(a, result(rng, code_version="later")).code_b == "later"
     with pytest.raises(UserError, match="--threshold 2 is not a share"):
         compare(a, a, threshold=2)
@@ -166,8 +238,13 @@ def test_refusals():
 def test_points_of_one_side_alone_are_listed():
     rng = np.random.default_rng(12)
     pair = compare(result(rng), result(rng, stages=STAGES - 1))
-    assert pair.only_a == [{"point": f"tiny tiny-clip r{STAGES - 1}", "stage": "denoise_step",
-                            "why": "not measured in the other"}]
+    assert pair.only_a == [
+        {
+            "point": f"tiny tiny-clip r{STAGES - 1}",
+            "stage": "denoise_step",
+            "why": "not measured in the other",
+        }
+    ]
     assert pair.only_b == []
 
 
@@ -183,9 +260,13 @@ def test_document_and_markdown():
     rng = np.random.default_rng(14)
     pair = compare(result(rng), result(rng, 1.2))
     document = json.loads(json.dumps(comparison_document(pair, ["A"], "B"), allow_nan=False))
-    assert {"point", "stage", "a", "b", "ratio", "low", "high", "verdict"} <= set(document["points"][0])
+    assert {"point", "stage", "a", "b", "ratio", "low", "high", "verdict"} <= set(
+        document["points"][0]
+    )
     assert document["verdict"] == "SLOWER"
-    assert document["points"][0]["ratio"] == pytest.approx(document["points"][0]["b"] / document["points"][0]["a"])
+    assert document["points"][0]["ratio"] == pytest.approx(
+        document["points"][0]["b"] / document["points"][0]["a"]
+    )
     text = comparison_markdown(pair)
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len(rows) == 2 + STAGES + 1
@@ -199,17 +280,20 @@ def run_at(day: int, rng: np.random.Generator, factors=1.0, **kw):
 
 def test_a_slow_regression_is_seen_in_a_history_and_not_from_run_to_run():
     rng = np.random.default_rng(15)
-    runs = [run_at(day, rng, 1.025 ** day, session=0.004) for day in range(1, 7)]
+    runs = [run_at(day, rng, 1.025**day, session=0.004) for day in range(1, 7)]
     assert compare(runs[-2], runs[-1]).verdict in ("SAME", "UNCLEAR")
     seen = compare_history(runs[-1], runs[:-1])
     assert seen.verdict == "SLOWER"
-    assert seen.typical.ratio == pytest.approx(1.025 ** 3, rel=0.01)
+    assert seen.typical.ratio == pytest.approx(1.025**3, rel=0.01)
 
 
 def test_a_history_in_which_nothing_changed():
     rng = np.random.default_rng(16)
-    found = [compare_history(run_at(9, rng), [run_at(day, rng) for day in range(1, 6)]) for _ in range(20)]
-    assert sum(v in ("SLOWER", "FASTER") for v in verdicts(found)) <= 1                    # of 320
+    found = [
+        compare_history(run_at(9, rng), [run_at(day, rng) for day in range(1, 6)])
+        for _ in range(20)
+    ]
+    assert sum(v in ("SLOWER", "FASTER") for v in verdicts(found)) <= 1  # of 320
     assert sum(f.verdict == "SLOWER" for f in found) <= 1
     slower = compare_history(run_at(9, rng, 1.1), [run_at(day, rng) for day in range(1, 6)])
     assert np.mean([c.verdict == "SLOWER" for c in slower.changes]) > 0.7
@@ -218,15 +302,24 @@ def test_a_history_in_which_nothing_changed():
 def test_a_history_is_of_one_cohort_and_of_earlier_runs():
     rng = np.random.default_rng(17)
     b = run_at(9, rng)
-    others = [run_at(10, rng), run_at(1, rng, torch="2.0"), run_at(2, rng, gpu="h100-sxm"),
-              [r.model_copy(update={"suite": "other"}) for r in run_at(3, rng)],
-              [r.model_copy(update={"reason": "not a true time: slowed 2 times"}) for r in run_at(4, rng)]]
+    others = [
+        run_at(10, rng),
+        run_at(1, rng, torch="2.0"),
+        run_at(2, rng, gpu="h100-sxm"),
+        [r.model_copy(update={"suite": "other"}) for r in run_at(3, rng)],
+        [
+            r.model_copy(update={"reason": "not a true time: slowed 2 times"})
+            for r in run_at(4, rng)
+        ],
+    ]
     with pytest.raises(UserError, match="no earlier run of the same suite"):
         compare_history(b, others)
     alone = compare_history(b, [*others, run_at(4, rng, code_version="old")])
     assert alone.kind == "pair"
     assert alone.code_a == ["old"]
-    many = compare_history(b, [*others, *(run_at(day, rng, code_version=f"v{day}") for day in range(1, 9))])
+    many = compare_history(
+        b, [*others, *(run_at(day, rng, code_version=f"v{day}") for day in range(1, 9))]
+    )
     assert many.code_a == ["v4", "v5", "v6", "v7", "v8"]
     assert all(c.runs == 5 for c in many.changes)
 
@@ -241,8 +334,8 @@ def test_a_trend_hardly_widens_the_spread():
 
 
 def rewrite(source, target, factor: float, **changed) -> None:
-    """A copy of a result whose points take `factor` times as long, with a thousandth of the scatter: what else the
-    machine does during the tests is to decide nothing."""
+    """A copy of a result whose points take `factor` times as long, with a thousandth of the
+    scatter: what else the machine does during the tests is to decide nothing."""
     shutil.copytree(source, target)
     lines = []
     for line in (source / RECORDS).read_text().splitlines():
@@ -251,15 +344,20 @@ def rewrite(source, target, factor: float, **changed) -> None:
         record.update({"outcome": "ok", "reason": None} if record["outcome"] == "unstable" else {})
         for stage, t in record.get("timings", {}).items():
             calm = [factor * t["median_s"] * (s / t["median_s"]) ** 0.001 for s in t["samples_s"]]
-            record["timings"][stage] = summarise(calm, t["warmup_s"], "converged", True).model_dump()
+            record["timings"][stage] = summarise(
+                calm, t["warmup_s"], "converged", True
+            ).model_dump()
         lines.append(json.dumps(record))
     (target / RECORDS).write_text("\n".join(lines) + "\n")
 
 
 def test_a_real_result_and_copies_of_it(measured, tmp_path, here):
     rewrite(measured[0], tmp_path / "a", 1.0)
-    for name, factor, verdicts, exit_code in (("same", 1.0, {"SAME", "UNCLEAR"}, 0), ("slow", 1.1, {"SLOWER"}, 1),
-                                              ("fast", 0.9, {"FASTER"}, 0)):
+    for name, factor, verdicts, exit_code in (
+        ("same", 1.0, {"SAME", "UNCLEAR"}, 0),
+        ("slow", 1.1, {"SLOWER"}, 1),
+        ("fast", 0.9, {"FASTER"}, 0),
+    ):
         rewrite(measured[0], tmp_path / name, factor, code_version=name)
         code, out, _ = here("compare", str(tmp_path / "a"), str(tmp_path / name), "--json")
         document = json.loads(out)
@@ -275,7 +373,9 @@ def test_the_command(tmp_path, here):
 
     def write(name, *args, **kw) -> str:
         (tmp_path / name).mkdir()
-        (tmp_path / name / RECORDS).write_text("".join(r.model_dump_json() + "\n" for r in result(rng, *args, **kw)))
+        (tmp_path / name / RECORDS).write_text(
+            "".join(r.model_dump_json() + "\n" for r in result(rng, *args, **kw))
+        )
         return str(tmp_path / name)
 
     a, slow, elsewhere = write("a"), write("slow", 1.5), write("elsewhere", threads=99)
@@ -294,9 +394,14 @@ def test_the_command(tmp_path, here):
     code, out, err = here("compare", a, elsewhere, "--allow-different")
     assert code == 0
     assert "warning: the environments differ: threads" in err
-    for wrong in (["compare", a, str(tmp_path)], ["compare", a], ["compare", a, a, "--history", str(tmp_path)],
-                  ["compare", a, "--history", str(tmp_path / "nowhere")], ["compare", a, "--allow-different"],
-                  ["compare", a, a, "--threshold", "5"]):
+    for wrong in (
+        ["compare", a, str(tmp_path)],
+        ["compare", a],
+        ["compare", a, a, "--history", str(tmp_path)],
+        ["compare", a, "--history", str(tmp_path / "nowhere")],
+        ["compare", a, "--allow-different"],
+        ["compare", a, a, "--threshold", "5"],
+    ):
         code, _, err = here(*wrong)
         assert code == 2, err
         assert err.splitlines()[-1].startswith("error: ")
@@ -392,7 +497,9 @@ def test_a_planted_slowdown_is_in_the_record_and_the_ceilings_are_spared(monkeyp
     job = {"sampling": plan, "prior": {}, "recipes": [("fp32", "auto")], "point": POINT.point}
     worker.run_job({**job, "job": "ceilings"}, torch.device("cpu"), CpuClock(), None)
     done = worker.run_job({**job, "job": "point"}, torch.device("cpu"), CpuClock(), None)
-    turns = worker.run_job({**job, "job": "together", "points": []}, torch.device("cpu"), CpuClock(), None)
+    turns = worker.run_job(
+        {**job, "job": "together", "points": []}, torch.device("cpu"), CpuClock(), None
+    )
     assert isinstance(clocks["ceilings"], CpuClock)
     assert isinstance(clocks["point"], SlowedClock)
     assert isinstance(clocks["together"], SlowedClock)
@@ -410,12 +517,22 @@ def test_comparison_says_a_planted_slowdown():
 
 def test_two_cards_of_one_kind_are_compared_and_named():
     def on(records, card):
-        return [r.model_copy(update={"environment": r.environment.model_copy(update={"device_uuid_hash": card})})
-                for r in records]
+        return [
+            r.model_copy(
+                update={"environment": r.environment.model_copy(update={"device_uuid_hash": card})}
+            )
+            for r in records
+        ]
 
     rng = np.random.default_rng(20)
     a, b = on(result(rng), "aaaa"), on(result(rng), "bbbb")
-    assert "measured on 2 cards of one kind: aaaa, bbbb; a ratio holds what those differ by" in compare(a, b).warnings
+    assert (
+        "measured on 2 cards of one kind: aaaa, bbbb; a ratio holds what those differ by"
+        in compare(a, b).warnings
+    )
     assert compare(a, on(result(rng), "aaaa")).warnings == []
     runs = [on(run_at(day, rng), card) for day, card in ((1, "aaaa"), (2, "bbbb"), (3, "aaaa"))]
-    assert "measured on 2 cards of one kind: aaaa, bbbb" in compare_history(on(run_at(9, rng), "aaaa"), runs).warnings[0]
+    assert (
+        "measured on 2 cards of one kind: aaaa, bbbb"
+        in compare_history(on(run_at(9, rng), "aaaa"), runs).warnings[0]
+    )

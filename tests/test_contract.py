@@ -28,23 +28,53 @@ COMMANDS: dict[str, list[str]] = {
     "calibrate": ["calibrate", "{calibrated}"],
     "predict": ["predict", "tiny", "-w", "tiny-wide", "--calibration", "{calibrated}"],
     "holdout": ["holdout", "{calibrated}", "{held_out}"],
-    "plan": ["plan", "--for", "tiny", "-w", "tiny-wide", "--suite", "smoke", "--budget", "8s", *CPU,
-             "--calibration", "{calibrated}"],
+    "plan": [
+        "plan",
+        "--for",
+        "tiny",
+        "-w",
+        "tiny-wide",
+        "--suite",
+        "smoke",
+        "--budget",
+        "8s",
+        *CPU,
+        "--calibration",
+        "{calibrated}",
+    ],
     "analytic": ["analytic", "--sensitivity"],
     "analytic --calibration": ["analytic", "--sensitivity", "--calibration", "{calibrated}"],
     "claims": ["claims", "--calibration", "{calibrated}"],
     "report": ["report", "{calibrated}"],
     "compare": ["compare", "{calibrated}", "{calibrated}", "--allow-different"],
 }
-SLOW: dict[str, list[str]] = {          # they measure, or draw a page
+SLOW: dict[str, list[str]] = {  # they measure, or draw a page
     "versus": ["versus", "tiny", "tiny", *CLIP, *CPU, "--rounds", "6", "--max-time", "1s"],
     "check-timer": ["check-timer", "tiny", *CLIP, *CPU, "--rounds", "6"],
     "doctor": ["doctor", *CPU, "--out", "{out}"],
-    "serve-sim": ["serve-sim", "tiny", "-w", "tiny-image", "--requests", "100", "--max-batch", "2", *CPU],
+    "serve-sim": [
+        "serve-sim",
+        "tiny",
+        "-w",
+        "tiny-image",
+        "--requests",
+        "100",
+        "--max-batch",
+        "2",
+        *CPU,
+    ],
     "run": ["run", "{suite}", *CPU, "--out", "{out}"],
     "run --dry-run": ["run", "smoke", "--dry-run", *CPU, "--calibration", "{calibrated}"],
     "calibrate --from": ["calibrate", "--from", PUBLISHED, "--gpu", "H200"],
-    "explore --export": ["explore", "--results", "{results}", "--export", "{out}/page.html", "-m", "tiny"],
+    "explore --export": [
+        "explore",
+        "--results",
+        "{results}",
+        "--export",
+        "{out}/page.html",
+        "-m",
+        "tiny",
+    ],
 }
 
 
@@ -79,17 +109,30 @@ def places(folder: Path) -> dict[str, str]:
     (folder / "micro.yaml").write_text(MICRO_SUITE)
     out = folder / "out"
     out.mkdir(exist_ok=True)
-    return {"results": str(results), "calibrated": str(results / "cpu" / CALIBRATED), "out": str(out),
-            "held_out": str(results / "cpu" / HELD_OUT), "suite": str(folder / "micro.yaml")}
+    return {
+        "results": str(results),
+        "calibrated": str(results / "cpu" / CALIBRATED),
+        "out": str(out),
+        "held_out": str(results / "cpu" / HELD_OUT),
+        "suite": str(folder / "micro.yaml"),
+    }
 
 
 def document(command: list[str], folder: Path) -> Any:
     """What the command prints with --json."""
     filled = [word.format(**places(folder)) for word in command]
-    done = subprocess.run([sys.executable, "-m", "bench.cli", *filled, "--json"], cwd=ROOT, text=True,
-                          capture_output=True, timeout=600, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.cli", *filled, "--json"],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        timeout=600,
+        check=False,
+    )
     assert done.returncode in (0, 1), done.stderr
-    return json.loads(done.stdout.splitlines()[-1]) if command[0] == "run" else json.loads(done.stdout)
+    return (
+        json.loads(done.stdout.splitlines()[-1]) if command[0] == "run" else json.loads(done.stdout)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +140,9 @@ def folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("contract")
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, *(pytest.param(c, marks=pytest.mark.slow) for c in SLOW)])
+@pytest.mark.parametrize(
+    "command", [*COMMANDS, *(pytest.param(c, marks=pytest.mark.slow) for c in SLOW)]
+)
 def test_no_key_of_a_document_is_gone(command, folder):
     stored = json.loads(STORED.read_text())
     printed = document((COMMANDS | SLOW)[command], folder)

@@ -12,7 +12,15 @@ from test_sampling import PLAN
 from bench.core.load import load, load_point
 from bench.core.specs.suite import Suite
 from bench.measure.attention import correctness
-from bench.measure.attention.correctness import Attended, Check, WrongNumbers, checked, compared, correctness_of, tolerance
+from bench.measure.attention.correctness import (
+    Attended,
+    Check,
+    WrongNumbers,
+    checked,
+    compared,
+    correctness_of,
+    tolerance,
+)
 from bench.measure.points.single import build_calls, count_stages, measure_point
 from bench.measure.timing.clock import clock_for
 from bench.measure.worker import main as worker
@@ -146,7 +154,8 @@ def test_no_call_is_made_for_it_and_the_names_are_put_back(monkeypatch):
 
 
 def zero_past(limit):
-    """An attention kernel that reads values past so many elements from the first as zeros, as 32-bit offsets may."""
+    """An attention kernel that reads values past so many elements from the first as zeros, as
+    32-bit offsets may."""
     whole = kernels.attention
 
     def attention(q, k, v):
@@ -185,8 +194,8 @@ def test_a_wrong_kernel_ends_the_point_before_any_sample(monkeypatch, fault):
     if fault == "nan":
         assert (read.finite, read.relative_error) == (False, None)
         assert (
-            f"wrong numbers: attention over {point.model.tokens(point.workload)} keys gives numbers that are not finite"
-            in str(caught.value)
+            f"wrong numbers: attention over {point.model.tokens(point.workload)} keys gives numbers"
+            " that are not finite" in str(caught.value)
         )
     else:
         assert read.relative_error > 0.1 > read.tolerance
@@ -266,7 +275,8 @@ def test_the_worker_says_it_of_each_point(tmp_path, micro_suite):
 
 
 def test_an_attention_that_a_recipe_puts_in_sdpas_place_is_looked_into(monkeypatch):
-    """It is put there within the stage's call, after the looking began; a public model calls SDPA by its name."""
+    """It is put there within the stage's call, after the looking began; a public model calls SDPA
+    by its name."""
     sdpa = F.scaled_dot_product_attention
 
     @contextlib.contextmanager
@@ -285,6 +295,7 @@ def test_an_attention_that_a_recipe_puts_in_sdpas_place_is_looked_into(monkeypat
         def call():
             with kernels.attention_by(other):
                 return F.scaled_dot_product_attention(q, k, v)
+
         return checked(point, {"denoise_step": call})["denoise_step"]()
 
     step(sdpa)

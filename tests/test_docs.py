@@ -1,4 +1,5 @@
-"""The docs: links lead somewhere, walk-throughs run, the schema's page is the code's, deploy files say the README's."""
+"""The docs: links lead somewhere, walk-throughs run, the schema's page is the code's, deploy files
+say the README's."""
 
 import os
 import re
@@ -25,21 +26,34 @@ BLOCK = re.compile(r"(?:<!-- file: (\S+) -->\n)?```(yaml|sh)\n(.*?)```", re.DOTA
 def anchors(page: Path) -> set[str]:
     """GitHub's anchors of a page's headings."""
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
-    heads = [re.sub(r"[*`]|\[([^\]]*)\]\([^)]*\)", r"\1", h) for h in re.findall(r"^#+ +(.*)$", text, re.MULTILINE)]
-    return {"".join(c for c in h.strip().lower().replace(" ", "-")
-                    if c in "-_" or unicodedata.category(c)[0] in "LN") for h in heads}
+    heads = [
+        re.sub(r"[*`]|\[([^\]]*)\]\([^)]*\)", r"\1", h)
+        for h in re.findall(r"^#+ +(.*)$", text, re.MULTILINE)
+    ]
+    return {
+        "".join(
+            c
+            for c in h.strip().lower().replace(" ", "-")
+            if c in "-_" or unicodedata.category(c)[0] in "LN"
+        )
+        for h in heads
+    }
 
 
 def broken(page: Path, root: Path = ROOT) -> list[str]:
-    """Links of a page that lead to no file of this repository, or to no heading; those to the network are not followed."""
+    """Links of a page that lead to no file of this repository, or to no heading; those to the
+    network are not followed."""
     found = []
     for target in LINK.findall(re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)):
         if re.match(r"[a-z]+:", target):
             continue
         path, _, anchor = target.partition("#")
         file = (page.parent / path).resolve() if path else page
-        if not file.exists() or not file.is_relative_to(root.resolve()) or \
-                (anchor and file.suffix == ".md" and anchor not in anchors(file)):
+        if (
+            not file.exists()
+            or not file.is_relative_to(root.resolve())
+            or (anchor and file.suffix == ".md" and anchor not in anchors(file))
+        ):
             found.append(target)
     return found
 
@@ -51,8 +65,10 @@ def test_links_lead_somewhere(page):
 
 def test_a_broken_link_is_found(tmp_path):
     page = tmp_path / "a.md"
-    page.write_text("# A head, *here*\n[x](a.md#a-head-here) [y](a.md#nowhere) [z](b.md) [w](https://x.org) "
-                    "![p](none.png)\n```\n[in code](c.md)\n```\n[o](../../etc)\n")
+    page.write_text(
+        "# A head, *here*\n[x](a.md#a-head-here) [y](a.md#nowhere) [z](b.md) [w](https://x.org) "
+        "![p](none.png)\n```\n[in code](c.md)\n```\n[o](../../etc)\n"
+    )
     assert broken(page, tmp_path) == ["a.md#nowhere", "b.md", "none.png", "../../etc"]
 
 
@@ -64,21 +80,29 @@ def test_there_is_something_to_check():
 
 @pytest.mark.parametrize("page", WALKS, ids=lambda p: p.stem)
 def test_a_walk_through_runs_as_it_stands(page, here, measured, tmp_path, monkeypatch):
-    """Each file is written where it says, in a copy of the configs; each `ldt-bench` line exits with 0."""
+    """Each file is written where it says, in a copy of the configs; each `ldt-bench` line exits
+    with 0."""
     from bench.core import load
 
     (tmp_path / "configs").mkdir()
     for kind in load.KINDS:
         (tmp_path / "configs" / kind).symlink_to(ROOT / "configs" / kind)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(load, "resources", SimpleNamespace(
-        files=lambda package: tmp_path / "configs" if package == "configs" else resources.files(package)))
+    monkeypatch.setattr(
+        load,
+        "resources",
+        SimpleNamespace(
+            files=lambda package: (
+                tmp_path / "configs" if package == "configs" else resources.files(package)
+            )
+        ),
+    )
     ran = []
     for file, kind, text in BLOCK.findall(page.read_text()):
         if kind == "yaml":
             assert file, f"{page.name}: a YAML block without its `<!-- file: -->`"
             place = tmp_path / file
-            if place.parent.is_symlink():             # a folder of presets of its own, with the new one in it
+            if place.parent.is_symlink():  # a folder of presets of its own, with the new one in it
                 originals = place.parent.resolve()
                 place.parent.unlink()
                 place.parent.mkdir()
@@ -109,7 +133,9 @@ def test_the_schemas_page_has_every_field_and_what_stands_beneath_it():
     assert "| `activations` | integer | peak_allocated less weights and inputs. |" in section
     queue = []
     rows = make_schema.section(PointRecord, queue)
-    assert {"Environment", "StageCount", "Timing", "Memory", "SentinelReading"} <= {m.__name__ for m in queue}
+    assert {"Environment", "StageCount", "Timing", "Memory", "SentinelReading"} <= {
+        m.__name__ for m in queue
+    }
     assert all(f"| `{name}` |" in rows for name in PointRecord.model_fields)
 
 
@@ -121,8 +147,21 @@ def test_the_glossary_has_every_word_of_the_code():
     from bench.results.records import OUTCOMES
 
     text = (ROOT / "docs/glossary.md").read_text()
-    words = ["model", "workload", "recipe", "gpu", "suite", "point", "record", "ceilings", "calibration", "estimate",
-             *OUTCOMES, *get_args(Provenance), *get_args(Stage)]
+    words = [
+        "model",
+        "workload",
+        "recipe",
+        "gpu",
+        "suite",
+        "point",
+        "record",
+        "ceilings",
+        "calibration",
+        "estimate",
+        *OUTCOMES,
+        *get_args(Provenance),
+        *get_args(Stage),
+    ]
     assert [w for w in words if not re.search(rf"[*`]{re.escape(w)}[*`,]", text)] == []
 
 
@@ -132,7 +171,9 @@ def test_the_sites_contents_name_every_page():
 
 
 README = (ROOT / "README.md").read_text()
-INSTALL = README.split("<!-- main command -->")[1].split("```sh\n")[1].split(" && .venv/bin/ldt-bench")[0]
+INSTALL = (
+    README.split("<!-- main command -->")[1].split("```sh\n")[1].split(" && .venv/bin/ldt-bench")[0]
+)
 RENTED = README.split("## On a rented card")[1].split("```sh\n")[1].split("```")[0]
 DEPLOY = ROOT / "deploy"
 
@@ -179,8 +220,11 @@ case "$2" in FAILS) exit STATUS ;; esac
 """
 
 
-def run_script(tmp_path, fails: str, status: int = 1) -> tuple[subprocess.CompletedProcess, list[str], set[str]]:
-    """deploy/h100.sh with an ldt-bench on the PATH that fails at one suite -> (how it ended, calls, what was packed)."""
+def run_script(
+    tmp_path, fails: str, status: int = 1
+) -> tuple[subprocess.CompletedProcess, list[str], set[str]]:
+    """deploy/h100.sh with an ldt-bench on the PATH that fails at one suite -> (how it ended, calls,
+    what was packed)."""
     for folder in ("bin", "checkout/deploy", "checkout/results/h100-sxm/older"):
         (tmp_path / folder).mkdir(parents=True)
     old = tmp_path / "checkout/results/h100-sxm/older/records.jsonl"
@@ -191,10 +235,18 @@ def run_script(tmp_path, fails: str, status: int = 1) -> tuple[subprocess.Comple
     fake.chmod(0o755)
     script = tmp_path / "checkout/deploy/h100.sh"
     script.write_text((DEPLOY / "h100.sh").read_text())
-    done = subprocess.run(["bash", str(script)], capture_output=True, text=True, check=False, timeout=60,
-                          env={"PATH": f"{tmp_path}/bin:/usr/bin:/bin"})
+    done = subprocess.run(
+        ["bash", str(script)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={"PATH": f"{tmp_path}/bin:/usr/bin:/bin"},
+    )
     (archive,) = (tmp_path / "checkout/results").glob("*.tar.gz")
-    packed = subprocess.run(["tar", "-tzf", str(archive)], capture_output=True, text=True, check=True).stdout.split()
+    packed = subprocess.run(
+        ["tar", "-tzf", str(archive)], capture_output=True, text=True, check=True
+    ).stdout.split()
     return done, (tmp_path / "checkout/calls").read_text().splitlines(), set(packed)
 
 
@@ -202,8 +254,13 @@ def test_the_script_goes_on_when_the_second_suite_fails_and_packs_everything(tmp
     done, calls, packed = run_script(tmp_path, "h100-rates")
     suites = ("h100-health", "h100-rates", "h100-anchor")
     assert done.returncode == 1
-    assert [call.split()[:2] for call in calls[:4]] == [["doctor", "--expect"], *(["run", name] for name in suites)]
-    assert calls[4] == "calibrate " + " ".join(f"results/h100-sxm/{name}" for name in sorted(suites))
+    assert [call.split()[:2] for call in calls[:4]] == [
+        ["doctor", "--expect"],
+        *(["run", name] for name in suites),
+    ]
+    assert calls[4] == "calibrate " + " ".join(
+        f"results/h100-sxm/{name}" for name in sorted(suites)
+    )
     assert {f"results/h100-sxm/{name}/records.jsonl" for name in (*suites, "merged")} <= packed
     assert not any("older" in name for name in packed)
     logs = {name.rpartition("/")[2] for name in packed if name.endswith(".log")}
@@ -239,20 +296,32 @@ def test_deploy_scripts_parse(path):
 def test_the_task_file_and_the_image_have_their_parts():
     task = yaml.safe_load((DEPLOY / "skypilot.yaml").read_text())
     assert set(task) == {"name", "resources", "workdir", "envs", "setup", "run"}
-    instructions = [line.split()[0] for line in (DEPLOY / "Dockerfile").read_text().splitlines() if line[:1].isalpha()]
+    instructions = [
+        line.split()[0]
+        for line in (DEPLOY / "Dockerfile").read_text().splitlines()
+        if line[:1].isalpha()
+    ]
     assert instructions == ["ARG", "FROM", "RUN", "WORKDIR", "COPY", "RUN", "ENV", "CMD"]
 
 
 def test_the_ssh_script_brings_results_back_although_the_node_fails(tmp_path):
     """With ssh and rsync replaced by what writes down how they were called."""
     for tool, then in (("ssh", "exit 1"), ("rsync", "exit 0")):
-        (tmp_path / tool).write_text(f'#!/bin/sh\necho "{tool} $*" >> {tmp_path}/calls\ncat > /dev/null\n{then}\n')
+        (tmp_path / tool).write_text(
+            f'#!/bin/sh\necho "{tool} $*" >> {tmp_path}/calls\ncat > /dev/null\n{then}\n'
+        )
         (tmp_path / tool).chmod(0o755)
     copy = tmp_path / "checkout/deploy"
     copy.mkdir(parents=True)
     (copy / "ssh.sh").write_text((DEPLOY / "ssh.sh").read_text())
-    done = subprocess.run(["bash", str(copy / "ssh.sh"), "user@host"], capture_output=True, text=True, check=False,
-                          stdin=subprocess.DEVNULL, env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    done = subprocess.run(
+        ["bash", str(copy / "ssh.sh"), "user@host"],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+    )
     there, run, back = (tmp_path / "calls").read_text().splitlines()
     assert done.returncode == 1
     assert there.endswith("./ user@host:ldt-bench/")

@@ -1,4 +1,5 @@
-"""Weights and inputs are the same numbers in every dtype, rounded; and drawing them takes no full-size float32 copy."""
+"""Weights and inputs are the same numbers in every dtype, rounded; and drawing them takes no
+full-size float32 copy."""
 
 import math
 
@@ -22,20 +23,30 @@ def generator() -> torch.Generator:
 
 @pytest.mark.parametrize("half", HALVES)
 @pytest.mark.parametrize("shape", [(), (3,), (40, 30), (2, 3, 5, 7, 4)], ids=str)
-@pytest.mark.parametrize("piece", [2**24, 64, 7])      # all at once; rows and planes at a time; parts of a row
+@pytest.mark.parametrize(
+    "piece", [2**24, 64, 7]
+)  # all at once; rows and planes at a time; parts of a row
 def test_a_half_is_the_float_rounded(monkeypatch, shape, half, piece):
     monkeypatch.setattr(draw, "PIECE", piece)
     wide = draw.normal(*shape, generator=generator(), device=CPU, dtype=torch.float32)
-    assert torch.equal(draw.normal(*shape, generator=generator(), device=CPU, dtype=half), wide.to(half))
+    assert torch.equal(
+        draw.normal(*shape, generator=generator(), device=CPU, dtype=half), wide.to(half)
+    )
     for fill in (draw.normal_, draw.uniform_):
-        wide, narrow = (fill(torch.zeros(shape, dtype=dtype), 0.3, generator()) for dtype in (torch.float32, half))
+        wide, narrow = (
+            fill(torch.zeros(shape, dtype=dtype), 0.3, generator())
+            for dtype in (torch.float32, half)
+        )
         assert torch.equal(narrow, wide.to(half))
-        assert (wide != 0).all()                       # no element is left out
+        assert (wide != 0).all()  # no element is left out
 
 
 def test_the_memory_format_changes_no_number(monkeypatch):
     monkeypatch.setattr(draw, "PIECE", 50)
-    plain, last = torch.empty(4, 3, 2, 5, 6), torch.empty(4, 3, 2, 5, 6).to(memory_format=torch.channels_last_3d)
+    plain, last = (
+        torch.empty(4, 3, 2, 5, 6),
+        torch.empty(4, 3, 2, 5, 6).to(memory_format=torch.channels_last_3d),
+    )
     assert torch.equal(draw.normal_(plain, 1.0, generator()), draw.normal_(last, 1.0, generator()))
 
 
@@ -48,8 +59,11 @@ def test_no_piece_is_larger_than_said(monkeypatch):
 
 
 def test_on_meta_a_tensor_of_any_size_is_one_piece():
-    huge = (2**20, 2**20, 2**19)                       # 2^35 pieces would take hours
-    assert draw.normal(*huge, generator=None, device=torch.device("meta"), dtype=torch.bfloat16).shape == huge
+    huge = (2**20, 2**20, 2**19)  # 2^35 pieces would take hours
+    assert (
+        draw.normal(*huge, generator=None, device=torch.device("meta"), dtype=torch.bfloat16).shape
+        == huge
+    )
 
 
 def test_draws_have_the_mean_and_spread_they_should():
@@ -68,28 +82,48 @@ def same_but_rounded(wide: torch.Tensor, narrow: torch.Tensor) -> bool:
 
 
 def assert_one_model(make) -> None:
-    """make(dtype) -> pipeline and inputs: all weights and inputs of bfloat16 are those of float32, rounded."""
+    """make(dtype) -> pipeline and inputs: all weights and inputs of bfloat16 are those of float32,
+    rounded."""
     (a, given_a), (b, given_b) = make(torch.float32), make(torch.bfloat16)
-    parts = [(a.denoiser, b.denoiser), (a.vae, b.vae), *zip(a.text_encoders, b.text_encoders, strict=True)]
-    names = [(name, p, q) for x, y in parts
-             for (name, p), q in zip(x.named_parameters(), y.parameters(), strict=True)]
+    parts = [
+        (a.denoiser, b.denoiser),
+        (a.vae, b.vae),
+        *zip(a.text_encoders, b.text_encoders, strict=True),
+    ]
+    names = [
+        (name, p, q)
+        for x, y in parts
+        for (name, p), q in zip(x.named_parameters(), y.parameters(), strict=True)
+    ]
     assert [name for name, p, q in names if not same_but_rounded(p, q)] == []
     assert same_but_rounded(given_a.latents, given_b.latents)
-    for one, other in ((given_a.condition, given_b.condition), (given_a.unconditional, given_b.unconditional)):
+    for one, other in (
+        (given_a.condition, given_b.condition),
+        (given_a.unconditional, given_b.unconditional),
+    ):
         assert [k for k in one if not same_but_rounded(one[k], other[k])] == []
     assert all(map(same_but_rounded, given_a.text_embeddings, given_b.text_embeddings))
 
 
 @pytest.mark.parametrize("name", ["tiny", "tiny-ar", "wan2.2-ti2v-5b", "hunyuanvideo", "ltx-2"])
 def test_two_dtypes_are_one_model_with_one_input(monkeypatch, name):
-    monkeypatch.setattr(draw, "PIECE", 2**12)          # so that small weights come in pieces too
+    monkeypatch.setattr(draw, "PIECE", 2**12)  # so that small weights come in pieces too
     point = load_point(name, "tiny-video", "eager-fp32") if name.startswith("tiny") else None
     model, workload = (point.model, point.workload) if point else reduced(name)
 
     def make(dtype: torch.dtype):
-        pipeline = build_pipeline(model.denoiser, model.vae, model.text_encoders, device=CPU, dtype=dtype, seed=3)
-        return pipeline, example_inputs(pipeline, batch=2, channels=model.denoiser.in_channels, device=CPU, dtype=dtype,
-                                        latent_shape=model.latent_shape(workload), seed=4)
+        pipeline = build_pipeline(
+            model.denoiser, model.vae, model.text_encoders, device=CPU, dtype=dtype, seed=3
+        )
+        return pipeline, example_inputs(
+            pipeline,
+            batch=2,
+            channels=model.denoiser.in_channels,
+            device=CPU,
+            dtype=dtype,
+            latent_shape=model.latent_shape(workload),
+            seed=4,
+        )
 
     assert_one_model(make)
 
@@ -98,11 +132,17 @@ def test_the_pixels_that_are_encoded_are_the_same_too():
     point = load_point("tiny", "tiny-image", "eager-fp32", stages=("vae_encode",))
     model, seen, zeros = point.model, [], torch.zeros(1, 4, 1, 8, 8)
     for dtype in (torch.float32, torch.bfloat16):
-        pipeline = build_pipeline(model.denoiser, model.vae, (), device=CPU, dtype=dtype, seed=0, stages=point.stages)
+        pipeline = build_pipeline(
+            model.denoiser, model.vae, (), device=CPU, dtype=dtype, seed=0, stages=point.stages
+        )
         pipeline.denoiser.to_empty(device=CPU)
-        inputs = example_inputs(pipeline, batch=1, channels=4, latent_shape=(1, 8, 8), device=CPU, dtype=dtype, seed=1)
+        inputs = example_inputs(
+            pipeline, batch=1, channels=4, latent_shape=(1, 8, 8), device=CPU, dtype=dtype, seed=1
+        )
         pipeline.vae.encode = lambda video: seen.append(video) or (zeros, zeros)
-        stage_calls(pipeline, inputs, frames=1, height=32, width=32, guided=False, steps=1, seed=2)["vae_encode"]()
+        stage_calls(pipeline, inputs, frames=1, height=32, width=32, guided=False, steps=1, seed=2)[
+            "vae_encode"
+        ]()
     assert same_but_rounded(*seen)
 
 
@@ -116,21 +156,39 @@ def test_training_starts_from_the_same_weights():
         for module in (wide, narrow):
             init_training_weights(module, 5)
         for p, q in zip(wide.parameters(), narrow.parameters(), strict=True):
-            torch.testing.assert_close(q.float(), p, rtol=2**-7, atol=0)     # the pixels' weights are scaled after rounding
+            torch.testing.assert_close(
+                q.float(), p, rtol=2**-7, atol=0
+            )  # the pixels' weights are scaled after rounding
 
 
-@pytest.mark.parametrize("config", [{"sampler": "sde", "path": "linear", "diffusion": "sigma", "diffusion_norm": 1.0,
-                                     "last_step": 0.04}, {"sampler": "ddpm", "path": "ddpm-linear"},
-                                    {"sampler": "ddim", "path": "ddpm-linear", "eta": 1.0},
-                                    {"sampler": "lcm", "path": "ddpm-linear"}], ids=lambda c: c["sampler"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        {
+            "sampler": "sde",
+            "path": "linear",
+            "diffusion": "sigma",
+            "diffusion_norm": 1.0,
+            "last_step": 0.04,
+        },
+        {"sampler": "ddpm", "path": "ddpm-linear"},
+        {"sampler": "ddim", "path": "ddpm-linear", "eta": 1.0},
+        {"sampler": "lcm", "path": "ddpm-linear"},
+    ],
+    ids=lambda c: c["sampler"],
+)
 def test_a_stochastic_sampler_kicks_both_dtypes_alike(config):
-    """A model whose answer is the same whatever it is asked: what is left to part the two is the noise and its rounding."""
+    """A model whose answer is the same whatever it is asked: what is left to part the two is the
+    noise and its rounding."""
     from models.diffusion.process import sample
 
     unsaid = dict.fromkeys(("diffusion", "diffusion_norm", "last_step", "eta"))
     sampler = SamplerConfig(**{**unsaid, "prediction": "velocity", "steps": 4, **config})
-    # 1,000 numbers are no multiple of 16: PyTorch 2.13 too then draws others in bfloat16, at the end.
+    # 1,000 numbers are no multiple of 16: PyTorch 2.13 too then draws others in bfloat16, at the
+    # end.
     x = draw.normal(1, 4, 10, 5, 5, generator=generator(), device=CPU, dtype=torch.float32)
-    made = [sample(lambda x, t: torch.full_like(x, 0.1), x.to(dtype), sampler, generator()).float()
-            for dtype in (torch.float32, torch.bfloat16)]
+    made = [
+        sample(lambda x, t: torch.full_like(x, 0.1), x.to(dtype), sampler, generator()).float()
+        for dtype in (torch.float32, torch.bfloat16)
+    ]
     assert (made[1] - made[0]).abs().max() < 0.05 * made[0].abs().max()

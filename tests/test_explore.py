@@ -25,7 +25,9 @@ from bench.studies.pencil import demand
 pytest.importorskip("msgspec", reason="pip install -e '.[explore]'")
 for package in ("plotly", "itables"):
     if importlib.util.find_spec(package) is None:
-        pytest.skip(f"{package} is not installed: pip install -e '.[explore]'", allow_module_level=True)
+        pytest.skip(
+            f"{package} is not installed: pip install -e '.[explore]'", allow_module_level=True
+        )
 
 EVIL = "<script>alert(1)</script>"
 
@@ -38,27 +40,40 @@ def results(measured, tmp_path) -> Path:
 
 
 def lines(results: Path) -> list[dict]:
-    return [json.loads(line) for line in (results / "cpu/real/records.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line) for line in (results / "cpu/real/records.jsonl").read_text().splitlines()
+    ]
 
 
 def rewrite(results: Path, records: list, name: str = "cpu/real") -> None:
     (results / name).mkdir(parents=True, exist_ok=True)
-    (results / name / "records.jsonl").write_text("".join(r if isinstance(r, str) else json.dumps(r) + "\n" for r in records))
+    (results / name / "records.jsonl").write_text(
+        "".join(r if isinstance(r, str) else json.dumps(r) + "\n" for r in records)
+    )
 
 
 def evil(results: Path) -> None:
     """A result whose every string is a script."""
+
     def poison(value):
         return [poison(v) for v in value] if isinstance(value, list) else value
 
     records = [r for r in lines(results) if r["kind"] == "point"]
     for record in records:
-        record |= {"model": EVIL, "workload": EVIL, "recipe": EVIL, "suite": EVIL, "reason": EVIL, "started_utc": EVIL}
+        record |= {
+            "model": EVIL,
+            "workload": EVIL,
+            "recipe": EVIL,
+            "suite": EVIL,
+            "reason": EVIL,
+            "started_utc": EVIL,
+        }
         record["environment"] |= {"gpu": EVIL, "device_name": EVIL}
     rewrite(results, records, "cpu/<img src=x onerror=alert(2)>")
 
 
 # The table
+
 
 def test_the_table_says_what_the_records_say(results):
     table, records = read_table(results), point_records(read_records(results / "cpu/real"))
@@ -66,10 +81,18 @@ def test_the_table_says_what_the_records_say(results):
     assert table.problems == []
     for i, record in enumerate(records):
         row = {name: column[i] for name, column in table.columns.items()}
-        assert (row["model"], row["workload"], row["tokens"]) == (record.model, record.workload, record.tokens)
+        assert (row["model"], row["workload"], row["tokens"]) == (
+            record.model,
+            record.workload,
+            record.tokens,
+        )
         step = record.timings["denoise_step"]
         assert (row["step_s"], row["step_low_s"], row["step_high_s"], row["n"]) == (
-            step.median_s, step.low_s, step.high_s, step.n)
+            step.median_s,
+            step.low_s,
+            step.high_s,
+            step.n,
+        )
         assert row["flops_per_s"] == record.counts["denoise_step"].flops / step.median_s
         assert row["result"] == "cpu/real"
 
@@ -78,18 +101,34 @@ def test_a_whole_video_is_the_sum_of_its_stages(results):
     table = read_table(results)
     i = next(i for i, m in enumerate(table.columns["minutes"]) if m is not None)
     record = point_records(read_records(results / "cpu/real"))[i]
-    workload, stages = record.point["workload"], {name: t.median_s for name, t in record.timings.items()}
+    workload, stages = (
+        record.point["workload"],
+        {name: t.median_s for name, t in record.timings.items()},
+    )
     seconds = workload["steps"] * stages["denoise_step"] + stages["vae_decode"]
     seconds += stages["text_encode"] * (2 if workload["guidance"] == "cfg" else 1)
     assert table.columns["video_s"][i] == pytest.approx(seconds)
-    assert table.columns["minutes"][i] == pytest.approx(workload["frames"] / workload["fps"] * 60 / seconds)
-    assert table.columns["minutes_low"][i] < table.columns["minutes"][i] < table.columns["minutes_high"][i]
+    assert table.columns["minutes"][i] == pytest.approx(
+        workload["frames"] / workload["fps"] * 60 / seconds
+    )
+    assert (
+        table.columns["minutes_low"][i]
+        < table.columns["minutes"][i]
+        < table.columns["minutes_high"][i]
+    )
 
 
-@pytest.mark.parametrize("broken", [
-    '{"schema_version":1,"kind"', "[]\n", '{"schema_version":1,"kind":"point"}\n',
-    "\0\xff\n", "9" * 5000 + "\n", "[" * 100_000 + "\n",
-])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        '{"schema_version":1,"kind"',
+        "[]\n",
+        '{"schema_version":1,"kind":"point"}\n',
+        "\0\xff\n",
+        "9" * 5000 + "\n",
+        "[" * 100_000 + "\n",
+    ],
+)
 def test_a_broken_line_is_said_and_the_rest_is_read(results, broken):
     whole = lines(results)
     rewrite(results, [*whole, broken])
@@ -99,10 +138,16 @@ def test_a_broken_line_is_said_and_the_rest_is_read(results, broken):
     assert table.problems[0].startswith(f"cpu/real/records.jsonl:{len(whole) + 1}: left out")
 
 
-@pytest.mark.parametrize("change", [
-    {"schema_version": 99}, {"timings": {"denoise_step": {"median_s": 0.0, "low_s": 0.0, "high_s": 0.0, "n": 1}}},
-    {"point": None}, {"model": 7}, {"tokens": "many"},
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"schema_version": 99},
+        {"timings": {"denoise_step": {"median_s": 0.0, "low_s": 0.0, "high_s": 0.0, "n": 1}}},
+        {"point": None},
+        {"model": 7},
+        {"tokens": "many"},
+    ],
+)
 def test_a_record_that_cannot_be_shown_is_said(results, change):
     records = lines(results)
     point = next(r for r in records if r["kind"] == "point")
@@ -139,9 +184,20 @@ def test_hidden_directories_and_links_are_left_out(results, tmp_path):
 
 # What if
 
+
 def ask(**words) -> Question:
-    return Question.of({"calibration": "cpu/real", "model": "tiny", "width": "64", "height": "64", "seconds": "2", "fps": "8",
-                        "steps": "20", **words})
+    return Question.of(
+        {
+            "calibration": "cpu/real",
+            "model": "tiny",
+            "width": "64",
+            "height": "64",
+            "seconds": "2",
+            "fps": "8",
+            "steps": "20",
+            **words,
+        }
+    )
 
 
 def test_an_answer_is_the_estimate_of_that_point(results):
@@ -151,7 +207,7 @@ def test_an_answer_is_the_estimate_of_that_point(results):
     assert answer["step_s"] == expected.step_s.as_dict()
     assert answer["provenance"] == expected.provenance
     assert answer["warnings"] == expected.warnings
-    assert answer["frames"] == 17                                  # 16 are asked; the VAE takes 4 k + 1
+    assert answer["frames"] == 17  # 16 are asked; the VAE takes 4 k + 1
 
 
 def test_steps_and_frame_rate_need_no_new_count(results, monkeypatch):
@@ -169,16 +225,27 @@ def test_steps_and_frame_rate_need_no_new_count(results, monkeypatch):
     assert len(counted) == 2
 
 
-@pytest.mark.parametrize(("words", "said"), [
-    ({"model": "../../etc/passwd"}, "unknown model"), ({"model": "/tmp/x.yaml"}, "unknown model"),
-    ({"model": "tiney"}, "did you mean tiny"), ({"calibration": "../../etc"}, "no result"),
-    ({"calibration": "cpu"}, "no result"),
-    ({"calibration": "/"}, "no result"), ({"recipe": "fp99"}, "not calibrated"), ({"gpu": "h1000"}, "did you mean"),
-    ({"guidance": "yes"}, "none, cfg"), ({"width": "65"}, "65"), ({"frames": "7"}, "unknown field"),
-    ({"width": "ten"}, "not a number"), ({"steps": "-1"}, "between"), ({"seconds": "nan"}, "between"),
-    ({"fps": "inf"}, "between"),
-    ({"width": "999968", "height": "999968", "seconds": "1000"}, "pixels"),
-])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"model": "../../etc/passwd"}, "unknown model"),
+        ({"model": "/tmp/x.yaml"}, "unknown model"),
+        ({"model": "tiney"}, "did you mean tiny"),
+        ({"calibration": "../../etc"}, "no result"),
+        ({"calibration": "cpu"}, "no result"),
+        ({"calibration": "/"}, "no result"),
+        ({"recipe": "fp99"}, "not calibrated"),
+        ({"gpu": "h1000"}, "did you mean"),
+        ({"guidance": "yes"}, "none, cfg"),
+        ({"width": "65"}, "65"),
+        ({"frames": "7"}, "unknown field"),
+        ({"width": "ten"}, "not a number"),
+        ({"steps": "-1"}, "between"),
+        ({"seconds": "nan"}, "between"),
+        ({"fps": "inf"}, "between"),
+        ({"width": "999968", "height": "999968", "seconds": "1000"}, "pixels"),
+    ],
+)
 def test_a_question_that_cannot_be_answered_says_why(results, words, said):
     with pytest.raises(UserError, match=said):
         Answers(results).answer(ask(**words))
@@ -201,15 +268,20 @@ def test_the_grid_holds_exact_answers_and_says_how_well_it_interpolates(results,
 
 
 def test_a_cpus_calibration_answers_for_no_gpu_and_the_panel_offers_none(results, monkeypatch):
-    """Refused before anything is counted; an exported page has the reason in the place of the cell."""
+    """Refused before anything is counted; an exported page has the reason in the place of the
+    cell."""
     monkeypatch.setattr(Answers, "_count", lambda self, point: pytest.fail("counted in vain"))
-    refused = r"^a calibration of cpu .* is not carried over to h100-sxm: .*; give a result measured"
+    refused = (
+        r"^a calibration of cpu .* is not carried over to h100-sxm: .*; give a result measured"
+    )
     with pytest.raises(UserError, match=refused):
         Answers(results).answer(ask(gpu="h100-sxm"))
     monkeypatch.undo()
     (calibration,) = read_table(results).calibrations
     assert (calibration["kind"], calibration["default_recipe"]) == ("cpu", "eager-fp32")
-    offered = [g["name"] for g in explore_whatif.choices()["gpus"] if g["kind"] == calibration["kind"]]
+    offered = [
+        g["name"] for g in explore_whatif.choices()["gpus"] if g["kind"] == calibration["kind"]
+    ]
     assert offered == ["cpu"]
     monkeypatch.setattr(explore_whatif, "SIZES", ((64, 64),))
     monkeypatch.setattr(explore_whatif, "GUIDANCES", ("none",))
@@ -223,11 +295,14 @@ def test_left_out_errors_are_those_of_a_power_law():
     assert left_out_errors([{"nodes": nodes}])["worst"] == pytest.approx(0, abs=1e-12)
     nodes[1]["step"][0] *= 2
     errors = left_out_errors([{"nodes": nodes}])
-    assert errors["worst"] == pytest.approx(0.5)                       # a half of the doubled one is foreseen, and its
-    assert errors["mean"] == pytest.approx((0.5 + 2**0.5 - 1) / 2)      # neighbour by the root of two too much
+    assert errors["worst"] == pytest.approx(0.5)  # a half of the doubled one is foreseen, and its
+    assert errors["mean"] == pytest.approx(
+        (0.5 + 2**0.5 - 1) / 2
+    )  # neighbour by the root of two too much
 
 
 # The server
+
 
 @pytest.fixture
 def server(results):
@@ -238,7 +313,9 @@ def server(results):
         server.shutdown()
 
 
-def get(server, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
+def get(
+    server, path: str, method: str = "GET", **headers: str
+) -> tuple[int, dict[str, str], bytes]:
     connection = http.client.HTTPConnection(*server.server_address[:2], timeout=10)
     connection.request(method, path, headers=headers)
     reply = connection.getresponse()
@@ -251,7 +328,13 @@ def test_only_this_machine_is_served(server):
     assert server.server_address[0] == "127.0.0.1"
     assert server.socket.getsockname()[0] == "127.0.0.1"
     assert get(server, "/")[0] == 200
-    for host in ("evil.example", "evil.example:80", f"127.0.0.1.evil.example:{server.server_address[1]}", "127.0.0.1", ""):
+    for host in (
+        "evil.example",
+        "evil.example:80",
+        f"127.0.0.1.evil.example:{server.server_address[1]}",
+        "127.0.0.1",
+        "",
+    ):
         assert get(server, "/api/table", Host=host)[0] == 403
 
 
@@ -264,10 +347,21 @@ def test_every_answer_forbids_other_sources(server):
         assert "Access-Control-Allow-Origin" not in headers
 
 
-@pytest.mark.parametrize("path", [
-    "/../../../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd", "/cpu/real/records.jsonl", "/explore.html.j2",
-    "/explore.js/../../cli.py", "/..%5c..%5cetc", "/api", "/api/table/x", "/explore_server.py",
-])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../../../../etc/passwd",
+        "/%2e%2e/%2e%2e/etc/passwd",
+        "//etc/passwd",
+        "/cpu/real/records.jsonl",
+        "/explore.html.j2",
+        "/explore.js/../../cli.py",
+        "/..%5c..%5cetc",
+        "/api",
+        "/api/table/x",
+        "/explore_server.py",
+    ],
+)
 def test_nothing_else_is_served(server, path):
     assert get(server, path)[0] == 404
 
@@ -329,6 +423,7 @@ def test_a_port_that_is_taken_is_the_machines_fault(server, results):
 
 # The exported file
 
+
 class Loads(HTMLParser):
     """What a page would load, and the scripts in it."""
 
@@ -339,7 +434,11 @@ class Loads(HTMLParser):
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
         self.scripts += tag == "script"
-        self.loads += [v for k, v in attributes.items() if k in ("src", "href", "srcset", "data", "action", "poster") and v]
+        self.loads += [
+            v
+            for k, v in attributes.items()
+            if k in ("src", "href", "srcset", "data", "action", "poster") and v
+        ]
         if attributes.get("http-equiv") == "Content-Security-Policy":
             self.policy = attributes["content"]
 
@@ -351,8 +450,8 @@ def test_an_exported_page_needs_nothing_and_runs_nothing_of_a_record(results):
     assert "<img" not in page.split('id="data">')[1].split("</script>")[0]
     seen = Loads()
     seen.feed(page)
-    assert seen.loads == ["data:,"]                          # no favicon is asked for
-    assert seen.scripts == 4                                 # data, plotly, DataTables, ours
+    assert seen.loads == ["data:,"]  # no favicon is asked for
+    assert seen.scripts == 4  # data, plotly, DataTables, ours
     assert seen.policy.startswith("default-src 'none'")
     assert "connect-src" not in seen.policy
     assert seen.policy.count("'sha256-") == 3
@@ -368,18 +467,23 @@ def test_export_by_the_command(here, results, tmp_path, monkeypatch):
     monkeypatch.setattr(explore_whatif, "SECONDS", (0.5, 1.0))
     monkeypatch.setattr(explore_whatif, "GUIDANCES", ("cfg",))
     page = tmp_path / "page.html"
-    code, out, err = here("explore", "--results", str(results), "--export", str(page), "-m", "tiny", "--json")
+    code, out, err = here(
+        "explore", "--results", str(results), "--export", str(page), "-m", "tiny", "--json"
+    )
     assert code == 0, err
     said = json.loads(out)
     assert said["bytes"] == page.stat().st_size
     assert (said["cells"], said["cells_missing"]) == (1, 0)
 
 
-@pytest.mark.parametrize(("arguments", "said"), [
-    (["--results", "/nowhere"], "no such directory"),
-    (["--export", "x.html", "--results", ".", "-m", "tiney"], "did you mean tiny"),
-    (["--results", ".", "--gpu", "h100-sxm"], "go with --export"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--results", "/nowhere"], "no such directory"),
+        (["--export", "x.html", "--results", ".", "-m", "tiney"], "did you mean tiny"),
+        (["--results", ".", "--gpu", "h100-sxm"], "go with --export"),
+    ],
+)
 def test_mistakes_are_said_in_one_line(here, arguments, said):
     code, _, err = here("explore", *arguments)
     assert code == 2
@@ -388,12 +492,18 @@ def test_mistakes_are_said_in_one_line(here, arguments, said):
 
 
 @pytest.mark.parametrize("package", ["plotly", "itables", "msgspec"])
-def test_a_missing_package_is_said_with_the_line_that_brings_it(here, results, monkeypatch, package):
+def test_a_missing_package_is_said_with_the_line_that_brings_it(
+    here, results, monkeypatch, package
+):
     if package == "msgspec":
         monkeypatch.setattr(explore_data, "msgspec", None)
     else:
         find = importlib.util.find_spec
-        monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == package else find(name, *rest))
+        monkeypatch.setattr(
+            importlib.util,
+            "find_spec",
+            lambda name, *rest: None if name == package else find(name, *rest),
+        )
     code, _, err = here("explore", "--results", str(results), "--no-browser")
     assert code == 3
     assert f"needs the package {package}: pip install 'ldt-bench[explore]'" in err

@@ -1,6 +1,8 @@
-"""The explore page in a real browser, served and exported: it is inert, filters, compares, and does its sums right.
+"""The explore page in a real browser, served and exported: it is inert, filters, compares, and does
+its sums right.
 
-Needs `pip install -e '.[browser,explore]'` and a Chromium (Debian's `chromium`, or `playwright install chromium`).
+Needs `pip install -e '.[browser,explore]'` and a Chromium (Debian's `chromium`, or `playwright
+install chromium`).
 """
 
 import shutil
@@ -15,9 +17,13 @@ from bench.explore.data import read_table
 from bench.explore.server import ExploreServer
 from bench.studies.pencil.demand import Demand, Headroom, fleet
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[browser]'")
+sync_api = pytest.importorskip(
+    "playwright.sync_api", reason="playwright is not installed: pip install -e '.[browser]'"
+)
 pytestmark = pytest.mark.slow
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 VIEWS = [(width, scheme) for width in (390, 1280) for scheme in ("light", "dark")]
 
 
@@ -49,23 +55,36 @@ def exported(results, tmp_path, monkeypatch) -> str:  # noqa: F811
     monkeypatch.setattr(explore_whatif, "SECONDS", (1.0, 2.0, 4.0))
     table = read_table(results)
     cells = explore_whatif.grid(results, table.calibrations, ["tiny"], [None])
-    (tmp_path / "page.html").write_text(explore_page.exported_page(explore_page.document(table, cells)))
+    (tmp_path / "page.html").write_text(
+        explore_page.exported_page(explore_page.document(table, cells))
+    )
     return (tmp_path / "page.html").as_uri()
 
 
 @pytest.fixture
 def opened(chromium):
-    """opened(url, width, scheme) -> the page; at the end nothing was complained of, asked of a network, or popped up."""
+    """opened(url, width, scheme) -> the page; at the end nothing was complained of, asked of a
+    network, or popped up."""
     contexts, complaints = [], []
 
     def open_page(url: str, width: int = 1280, scheme: str = "light", **settings):
-        contexts.append(chromium.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme, **settings))
+        contexts.append(
+            chromium.new_context(
+                viewport={"width": width, "height": 800}, color_scheme=scheme, **settings
+            )
+        )
         page = contexts[-1].new_page()
         page.on("console", lambda m: complaints.append(f"{m.type}: {m.text}"))
         page.on("pageerror", lambda e: complaints.append(str(e)))
         page.on("dialog", lambda d: (complaints.append(f"dialog: {d.message}"), d.dismiss()))
-        page.on("request", lambda r: complaints.append(f"asked for {r.url}")
-                if not r.url.startswith((url, "blob:", "data:")) else None)
+        page.on(
+            "request",
+            lambda r: (
+                complaints.append(f"asked for {r.url}")
+                if not r.url.startswith((url, "blob:", "data:"))
+                else None
+            ),
+        )
         page.goto(url)
         page.wait_for_selector("html[data-ready=yes][data-drawn]")
         page.wait_for_selector("#answer div, #state.error")
@@ -113,8 +132,10 @@ def test_a_name_that_is_a_script_is_text(opened, request, kind):
     page.locator("#b").select_option("cpu/real")
     page.locator("#scatter .nsewdrag").first.hover()
     assert page.locator("img").count() == 0
-    assert page.evaluate("[...document.scripts].every(s => s.src.startsWith(location.origin) || "
-                         "s.id === 'data' || s.type === 'module')")
+    assert page.evaluate(
+        "[...document.scripts].every(s => s.src.startsWith(location.origin) || "
+        "s.id === 'data' || s.type === 'module')"
+    )
 
 
 def test_what_is_picked_is_what_is_drawn(opened, served):
@@ -124,7 +145,10 @@ def test_what_is_picked_is_what_is_drawn(opened, served):
     page.wait_for_function(f"document.documentElement.dataset.drawn > {drawn}")
     rows = page.locator("#points tbody tr").count()
     assert 0 < rows < len(read_table(served.results))
-    assert page.evaluate("document.getElementById('scatter').data.reduce((n, t) => n + t.x.length, 0)") == rows
+    assert (
+        page.evaluate("document.getElementById('scatter').data.reduce((n, t) => n + t.x.length, 0)")
+        == rows
+    )
 
 
 def test_two_results_are_compared_by_their_common_points(opened, served):
@@ -145,27 +169,39 @@ def test_the_panels_sums_are_those_of_the_package(opened, served):
     page.locator("[name=size]").select_option("256x256")
     page.locator("[name=seconds]").fill("1")
     answered(page, lambda: page.locator("[name=model]").select_option("tiny"))
-    expected = InProcess(served.results).ask(ask(width="256", height="256", seconds="1", fps="24", steps="50"))
+    expected = InProcess(served.results).ask(
+        ask(width="256", height="256", seconds="1", fps="24", steps="50")
+    )
     minutes = expected["minutes_per_gpu_hour"]["value"]
-    page.wait_for_function(f"Math.abs(document.querySelector('#answer div').dataset.value / {minutes} - 1) < 1e-9")
-    assert tile(page, "GPUs for the demand") == pytest.approx(fleet(Demand().minutes_per_day, minutes, Headroom().factor))
+    page.wait_for_function(
+        f"Math.abs(document.querySelector('#answer div').dataset.value / {minutes} - 1) < 1e-9"
+    )
+    assert tile(page, "GPUs for the demand") == pytest.approx(
+        fleet(Demand().minutes_per_day, minutes, Headroom().factor)
+    )
     page.locator("[name=price]").fill("3.6")
     assert tile(page, "Dollars a minute") == pytest.approx(3.6 / minutes)
     page.locator("[name=demand]").fill("1000")
     page.locator("[name=utilisation]").fill("0.25")
-    assert tile(page, "GPUs for the demand") == pytest.approx(fleet(1000, minutes, Headroom(utilisation=0.25).factor))
+    assert tile(page, "GPUs for the demand") == pytest.approx(
+        fleet(1000, minutes, Headroom(utilisation=0.25).factor)
+    )
 
 
 def test_the_exported_panel_is_exact_at_a_node_and_says_so_between(opened, exported, results):  # noqa: F811
     page = opened(exported)
     answered(page, lambda: page.locator("[name=seconds]").fill("2"))
     exact = InProcess(results).ask(ask(seconds="2", fps="24", steps="50"))
-    assert tile(page, "Minutes of video") == pytest.approx(exact["minutes_per_gpu_hour"]["value"], rel=0.06)   # 48 frames, 49
+    assert tile(page, "Minutes of video") == pytest.approx(
+        exact["minutes_per_gpu_hour"]["value"], rel=0.06
+    )  # 48 frames, 49
     assert "no server is asked" in page.locator("#how").inner_text()
     answered(page, lambda: page.locator("[name=seconds]").fill("3"))
     assert "interpolated between 49 and 97 frames" in page.locator("#warnings").inner_text()
     close = InProcess(results).ask(ask(seconds="3", fps="24", steps="50"))
-    assert tile(page, "Minutes of video") == pytest.approx(close["minutes_per_gpu_hour"]["value"], rel=0.1)
+    assert tile(page, "Minutes of video") == pytest.approx(
+        close["minutes_per_gpu_hour"]["value"], rel=0.1
+    )
     page.locator("[name=seconds]").fill("60")
     page.wait_for_selector("#state.error")
     assert "this page holds 25 to 97" in page.locator("#state").inner_text()
@@ -173,8 +209,10 @@ def test_the_exported_panel_is_exact_at_a_node_and_says_so_between(opened, expor
 
 @pytest.mark.parametrize(("width", "scheme"), VIEWS)
 def test_it_is_accessible(opened, served, width, scheme):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
-    page = opened(served.url, width, scheme, bypass_csp=True)        # axe is a script of its own
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed"
+    )
+    page = opened(served.url, width, scheme, bypass_csp=True)  # axe is a script of its own
     found = axe.Axe().run(page).response
     assert len(found["passes"]) > 20
     assert [(v["id"], v["nodes"][0]["html"][:200]) for v in found["violations"]] == []

@@ -1,8 +1,10 @@
-"""Every model under every recipe on a CUDA card that is a fake (tests/fake_cuda.py): the harness builds each point and runs
-each of its stages; where tensors of host and card meet, or a step waits for a value of the card, that raises here.
+"""Every model under every recipe on a CUDA card that is a fake (tests/fake_cuda.py): the harness
+builds each point and runs each of its stages; where tensors of host and card meet, or a step waits
+for a value of the card, that raises here.
 
-By default each structure of a model and each kind of recipe; with `-m slow` every model under every recipe, and at the
-size that its authors run.  `python tests/test_fake_cuda.py [--slow]` prints the same as a table.
+By default each structure of a model and each kind of recipe; with `-m slow` every model under every
+recipe, and at the size that its authors run.  `python tests/test_fake_cuda.py [--slow]` prints the
+same as a table.
 """
 
 import contextlib
@@ -33,27 +35,42 @@ from models.public import meta as zoo_meta
 from models.spec import DiffusersDenoiser, DiffusersVAE, DiTConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
-NOT_RUN = {        # recipe -> (what it raises, why)
-    "sparse-bf16": ("_cslt_compress|empty_strided|CUDA error|driver", "torch._cslt_compress has no shape function"),
-    "offload-weights-bf16": ("device must be `meta`", "diffusers swaps `.data` of parameters between two devices, which "
-                                                      "fake tensors do not take"),
-    "cudnn-benchmark-bf16": ("'CUDA' backend|NVIDIA driver|driver version",
-                             "its calls run on a thread of their own, and a fake card is one thread's"),
-    "eager-bf16-flash3": ("flash_attn_interface|activate_flash_attention_impl", "FlashAttention-3 is not here"),
-    "eager-bf16-fp8-attention": ("flash_attn_interface|activate_flash_attention_impl", "FlashAttention-3 is not here"),
+NOT_RUN = {  # recipe -> (what it raises, why)
+    "sparse-bf16": (
+        "_cslt_compress|empty_strided|CUDA error|driver",
+        "torch._cslt_compress has no shape function",
+    ),
+    "offload-weights-bf16": (
+        "device must be `meta`",
+        "diffusers swaps `.data` of parameters between two devices, which fake tensors do not take",
+    ),
+    "cudnn-benchmark-bf16": (
+        "'CUDA' backend|NVIDIA driver|driver version",
+        "its calls run on a thread of their own, and a fake card is one thread's",
+    ),
+    "eager-bf16-flash3": (
+        "flash_attn_interface|activate_flash_attention_impl",
+        "FlashAttention-3 is not here",
+    ),
+    "eager-bf16-fp8-attention": (
+        "flash_attn_interface|activate_flash_attention_impl",
+        "FlashAttention-3 is not here",
+    ),
     "eager-bf16-sage": ("sageattention", "SageAttention is not installed"),
 }
-RUN_IN_PART = {    # what of it is not run
+RUN_IN_PART = {  # what of it is not run
     "compile": "dynamo traces it; Inductor's Triton kernels want a card",
-    "train_step": "forward and loss; autograd's engine asks the driver for a stream before it goes backward",
+    "train_step": (
+        "forward and loss; autograd's engine asks the driver for a stream before it goes backward"
+    ),
     "attention": "shapes of SDPA; which kernel a backend has is for the card to say",
 }
-WAITS = {          # public models whose diffusers class waits for the card in each step
+WAITS = {  # public models whose diffusers class waits for the card in each step
     "hunyuanvideo-1.5": "torch.all(image == 0).item(), and tokens sorted by boolean masks",
     "mochi-1": "nonzero of the prompt's mask",
 }
 TINY = {"workload.frames": 5, "workload.height": 32, "workload.width": 32}
-RAN: Counter[tuple[str, str, str]] = Counter()       # (model, recipe, stage)
+RAN: Counter[tuple[str, str, str]] = Counter()  # (model, recipe, stage)
 
 
 @cache
@@ -62,7 +79,8 @@ def public(name: str) -> bool:
 
 
 def own_point(model: str, recipe: str, stages: tuple[str, ...] | None = None) -> Point:
-    """At most two blocks, a small clip, two steps.  Raises UserError where the two do not go together."""
+    """At most two blocks, a small clip, two steps.  Raises UserError where the two do not go
+    together."""
     denoiser = load(Model, model).denoiser
     image = model.startswith("dit-")
     sizes = {} if image else TINY
@@ -93,21 +111,32 @@ def point_of(model: str, recipe: str, stages: tuple[str, ...]) -> Point:
 
 
 def stages_of(model: str, recipe: str) -> tuple[str, ...]:
-    """The stages that a recipe changes: a trajectory where steps depend on one another, the VAE where it says how."""
+    """The stages that a recipe changes: a trajectory where steps depend on one another, the VAE
+    where it says how."""
     executed, named = load(Recipe, recipe), load(Model, model)
     if executed.offload == "activations":
         return ("train_step",) if not named.autoregressive else ()
     if named.autoregressive:
         return TOKEN_STAGES
     along = executed.cache is not None or executed.draft is not None or executed.steps is not None
-    vae = any(getattr(executed, field) for field in type(executed).model_fields if field.startswith("vae_"))
+    vae = any(
+        getattr(executed, field)
+        for field in type(executed).model_fields
+        if field.startswith("vae_")
+    )
     return ("denoise_step", *(["trajectory"] if along else []), *(["vae_decode"] if vae else []))
 
 
 def all_stages(model: str) -> tuple[str, ...]:
     """Every stage that the model has."""
     named = load(Model, model)
-    first = TOKEN_STAGES if named.autoregressive else DIFFUSION_STAGES if not public(model) else DIFFUSION_STAGES[:2]
+    first = (
+        TOKEN_STAGES
+        if named.autoregressive
+        else DIFFUSION_STAGES
+        if not public(model)
+        else DIFFUSION_STAGES[:2]
+    )
     text = ("text_encode",) if named.text_encoders else ()
     given = ("condition_encode",) if needs_condition(named, load(Workload, "tiny-video")) else ()
     return (*first, "vae_decode", "vae_encode", *text, *given)
@@ -118,7 +147,9 @@ def _no_wait(model: str) -> Iterator[None]:
     """A class of WAITS goes on as it does on meta: every token is valid."""
     with contextlib.ExitStack() as stack:
         if model == "hunyuanvideo-1.5":
-            stack.enter_context(patch.object(zoo_meta, "known_masks", lambda x: zoo_meta._KnownMasks()))
+            stack.enter_context(
+                patch.object(zoo_meta, "known_masks", lambda x: zoo_meta._KnownMasks())
+            )
         if model == "mochi-1":
             stack.enter_context(patch.object(torch, "nonzero", _all_of))
         yield
@@ -129,7 +160,8 @@ def _all_of(mask: Tensor, **settings: object) -> Tensor:
 
 
 def run(point: Point, model: str, recipe: str) -> None:
-    """Build the point by the harness's own code and run its stages, as measure_point does; then look at what came out."""
+    """Build the point by the harness's own code and run its stages, as measure_point does; then
+    look at what came out."""
     with card() as device, _no_wait(model):
         calls, _ = build_calls(point, device)
         with torch.inference_mode():
@@ -148,7 +180,9 @@ def check(point: Point, stage: str, out: object) -> None:
         assert out
         assert all(x.device == CUDA and x.dtype == dtype and x.shape[0] == batch for x in out)
         if stage == "text_encode":
-            assert [tuple(x.shape[1:]) for x in out] == [(e.tokens, e.width) for e in model.text_encoders]
+            assert [tuple(x.shape[1:]) for x in out] == [
+                (e.tokens, e.width) for e in model.text_encoders
+            ]
         return
     assert isinstance(out, Tensor)
     assert out.device == CUDA, f"{stage} is on {out.device}"
@@ -160,7 +194,9 @@ def check(point: Point, stage: str, out: object) -> None:
     else:
         assert out.dtype == dtype, f"{stage} is {out.dtype}"
         pixels = (batch, 3, workload.frames, workload.height, workload.width)
-        assert tuple(out.shape) == (pixels if stage == "vae_decode" else (batch, model.vae.latent_channels, *latent))
+        assert tuple(out.shape) == (
+            pixels if stage == "vae_decode" else (batch, model.vae.latent_channels, *latent)
+        )
 
 
 def structure(config: object) -> object:
@@ -170,17 +206,25 @@ def structure(config: object) -> object:
     if isinstance(config, DiffusersVAE):
         return config.diffusers
     fields = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-    return type(config), *((name, value if isinstance(value, (str, bool)) else not value)
-                           for name, value in sorted(fields.items()))
+    return type(config), *(
+        (name, value if isinstance(value, (str, bool)) else not value)
+        for name, value in sorted(fields.items())
+    )
 
 
 def kind(name: str) -> object:
-    """What tells two recipes' code paths apart; how many steps or samples does not, nor a dtype beside a technique."""
+    """What tells two recipes' code paths apart; how many steps or samples does not, nor a dtype
+    beside a technique."""
     fields = load(Recipe, name).identity()
     plain = fields.keys() <= {*FIRST_FIELDS}
-    if fields.get("compile") == "autotune":              # Inductor's affair, which is not run
+    if fields.get("compile") == "autotune":  # Inductor's affair, which is not run
         fields["compile"] = "full"
-    return repr({k: None if k in ("steps", "batch") or (k == "dtype" and not plain) else v for k, v in fields.items()})
+    return repr(
+        {
+            k: None if k in ("steps", "batch") or (k == "dtype" and not plain) else v
+            for k, v in fields.items()
+        }
+    )
 
 
 def firsts(items: Iterable[str], key: Callable[[str], object]) -> list[str]:
@@ -191,9 +235,11 @@ def firsts(items: Iterable[str], key: Callable[[str], object]) -> list[str]:
     return list(seen.values())
 
 
-MODELS = [name for name in names("models") if name != "wan-tiny"]          # a public class without a reduced copy
+MODELS = [
+    name for name in names("models") if name != "wan-tiny"
+]  # a public class without a reduced copy
 RECIPES = [name for name in names("recipes") if name not in NOT_RUN]
-HOSTS = ("tiny", "wan2.1-t2v-1.3b")         # of every recipe, whichever of them takes it
+HOSTS = ("tiny", "wan2.1-t2v-1.3b")  # of every recipe, whichever of them takes it
 
 Run = tuple[str, str, tuple[str, ...]]
 """Model, recipe, stages."""
@@ -206,8 +252,14 @@ def every_stage() -> list[Run]:
     runs = []
     for model in MODELS:
         alone = [s for s in all_stages(model) if s in ("denoise_step", "train_step", *TOKEN_STAGES)]
-        stages = [s for s in all_stages(model) if model == "tiny" or (s in alone and model in denoisers)
-                  or (s.startswith("vae") and model in vaes) or s == "condition_encode"]
+        stages = [
+            s
+            for s in all_stages(model)
+            if model == "tiny"
+            or (s in alone and model in denoisers)
+            or (s.startswith("vae") and model in vaes)
+            or s == "condition_encode"
+        ]
         if stages:
             runs.append((model, "eager-bf16", tuple(stages)))
     return runs
@@ -228,17 +280,23 @@ def every_recipe(models: tuple[str, ...], recipes: Iterable[str]) -> list[Run]:
 def plan(slow: bool) -> list[Run]:
     """Every run."""
     if slow:
-        return [*((model, "eager-bf16", all_stages(model)) for model in MODELS),
-                *every_recipe(tuple(MODELS), (name for name in RECIPES if name != "eager-bf16"))]
+        return [
+            *((model, "eager-bf16", all_stages(model)) for model in MODELS),
+            *every_recipe(tuple(MODELS), (name for name in RECIPES if name != "eager-bf16")),
+        ]
     one_each = firsts((name for name in RECIPES if name != "eager-bf16"), kind)
     on_hosts = every_recipe(HOSTS, one_each)
-    return every_stage() + [(m, r, s) for m, r, s in on_hosts if m == next(x for x, y, _ in on_hosts if y == r)]
+    return every_stage() + [
+        (m, r, s) for m, r, s in on_hosts if m == next(x for x, y, _ in on_hosts if y == r)
+    ]
 
 
 DEFAULT = plan(slow=False)
 
 
-@pytest.mark.parametrize(("model", "recipe", "stages"), DEFAULT, ids=lambda x: x if isinstance(x, str) else "")
+@pytest.mark.parametrize(
+    ("model", "recipe", "stages"), DEFAULT, ids=lambda x: x if isinstance(x, str) else ""
+)
 def test_runs_on_a_card(model, recipe, stages):
     run(point_of(model, recipe, stages), model, recipe)
 
@@ -247,12 +305,19 @@ def test_runs_on_a_card(model, recipe, stages):
 @pytest.mark.parametrize("model", MODELS)
 def test_every_recipe_on_a_card(model):
     run(point_of(model, "eager-bf16", all_stages(model)), model, "eager-bf16")
-    for _, recipe, stages in every_recipe((model,), (name for name in RECIPES if name != "eager-bf16")):
+    for _, recipe, stages in every_recipe(
+        (model,), (name for name in RECIPES if name != "eager-bf16")
+    ):
         run(point_of(model, recipe, stages), model, recipe)
 
 
-@pytest.mark.parametrize(("model", "workload", "stages"), [
-    ("sora-20b", "sora-1min-512", ("denoise_step",)), ("wan2.1-t2v-14b", "720p-81f", ("denoise_step",))])
+@pytest.mark.parametrize(
+    ("model", "workload", "stages"),
+    [
+        ("sora-20b", "sora-1min-512", ("denoise_step",)),
+        ("wan2.1-t2v-14b", "720p-81f", ("denoise_step",)),
+    ],
+)
 def test_two_blocks_at_the_size_that_is_asked_for(model, workload, stages):
     """Products of more than 2^31 numbers, in shapes alone."""
     depth = "denoiser.config.num_layers" if public(model) else "denoiser.depth"
@@ -263,8 +328,17 @@ def test_two_blocks_at_the_size_that_is_asked_for(model, workload, stages):
 @pytest.mark.slow
 @pytest.mark.parametrize("model", [name for name in MODELS if name.startswith("sora-")])
 def test_own_models_at_the_size_that_is_asked_for(model):
-    run(load_point(model, "sora-1min-512", "eager-bf16-cudnn-chunks", {"denoiser.depth": 2},
-                   ("denoise_step", "vae_decode")), model, "eager-bf16-cudnn-chunks")
+    run(
+        load_point(
+            model,
+            "sora-1min-512",
+            "eager-bf16-cudnn-chunks",
+            {"denoiser.depth": 2},
+            ("denoise_step", "vae_decode"),
+        ),
+        model,
+        "eager-bf16-cudnn-chunks",
+    )
 
 
 @pytest.mark.parametrize("recipe", NOT_RUN)
@@ -276,8 +350,14 @@ def test_what_cannot_be_run_so_still_cannot(recipe):
 
 @pytest.mark.parametrize("model", WAITS)
 def test_what_waits_for_the_card_still_does(model):
-    """The host stands still in each step of these; one that no longer does is to be taken off the list."""
-    with pytest.raises(Exception, match=r"DataDependent|Dynamic|aten\.(_local_scalar_dense|nonzero)"), card() as device:
+    """The host stands still in each step of these; one that no longer does is to be taken off the
+    list."""
+    with (
+        pytest.raises(
+            Exception, match=r"DataDependent|Dynamic|aten\.(_local_scalar_dense|nonzero)"
+        ),
+        card() as device,
+    ):
         calls, _ = build_calls(public_point(model, "eager-bf16"), device)
         with torch.inference_mode():
             calls["denoise_step"]()
@@ -287,18 +367,26 @@ def test_nothing_is_left_out():
     """Every kind of recipe, structure and stage has run, or is on the list."""
     recipes = {recipe for _, recipe, _ in DEFAULT} | set(NOT_RUN)
     assert {kind(name) for name in recipes} == {kind(name) for name in names("recipes")}
-    stages_of_denoisers = {m for m, _, stages in DEFAULT if {"denoise_step", "decode_token"} & set(stages)}
-    for part, seen in (("denoiser", stages_of_denoisers), ("vae", {m for m, _, s in DEFAULT if "vae_decode" in s})):
-        assert {structure(getattr(load(Model, name), part)) for name in seen} == \
-            {structure(getattr(load(Model, name), part)) for name in MODELS}
+    stages_of_denoisers = {
+        m for m, _, stages in DEFAULT if {"denoise_step", "decode_token"} & set(stages)
+    }
+    for part, seen in (
+        ("denoiser", stages_of_denoisers),
+        ("vae", {m for m, _, s in DEFAULT if "vae_decode" in s}),
+    ):
+        assert {structure(getattr(load(Model, name), part)) for name in seen} == {
+            structure(getattr(load(Model, name), part)) for name in MODELS
+        }
     assert {stage for _, _, stages in DEFAULT for stage in stages} == set(get_args(Stage))
     print("\n" + summary(DEFAULT))
 
 
 def summary(runs: list[Run]) -> str:
     """How many of what, and what is not run."""
-    lines = [f"{len({m for m, _, _ in runs})} models x {len({r for _, r, _ in runs})} recipes in {len(runs)} points, "
-             f"{sum(len(stages) for _, _, stages in runs)} stages"]
+    lines = [
+        f"{len({m for m, _, _ in runs})} models x {len({r for _, r, _ in runs})} recipes in"
+        f" {len(runs)} points, {sum(len(stages) for _, _, stages in runs)} stages"
+    ]
     lines += [f"not run: {name}: {why}" for name, (_, why) in NOT_RUN.items()]
     lines += [f"in part: {name}: {what}" for name, what in RUN_IN_PART.items()]
     lines += [f"waits for the card in each step: {name}: {why}" for name, why in WAITS.items()]
@@ -313,12 +401,20 @@ def main() -> None:
         try:
             run(point_of(model, recipe, stages), model, recipe)
         except Exception as error:
-            failed[model].append(f"{recipe}: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:150]}")
+            failed[model].append(
+                f"{recipe}: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:150]}"
+            )
     for model in dict.fromkeys(m for m, _, _ in planned):
         recipes = {r for m, r, _ in RAN if m == model}
-        print(f"{model:24} {len(recipes):4} recipes {sum(n for (m, _, _), n in RAN.items() if m == model):5} stages",
-              *(f"\n    FAILED {line}" for line in failed[model]))
-    print(f"\nran {sum(RAN.values())} stages on fake CUDA, torch {torch.__version__}; planned: {summary(planned)}")
+        print(
+            f"{model:24} {len(recipes):4} recipes"
+            f" {sum(n for (m, _, _), n in RAN.items() if m == model):5} stages",
+            *(f"\n    FAILED {line}" for line in failed[model]),
+        )
+    print(
+        f"\nran {sum(RAN.values())} stages on fake CUDA, torch {torch.__version__}; planned:"
+        f" {summary(planned)}"
+    )
     sys.exit(1 if failed else 0)
 
 

@@ -1,4 +1,5 @@
-"""The README's figures come from results/: what is stale is found and said, whatever is there is coped with."""
+"""The README's figures come from results/: what is stale is found and said, whatever is there is
+coped with."""
 
 import json
 import shutil
@@ -42,7 +43,11 @@ def add(checkout, measured, when: str, gpu: str = "cpu"):
     directory = checkout.root / "results" / gpu / f"{when}_micro"
     shutil.copytree(measured[0], directory)
     for name in ("records.jsonl", "calibration.json"):
-        lines = (directory / name).read_text().splitlines() if name.endswith("l") else [(directory / name).read_text()]
+        lines = (
+            (directory / name).read_text().splitlines()
+            if name.endswith("l")
+            else [(directory / name).read_text()]
+        )
         texts = []
         for line in lines:
             document = json.loads(line)
@@ -111,8 +116,11 @@ def test_an_h100s_record_ends_the_waterfall(checkout, measured):
     add(checkout, measured, "20260101T000000Z", gpu="h100-sxm")
     checkout()
     assert NO_H100 not in readme(checkout)
-    assert "20260101T000000Z_micro](results/h100-sxm/20260101T000000Z_micro/report.html)" in readme(checkout) or \
-        "20260101T000000Z_micro](results/h100-sxm/20260101T000000Z_micro/report.md)" in readme(checkout)
+    assert "20260101T000000Z_micro](results/h100-sxm/20260101T000000Z_micro/report.html)" in readme(
+        checkout
+    ) or "20260101T000000Z_micro](results/h100-sxm/20260101T000000Z_micro/report.md)" in readme(
+        checkout
+    )
     assert "GEMM ceiling of this h100-sxm" in readme(checkout)
     assert "| measured |" in readme(checkout)
     assert (checkout.root / fill_readme.PICTURE).read_text() != before
@@ -128,15 +136,36 @@ def test_a_figure_changed_by_hand_is_stale(checkout, capsys):
     assert "+| pencil estimate |  | 5.03 | claimed |" in out
 
 
-@pytest.mark.parametrize(("damage", "message"), [
-    (lambda root: (root / "README.md").write_text("# nothing\n"), "blocks none; wanted, once each: waterfall"),
-    (lambda root: (root / "README.md").write_text((root / "README.md").read_text().replace("fill: cost", "fill: coast")),
-     "coast"),
-    (lambda root: (root / fill_readme.PLAN).write_text(
-        (root / fill_readme.PLAN).read_text().replace('"suite_sha256": "', '"suite_sha256": "0')), "--plan"),
-    (lambda root: ((root / "results/cpu/x").mkdir(parents=True),
-                   (root / "results/cpu/x/records.jsonl").write_text("{}\n")), "results/cpu/x"),
-])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (
+            lambda root: (root / "README.md").write_text("# nothing\n"),
+            "blocks none; wanted, once each: waterfall",
+        ),
+        (
+            lambda root: (root / "README.md").write_text(
+                (root / "README.md").read_text().replace("fill: cost", "fill: coast")
+            ),
+            "coast",
+        ),
+        (
+            lambda root: (root / fill_readme.PLAN).write_text(
+                (root / fill_readme.PLAN)
+                .read_text()
+                .replace('"suite_sha256": "', '"suite_sha256": "0')
+            ),
+            "--plan",
+        ),
+        (
+            lambda root: (
+                (root / "results/cpu/x").mkdir(parents=True),
+                (root / "results/cpu/x/records.jsonl").write_text("{}\n"),
+            ),
+            "results/cpu/x",
+        ),
+    ],
+)
 def test_what_cannot_be_filled_is_one_line(checkout, capsys, damage, message):
     checkout()
     damage(checkout.root)
@@ -149,21 +178,33 @@ def test_what_cannot_be_filled_is_one_line(checkout, capsys, damage, message):
 
 def test_a_plan_keeps_what_the_pages_show(checkout):
     quantity = {"value": 60.0, "low": 30.0, "high": 120.0}
-    rows = [{"point": p, "stages": ["denoise_step"], "provenance": "extrapolated", "predicted_s": 7.0, "low_s": 5.0,
-             "high_s": 9.0} for p in ("ceilings", "a", "b")]
+    rows = [
+        {
+            "point": p,
+            "stages": ["denoise_step"],
+            "provenance": "extrapolated",
+            "predicted_s": 7.0,
+            "low_s": 5.0,
+            "high_s": 9.0,
+        }
+        for p in ("ceilings", "a", "b")
+    ]
     document = {"points": rows, "total": quantity, "cost_usd": quantity, "basis": "b", "more": 1}
     fill_readme.write_plan(dict.fromkeys(fill_readme.PLANNED_SUITES, document))
     checkout()
     middle, span = fill_readme.spanned(quantity, fill_readme.seconds)
-    assert f"| `run h100-anchor` | 2 | {middle} | {span} | $60.00 | $30.00 to $120.00 | extrapolated |" in readme(checkout)
+    assert (
+        f"| `run h100-anchor` | 2 | {middle} | {span} | $60.00 | $30.00 to $120.00 | extrapolated |"
+        in readme(checkout)
+    )
     page = (checkout.root / fill_readme.PAGE_H100).read_text()
     assert page.count("| a | denoise_step | 7 s | 5 s to 9 s |") == 3
     assert page.count("| `run ") == len(fill_readme.PLANNED_SUITES)
 
 
 def test_each_of_the_three_commands_is_predicted_to_end_in_nine_minutes():
-    """And the ablations of 50 recipes under thirteen, where 35 took 22 before stages were reused; the anchor is in the
-    third."""
+    """And the ablations of 50 recipes under thirteen, where 35 took 22 before stages were reused;
+    the anchor is in the third."""
     suites = fill_readme.read_plan()["suites"]
     for name in fill_readme.HALF_HOUR:
         assert suites[name]["total"]["value"] < 9 * 60, name
@@ -177,18 +218,31 @@ def test_each_of_the_three_commands_is_predicted_to_end_in_nine_minutes():
 def test_the_picture_is_an_svg_with_a_bar_a_factor():
     from xml.etree import ElementTree
 
-    bars = [Bar("a <b> & c", 1.0, 5.0, "claimed"), Bar("half", 0.5, 2.5, "counted"),
-            Bar("more", 0.5, 1.25, "counted", extra=True)]
+    bars = [
+        Bar("a <b> & c", 1.0, 5.0, "claimed"),
+        Bar("half", 0.5, 2.5, "counted"),
+        Bar("more", 0.5, 1.25, "counted", extra=True),
+    ]
     root = ElementTree.fromstring(waterfall_svg.draw(bars))
     texts = ["".join(e.itertext()) for e in root.iter("{http://www.w3.org/2000/svg}text")]
     assert "a <b> & c" in texts
     assert any(t.startswith("2.5") and "×0.5" in t and "counted" in t for t in texts)
-    widths = [float(e.get("width")) for e in root.iter("{http://www.w3.org/2000/svg}rect") if e.get("height") == "16"]
-    assert widths[0] - widths[1] == pytest.approx(widths[1] - widths[2], abs=0.11)      # a factor 2 each, on a log axis
+    widths = [
+        float(e.get("width"))
+        for e in root.iter("{http://www.w3.org/2000/svg}rect")
+        if e.get("height") == "16"
+    ]
+    assert widths[0] - widths[1] == pytest.approx(
+        widths[1] - widths[2], abs=0.11
+    )  # a factor 2 each, on a log axis
 
 
 def test_it_needs_no_torch():
-    code = ("import sys; sys.argv = ['fill_readme.py', '--check']; sys.path.insert(0, 'docs')\n"
-            "import fill_readme; fill_readme.main(); assert 'torch' not in sys.modules")
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    code = (
+        "import sys; sys.argv = ['fill_readme.py', '--check']; sys.path.insert(0, 'docs')\n"
+        "import fill_readme; fill_readme.main(); assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr

@@ -6,7 +6,15 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from bench.calibrate.calibration import Calibration, Ceiling, Errors, Fit, Parameter, ProbedSizes, Range
+from bench.calibrate.calibration import (
+    Calibration,
+    Ceiling,
+    Errors,
+    Fit,
+    Parameter,
+    ProbedSizes,
+    Range,
+)
 from bench.calibrate.cost_model import (
     NAMES,
     PARAMETERS,
@@ -35,38 +43,98 @@ from bench.results.counts import Operators, StageCount
 from bench.results.environment import Environment
 
 TRUTH = dict(zip(NAMES, PRIOR, strict=True)) | {
-    "linear_efficiency": 0.65, "linear_half_size": 60.0, "attention_efficiency": 0.45, "attention_half_length": 100.0,
-    "conv_efficiency": 0.3, "conv_half_size": 20.0, "memory_efficiency": 0.8, "kernel_s": 8e-6, "call_s": 1e-4,
-    "activation_efficiency": 0.6}
+    "linear_efficiency": 0.65,
+    "linear_half_size": 60.0,
+    "attention_efficiency": 0.45,
+    "attention_half_length": 100.0,
+    "conv_efficiency": 0.3,
+    "conv_half_size": 20.0,
+    "memory_efficiency": 0.8,
+    "kernel_s": 8e-6,
+    "call_s": 1e-4,
+    "activation_efficiency": 0.6,
+}
 THETA = np.array(list(TRUTH.values()))
-CEILINGS = Ceilings(gemm_flops_per_s=800e12, attention_flops_per_s=600e12, conv_flops_per_s=400e12,
-                    copy_bytes_per_s=2.9e12, activation_bytes_per_s=2.5e12,
-                    gemm_size=(8192, 8192, 8192), attention_size=(16384, 16384, 128), conv_size=(10**6, 256, 6912),
-                    ladder=((1e6, 6e12), (5e7, 5e12), (1e9, 2.9e12)))
-WELL_TOLD = [NAMES.index(name) for name in ("linear_efficiency", "attention_efficiency", "conv_efficiency",
-                                            "memory_efficiency", "kernel_s")]
+CEILINGS = Ceilings(
+    gemm_flops_per_s=800e12,
+    attention_flops_per_s=600e12,
+    conv_flops_per_s=400e12,
+    copy_bytes_per_s=2.9e12,
+    activation_bytes_per_s=2.5e12,
+    gemm_size=(8192, 8192, 8192),
+    attention_size=(16384, 16384, 128),
+    conv_size=(10**6, 256, 6912),
+    ladder=((1e6, 6e12), (5e7, 5e12), (1e9, 2.9e12)),
+)
+WELL_TOLD = [
+    NAMES.index(name)
+    for name in (
+        "linear_efficiency",
+        "attention_efficiency",
+        "conv_efficiency",
+        "memory_efficiency",
+        "kernel_s",
+    )
+]
 
 
 def environment() -> Environment:
-    return Environment(gpu="cpu", device="cpu", device_name="test", device_uuid_hash=None, driver=None, cuda=None,
-                       cudnn=None, torch="2.13.0", python="3.11", os="Linux x86_64", threads=2, memory_bytes=1,
-                       code_version="test")
+    return Environment(
+        gpu="cpu",
+        device="cpu",
+        device_name="test",
+        device_uuid_hash=None,
+        driver=None,
+        cuda=None,
+        cudnn=None,
+        torch="2.13.0",
+        python="3.11",
+        os="Linux x86_64",
+        threads=2,
+        memory_bytes=1,
+        code_version="test",
+    )
 
 
 def work(rng: np.random.Generator, conv: bool) -> tuple[Work, int, int]:
-    """A transformer of some width, depth and length, and perhaps a decoder -> (its work, FLOPs, tokens)."""
+    """A transformer of some width, depth and length, and perhaps a decoder -> (its work, FLOPs,
+    tokens)."""
     tokens, width = int(2 ** rng.uniform(8, 15)), 128 * int(rng.integers(2, 24))
     depth, head = int(rng.integers(2, 40)), int(rng.choice([64, 128]))
-    linear = [(tokens, 3 * width, width), (tokens, width, width), (tokens, 4 * width, width), (tokens, width, 4 * width)]
+    linear = [
+        (tokens, 3 * width, width),
+        (tokens, width, width),
+        (tokens, 4 * width, width),
+        (tokens, width, 4 * width),
+    ]
     rows = [("linear", *size, 2 * int(np.prod(size)), 0, 0, depth) for size in linear]
     rows.append(("attention", tokens, tokens, head, 4 * tokens * tokens * width, 0, 0, depth))
-    rows += [("memory", 0, 0, 0, 0, 4 * tokens * width, 0, int(rng.integers(4, 40)) * depth),
-             ("activation", 0, 0, 0, 0, 16 * tokens * width, 0, depth)]
+    rows += [
+        ("memory", 0, 0, 0, 0, 4 * tokens * width, 0, int(rng.integers(4, 40)) * depth),
+        ("activation", 0, 0, 0, 0, 16 * tokens * width, 0, depth),
+    ]
     if conv:
         channels = 32 * int(rng.integers(1, 8))
-        rows.append(("conv", 64 * tokens, channels, 27 * channels, 2 * 64 * tokens * channels * 27 * channels, 0, 0, 12))
+        rows.append(
+            (
+                "conv",
+                64 * tokens,
+                channels,
+                27 * channels,
+                2 * 64 * tokens * channels * 27 * channels,
+                0,
+                0,
+                12,
+            )
+        )
     columns = list(zip(*rows, strict=True))
-    made = Work.of(count(operators=Operators(**dict(zip(Operators.model_fields, map(list, columns), strict=True)))))
+    made = Work.of(
+        count(
+            operators=Operators(
+                **dict(zip(Operators.model_fields, map(list, columns), strict=True))
+            )
+        )
+    )
     return made, int((made.flops * made.calls).sum()), tokens
 
 
@@ -82,7 +150,8 @@ def synthetic(noise: float, n: int = 24, seed: int = 0, conv: bool = True) -> li
 
 
 def test_exact_data_gives_the_rates_back():
-    """All but for the pull of the priors, which weighs against 24 points of 3 % as 1 to some hundreds."""
+    """All but for the pull of the priors, which weighs against 24 points of 3 % as 1 to some
+    hundreds."""
     fitted = fit(synthetic(0.0), CEILINGS)
     assert fitted.converged
     np.testing.assert_allclose(fitted.theta[WELL_TOLD], THETA[WELL_TOLD], rtol=0.06)
@@ -98,7 +167,8 @@ def test_noisy_data_gives_them_within_three_standard_errors(seed):
 
 
 def test_ninety_percent_intervals_hold_about_ninety_percent():
-    """Of predictions of new points: each parameter draw with each held-out residual, as `predict` joins them."""
+    """Of predictions of new points: each parameter draw with each held-out residual, as `predict`
+    joins them."""
     inside, seen = 0, 0
     for seed in range(12):
         observations = synthetic(0.04, n=20, seed=seed)
@@ -107,25 +177,35 @@ def test_ninety_percent_intervals_hold_about_ninety_percent():
         draws = bootstrap(observations, fitted, seed, draws=24)
         spread = np.exp(list(leave_one_out(observations, CEILINGS).values()))
         priced = Priced([o.work for o in new], CEILINGS)
-        predictions = np.array([priced.seconds(theta) for theta in draws])            # (draws, new)
+        predictions = np.array([priced.seconds(theta) for theta in draws])  # (draws, new)
         for i, o in enumerate(new):
             low, high = np.percentile(np.outer(predictions[:, i], spread), (5, 95))
             inside, seen = inside + (low <= o.seconds <= high), seen + 1
-    assert 0.82 <= inside / seen <= 0.98, inside / seen       # 144 draws of a 90 % chance: 2.5 % standard error
+    assert 0.82 <= inside / seen <= 0.98, (
+        inside / seen
+    )  # 144 draws of a 90 % chance: 2.5 % standard error
 
 
 def test_one_disturbed_point_does_not_steer_the_fit():
     observations = synthetic(0.01)
     observations[3] = replace(observations[3], seconds=3 * observations[3].seconds)
-    np.testing.assert_allclose(fit(observations, CEILINGS).theta[WELL_TOLD[:2]], THETA[WELL_TOLD[:2]], rtol=0.1)
+    np.testing.assert_allclose(
+        fit(observations, CEILINGS).theta[WELL_TOLD[:2]], THETA[WELL_TOLD[:2]], rtol=0.1
+    )
 
 
 def test_a_noisy_stage_weighs_less():
     exact = synthetic(0.0)
-    wrong = [replace(o, seconds=2 * o.seconds, noise=2.0) if i < 4 else o for i, o in enumerate(exact)]
+    wrong = [
+        replace(o, seconds=2 * o.seconds, noise=2.0) if i < 4 else o for i, o in enumerate(exact)
+    ]
     trusted = [replace(o, noise=0.0) for o in wrong]
+
     def off(observations):
-        return np.abs(np.log(fit(observations, CEILINGS).theta / fit(exact, CEILINGS).theta))[WELL_TOLD].max()
+        return np.abs(np.log(fit(observations, CEILINGS).theta / fit(exact, CEILINGS).theta))[
+            WELL_TOLD
+        ].max()
+
     assert off(wrong) < 0.3 * off(trusted)
 
 
@@ -136,13 +216,16 @@ def test_a_class_without_work_is_not_fitted():
 
 
 def test_what_the_points_do_not_tell_stays_at_its_prior_and_is_marked():
-    observations = [replace(o, work=replace(o.work, size=np.zeros_like(o.work.size))) for o in synthetic(0.01)]
+    observations = [
+        replace(o, work=replace(o.work, size=np.zeros_like(o.work.size))) for o in synthetic(0.01)
+    ]
     fitted = fit(observations, CEILINGS)
     told = identified(bootstrap(observations, fitted, draws=40))
     assert told[NAMES.index("linear_efficiency")]
     assert not told[NAMES.index("attention_half_length")]
     assert fitted.theta[NAMES.index("attention_half_length")] == pytest.approx(
-        PARAMETERS["attention_half_length"].prior, rel=1e-3)
+        PARAMETERS["attention_half_length"].prior, rel=1e-3
+    )
 
 
 def test_parameters_can_be_held():
@@ -150,7 +233,9 @@ def test_parameters_can_be_held():
     fitted = fit(observations, CEILINGS, fixed={"linear_efficiency": 0.5})
     assert fitted.theta[NAMES.index("linear_efficiency")] == 0.5
     assert not fitted.at_bound("linear_efficiency")
-    assert (bootstrap(observations, fitted, draws=3)[:, NAMES.index("linear_efficiency")] == 0.5).all()
+    assert (
+        bootstrap(observations, fitted, draws=3)[:, NAMES.index("linear_efficiency")] == 0.5
+    ).all()
 
 
 def test_rates_over_the_ceiling_stop_at_the_bound_and_are_marked():
@@ -181,7 +266,9 @@ def test_without_a_size_no_point_of_it_is_seen():
     observations[:6] = [replace(o, seconds=1.5 * o.seconds) for o in observations[:6]]
     errors = leave_a_size_out(observations, CEILINGS)
     assert min(errors[i] for i in range(6)) > 0.35
-    assert min(leave_one_out(observations, CEILINGS)[i] for i in range(6)) < 0.35      # its neighbours are as slow
+    assert (
+        min(leave_one_out(observations, CEILINGS)[i] for i in range(6)) < 0.35
+    )  # its neighbours are as slow
     assert len(errors) == 24
 
 
@@ -195,14 +282,17 @@ def test_the_larger_half_is_predicted_from_the_smaller():
     errors = upward(synthetic(0.0, n=30, conv=False), CEILINGS)
     assert len(errors) == 15
     assert max(abs(e) for e in errors) < 0.05
-    assert upward(synthetic(0.0, n=8), CEILINGS) == []                  # four cannot bear five rates
+    assert upward(synthetic(0.0, n=8), CEILINGS) == []  # four cannot bear five rates
 
 
 def test_one_mfu_for_all_is_worse_and_counted_by_hand():
     made = synthetic(0.0, n=1)[0].work
-    observations = [Observation(str(i), "denoise_step", made, s, f)
-                    for i, (s, f) in enumerate([(1.0, 100), (1.0, 200), (1.0, 400)])]
-    # Without the first: geometric mean of 200 and 400 is 283 FLOP/s, so 100 FLOP are predicted to take 0.354 s.
+    observations = [
+        Observation(str(i), "denoise_step", made, s, f)
+        for i, (s, f) in enumerate([(1.0, 100), (1.0, 200), (1.0, 400)])
+    ]
+    # Without the first: geometric mean of 200 and 400 is 283 FLOP/s, so 100 FLOP are predicted to
+    # take 0.354 s.
     errors = constant_mfu_leave_one_out(observations)
     assert np.exp(-errors[0]) == pytest.approx(100 / np.sqrt(200 * 400))
     summary = error_summary(errors)
@@ -212,13 +302,31 @@ def test_one_mfu_for_all_is_worse_and_counted_by_hand():
 
 
 def count(operators: Operators | None = None, **flops: int) -> StageCount:
-    base = dict.fromkeys(("linear_flops", "attention_flops", "conv_flops", "other_flops", "norm_flops",
-                          "bytes_modelled_min", "bytes_modelled_max", "bytes_elementwise", "bytes_largest_operator",
-                          "bytes_peak_activations", "kernels"), 0)
+    base = dict.fromkeys(
+        (
+            "linear_flops",
+            "attention_flops",
+            "conv_flops",
+            "other_flops",
+            "norm_flops",
+            "bytes_modelled_min",
+            "bytes_modelled_max",
+            "bytes_elementwise",
+            "bytes_largest_operator",
+            "bytes_peak_activations",
+            "kernels",
+        ),
+        0,
+    )
     return StageCount(**{**base, **flops}, uncounted_ops={}, operators=operators)
 
 
-BARE = Ceilings(gemm_flops_per_s=800e12, attention_flops_per_s=600e12, conv_flops_per_s=400e12, copy_bytes_per_s=2e12)
+BARE = Ceilings(
+    gemm_flops_per_s=800e12,
+    attention_flops_per_s=600e12,
+    conv_flops_per_s=400e12,
+    copy_bytes_per_s=2e12,
+)
 
 
 def theta(**values: float | None) -> dict[str, float | None]:
@@ -228,35 +336,73 @@ def theta(**values: float | None) -> dict[str, float | None]:
 def operators(*rows: tuple) -> Work:
     """Rows of (kind, m, n, k, flops, bytes, bytes_out, calls)."""
     columns = map(list, zip(*rows, strict=True))
-    return Work.of(count(operators=Operators(**dict(zip(Operators.model_fields, columns, strict=True)))))
+    return Work.of(
+        count(operators=Operators(**dict(zip(Operators.model_fields, columns, strict=True))))
+    )
 
 
 def test_sums_alone_are_priced_as_one_large_operator_of_each_class():
-    """8e14 FLOP at half of 800e12 take 2 s, others as linear; 6e14 of attention at a quarter of 600e12 take 4 s."""
-    made = Work.of(count(linear_flops=8 * 10**14, other_flops=8 * 10**14, attention_flops=6 * 10**14, kernels=7,
-                         bytes_elementwise=10**12))
-    parts = seconds_by_class(made, theta(linear_efficiency=0.5, attention_efficiency=0.25, conv_efficiency=None,
-                                         memory_efficiency=1.0, kernel_s=0.1, call_s=0.25), BARE)
-    assert parts == pytest.approx({"linear": 4.0, "attention": 4.0, "cross_attention": 0.0, "conv": 0.0, "activation": 0.0,
-                                   "memory": 0.5, "kernel": 0.7, "fixed": 0.25})
+    """8e14 FLOP at half of 800e12 take 2 s, others as linear; 6e14 of attention at a quarter of
+    600e12 take 4 s."""
+    made = Work.of(
+        count(
+            linear_flops=8 * 10**14,
+            other_flops=8 * 10**14,
+            attention_flops=6 * 10**14,
+            kernels=7,
+            bytes_elementwise=10**12,
+        )
+    )
+    parts = seconds_by_class(
+        made,
+        theta(
+            linear_efficiency=0.5,
+            attention_efficiency=0.25,
+            conv_efficiency=None,
+            memory_efficiency=1.0,
+            kernel_s=0.1,
+            call_s=0.25,
+        ),
+        BARE,
+    )
+    assert parts == pytest.approx(
+        {
+            "linear": 4.0,
+            "attention": 4.0,
+            "cross_attention": 0.0,
+            "conv": 0.0,
+            "activation": 0.0,
+            "memory": 0.5,
+            "kernel": 0.7,
+            "fixed": 0.25,
+        }
+    )
 
 
 def test_a_small_product_fills_the_multipliers_less():
-    """Half-size 64 at the ceiling's probe of 1024 cubed: (1 + 3 x 64 / 1024) / (1 + 3 x 64 / 64) = 1.1875 / 4."""
+    """Half-size 64 at the ceiling's probe of 1024 cubed: (1 + 3 x 64 / 1024) / (1 + 3 x 64 / 64) =
+    1.1875 / 4."""
     device = replace(BARE, gemm_size=(1024, 1024, 1024))
     small = operators(("linear", 64, 64, 64, 2 * 64**3, 0, 0, 1))
     probe = operators(("linear", 1024, 1024, 1024, 2 * 1024**3, 0, 0, 1))
     at = theta(linear_efficiency=1.0, linear_half_size=64.0)
     assert seconds_by_class(probe, at, device)["linear"] == pytest.approx(2 * 1024**3 / 800e12)
-    assert seconds_by_class(small, at, device)["linear"] == pytest.approx(2 * 64**3 / 800e12 * 4 / 1.1875)
+    assert seconds_by_class(small, at, device)["linear"] == pytest.approx(
+        2 * 64**3 / 800e12 * 4 / 1.1875
+    )
     huge = operators(("linear", 10**6, 10**6, 10**6, 2 * 10**18, 0, 0, 1))
-    assert seconds_by_class(huge, at, device)["linear"] == pytest.approx(2 * 10**18 / 800e12)   # never over the ceiling
+    assert seconds_by_class(huge, at, device)["linear"] == pytest.approx(
+        2 * 10**18 / 800e12
+    )  # never over the ceiling
 
 
 def test_a_product_takes_its_arithmetic_or_its_bytes_whichever_is_longer():
-    """A token of an 8,192-wide layer: 134e6 FLOP take 0.17 us, its 134 MB of weights 67 us at 2e12 bytes/s."""
+    """A token of an 8,192-wide layer: 134e6 FLOP take 0.17 us, its 134 MB of weights 67 us at 2e12
+    bytes/s."""
     row = operators(("linear", 0, 0, 0, 2 * 8192**2, 2 * 8192**2, 0, 1))
-    assert seconds_by_class(row, theta(linear_efficiency=1.0), BARE)["linear"] == pytest.approx(2 * 8192**2 / 2e12)
+    assert seconds_by_class(row, theta(linear_efficiency=1.0), BARE)["linear"] == pytest.approx(
+        2 * 8192**2 / 2e12
+    )
 
 
 def test_copies_run_at_the_speed_of_the_cache_they_fit():
@@ -271,21 +417,34 @@ def test_only_a_cpu_pages_in_large_results_anew():
     large = operators(("memory", 0, 0, 0, 0, 2 * 10**8, 10**8, 1))
     at = theta(memory_efficiency=1.0)
     assert seconds_by_class(large, at, BARE)["memory"] == pytest.approx(1e-4)
-    assert seconds_by_class(large, at, replace(BARE, fresh_bytes_per_s=5e9))["memory"] == pytest.approx(1e-4 + 0.02)
+    assert seconds_by_class(large, at, replace(BARE, fresh_bytes_per_s=5e9))[
+        "memory"
+    ] == pytest.approx(1e-4 + 0.02)
     small = operators(("memory", 0, 0, 0, 0, 2 * 10**6, 10**6, 1))
-    assert seconds_by_class(small, at, replace(BARE, fresh_bytes_per_s=5e9))["memory"] == pytest.approx(1e-6)
+    assert seconds_by_class(small, at, replace(BARE, fresh_bytes_per_s=5e9))[
+        "memory"
+    ] == pytest.approx(1e-6)
 
 
 def test_only_a_cpu_has_the_slow_convolution():
     row = operators(("small_conv", 100, 32, 864, 4 * 10**12, 0, 0, 1))
     at = theta(conv_efficiency=0.5, conv_half_size=0.0, small_conv_efficiency=1.0)
     assert seconds_by_class(row, at, BARE)["conv"] == pytest.approx(0.02)
-    assert seconds_by_class(row, at, replace(BARE, small_conv_flops_per_s=1e12))["conv"] == pytest.approx(4.0)
+    assert seconds_by_class(row, at, replace(BARE, small_conv_flops_per_s=1e12))[
+        "conv"
+    ] == pytest.approx(4.0)
 
 
 def test_cross_attention_is_told_apart_by_its_lengths():
-    row = operators(("attention", 1024, 77, 64, 6 * 10**12, 0, 0, 1), ("attention", 1024, 1024, 64, 6 * 10**12, 0, 0, 2))
-    parts = seconds_by_class(row, theta(attention_efficiency=0.5, attention_half_length=24.0, attention_half_head=16.0), BARE)
+    row = operators(
+        ("attention", 1024, 77, 64, 6 * 10**12, 0, 0, 1),
+        ("attention", 1024, 1024, 64, 6 * 10**12, 0, 0, 2),
+    )
+    parts = seconds_by_class(
+        row,
+        theta(attention_efficiency=0.5, attention_half_length=24.0, attention_half_head=16.0),
+        BARE,
+    )
     one = 6e12 / 600e12 / 0.5
     assert parts["attention"] == pytest.approx(2 * one * (1 + 24 * 2 / 1024 + 16 / 64))
     assert parts["cross_attention"] == pytest.approx(one * (1 + 24 * (1 / 1024 + 1 / 77) + 16 / 64))
@@ -294,43 +453,80 @@ def test_cross_attention_is_told_apart_by_its_lengths():
 def test_works_add_and_scale():
     a, b = (o.work for o in synthetic(0.0, n=2))
     alone = Priced([a, b], CEILINGS).seconds(THETA)
-    assert Priced([a * 50 + b], CEILINGS).seconds(THETA)[0] == pytest.approx(50 * alone[0] + alone[1])
+    assert Priced([a * 50 + b], CEILINGS).seconds(THETA)[0] == pytest.approx(
+        50 * alone[0] + alone[1]
+    )
 
 
 def calibration(conv: float | None = 0.3, power: float | None = None) -> Calibration:
-    values = theta(linear_efficiency=0.5, attention_efficiency=0.5, conv_efficiency=conv, memory_efficiency=1.0,
-                   kernel_s=1e-6, call_s=1e-8)
-    parameters = {n: Parameter(value=v, low=v, high=v, unit="", at_bound=False, identified=v is not None)
-                  for n, v in values.items()}
+    values = theta(
+        linear_efficiency=0.5,
+        attention_efficiency=0.5,
+        conv_efficiency=conv,
+        memory_efficiency=1.0,
+        kernel_s=1e-6,
+        call_s=1e-8,
+    )
+    parameters = {
+        n: Parameter(value=v, low=v, high=v, unit="", at_bound=False, identified=v is not None)
+        for n, v in values.items()
+    }
     rates = {name: getattr(BARE, name) for name in get_args(Ceiling)}
-    fitted = Fit(recipe="eager-bf16", dtype="bf16", attention="auto", ceilings=rates, probed=ProbedSizes(),
-                 parameters=parameters, draws=[[v or 1.0 for v in values.values()]] * 4, residuals=[-0.1, 0.0, 0.1],
-                 leave_one_out=Errors(mean=0.05, median=0.05, worst=0.1, n=3), leave_one_out_by_stage={}, upward=None,
-                 leave_a_size_out=None, noise_floor=None,
-                 constant_mfu_baseline=None, constant_mfu_flops_per_s=None, converged=True,
-                 ranges={"tokens": Range(low=100, high=1024)}, stages=[])
-    return Calibration(gpu="h100-sxm", device_name="x", suite="s", headline_recipe="eager-bf16", headline=None,
-                       headline_missing=None, reference=None, reference_missing=None, fits={"eager-bf16": fitted},
-                       power_w=power)
+    fitted = Fit(
+        recipe="eager-bf16",
+        dtype="bf16",
+        attention="auto",
+        ceilings=rates,
+        probed=ProbedSizes(),
+        parameters=parameters,
+        draws=[[v or 1.0 for v in values.values()]] * 4,
+        residuals=[-0.1, 0.0, 0.1],
+        leave_one_out=Errors(mean=0.05, median=0.05, worst=0.1, n=3),
+        leave_one_out_by_stage={},
+        upward=None,
+        leave_a_size_out=None,
+        noise_floor=None,
+        constant_mfu_baseline=None,
+        constant_mfu_flops_per_s=None,
+        converged=True,
+        ranges={"tokens": Range(low=100, high=1024)},
+        stages=[],
+    )
+    return Calibration(
+        gpu="h100-sxm",
+        device_name="x",
+        suite="s",
+        headline_recipe="eager-bf16",
+        headline=None,
+        headline_missing=None,
+        reference=None,
+        reference_missing=None,
+        fits={"eager-bf16": fitted},
+        power_w=power,
+    )
 
 
 def estimate(workload="image-512", c=None, gpu=None):
     c = c or calibration()
     point = load_point("sora-3b", workload, "eager-bf16")
     counts = {
-        "denoise_step": count(linear_flops=8 * 10**14), "vae_decode": count(conv_flops=12 * 10**13),
+        "denoise_step": count(linear_flops=8 * 10**14),
+        "vae_decode": count(conv_flops=12 * 10**13),
         "text_encode": count(linear_flops=4 * 10**14),
     }
     return predict(point, counts, {"denoiser": 3 * 10**9}, c, c.fit_for(None), gpu)
 
 
 def test_prediction_by_hand():
-    """A step of 8e14 FLOP at half of 800e12 takes 2 s; the decode 1 s; the prompt 1 s; 250 steps of a 1/24 s clip."""
+    """A step of 8e14 FLOP at half of 800e12 takes 2 s; the decode 1 s; the prompt 1 s; 250 steps of
+    a 1/24 s clip."""
     e = estimate()
     assert e.step_s.value == pytest.approx(2.0)
     assert e.video_s.value == pytest.approx(250 * 2.0 + 1.0 + 1.0)
     assert e.minutes_per_gpu_hour.value == pytest.approx(1 / 24 / 60 * 3600 / 502)
-    assert e.video_s.low < 502 * 0.95 < 502 < 502 * 1.05 < e.video_s.high      # residuals of 10 % either way
+    assert (
+        e.video_s.low < 502 * 0.95 < 502 < 502 * 1.05 < e.video_s.high
+    )  # residuals of 10 % either way
     assert e.provenance == "fitted"
     assert any("no energy" in w for w in e.warnings)
 
@@ -369,4 +565,4 @@ def test_unknown_recipe_is_named_with_those_there_are():
 
 def test_minutes_per_gpu_hour_counts_the_whole_batch():
     workload = load_point("sora-3b", "sora-1min-512", "eager-bf16", {"workload.batch": 2}).workload
-    assert minutes_per_gpu_hour(workload, 7200.0) == pytest.approx(1.0)       # two minutes in two hours
+    assert minutes_per_gpu_hour(workload, 7200.0) == pytest.approx(1.0)  # two minutes in two hours

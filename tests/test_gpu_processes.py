@@ -75,6 +75,7 @@ def test_one_poisoned_process_fails_one_test(tmp_path):
 def test_a_process_that_hangs_is_stopped_with_what_it_started(tmp_path):
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu\n")
     (tmp_path / "test_hanging.py").write_text(
-        "import subprocess, pytest\n\n\n@pytest.mark.gpu\ndef test_hangs():\n    subprocess.run(['sleep', '600'])\n"
+        "import subprocess, pytest\n\n\n@pytest.mark.gpu\ndef test_hangs():\n   "
+        " subprocess.run(['sleep', '600'])\n"
     )
     assert run_alone("test_hanging.py::test_hangs", tmp_path, 5.0)[0] is None

@@ -15,13 +15,17 @@ def _fresh_compiler():
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("kind", [k for k in KINDS if k != "windowed"])      # FlexAttention is compiled by itself
+@pytest.mark.parametrize(
+    "kind", [k for k in KINDS if k != "windowed"]
+)  # FlexAttention is compiled by itself
 @torch.no_grad()
 def test_every_block_kind_is_one_graph(kind):
     model = dit(**KINDS[kind])
     x, t, condition = inputs(model, (2, 4, 4))
-    whole = torch.compile(model, backend="eager", fullgraph=True)      # raises at a graph break
-    torch.testing.assert_close(whole(x, t, **condition), model(x, t, **condition), rtol=1e-4, atol=1e-4)
+    whole = torch.compile(model, backend="eager", fullgraph=True)  # raises at a graph break
+    torch.testing.assert_close(
+        whole(x, t, **condition), model(x, t, **condition), rtol=1e-4, atol=1e-4
+    )
 
 
 @torch.no_grad()

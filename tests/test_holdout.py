@@ -1,4 +1,5 @@
-"""Predictions held against points measured afterwards, on the same card and carried over to another."""
+"""Predictions held against points measured afterwards, on the same card and carried over to
+another."""
 
 import json
 import shutil
@@ -20,10 +21,13 @@ from bench.results.store import ceilings_record, point_records, read_records
 
 
 def altered(directory, to, change):
-    """A copy of a result whose records went through `change` (a dict -> a dict, or None to drop it)."""
+    """A copy of a result whose records went through `change` (a dict -> a dict, or None to drop
+    it)."""
     shutil.copytree(directory, to)
     lines = [json.loads(line) for line in (to / "records.jsonl").read_text().splitlines()]
-    (to / "records.jsonl").write_text("".join(json.dumps(r) + "\n" for r in map(change, lines) if r is not None))
+    (to / "records.jsonl").write_text(
+        "".join(json.dumps(r) + "\n" for r in map(change, lines) if r is not None)
+    )
     (to / "calibration.json").unlink(missing_ok=True)
     return to
 
@@ -35,9 +39,10 @@ def slower(factor):
                 timing[key] = [factor * s for s in timing[key]]
             for key in ("median_s", "low_s", "high_s", "p5_s", "p25_s", "p75_s", "p95_s"):
                 timing[key] *= factor
-        if record["kind"] == "point":                 # another size, so that it was no part of the fit
+        if record["kind"] == "point":  # another size, so that it was no part of the fit
             record["point"]["workload"]["steps"] += 1
         return record
+
     return change
 
 
@@ -51,7 +56,9 @@ def test_a_point_twice_as_slow_is_missed_by_half(measured, tmp_path):
         assert row.raw_error == pytest.approx(by_stage[row.point, row.stage] / 2 - 1, rel=1e-6)
         assert row.error == pytest.approx((1 + row.raw_error) * row.drift - 1)
         assert row.predicted_s["low"] <= row.predicted_s["value"] <= row.predicted_s["high"]
-        assert row.inside == (row.predicted_s["low"] <= row.measured_s["value"] <= row.predicted_s["high"])
+        assert row.inside == (
+            row.predicted_s["low"] <= row.measured_s["value"] <= row.predicted_s["high"]
+        )
     found = summary(rows)
     assert found["error"]["worst"] == pytest.approx(max(abs(r.error) for r in rows))
     assert found["constant_mfu_baseline"]["n"] == len(rows)
@@ -66,7 +73,10 @@ def test_a_machine_that_slowed_down_is_no_error_of_the_prediction(measured, tmp_
         if record.get("sentinel"):
             record["sentinel"] = {key: 1.2 * s for key, s in record["sentinel"].items()}
         return record
-    before, _ = hold_out(read_calibration(directory), altered(directory, tmp_path / "a", slower(1.0)))
+
+    before, _ = hold_out(
+        read_calibration(directory), altered(directory, tmp_path / "a", slower(1.0))
+    )
     after, _ = hold_out(read_calibration(directory), altered(directory, tmp_path / "b", busier))
     for a, b in zip(before, after, strict=True):
         assert b.drift == pytest.approx(1.2 * a.drift)
@@ -77,14 +87,18 @@ def test_a_machine_that_slowed_down_is_no_error_of_the_prediction(measured, tmp_
 
 def test_what_was_fitted_proves_nothing(measured):
     directory, _ = measured
-    with pytest.raises(UserError, match=r"no point that the calibration had not seen \(.*it was part of the fit"):
+    with pytest.raises(
+        UserError, match=r"no point that the calibration had not seen \(.*it was part of the fit"
+    ):
         hold_out(read_calibration(directory), directory)
 
 
 def test_the_command_fails_where_the_error_is_over_what_is_allowed(here, measured, tmp_path):
     directory, _ = measured
     other = altered(directory, tmp_path / "29991231T000000Z_later", slower(3.0))
-    code, out, err = here("holdout", str(directory), str(other), "--max-median", "0.08", "--max-worst", "50", "--json")
+    code, out, err = here(
+        "holdout", str(directory), str(other), "--max-median", "0.08", "--max-worst", "50", "--json"
+    )
     document = json.loads(out)
     assert code == 1
     assert document["failed"] == [line for line in err.splitlines() if "median error" in line]
@@ -96,13 +110,19 @@ def test_the_command_fails_where_the_error_is_over_what_is_allowed(here, measure
 
 def as_card(gpu, device_name, factor):
     """A change of records: of this card, which takes `factor` times as long."""
+
     def change(record):
         record = slower(factor)(record)
-        record["environment"] |= {"gpu": gpu, "device": "cpu" if gpu == "cpu" else "cuda", "device_name": device_name}
+        record["environment"] |= {
+            "gpu": gpu,
+            "device": "cpu" if gpu == "cpu" else "cuda",
+            "device_name": device_name,
+        }
         for probe in record.get("probes", []):
             for key in ("median_s", "low_s", "high_s"):
                 probe["timing"][key] *= factor
         return record
+
     return change
 
 
@@ -118,12 +138,20 @@ def cards(measured, tmp_path):
 
 def test_another_card_is_refused_unless_carried_over(measured, cards, tmp_path):
     directory, a100, h100 = cards
-    with pytest.raises(UserError, match=r"measured on NVIDIA H100 80GB HBM3 \(h100-sxm\).*--transfer"):
+    with pytest.raises(
+        UserError, match=r"measured on NVIDIA H100 80GB HBM3 \(h100-sxm\).*--transfer"
+    ):
         hold_out(read_calibration(a100), h100)
     rows, _ = hold_out(read_calibration(a100), h100, carried=True)
     # Twice the ceilings, half of the times: what is launched anew is all that does not carry over.
-    here_too, _ = hold_out(read_calibration(directory), altered(directory, tmp_path / "same", slower(1.0)))
-    steps = [(a.raw_error, b.raw_error) for a, b in zip(rows, here_too, strict=True) if a.stage == "denoise_step"]
+    here_too, _ = hold_out(
+        read_calibration(directory), altered(directory, tmp_path / "same", slower(1.0))
+    )
+    steps = [
+        (a.raw_error, b.raw_error)
+        for a, b in zip(rows, here_too, strict=True)
+        if a.stage == "denoise_step"
+    ]
     assert steps
     for carried, own in steps:
         assert -0.05 <= carried - own <= 1.2
@@ -131,15 +159,26 @@ def test_another_card_is_refused_unless_carried_over(measured, cards, tmp_path):
 
 
 def test_nothing_is_carried_between_a_cpu_and_a_gpu(here, cards):
-    """Every door: predict by name and by ceilings, holdout, analytic, plan, run's forecast; either way."""
+    """Every door: predict by name and by ceilings, holdout, analytic, plan, run's forecast; either
+    way."""
     cpu, a100, h100 = map(str, cards)
-    tiny, sora = ("tiny", "-w", "tiny-video"), ("--for", "tiny", "-w", "tiny-video", "--suite", "smoke")
+    tiny, sora = (
+        ("tiny", "-w", "tiny-video"),
+        ("--for", "tiny", "-w", "tiny-video", "--suite", "smoke"),
+    )
     doors = [
         (("predict", *tiny, "--calibration", cpu, "--gpu", "h100-sxm"), "h100-sxm"),
         (("predict", *tiny, "--calibration", cpu, "--ceilings", h100), "h100-sxm"),
-        (("predict", *tiny, "--calibration", a100, "--recipe", "eager-fp32", "--gpu", "cpu"), "a100-80gb"),
-        (("predict", *tiny, "--calibration", a100, "--recipe", "eager-fp32", "--ceilings", cpu), "a100-80gb"),
-        (("holdout", cpu, h100), "h100-sxm"), (("holdout", cpu, h100, "--transfer"), "h100-sxm"),
+        (
+            ("predict", *tiny, "--calibration", a100, "--recipe", "eager-fp32", "--gpu", "cpu"),
+            "a100-80gb",
+        ),
+        (
+            ("predict", *tiny, "--calibration", a100, "--recipe", "eager-fp32", "--ceilings", cpu),
+            "a100-80gb",
+        ),
+        (("holdout", cpu, h100), "h100-sxm"),
+        (("holdout", cpu, h100, "--transfer"), "h100-sxm"),
         (("holdout", a100, cpu, "--transfer"), "a100-80gb"),
         (("analytic", "--calibration", cpu, "--gpu", "h100-sxm"), "h100-sxm"),
         (("analytic", "--calibration", a100, "--gpu", "cpu"), "a100-80gb"),
@@ -158,7 +197,9 @@ def test_nothing_is_carried_between_a_cpu_and_a_gpu(here, cards):
 
 
 def test_a_claim_about_a_gpu_is_not_judged_by_a_cpu(here, cards):
-    code, out, _ = here("claims", "--calibration", str(cards[0]), "--claim", "dollars-per-minute", "--json")
+    code, out, _ = here(
+        "claims", "--calibration", str(cards[0]), "--claim", "dollars-per-minute", "--json"
+    )
     (claim,) = json.loads(out)["claims"]
     assert (code, claim["verdict"]) == (0, "cannot tell")
     assert "the calibration is of cpu, which does not judge it" in claim["why"]
@@ -185,30 +226,50 @@ def test_carried_over_by_the_datasheets_each_ceiling_scales_with_its_own():
     h100, h200 = load(Gpu, "h100-sxm"), load(Gpu, "h200")
     moved, fit, words = transfer(c, c.fit_for(None), h200, h100)
     old, new = c.fit_for(None).device, fit.device
-    assert new.gemm_flops_per_s == pytest.approx(old.gemm_flops_per_s * h200.peak_flops_per_s["bf16"] / 989.4e12)
-    assert new.copy_bytes_per_s == pytest.approx(old.copy_bytes_per_s * h200.bandwidth_bytes_per_s / 3.35e12)
+    assert new.gemm_flops_per_s == pytest.approx(
+        old.gemm_flops_per_s * h200.peak_flops_per_s["bf16"] / 989.4e12
+    )
+    assert new.copy_bytes_per_s == pytest.approx(
+        old.copy_bytes_per_s * h200.bandwidth_bytes_per_s / 3.35e12
+    )
     assert moved.gpu == "h200"
     assert "scaled by the two datasheets" in words
-    spread = np.log(np.array(fit.draws)).std(axis=0) - np.log(np.array(c.fit_for(None).draws)).std(axis=0)
+    spread = np.log(np.array(fit.draws)).std(axis=0) - np.log(np.array(c.fit_for(None).draws)).std(
+        axis=0
+    )
     assert all(spread[NAMES.index(name)] > 0 for name in SPREAD)
     assert {name: p.value for name, p in fit.parameters.items()} == {
-        name: p.value for name, p in c.fit_for(None).parameters.items()}
+        name: p.value for name, p in c.fit_for(None).parameters.items()
+    }
 
 
 def test_a_card_without_that_dtype_is_refused():
     c = calibration()
     bare = load(Gpu, "h200").model_copy(update={"peak_flops_per_s": {"fp32": 1e12}})
-    with pytest.raises(UserError, match="--gpu h200: its datasheet has no rate in bf16; known: fp32"):
+    with pytest.raises(
+        UserError, match="--gpu h200: its datasheet has no rate in bf16; known: fp32"
+    ):
         transfer(c, c.fit_for(None), bare, load(Gpu, "h100-sxm"))
 
 
 def test_predict_for_another_card_says_so(here, cards):
-    asked = ("predict", "tiny", "-w", "tiny-video", "--calibration", str(cards[1]), "--recipe", "eager-fp32")
+    asked = (
+        "predict",
+        "tiny",
+        "-w",
+        "tiny-video",
+        "--calibration",
+        str(cards[1]),
+        "--recipe",
+        "eager-fp32",
+    )
     code, out, _ = here(*asked, "--gpu", "h100-sxm", "--json")
     document = json.loads(out)
     assert (code, document["gpu"], document["provenance"]) == (0, "h100-sxm", "extrapolated")
-    assert document["warnings"][0] == ("extrapolated: carried over to h100-sxm, on the ceilings of a100-80gb, "
-                                       "scaled by the two datasheets")
+    assert document["warnings"][0] == (
+        "extrapolated: carried over to h100-sxm, on the ceilings of a100-80gb, "
+        "scaled by the two datasheets"
+    )
     assert document["usd_per_minute"] is not None
     code, _, err = here(*asked, "--gpu", "h10")
     assert (code, len(err.strip().splitlines())) == (2, 1)
@@ -216,23 +277,36 @@ def test_predict_for_another_card_says_so(here, cards):
 
 
 def test_the_interval_says_how_far_a_carried_prediction_may_be_off():
-    """Widest by a datasheet alone, narrowest on ceilings measured there, and never sure not to be faster."""
+    """Widest by a datasheet alone, narrowest on ceilings measured there, and never sure not to be
+    faster."""
     c, h200 = calibration(), load(Gpu, "h200")
-    fit, step = c.fit_for(None), {"step": Work.of(count(linear_flops=8 * 10**14, attention_flops=6 * 10**14))}
+    fit, step = (
+        c.fit_for(None),
+        {"step": Work.of(count(linear_flops=8 * 10**14, attention_flops=6 * 10**14))},
+    )
 
     def spread(fit):
         seconds = np.log(draw_seconds(step, fit)["step"])
         return np.percentile(seconds, 95) - np.percentile(seconds, 5), seconds.min()
+
     width, _ = spread(fit)
     on_ceilings, _ = spread(transfer(c, fit, h200, load(Gpu, "h100-sxm"), fit.device)[1])
     scaled, _ = spread(transfer(c, fit, h200, load(Gpu, "h100-sxm"))[1])
     alone, _ = spread(transfer(c, fit, h200, None)[1])
     assert width < on_ceilings < scaled < alone
-    assert scaled > 2 * 1.645 * 0.10                  # the ceilings alone, all together
-    best = [[1.0 if name.endswith("efficiency") else value for name, value in zip(NAMES, draw, strict=True)]
-            for draw in fit.draws]
+    assert scaled > 2 * 1.645 * 0.10  # the ceilings alone, all together
+    best = [
+        [
+            1.0 if name.endswith("efficiency") else value
+            for name, value in zip(NAMES, draw, strict=True)
+        ]
+        for draw in fit.draws
+    ]
     at_ceiling = fit.model_copy(update={"draws": best, "residuals": [0.0]})
-    assert spread(transfer(c, at_ceiling, h200, load(Gpu, "h100-sxm"), fit.device)[1])[1] < spread(at_ceiling)[1] - 0.05
+    assert (
+        spread(transfer(c, at_ceiling, h200, load(Gpu, "h100-sxm"), fit.device)[1])[1]
+        < spread(at_ceiling)[1] - 0.05
+    )
     unknown = transfer(c, fit, h200, None)[1].device
     assert unknown.gemm_flops_per_s == pytest.approx(0.82 * h200.peak_flops_per_s["bf16"])
     assert unknown.copy_bytes_per_s == pytest.approx(0.82 * h200.bandwidth_bytes_per_s)
@@ -245,10 +319,16 @@ def test_points_of_one_size_alone_are_refused_with_what_would_help(measured, tmp
     def same(record):
         if record["kind"] == "ceilings":
             return record
-        return record | {"tokens": first.tokens, "counts": json.loads(first.model_dump_json())["counts"],
-                         "timings": json.loads(first.model_dump_json())["timings"]}
+        return record | {
+            "tokens": first.tokens,
+            "counts": json.loads(first.model_dump_json())["counts"],
+            "timings": json.loads(first.model_dump_json())["timings"],
+        }
+
     other = altered(directory, tmp_path / "one", same)
-    with pytest.raises(UserError, match=r"all \d denoise steps are of one size .*add points of more sizes"):
+    with pytest.raises(
+        UserError, match=r"all \d denoise steps are of one size .*add points of more sizes"
+    ):
         calibrate(other)
 
 
@@ -260,5 +340,7 @@ def test_ceilings_of_a_cpu_know_its_slow_convolution(measured):
     assert device.activation_bytes_per_s is not None
     assert [size for size, _ in device.ladder] == sorted(size for size, _ in device.ladder)
     assert len(device.ladder) == 5
-    elsewhere = record.model_copy(update={"environment": record.environment.model_copy(update={"device": "cuda"})})
+    elsewhere = record.model_copy(
+        update={"environment": record.environment.model_copy(update={"device": "cuda"})}
+    )
     assert ceilings_for(elsewhere, "fp32", "auto").fresh_bytes_per_s is None

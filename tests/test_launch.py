@@ -47,17 +47,27 @@ def call() -> float:
     raise AssertionError("the eager call has its samples")
 
 
-@pytest.mark.parametrize(("eager", "replay", "bound"), [(1e-3, 0.8e-3, True), (1e-3, 0.95e-3, False), (1e-3, 1.02e-3, False)])
+@pytest.mark.parametrize(
+    ("eager", "replay", "bound"),
+    [(1e-3, 0.8e-3, True), (1e-3, 0.95e-3, False), (1e-3, 1.02e-3, False)],
+)
 def test_what_a_replay_saves_is_the_hosts(eager, replay, bound):
     graph = Graph(replay)
     seen = time_launch(call, CUDA, Clock(), eager, capture=graph)
-    assert (seen.host_bound, seen.eager_s, seen.replay_s, seen.reason) == (bound, eager, replay, None)
+    assert (seen.host_bound, seen.eager_s, seen.replay_s, seen.reason) == (
+        bound,
+        eager,
+        replay,
+        None,
+    )
     assert seen.gap_s == pytest.approx(eager - replay)
     assert seen.gap == pytest.approx(1 - replay / eager)
     assert (graph.captured, graph.replays) == (1, MOST_REPLAYS + 1)
 
 
-@pytest.mark.parametrize(("eager", "replays"), [(1e-6, MOST_REPLAYS), (0.1, 5), (0.3, LEAST_REPLAYS)])
+@pytest.mark.parametrize(
+    ("eager", "replays"), [(1e-6, MOST_REPLAYS), (0.1, 5), (0.3, LEAST_REPLAYS)]
+)
 def test_long_calls_are_replayed_less_often(eager, replays):
     graph = Graph(eager)
     time_launch(call, CUDA, Clock(), eager, capture=graph)
@@ -67,13 +77,21 @@ def test_long_calls_are_replayed_less_often(eager, replays):
 def fails(error):
     def capture(call, device):
         raise error
+
     return capture
 
 
-@pytest.mark.parametrize(("error", "words"), [
-    (RuntimeError("operation not permitted when stream is capturing\nand more"), "not permitted when stream is capturing"),
-    (torch.OutOfMemoryError("CUDA out of memory"), "CUDA out of memory"), (AssertionError(), "AssertionError"),
-])
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            RuntimeError("operation not permitted when stream is capturing\nand more"),
+            "not permitted when stream is capturing",
+        ),
+        (torch.OutOfMemoryError("CUDA out of memory"), "CUDA out of memory"),
+        (AssertionError(), "AssertionError"),
+    ],
+)
 def test_a_capture_that_fails_is_a_reason_of_one_line(error, words):
     seen = time_launch(call, CUDA, Clock(), 1e-3, capture=fails(error))
     assert (seen.host_bound, seen.replay_s, seen.gap_s, seen.gap) == (None, None, None, None)
@@ -85,6 +103,7 @@ def test_a_capture_that_fails_is_a_reason_of_one_line(error, words):
 def test_a_replay_that_fails_is_one_too():
     def broken():
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
     assert "illegal" in time_launch(call, CUDA, Clock(), 1e-3, capture=lambda *_: broken).reason
 
 
@@ -92,16 +111,36 @@ def test_nothing_is_captured_on_a_cpu_for_long_calls_or_where_memory_is_short():
     graph = Graph(1.0)
     assert time_launch(call, CPU, Clock(), 1e-3, capture=graph).reason == "no CUDA graphs on a CPU"
     for long in (0.31, 5.1, 57.0):
-        assert "over 0.3 s: not replayed" in time_launch(call, CUDA, Clock(), long, capture=graph).reason
-    crowded = time_launch(call, CUDA, Clock(), 1e-3, needed=81 * 10**8, free=lambda: 10**10, capture=graph)
-    assert crowded.reason == "not captured as a CUDA graph: its own 8.1 GB would crowd the 10 GB that are free"
+        assert (
+            "over 0.3 s: not replayed"
+            in time_launch(call, CUDA, Clock(), long, capture=graph).reason
+        )
+    crowded = time_launch(
+        call, CUDA, Clock(), 1e-3, needed=81 * 10**8, free=lambda: 10**10, capture=graph
+    )
+    assert (
+        crowded.reason
+        == "not captured as a CUDA graph: its own 8.1 GB would crowd the 10 GB that are free"
+    )
     assert graph.captured == 0
-    assert time_launch(call, CUDA, Clock(), 1e-3, needed=8 * 10**9, free=lambda: 10**10, capture=graph).reason is None
-    assert time_launch(call, CUDA, Clock(), 1e-3, needed=1, free=lambda: None, capture=graph).reason is None
+    assert (
+        time_launch(
+            call, CUDA, Clock(), 1e-3, needed=8 * 10**9, free=lambda: 10**10, capture=graph
+        ).reason
+        is None
+    )
+    assert (
+        time_launch(call, CUDA, Clock(), 1e-3, needed=1, free=lambda: None, capture=graph).reason
+        is None
+    )
 
     def lost():
         raise RuntimeError("CUDA error: unspecified launch failure\n")
-    assert "launch failure" in time_launch(call, CUDA, Clock(), 1e-3, needed=1, free=lost, capture=graph).reason
+
+    assert (
+        "launch failure"
+        in time_launch(call, CUDA, Clock(), 1e-3, needed=1, free=lost, capture=graph).reason
+    )
 
 
 def test_the_timer_check_replays_the_same_way():
@@ -110,7 +149,8 @@ def test_the_timer_check_replays_the_same_way():
 
 
 def test_every_stage_of_a_point_says_it_after_all_samples_were_taken(monkeypatch):
-    """With a clock of known seconds and a graph that takes half; the eager calls are real, on a CPU."""
+    """With a clock of known seconds and a graph that takes half; the eager calls are real, on a
+    CPU."""
     order = []
 
     class Half:
@@ -131,11 +171,20 @@ def test_every_stage_of_a_point_says_it_after_all_samples_were_taken(monkeypatch
     monkeypatch.setattr(measuring, "time_launch", half)
     point = load_point("tiny", "tiny-image", "eager-fp32", stages=("text_encode", "vae_encode"))
     plan = PLAN.model_copy(update={"min_samples": 2, "max_samples": 2})
-    timings, _, _ = measure_point(point, count_stages(point), CPU, Half(), plan, prior={},
-                                  on_round=lambda stage, samples: order.append(stage))
+    timings, _, _ = measure_point(
+        point,
+        count_stages(point),
+        CPU,
+        Half(),
+        plan,
+        prior={},
+        on_round=lambda stage, samples: order.append(stage),
+    )
     assert order.index("launch") > order.index("vae_encode")
     assert {stage: (t.launch.host_bound, t.launch.gap) for stage, t in timings.items()} == {
-        "text_encode": (True, 0.5), "vae_encode": (True, 0.5)}
+        "text_encode": (True, 0.5),
+        "vae_encode": (True, 0.5),
+    }
 
 
 def launched(launch: Launch | None) -> PointRecord:
@@ -146,7 +195,9 @@ def launched(launch: Launch | None) -> PointRecord:
 
 def test_tables_show_the_gap_or_why_there_is_none():
     bound = launched(time_launch(call, CUDA, Clock(), 2e-3, capture=Graph(1.5e-3)))
-    assert launch_rows([bound]) == [["tiny tiny-clip eager-fp32", "denoise_step", "2 ms", "1.5 ms", "0.5 ms, 25.0%", "yes"]]
+    assert launch_rows([bound]) == [
+        ["tiny tiny-clip eager-fp32", "denoise_step", "2 ms", "1.5 ms", "0.5 ms, 25.0%", "yes"]
+    ]
     assert marked(bound.timings["denoise_step"]) == "host bound: a graph replay saves 25%"
     none = launched(time_launch(call, CPU, Clock(), 2e-3))
     old = launched(None)

@@ -1,4 +1,5 @@
-"""A step of 57 s on a card: how often it is called in all, and what is read around it.  By fakes of CUDA, NVML and time."""
+"""A step of 57 s on a card: how often it is called in all, and what is read around it.  By fakes of
+CUDA, NVML and time."""
 
 import contextlib
 
@@ -18,7 +19,7 @@ from bench.measure.points.single import count_stages, measure_point
 from models import kernels
 
 CUDA = torch.device("cuda", 0)
-STEP_S, STEP_J = 57.0, 39_900.0                # 700 W
+STEP_S, STEP_J = 57.0, 39_900.0  # 700 W
 
 
 BLOCKS = 42
@@ -40,9 +41,15 @@ class Step:
 
 @pytest.fixture
 def card(monkeypatch, nvml):
-    """card(seconds) -> (the fake NVML, its clock, the step): torch.cuda answers as a card that holds everything."""
-    answers = {"memory_allocated": 0, "max_memory_allocated": 50 * 10**9, "max_memory_reserved": 60 * 10**9,
-               "mem_get_info": (30 * 10**9, 80 * 10**9), "get_device_capability": (9, 0)}
+    """card(seconds) -> (the fake NVML, its clock, the step): torch.cuda answers as a card that
+    holds everything."""
+    answers = {
+        "memory_allocated": 0,
+        "max_memory_allocated": 50 * 10**9,
+        "max_memory_reserved": 60 * 10**9,
+        "mem_get_info": (30 * 10**9, 80 * 10**9),
+        "get_device_capability": (9, 0),
+    }
     for name, answer in answers.items():
         monkeypatch.setattr(torch.cuda, name, lambda device=None, answer=answer: answer)
     for name in ("empty_cache", "reset_peak_memory_stats", "synchronize"):
@@ -52,10 +59,15 @@ def card(monkeypatch, nvml):
         fake, step = nvml(), Step()
         clock = FakeClock(seconds, fake, STEP_J / STEP_S * seconds)
         for module in (measuring, beside):
-            monkeypatch.setattr(module, "monitor", lambda device: Monitor(Card("1234"), None, 3.35e12))
-            monkeypatch.setattr(module, "build_calls", lambda point, device: ({"denoise_step": step}, 0))
+            monkeypatch.setattr(
+                module, "monitor", lambda device: Monitor(Card("1234"), None, 3.35e12)
+            )
+            monkeypatch.setattr(
+                module, "build_calls", lambda point, device: ({"denoise_step": step}, 0)
+            )
             monkeypatch.setattr(module, "around", lambda *recipes: contextlib.nullcontext())
         return fake, clock, step
+
     return install
 
 
@@ -76,12 +88,19 @@ def test_a_step_of_57_s_is_called_three_times_in_all(card):
     assert (step.calls, step.blocks) == (3, 3 * BLOCKS + 3)
     assert clock.t == 3 * STEP_S
     timing, seen = timings["denoise_step"], telemetry["denoise_step"]
-    assert (len(timing.warmup_s), timing.n, timing.confidence, timing.stop) == (1, 2, 0.5, "max_samples")
+    assert (len(timing.warmup_s), timing.n, timing.confidence, timing.stop) == (
+        1,
+        2,
+        0.5,
+        "max_samples",
+    )
     assert "not replayed" in timing.launch.reason
-    assert seen.energy.model_dump() == pytest.approx({"energy_j": STEP_J, "power_w": 700.0, "calls": 2, "window_s": 114.0})
+    assert seen.energy.model_dump() == pytest.approx(
+        {"energy_j": STEP_J, "power_w": 700.0, "calls": 2, "window_s": 114.0}
+    )
     assert (seen.dram_util_percent, seen.dram_bytes_per_s_derived) == (50.0, 0.5 * 3.35e12)
     assert memory.by_stage["denoise_step"].peak_allocated == 50 * 10**9
-    assert fake.freed == 2 * 2                     # the two GPM samples of each window
+    assert fake.freed == 2 * 2  # the two GPM samples of each window
 
 
 @pytest.mark.parametrize(("seconds", "calls"), [(20.0, 4), (6.0, 4), (3.0, 3 + 4)])
@@ -98,20 +117,27 @@ def test_a_short_step_still_has_a_window_of_its_own(card):
     _, clock, step = card(0.4)
     timings, _, telemetry = measure(*counted(), clock)
     timing, energy = timings["denoise_step"], telemetry["denoise_step"].energy
-    assert energy.calls == 3                       # 1.2 s
+    assert energy.calls == 3  # 1.2 s
     assert step.calls == len(timing.warmup_s) + timing.n + energy.calls
 
 
 def test_in_turns_with_a_baseline_each_side_is_called_three_times(card, monkeypatch):
-    """The call that shows the peak of memory is the warm-up, and the outputs that are compared are those of the samples."""
+    """The call that shows the peak of memory is the warm-up, and the outputs that are compared are
+    those of the samples."""
     _, clock, _ = card(STEP_S)
     sides = {"eager-bf16-chunks": Step(), "eager-bf16": Step()}
-    monkeypatch.setattr(beside, "build_calls", lambda point, device: ({"denoise_step": sides[point.recipe.name]}, 0))
+    monkeypatch.setattr(
+        beside, "build_calls", lambda point, device: ({"denoise_step": sides[point.recipe.name]}, 0)
+    )
     point, counts = counted()
     base = load_point("tiny", "tiny-image", "eager-bf16")
-    timings, _, telemetry, against = measure_against(point, base, counts, counts, CUDA, clock, PLAN, prior={},
-                                                     on_round=lambda *_: None)
-    assert {name: step.calls for name, step in sides.items()} == {"eager-bf16-chunks": 3, "eager-bf16": 3}
+    timings, _, telemetry, against = measure_against(
+        point, base, counts, counts, CUDA, clock, PLAN, prior={}, on_round=lambda *_: None
+    )
+    assert {name: step.calls for name, step in sides.items()} == {
+        "eager-bf16-chunks": 3,
+        "eager-bf16": 3,
+    }
     assert timings["denoise_step"].n == against.timings["denoise_step"].n == 2
     assert telemetry["denoise_step"].energy.calls == 2
     assert against.divergence.identical

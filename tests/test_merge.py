@@ -14,10 +14,15 @@ from bench.results.store import CALIBRATION, RECORDS, SUITE, point_records, read
 
 @pytest.fixture
 def three(measured, tmp_path):
-    """The measured result as three: ceilings and two points, two points, one that was left out and then measured."""
+    """The measured result as three: ceilings and two points, two points, one that was left out and
+    then measured."""
     source, _ = measured
     lines = (source / RECORDS).read_text().splitlines()
-    skipped = json.loads(lines[1]) | {"outcome": "skipped_budget", "reason": "no time", "timings": {}}
+    skipped = json.loads(lines[1]) | {
+        "outcome": "skipped_budget",
+        "reason": "no time",
+        "timings": {},
+    }
     parts = [lines[:3], [json.dumps(skipped), *lines[3:5]], lines[5:]]
     suite = json.loads((source / SUITE).read_text())
     folders = []
@@ -25,7 +30,9 @@ def three(measured, tmp_path):
         folder = tmp_path / "cpu" / f"2026010{i + 1}T000000Z_part-{i}"
         folder.mkdir(parents=True)
         (folder / RECORDS).write_text("\n".join(part) + "\n")
-        (folder / SUITE).write_text(json.dumps(suite | {"name": f"part-{i}", "ceilings": i == 0, "calibrate": i == 0}))
+        (folder / SUITE).write_text(
+            json.dumps(suite | {"name": f"part-{i}", "ceilings": i == 0, "calibrate": i == 0})
+        )
         folders.append(folder)
     return source, folders
 
@@ -34,20 +41,23 @@ def test_merged_they_fit_as_the_whole_does(three, tmp_path):
     source, folders = three
     merged = merge(folders, tmp_path / "merged")
     whole = {r.fingerprint: r.outcome for r in read_records(source)}
-    assert {r.fingerprint: r.outcome for r in read_records(merged)} == whole       # the skip does not stand over a time
+    assert {
+        r.fingerprint: r.outcome for r in read_records(merged)
+    } == whole  # the skip does not stand over a time
     assert len(point_records(read_records(merged))) == 5
     suite = read_suite(merged)
     assert (suite.name, suite.ceilings, suite.calibrate) == ("merged", True, True)
     assert suite.headline == read_suite(source).headline
     theirs, ours = calibrate(source), calibrate(merged)
-    assert {n: p.value for n, p in ours.fit_for(None).parameters.items()} == \
-        pytest.approx({n: p.value for n, p in theirs.fit_for(None).parameters.items()}, rel=1e-6)
+    assert {n: p.value for n, p in ours.fit_for(None).parameters.items()} == pytest.approx(
+        {n: p.value for n, p in theirs.fit_for(None).parameters.items()}, rel=1e-6
+    )
 
 
 def test_the_command_takes_several_and_reports_the_merged_one(three, tmp_path):
     _, folders = three
     for folder in folders[1:]:
-        assert cli("calibrate", str(folder)).returncode == 2          # alone they have no ceilings
+        assert cli("calibrate", str(folder)).returncode == 2  # alone they have no ceilings
     done = cli("calibrate", *map(str, folders), "--out", str(tmp_path / "all"), "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["headline"]["model"] == "tiny"

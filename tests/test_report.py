@@ -1,4 +1,5 @@
-"""What people read: names as they are, tables that are tables, every point in its figure, a terminal kept tidy."""
+"""What people read: names as they are, tables that are tables, every point in its figure, a
+terminal kept tidy."""
 
 import io
 import re
@@ -21,7 +22,14 @@ from bench.report.figures import all as figures
 from bench.report.markdown import write_report
 from bench.report.progress import SuiteProgress
 from bench.report.result import Result, sentinel_spread
-from bench.report.tables.common import chain_table, count_table, duration, gemm_ceiling, points_table, table
+from bench.report.tables.common import (
+    chain_table,
+    count_table,
+    duration,
+    gemm_ceiling,
+    points_table,
+    table,
+)
 from bench.results.records import CeilingsRecord, Probe, SentinelReading
 from bench.studies.pencil.analytic import Assumptions, chain
 from bench.studies.pencil.demand import Demand, Headroom
@@ -34,7 +42,9 @@ def shown(renderable, width: int = 120) -> str:
     return out.getvalue()
 
 
-@pytest.mark.parametrize("name", ["[bold]x", "[/x]", "tiny[depth=8,frames=17]", ":smile:", "a\\", "x\x1b[31m\ny"])
+@pytest.mark.parametrize(
+    "name", ["[bold]x", "[/x]", "tiny[depth=8,frames=17]", ":smile:", "a\\", "x\x1b[31m\ny"]
+)
 def test_names_are_shown_as_they_are(name):
     text = shown(table(name, name, rows=[[name]]))
     assert text.count(name.replace("\x1b", "\\x1b").replace("\n", "\\n")) == 3
@@ -42,7 +52,9 @@ def test_names_are_shown_as_they_are(name):
 
 def test_count_names_its_overrides_and_each_class_once():
     point = load_point("tiny", "tiny-image", "eager-fp32", {"depth": 2, "workload.steps": 3})
-    text = shown(count_table(count_document(point, count_model(point.model, point.workload, "fp32"))))
+    text = shown(
+        count_table(count_document(point, count_model(point.model, point.workload, "fp32")))
+    )
     assert "tiny[depth=2] on tiny-image[steps=3] (counted)" in text
     assert len(re.findall("linear", text)) == 1
 
@@ -55,55 +67,109 @@ def test_figures_are_written_as_people_read_them():
 
 
 def test_stage_names_do_not_fold_on_a_narrow_terminal():
-    record = point_record().model_copy(update={"model": "a-model-of-some-length[denoiser.width=1024]"})
+    record = point_record().model_copy(
+        update={"model": "a-model-of-some-length[denoiser.width=1024]"}
+    )
     assert "denoise_step" in shown(points_table([record]), 80)
 
 
 def test_the_report_says_how_the_machine_drifted(measured):
-    records = [point_record().model_copy(update={"sentinel": SentinelReading(before_s=a, after_s=b)})
-               for a, b in ((0.010, 0.011), (0.010, 0.013))]
+    records = [
+        point_record().model_copy(update={"sentinel": SentinelReading(before_s=a, after_s=b)})
+        for a, b in ((0.010, 0.011), (0.010, 0.013))
+    ]
     middle, off, n = sentinel_spread(records)
     assert (middle, n) == (pytest.approx(0.0105), 4)
     assert off == pytest.approx(0.013 / 0.0105 - 1)
     assert sentinel_spread([point_record()]) is None
-    assert "The machine itself, by one fixed matrix product" in (measured[0] / "report.md").read_text()
+    assert (
+        "The machine itself, by one fixed matrix product" in (measured[0] / "report.md").read_text()
+    )
 
 
 def test_the_gemm_ceiling_says_its_shape():
     def probe(n: int, seconds: float) -> Probe:
-        return Probe(kind="gemm", dtype="fp32", backend=None, shape={"m": n, "n": n, "k": n}, flops=2 * n**3,
-                     bytes_moved=None, timing=summarise([seconds] * 7, [], "converged", True))
+        return Probe(
+            kind="gemm",
+            dtype="fp32",
+            backend=None,
+            shape={"m": n, "n": n, "k": n},
+            flops=2 * n**3,
+            bytes_moved=None,
+            timing=summarise([seconds] * 7, [], "converged", True),
+        )
 
-    record = CeilingsRecord(fingerprint="c", suite="s", started_utc="", wall_s=1.0, outcome="ok", reason=None,
-                            environment=environment(), probes=[probe(256, 1e-4), probe(1024, 0.1)], telemetry=None)
-    assert gemm_ceiling(record) == "GEMM ceiling: 336 GFLOP/s, the best of the shapes, at m=256 n=256 k=256 in fp32"
-    assert ceilings_document(record)["peak"]["gemm_shape"] == {"m": 256, "n": 256, "k": 256, "dtype": "fp32"}
+    record = CeilingsRecord(
+        fingerprint="c",
+        suite="s",
+        started_utc="",
+        wall_s=1.0,
+        outcome="ok",
+        reason=None,
+        environment=environment(),
+        probes=[probe(256, 1e-4), probe(1024, 0.1)],
+        telemetry=None,
+    )
+    assert (
+        gemm_ceiling(record)
+        == "GEMM ceiling: 336 GFLOP/s, the best of the shapes, at m=256 n=256 k=256 in fp32"
+    )
+    assert ceilings_document(record)["peak"]["gemm_shape"] == {
+        "m": 256,
+        "n": 256,
+        "k": 256,
+        "dtype": "fp32",
+    }
 
 
 def test_the_reports_tables_have_no_gaps_and_a_cpu_opens_with_no_sora(measured):
     directory, _ = measured
     text = write_report(directory).read_text()
     rows = text.splitlines()
-    starts = [i for i, row in enumerate(rows) if row.startswith("|") and not rows[i - 1].startswith("|")]
-    # points, ceilings, bandwidth, traffic, attention, memory, parameters, errors, waterfall, environment
+    starts = [
+        i for i, row in enumerate(rows) if row.startswith("|") and not rows[i - 1].startswith("|")
+    ]
+    # points, ceilings, bandwidth, traffic, attention, memory, parameters, errors, waterfall,
+    # environment
     assert len(starts) == 10
     assert all(rows[i + 1].startswith("|---") for i in starts)
     assert "which is no GPU" in text
     assert text.index("Sora") > text.index("## From the pencil") > text.index("## Ceilings")
     assert "the best of the shapes, at m=" in text
-    assert "`ldt-bench run ./suite.json --device cpu` in this directory" in text      # micro.yaml is no preset
+    assert (
+        "`ldt-bench run ./suite.json --device cpu` in this directory" in text
+    )  # micro.yaml is no preset
 
 
 def result(records=(), fitted=None) -> Result:
-    return Result(directory=Path(), suite=load(Suite, "smoke"), records=list(records), calibration=fitted, headline=None,
-                  headline_missing="not calibrated", bars=waterfall(Assumptions()))
+    return Result(
+        directory=Path(),
+        suite=load(Suite, "smoke"),
+        records=list(records),
+        calibration=fitted,
+        headline=None,
+        headline_missing="not calibrated",
+        bars=waterfall(Assumptions()),
+    )
 
 
 def test_no_prediction_falls_outside_its_figure():
-    stages = [FittedStage(point="p", stage="denoise_step", tokens=1, flops=1, measured_s=1.0, fitted_s=1.1, held_out_s=h)
-              for h in (0.01, 50.0, None)]
+    stages = [
+        FittedStage(
+            point="p",
+            stage="denoise_step",
+            tokens=1,
+            flops=1,
+            measured_s=1.0,
+            fitted_s=1.1,
+            held_out_s=h,
+        )
+        for h in (0.01, 50.0, None)
+    ]
     fitted = calibration()
-    fitted = fitted.model_copy(update={"fits": {"eager-bf16": fitted.fit_for(None).model_copy(update={"stages": stages})}})
+    fitted = fitted.model_copy(
+        update={"fits": {"eager-bf16": fitted.fit_for(None).model_copy(update={"stages": stages})}}
+    )
     axes, below = figures.predicted_vs_measured(result(fitted=fitted)).figure.axes
     assert below.get_ylim()[1] > 4900
     low, high = axes.get_ylim()

@@ -1,4 +1,5 @@
-"""Counts that travel with the package: of every preset's point, of this code, and the same as counting gives."""
+"""Counts that travel with the package: of every preset's point, of this code, and the same as
+counting gives."""
 
 import gzip
 import importlib.util

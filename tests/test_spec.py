@@ -10,21 +10,44 @@ from bench.core.specs.workload import Workload
 from models.spec import DiTConfig, VAEConfig
 
 DIT = {
-    "in_channels": 4, "out_channels": 4, "patch_size": (1, 2, 2), "width": 64, "depth": 2, "num_heads": 2,
-    "mlp_ratio": 4.0, "num_classes": 0, "text": "none", "text_width": 0, "text_tokens": 0, "single_blocks": 0,
-    "modulation": "per_block", "qk_norm": "none", "positions": "rope", "rope_axes": None, "attention": "full", "window": None,
-    "window_tiles": None, "masked_condition": False, "control_blocks": 0,
+    "in_channels": 4,
+    "out_channels": 4,
+    "patch_size": (1, 2, 2),
+    "width": 64,
+    "depth": 2,
+    "num_heads": 2,
+    "mlp_ratio": 4.0,
+    "num_classes": 0,
+    "text": "none",
+    "text_width": 0,
+    "text_tokens": 0,
+    "single_blocks": 0,
+    "modulation": "per_block",
+    "qk_norm": "none",
+    "positions": "rope",
+    "rope_axes": None,
+    "attention": "full",
+    "window": None,
+    "window_tiles": None,
+    "masked_condition": False,
+    "control_blocks": 0,
 }
 VAE = {
-    "in_channels": 3, "latent_channels": 4, "channels": (8, 8, 8, 8), "res_blocks": 1, "temporal_factor": 8,
-    "temporal_kernel": 3, "causal": True, "first_frame_alone": False,
+    "in_channels": 3,
+    "latent_channels": 4,
+    "channels": (8, 8, 8, 8),
+    "res_blocks": 1,
+    "temporal_factor": 8,
+    "temporal_kernel": 3,
+    "causal": True,
+    "first_frame_alone": False,
 }
 
 
 def test_sora_minute_has_180_latent_frames_and_184320_tokens():
     model, workload = load(Model, "sora-20b"), load(Workload, "sora-1min-512")
-    assert model.latent_shape(workload) == (180, 64, 64)       # 1440 / 8, 512 / 8
-    assert model.tokens(workload) == 184_320                   # 180 * 32 * 32
+    assert model.latent_shape(workload) == (180, 64, 64)  # 1440 / 8, 512 / 8
+    assert model.tokens(workload) == 184_320  # 180 * 32 * 32
 
 
 @pytest.mark.parametrize(("frames", "latents"), [(1, 1), (8, 1), (9, 2), (1440, 180), (1441, 181)])
@@ -53,27 +76,33 @@ def test_the_named_neighbours_are_legal(frames):
         assert vae.latent_frames(low) + 1 == vae.latent_frames(high)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"width": 65}, "width 65 is not a multiple of num_heads 2; nearest: 64 or 66"),
-    ({"width": -64}, "width is -64"),
-    ({"depth": 0}, "depth is 0"),
-    ({"rope_axes": (2, 2, 2)}, "sum to head_dim 32"),
-    ({"rope_axes": (10, 11, 11)}, "even numbers"),
-    ({"attention": "factorised", "depth": 3}, "must be even"),
-    ({"patch_size": (0, 2, 2)}, "patch_size"),
-    ({"mlp_ratio": 0.3}, "mlp_ratio 0.3"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"width": 65}, "width 65 is not a multiple of num_heads 2; nearest: 64 or 66"),
+        ({"width": -64}, "width is -64"),
+        ({"depth": 0}, "depth is 0"),
+        ({"rope_axes": (2, 2, 2)}, "sum to head_dim 32"),
+        ({"rope_axes": (10, 11, 11)}, "even numbers"),
+        ({"attention": "factorised", "depth": 3}, "must be even"),
+        ({"patch_size": (0, 2, 2)}, "patch_size"),
+        ({"mlp_ratio": 0.3}, "mlp_ratio 0.3"),
+    ],
+)
 def test_impossible_dit(change, message):
     with pytest.raises(ValueError, match=message):
         DiTConfig(**{**DIT, **change})
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"temporal_factor": 3}, r"must be one of \[1, 2, 4, 8\]"),
-    ({"temporal_factor": 16}, "temporal_factor 16"),
-    ({"temporal_kernel": 1}, "needs temporal_kernel 3"),
-    ({"channels": ()}, "at least one level"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"temporal_factor": 3}, r"must be one of \[1, 2, 4, 8\]"),
+        ({"temporal_factor": 16}, "temporal_factor 16"),
+        ({"temporal_kernel": 1}, "needs temporal_kernel 3"),
+        ({"channels": ()}, "at least one level"),
+    ],
+)
 def test_impossible_vae(change, message):
     with pytest.raises(ValueError, match=message):
         VAEConfig(**{**VAE, **change})

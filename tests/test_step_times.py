@@ -1,4 +1,5 @@
-"""Step times of batches: recovered from made-up ones, and real ones of a tiny model; `serve-sim` from end to end."""
+"""Step times of batches: recovered from made-up ones, and real ones of a tiny model; `serve-sim`
+from end to end."""
 
 import json
 
@@ -11,22 +12,40 @@ from bench.core.load import load_point
 from bench.core.specs.suite import Sampling
 from bench.studies.serving import batches
 from bench.studies.serving.batches import batch_step, check_servable, shape_costs
-from bench.studies.serving.step_times import ShapeCost, StepTime, StepTimes, features, grid, largest_batch
+from bench.studies.serving.step_times import (
+    ShapeCost,
+    StepTime,
+    StepTimes,
+    features,
+    grid,
+    largest_batch,
+)
 from models.pipeline import build_pipeline
 
-COSTS = (ShapeCost(100, 10**6, 10**5), ShapeCost(400, 4 * 10**6, 16 * 10**5), ShapeCost(250, 25 * 10**5, 6 * 10**5))
+COSTS = (
+    ShapeCost(100, 10**6, 10**5),
+    ShapeCost(400, 4 * 10**6, 16 * 10**5),
+    ShapeCost(250, 25 * 10**5, 6 * 10**5),
+)
 CPU = torch.device("cpu")
 
 
 def truth(composition, packed):
-    """2 ms, 1 ns a linear FLOP, 2 ns an attention FLOP, 0.3 ms a request; a batch dimension saves a tenth."""
+    """2 ms, 1 ns a linear FLOP, 2 ns an attention FLOP, 0.3 ms a request; a batch dimension saves a
+    tenth."""
     _, linear, attention, requests = features(composition, COSTS)
     return (2e-3 + 1e-9 * linear + 2e-9 * attention + 3e-4 * requests) * (1.0 if packed else 0.9)
 
 
 def measured(max_batch=4, budget=1500, keep=lambda composition, packed: True):
-    return StepTimes(COSTS, tuple(StepTime(c, packed, truth(c, packed), 0.0, 0.0, 3)
-                                  for c, packed in grid(COSTS, max_batch, budget) if keep(c, packed)))
+    return StepTimes(
+        COSTS,
+        tuple(
+            StepTime(c, packed, truth(c, packed), 0.0, 0.0, 3)
+            for c, packed in grid(COSTS, max_batch, budget)
+            if keep(c, packed)
+        ),
+    )
 
 
 def test_mixed_batches_are_recovered_and_one_shape_lies_on_its_curve():
@@ -36,7 +55,9 @@ def test_mixed_batches_are_recovered_and_one_shape_lies_on_its_curve():
     assert times.source((5, 1, 2)) == "fitted"
     assert times.seconds((1, 1, 0)) == truth((1, 1, 0), True)
     assert times.source((1, 1, 0)) == "measured"
-    assert times.seconds((0, 3, 0)) == pytest.approx(truth((0, 3, 0), False))        # between 2 and 4, and linear
+    assert times.seconds((0, 3, 0)) == pytest.approx(
+        truth((0, 3, 0), False)
+    )  # between 2 and 4, and linear
     assert (times.source((0, 3, 0)), times.source((0, 2, 0))) == ("interpolated", "measured")
     assert times.leave_one_out() == pytest.approx((0, 0), abs=1e-6)
     with pytest.raises(ValueError, match="5 requests of shape 1 in a batch: measured up to 4"):
@@ -53,7 +74,10 @@ def test_a_batch_that_does_not_follow_the_fit_shows_in_the_held_out_error():
 
 
 def test_with_too_few_batches_none_is_held_out():
-    assert measured(keep=lambda c, packed: sum(c) <= 2 and (not packed or c[2] == 0)).leave_one_out() is None
+    assert (
+        measured(keep=lambda c, packed: sum(c) <= 2 and (not packed or c[2] == 0)).leave_one_out()
+        is None
+    )
 
 
 def test_the_grid_covers_what_policies_may_run():
@@ -67,16 +91,24 @@ def test_the_grid_covers_what_policies_may_run():
     assert len(mixes) > 5
     tokens = [sum(n * cost.tokens for n, cost in zip(c, COSTS, strict=True)) for c in mixes]
     assert max(tokens) <= 1500
-    assert max(tokens) > 1400                                                        # a nearly full one is among them
-    assert grid(COSTS[:1], 3, 300) == [((1,), False), ((2,), False), ((3,), False)]      # nothing to mix
+    assert max(tokens) > 1400  # a nearly full one is among them
+    assert grid(COSTS[:1], 3, 300) == [
+        ((1,), False),
+        ((2,), False),
+        ((3,), False),
+    ]  # nothing to mix
 
 
 @pytest.mark.parametrize("guidance", ["none", "cfg"])
 def test_a_real_batch_steps_each_request_as_if_alone(guidance, one_thread):
-    points = [load_point("tiny", name, "eager-fp32", {"workload.guidance": guidance, "denoiser.depth": 2})
-              for name in ("tiny-clip", "tiny-tall")]
+    points = [
+        load_point("tiny", name, "eager-fp32", {"workload.guidance": guidance, "denoiser.depth": 2})
+        for name in ("tiny-clip", "tiny-tall")
+    ]
     model = points[0].model
-    pipeline = build_pipeline(model.denoiser, model.vae, (), device=CPU, dtype=torch.float32, seed=0, stages=["forward"])
+    pipeline = build_pipeline(
+        model.denoiser, model.vae, (), device=CPU, dtype=torch.float32, seed=0, stages=["forward"]
+    )
     forwards = []
     pipeline.denoiser.final_layer.register_forward_hook(lambda *_: forwards.append(1))
     workloads = [p.workload for p in points]
@@ -91,31 +123,71 @@ def test_a_real_batch_steps_each_request_as_if_alone(guidance, one_thread):
 
 
 def test_costs_are_the_closed_forms_and_guidance_doubles_them():
-    plain, guided = (shape_costs([load_point("tiny", "tiny-clip", "eager-fp32", {"workload.guidance": guidance})])[0]
-                     for guidance in ("none", "cfg"))
-    assert plain.tokens == 5 * 8 * 8                             # 17 frames of 64x64, 4x down in time and space, patches of 2
-    assert plain.attention_flops == 4 * 4 * 320 * 320 * 256      # 4 blocks; QK^T and AV, 2 FLOPs a MAC, width 256
-    assert (guided.linear_flops, guided.attention_flops) == (2 * plain.linear_flops, 2 * plain.attention_flops)
+    plain, guided = (
+        shape_costs(
+            [load_point("tiny", "tiny-clip", "eager-fp32", {"workload.guidance": guidance})]
+        )[0]
+        for guidance in ("none", "cfg")
+    )
+    assert plain.tokens == 5 * 8 * 8  # 17 frames of 64x64, 4x down in time and space, patches of 2
+    assert (
+        plain.attention_flops == 4 * 4 * 320 * 320 * 256
+    )  # 4 blocks; QK^T and AV, 2 FLOPs a MAC, width 256
+    assert (guided.linear_flops, guided.attention_flops) == (
+        2 * plain.linear_flops,
+        2 * plain.attention_flops,
+    )
 
 
-@pytest.mark.parametrize(("model", "overrides", "said"), [
-    ("wan2.1-t2v-1.3b", {}, "requests of different shapes are packed by own denoisers"),
-    ("tiny", {"workload.batch": 2}, "has batch 2: a request is one video")])
+@pytest.mark.parametrize(
+    ("model", "overrides", "said"),
+    [
+        ("wan2.1-t2v-1.3b", {}, "requests of different shapes are packed by own denoisers"),
+        ("tiny", {"workload.batch": 2}, "has batch 2: a request is one video"),
+    ],
+)
 def test_what_cannot_share_a_batch_says_so(model, overrides, said):
     with pytest.raises(UserError, match=said):
-        check_servable([load_point(model, "480p-81f" if model != "tiny" else "tiny-clip", "eager-fp32", overrides)])
+        check_servable(
+            [
+                load_point(
+                    model, "480p-81f" if model != "tiny" else "tiny-clip", "eager-fp32", overrides
+                )
+            ]
+        )
 
 
 def test_guidance_must_be_the_same():
     with pytest.raises(UserError, match="tiny-video has guidance cfg, tiny-clip has none"):
-        check_servable([load_point("tiny", name, "eager-fp32") for name in ("tiny-clip", "tiny-video")])
+        check_servable(
+            [load_point("tiny", name, "eager-fp32") for name in ("tiny-clip", "tiny-video")]
+        )
 
 
 def test_serve_sim_from_end_to_end(here, tmp_path, monkeypatch, one_thread):
     quick = Sampling(target_relative_half_width=9.0, min_samples=1, max_samples=1, max_s=0.01)
     monkeypatch.setattr(batches, "SAMPLING", quick)
-    code, out, _ = here("serve-sim", "tiny", "-w", "tiny-image", "-w", "tiny-clip", "-w", "tiny-image", "--device", "cpu",
-                        "--max-batch", "2", "--requests", "100", "--set", "depth=1", "--out", str(tmp_path), "--json")
+    code, out, _ = here(
+        "serve-sim",
+        "tiny",
+        "-w",
+        "tiny-image",
+        "-w",
+        "tiny-clip",
+        "-w",
+        "tiny-image",
+        "--device",
+        "cpu",
+        "--max-batch",
+        "2",
+        "--requests",
+        "100",
+        "--set",
+        "depth=1",
+        "--out",
+        str(tmp_path),
+        "--json",
+    )
     assert code == 0
     document = json.loads(out)
     assert document == json.loads((tmp_path / "serving.json").read_text())
@@ -125,24 +197,52 @@ def test_serve_sim_from_end_to_end(here, tmp_path, monkeypatch, one_thread):
     assert [w["name"] for w in document["workloads"]] == ["tiny-image", "tiny-clip"]
     assert {"text_encode", "vae_decode"} == set(document["workloads"][0]["stages"])
     assert all(t["provenance"] == "measured" and t["n"] >= 1 for t in document["step_times"])
-    assert [p["name"] for p in document["policies"]] == ["one by one", "one shape, up to 2", "packed", "packed, joining"]
+    assert [p["name"] for p in document["policies"]] == [
+        "one by one",
+        "one shape, up to 2",
+        "packed",
+        "packed, joining",
+    ]
     for policy in document["policies"]:
         for load in policy["loads"]:
             assert (load["latency_s"] is None) == load["saturated"]
             assert load["utilisation"] <= 1 + 1e-9
             if not load["saturated"]:
-                assert 0 < load["latency_s"]["p50"] <= load["latency_s"]["p95"] <= load["latency_s"]["p99"]
+                assert (
+                    0
+                    < load["latency_s"]["p50"]
+                    <= load["latency_s"]["p95"]
+                    <= load["latency_s"]["p99"]
+                )
         assert any(not load["saturated"] for load in policy["loads"])
 
 
-@pytest.mark.parametrize(("args", "code", "said"), [
-    (["serve-sim", "tinny"], 2, "did you mean tiny?"),
-    (["serve-sim", "-w", "tiny-clipp"], 2, "did you mean tiny-clip?"),
-    (["serve-sim", "--max-wait", "soon"], 2, "--max-wait: duration 'soon' is not understood"),
-    (["serve-sim", "--device", "gpu"], 2, "--device 'gpu' is not one of cpu, cuda"),
-    (["serve-sim", "--max-batch", "0"], 2, "--max-batch"),
-    (["serve-sim", "sora-20b", "-w", "sora-1min-512", "--device", "cpu", "--set", "width=20480", "--set", "num_heads=160"], 3,
-     "GB are free; not tried")])
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        (["serve-sim", "tinny"], 2, "did you mean tiny?"),
+        (["serve-sim", "-w", "tiny-clipp"], 2, "did you mean tiny-clip?"),
+        (["serve-sim", "--max-wait", "soon"], 2, "--max-wait: duration 'soon' is not understood"),
+        (["serve-sim", "--device", "gpu"], 2, "--device 'gpu' is not one of cpu, cuda"),
+        (["serve-sim", "--max-batch", "0"], 2, "--max-batch"),
+        (
+            [
+                "serve-sim",
+                "sora-20b",
+                "-w",
+                "sora-1min-512",
+                "--device",
+                "cpu",
+                "--set",
+                "width=20480",
+                "--set",
+                "num_heads=160",
+            ],
+            3,
+            "GB are free; not tried",
+        ),
+    ],
+)
 def test_mistakes_are_one_line(here, args, code, said):
     got, out, err = here(*args)
     assert (got, out) == (code, "")
@@ -152,8 +252,22 @@ def test_mistakes_are_one_line(here, args, code, said):
 
 @pytest.mark.slow
 def test_serve_sim_prints_its_tables():
-    done = cli("serve-sim", "tiny", "-w", "tiny-image", "-w", "tiny-clip", "--max-batch", "2", "--requests", "200",
-               "--set", "depth=1", "--device", "cpu")
+    done = cli(
+        "serve-sim",
+        "tiny",
+        "-w",
+        "tiny-image",
+        "-w",
+        "tiny-clip",
+        "--max-batch",
+        "2",
+        "--requests",
+        "200",
+        "--set",
+        "depth=1",
+        "--device",
+        "cpu",
+    )
     assert done.returncode == 0, done.stderr
     for text in ("1 tiny-image + 1 tiny-clip", "packed, joining", "at most, beside one by one"):
         assert text in done.stdout
@@ -161,7 +275,17 @@ def test_serve_sim_prints_its_tables():
 
 @pytest.mark.gpu
 def test_serve_sim_on_a_gpu(here):
-    code, out, err = here("serve-sim", "tiny", "--recipe", "eager-bf16", "--device", "cuda", "--requests", "200", "--json")
+    code, out, err = here(
+        "serve-sim",
+        "tiny",
+        "--recipe",
+        "eager-bf16",
+        "--device",
+        "cuda",
+        "--requests",
+        "200",
+        "--json",
+    )
     assert code == 0, err
     document = json.loads(out)
     assert document["gpu"] != "cpu"

@@ -28,8 +28,17 @@ from bench.results.store import (
 
 
 def record(fingerprint: str = "a") -> CeilingsRecord:
-    return CeilingsRecord(fingerprint=fingerprint, suite="s", started_utc="2026-01-01T00:00:00+00:00", wall_s=1.0,
-                          outcome="ok", reason=None, environment=environment(), probes=[], telemetry=None)
+    return CeilingsRecord(
+        fingerprint=fingerprint,
+        suite="s",
+        started_utc="2026-01-01T00:00:00+00:00",
+        wall_s=1.0,
+        outcome="ok",
+        reason=None,
+        environment=environment(),
+        probes=[],
+        telemetry=None,
+    )
 
 
 @pytest.fixture
@@ -71,7 +80,9 @@ def test_every_cut_of_the_file_keeps_all_whole_records(store, recwarn):
     first = raw.index(b"\n") + 1
     for cut in range(first, len(raw) + 1):
         path.write_bytes(raw[:cut])
-        expected = ["a", "b"] if cut >= len(raw) - 1 else ["a"]       # but for its newline the line is whole
+        expected = (
+            ["a", "b"] if cut >= len(raw) - 1 else ["a"]
+        )  # but for its newline the line is whole
         assert [r.fingerprint for r in read_records(store.directory)] == expected
 
 
@@ -85,15 +96,18 @@ def test_a_record_that_only_lacks_its_newline_is_kept_on_resume(store):
     assert [r.fingerprint for r in read_records(store.directory)] == ["a", "b"]
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (b"", "holds no record"),
-    (b"\x00\xff\n", "not a JSON object"),
-    (b'{"torn', "no whole record"),
-    (b"[1]\n", "not a JSON object"),
-    (b"{}\n", "not a record"),
-    (b'{"kind": "point", "schema_version": 1}\n', "not a record"),
-    (b'{"kind": "point", "schema_version": 99}\n', "schema version 99 is newer"),
-])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "holds no record"),
+        (b"\x00\xff\n", "not a JSON object"),
+        (b'{"torn', "no whole record"),
+        (b"[1]\n", "not a JSON object"),
+        (b"{}\n", "not a record"),
+        (b'{"kind": "point", "schema_version": 1}\n', "not a record"),
+        (b'{"kind": "point", "schema_version": 99}\n', "schema version 99 is newer"),
+    ],
+)
 def test_files_without_a_valid_record(tmp_path, content, message):
     (tmp_path / RECORDS).write_bytes(content)
     with pytest.raises(UserError, match=message) as caught:
@@ -158,10 +172,23 @@ NESTED = b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 def point_record() -> PointRecord:
     point = load_point("tiny", "tiny-clip", "eager-fp32")
     return PointRecord(
-        fingerprint="p", suite="s", started_utc="2026-01-01T00:00:00+00:00", wall_s=1.0, outcome="ok", reason=None,
-        environment=environment(), model="tiny", workload="tiny-clip", recipe="eager-fp32",
-        point=point.model_dump(mode="json"), tokens=1280, counts={"denoise_step": count(linear_flops=10**9)},
-        timings={"denoise_step": summarise([1.0] * 7, [1.0], "converged", True)}, memory=None, telemetry=None)
+        fingerprint="p",
+        suite="s",
+        started_utc="2026-01-01T00:00:00+00:00",
+        wall_s=1.0,
+        outcome="ok",
+        reason=None,
+        environment=environment(),
+        model="tiny",
+        workload="tiny-clip",
+        recipe="eager-fp32",
+        point=point.model_dump(mode="json"),
+        tokens=1280,
+        counts={"denoise_step": count(linear_flops=10**9)},
+        timings={"denoise_step": summarise([1.0] * 7, [1.0], "converged", True)},
+        memory=None,
+        telemetry=None,
+    )
 
 
 def change(data: dict, path: str, value: object) -> dict:
@@ -186,19 +213,22 @@ def one_line(call, error: type[Exception] = UserError) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize(("path", "value", "message"), [
-    ("timings.denoise_step.median_s", 0.0, "median_s"),
-    ("timings.denoise_step.low_s", float("nan"), "low_s"),
-    ("timings.denoise_step.samples_s", [], "samples_s"),
-    ("timings.denoise_step.samples_s", [float("inf")], "samples_s.0"),
-    ("counts.denoise_step.linear_flops", -1, "linear_flops"),
-    ("counts.denoise_step.linear_flops", 0, "timings.denoise_step: it has no counted work"),
-    ("counts.denoise_step", None, "timings.denoise_step: it has no counted work"),
-    ("point.workload", None, "point.workload.guidance is missing"),
-    ("point.recipe.dtype", 16, "point.recipe.dtype is missing"),
-    ("tokens", 0, "tokens"),
-    ("environment", "here", "environment"),
-])
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("timings.denoise_step.median_s", 0.0, "median_s"),
+        ("timings.denoise_step.low_s", float("nan"), "low_s"),
+        ("timings.denoise_step.samples_s", [], "samples_s"),
+        ("timings.denoise_step.samples_s", [float("inf")], "samples_s.0"),
+        ("counts.denoise_step.linear_flops", -1, "linear_flops"),
+        ("counts.denoise_step.linear_flops", 0, "timings.denoise_step: it has no counted work"),
+        ("counts.denoise_step", None, "timings.denoise_step: it has no counted work"),
+        ("point.workload", None, "point.workload.guidance is missing"),
+        ("point.recipe.dtype", 16, "point.recipe.dtype is missing"),
+        ("tokens", 0, "tokens"),
+        ("environment", "here", "environment"),
+    ],
+)
 def test_records_with_impossible_content(tmp_path, path, value, message):
     whole = point_record().model_dump(mode="json")
     (tmp_path / RECORDS).write_text(json.dumps(whole) + "\n")
@@ -209,19 +239,24 @@ def test_records_with_impossible_content(tmp_path, path, value, message):
     assert message in line
 
 
-@pytest.mark.parametrize("content", [NESTED + b"\n", b'{"a": ' + b"9" * 5000 + b"}\n", b'{"a": "\\ud800"}\n'])
+@pytest.mark.parametrize(
+    "content", [NESTED + b"\n", b'{"a": ' + b"9" * 5000 + b"}\n", b'{"a": "\\ud800"}\n']
+)
 def test_json_that_python_cannot_hold(tmp_path, content):
     (tmp_path / RECORDS).write_bytes(content)
     assert "not a JSON object" in one_line(lambda: read_records(tmp_path))
 
 
-@pytest.mark.parametrize(("line", "message"), [
-    ("{}", "samples.jsonl:1: not a round of samples: fingerprint"),
-    ('{"fingerprint": 1, "stage": "x", "samples_s": [1.0]}', "fingerprint"),
-    ('{"fingerprint": "a", "stage": "x", "samples_s": 1.0}', "samples_s"),
-    ('{"fingerprint": "a", "stage": "x", "samples_s": [0]}', "samples_s.0"),
-    ('{"fingerprint": "a", "stage": "x", "samples_s": ["soon"]}', "samples_s.0"),
-])
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{}", "samples.jsonl:1: not a round of samples: fingerprint"),
+        ('{"fingerprint": 1, "stage": "x", "samples_s": [1.0]}', "fingerprint"),
+        ('{"fingerprint": "a", "stage": "x", "samples_s": 1.0}', "samples_s"),
+        ('{"fingerprint": "a", "stage": "x", "samples_s": [0]}', "samples_s.0"),
+        ('{"fingerprint": "a", "stage": "x", "samples_s": ["soon"]}', "samples_s.0"),
+    ],
+)
 def test_samples_that_are_none(store, line, message):
     (store.directory / SAMPLES).write_text(line + "\n")
     assert message in one_line(store.prior_samples)
@@ -236,18 +271,33 @@ def test_a_directory_where_a_file_is_wanted(tmp_path, name):
 WHOLE = calibration().model_dump(mode="json")
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (b"null", "not a JSON object"), (b"{", "EOF"), (NESTED, "recursion limit"), (b"\xff\xfe", "damaged"),
-    (b'{"schema_version": 99}', "schema version 99 is newer"),
-    *((json.dumps(change(WHOLE, path, value)).encode(), message) for path, value, message in [
-        ("schema_version", "x", "schema_version"), ("fits.eager-bf16.ceilings", None, "ceilings"),
-        ("fits.eager-bf16.ceilings.gemm_flops_per_s", None, "ceilings: gemm_flops_per_s missing"),
-        ("fits.eager-bf16.ceilings.copy_bytes_per_s", 0, "copy_bytes_per_s"),
-        ("fits.eager-bf16.parameters.kernel_s", None, "parameters: kernel_s missing"),
-        ("fits.eager-bf16.parameters.kernel_s.value", float("nan"), "kernel_s.value"),
-        ("fits.eager-bf16.draws", [], "draws"), ("fits.eager-bf16.draws", [[1.0]], "draws: each is to have 13 entries"),
-    ]),
-])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"null", "not a JSON object"),
+        (b"{", "EOF"),
+        (NESTED, "recursion limit"),
+        (b"\xff\xfe", "damaged"),
+        (b'{"schema_version": 99}', "schema version 99 is newer"),
+        *(
+            (json.dumps(change(WHOLE, path, value)).encode(), message)
+            for path, value, message in [
+                ("schema_version", "x", "schema_version"),
+                ("fits.eager-bf16.ceilings", None, "ceilings"),
+                (
+                    "fits.eager-bf16.ceilings.gemm_flops_per_s",
+                    None,
+                    "ceilings: gemm_flops_per_s missing",
+                ),
+                ("fits.eager-bf16.ceilings.copy_bytes_per_s", 0, "copy_bytes_per_s"),
+                ("fits.eager-bf16.parameters.kernel_s", None, "parameters: kernel_s missing"),
+                ("fits.eager-bf16.parameters.kernel_s.value", float("nan"), "kernel_s.value"),
+                ("fits.eager-bf16.draws", [], "draws"),
+                ("fits.eager-bf16.draws", [[1.0]], "draws: each is to have 13 entries"),
+            ]
+        ),
+    ],
+)
 def test_damaged_calibrations(tmp_path, content, message):
     (tmp_path / CALIBRATION).write_text(json.dumps(WHOLE))
     assert read_calibration(tmp_path).gpu == "h100-sxm"
@@ -263,9 +313,13 @@ def test_damaged_suite(tmp_path, content):
     assert "damaged" in one_line(lambda: read_suite(tmp_path))
 
 
-@pytest.mark.parametrize(("name", "read"), [(RECORDS, read_records), (CALIBRATION, read_calibration), (SUITE, read_suite)])
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [(RECORDS, read_records), (CALIBRATION, read_calibration), (SUITE, read_suite)],
+)
 def test_a_file_that_cannot_be_read_is_the_environments_fault(tmp_path, monkeypatch, name, read):
     """By monkeypatch, since permissions stop no root."""
+
     def refused(self):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 

@@ -1,4 +1,5 @@
-"""NVML that gives, refuses and breaks: by a fake of it and a fake clock.  No test waits for real time to pass."""
+"""NVML that gives, refuses and breaks: by a fake of it and a fake clock.  No test waits for real
+time to pass."""
 
 import math
 import threading
@@ -24,18 +25,25 @@ CPU = torch.device("cpu")
 
 
 def test_every_reading_in_si_by_hand(nvml):
-    """0.3 s and 90 J a call: four calls make the second full, 360 J in 1.2 s, so 90 J a call at 300 W."""
+    """0.3 s and 90 J a call: four calls make the second full, 360 J in 1.2 s, so 90 J a call at 300
+    W."""
     seen = watched(nvml(), calls=4)
-    assert (seen.n, seen.sampled_over) == (3, "timed")            # the warm-up call is not in it
+    assert (seen.n, seen.sampled_over) == (3, "timed")  # the warm-up call is not in it
     assert seen.sm_clock_hz == Summary(min=1.98e9, median=1.98e9, max=1.98e9, n=3)
     assert seen.memory_clock_hz.median == 2.619e9
     assert seen.power_w.median == 650.0
     assert seen.temperature_c.median == 61.0
     assert seen.throttle_fractions == {"sw_power_cap": 1.0}
     assert (seen.throttled, seen.power_limited) == (False, True)
-    assert seen.energy.model_dump() == pytest.approx({"energy_j": 90.0, "power_w": 300.0, "calls": 4, "window_s": 1.2})
-    assert (seen.dram_util_percent, seen.tensor_util_percent, seen.sm_util_percent, seen.sm_occupancy_percent) == \
-        (50.0, 80.0, 99.0, 25.0)
+    assert seen.energy.model_dump() == pytest.approx(
+        {"energy_j": 90.0, "power_w": 300.0, "calls": 4, "window_s": 1.2}
+    )
+    assert (
+        seen.dram_util_percent,
+        seen.tensor_util_percent,
+        seen.sm_util_percent,
+        seen.sm_occupancy_percent,
+    ) == (50.0, 80.0, 99.0, 25.0)
     assert seen.dram_bytes_per_s_derived == 1e12
     assert seen.missing == {}
 
@@ -44,7 +52,7 @@ def test_every_reading_in_si_by_hand(nvml):
 def test_the_energy_window_is_whole_calls_for_at_least_a_second(nvml, seconds, calls):
     fake = nvml()
     seen = watched(fake, seconds=seconds, joules=7.0)
-    assert seen.energy.calls == pytest.approx(calls, abs=1)      # binary fractions may need one more
+    assert seen.energy.calls == pytest.approx(calls, abs=1)  # binary fractions may need one more
     assert seen.energy.window_s >= 1.0
     assert seen.energy.energy_j == pytest.approx(7.0)
     assert fake.freed == 2
@@ -53,28 +61,40 @@ def test_the_energy_window_is_whole_calls_for_at_least_a_second(nvml, seconds, c
 NO, LOST = pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_GPU_IS_LOST
 
 
-@pytest.mark.parametrize(("function", "gone"), [
-    ("nvmlDeviceGetClockInfo", {"sm_clock_hz", "memory_clock_hz"}), ("nvmlDeviceGetPowerUsage", {"power_w"}),
-    ("nvmlDeviceGetTemperature", {"temperature_c"}), ("nvmlDeviceGetTotalEnergyConsumption", {"energy"}),
-    ("nvmlDeviceGetCurrentClocksEventReasons", {"throttle_fractions"}),
-    ("nvmlGpmQueryDeviceSupport", {*GPM_METRICS, "dram_bytes_per_s_derived"}),
-    ("nvmlGpmSampleAlloc", {*GPM_METRICS, "dram_bytes_per_s_derived"}),
-    ("nvmlGpmSampleGet", {*GPM_METRICS, "dram_bytes_per_s_derived"}),
-    ("nvmlGpmMetricsGet", {*GPM_METRICS, "dram_bytes_per_s_derived"}),
-])
+@pytest.mark.parametrize(
+    ("function", "gone"),
+    [
+        ("nvmlDeviceGetClockInfo", {"sm_clock_hz", "memory_clock_hz"}),
+        ("nvmlDeviceGetPowerUsage", {"power_w"}),
+        ("nvmlDeviceGetTemperature", {"temperature_c"}),
+        ("nvmlDeviceGetTotalEnergyConsumption", {"energy"}),
+        ("nvmlDeviceGetCurrentClocksEventReasons", {"throttle_fractions"}),
+        ("nvmlGpmQueryDeviceSupport", {*GPM_METRICS, "dram_bytes_per_s_derived"}),
+        ("nvmlGpmSampleAlloc", {*GPM_METRICS, "dram_bytes_per_s_derived"}),
+        ("nvmlGpmSampleGet", {*GPM_METRICS, "dram_bytes_per_s_derived"}),
+        ("nvmlGpmMetricsGet", {*GPM_METRICS, "dram_bytes_per_s_derived"}),
+    ],
+)
 @pytest.mark.parametrize("error", [NO, LOST, OSError("no symbol"), AttributeError("gone")])
-def test_a_refused_reading_is_null_with_its_own_reason_and_costs_no_other(nvml, function, gone, error):
+def test_a_refused_reading_is_null_with_its_own_reason_and_costs_no_other(
+    nvml, function, gone, error
+):
     seen = watched(nvml(**{function: error}))
     assert set(seen.missing) == gone
     words = str(pynvml.NVMLError(error)) if isinstance(error, int) else str(error)
     assert all(words in why for why in seen.missing.values())
     whole = watched(nvml()).model_dump()
-    for name, value in seen.model_dump(exclude={"missing", "series", "throttled", "power_limited"}).items():
+    for name, value in seen.model_dump(
+        exclude={"missing", "series", "throttled", "power_limited"}
+    ).items():
         assert value is None if name in gone else value == whole[name]
 
 
 def test_without_gpm_and_counter_no_window_is_run(nvml):
-    fake = nvml(nvmlDeviceGetTotalEnergyConsumption=NO, nvmlGpmQueryDeviceSupport=lambda handle: pynvml.c_nvmlGpmSupport_t())
+    fake = nvml(
+        nvmlDeviceGetTotalEnergyConsumption=NO,
+        nvmlGpmQueryDeviceSupport=lambda handle: pynvml.c_nvmlGpmSupport_t(),
+    )
     clock = FakeClock(0.3, fake)
     seen = Monitor(Card("1234"), None).finish("denoise_step", 0, lambda: None, clock)
     assert clock.t == 0.0
@@ -90,11 +110,16 @@ def test_a_counter_that_fails_at_the_end_or_stands_still(nvml):
             return answer
         raise pynvml.NVMLError(LOST)
 
-    assert watched(nvml(nvmlDeviceGetTotalEnergyConsumption=once)).missing["energy"] == "NVML: GPU is lost"
+    assert (
+        watched(nvml(nvmlDeviceGetTotalEnergyConsumption=once)).missing["energy"]
+        == "NVML: GPU is lost"
+    )
     assert "moved by 0 J" in watched(nvml(), joules=0.0).missing["energy"]
 
 
-@pytest.mark.parametrize(("value", "why"), [(None, "GPM: Not Supported"), (math.nan, "GPM: it read nan")])
+@pytest.mark.parametrize(
+    ("value", "why"), [(None, "GPM: Not Supported"), (math.nan, "GPM: it read nan")]
+)
 def test_one_gpm_metric_of_four_may_be_missing(nvml, value, why):
     fake = nvml()
     fake.percents["NVML_GPM_METRIC_DRAM_BW_UTIL"] = value
@@ -106,7 +131,9 @@ def test_one_gpm_metric_of_four_may_be_missing(nvml, value, why):
 def test_an_unlisted_card_has_no_derived_bandwidth(nvml):
     seen = watched(nvml(), bandwidth=None)
     assert seen.dram_util_percent == 50.0
-    assert seen.missing == {"dram_bytes_per_s_derived": "no datasheet gives this device's bandwidth"}
+    assert seen.missing == {
+        "dram_bytes_per_s_derived": "no datasheet gives this device's bandwidth"
+    }
 
 
 def test_a_mig_slice_is_found_and_does_not_claim_the_cards_energy(nvml):
@@ -116,10 +143,15 @@ def test_a_mig_slice_is_found_and_does_not_claim_the_cards_energy(nvml):
         return "slice"
 
     slices = []
-    seen = watched(nvml(
-        nvmlDeviceGetHandleByUUID=handle, nvmlDeviceGetDeviceHandleFromMigDeviceHandle=lambda h: {"slice": "card"}[h],
-        nvmlDeviceGetGpuInstanceId=lambda h: {"slice": 9}[h], nvmlGpmSampleGet=NO,
-        nvmlGpmMigSampleGet=lambda *args: slices.append(args[:2])))
+    seen = watched(
+        nvml(
+            nvmlDeviceGetHandleByUUID=handle,
+            nvmlDeviceGetDeviceHandleFromMigDeviceHandle=lambda h: {"slice": "card"}[h],
+            nvmlDeviceGetGpuInstanceId=lambda h: {"slice": 9}[h],
+            nvmlGpmSampleGet=NO,
+            nvmlGpmMigSampleGet=lambda *args: slices.append(args[:2]),
+        )
+    )
     assert slices == [("card", 9)] * 2
     assert (seen.power_w, seen.energy, seen.dram_bytes_per_s_derived) == (None, None, None)
     assert "other slices" in seen.missing["energy"]
@@ -138,8 +170,12 @@ def test_older_drivers_and_newer_libraries(nvml):
     """Functions that a driver does not have yet, and some that a library has dropped."""
     unknown = pynvml.NVML_ERROR_FUNCTION_NOT_FOUND
     card = Card.__new__(Card)
-    card.nvml = nvml(nvmlDeviceGetCurrentClocksEventReasons=unknown, nvmlDeviceGetTemperature=unknown,
-                     nvmlDeviceGetCurrentClocksThrottleReasons=lambda handle: 0x48, nvmlDeviceGetTemperatureV=lambda *a: 70)
+    card.nvml = nvml(
+        nvmlDeviceGetCurrentClocksEventReasons=unknown,
+        nvmlDeviceGetTemperature=unknown,
+        nvmlDeviceGetCurrentClocksThrottleReasons=lambda handle: 0x48,
+        nvmlDeviceGetTemperatureV=lambda *a: 70,
+    )
     card.card = "card"
     assert card.throttle_reasons() == ["hw_slowdown", "hw_thermal_slowdown"]
     assert card.temperature_c() == 70
@@ -152,9 +188,18 @@ def test_what_is_asked_for_exists_in_the_library():
     assert [getattr(pynvml, name) for name in GPM_METRICS.values()] == [10, 5, 2, 3]
 
 
-@pytest.mark.parametrize(("uuid", "broken", "why"), [
-    ("1234", {"nvmlInit": pynvml.NVML_ERROR_LIBRARY_NOT_FOUND}, "NVML Shared Library Not Found"),
-    ("1234", {"nvmlInit": pynvml.NVML_ERROR_DRIVER_NOT_LOADED}, "Driver Not Loaded"), ("other", {}, "Not Found")])
+@pytest.mark.parametrize(
+    ("uuid", "broken", "why"),
+    [
+        (
+            "1234",
+            {"nvmlInit": pynvml.NVML_ERROR_LIBRARY_NOT_FOUND},
+            "NVML Shared Library Not Found",
+        ),
+        ("1234", {"nvmlInit": pynvml.NVML_ERROR_DRIVER_NOT_LOADED}, "Driver Not Loaded"),
+        ("other", {}, "Not Found"),
+    ],
+)
 def test_no_nvml_is_a_reason(nvml, uuid, broken, why):
     nvml(**broken)
     with pytest.raises(Missing, match=why):
@@ -186,7 +231,10 @@ def tick(call: int, reasons: list[str] | None, clock: float = 1e9) -> Tick:
 
 
 @pytest.mark.parametrize(("slow", "throttled"), [(5, False), (6, True)])
-@pytest.mark.parametrize("reason", ["hw_slowdown", "hw_thermal_slowdown", "sw_thermal_slowdown", "hw_power_brake_slowdown"])
+@pytest.mark.parametrize(
+    "reason",
+    ["hw_slowdown", "hw_thermal_slowdown", "sw_thermal_slowdown", "hw_power_brake_slowdown"],
+)
 def test_throttled_is_over_five_percent_of_the_samples(nvml, reason, slow, throttled):
     nvml()
     watch = Monitor(Card("1234"), None)
@@ -219,14 +267,21 @@ def test_the_thread_samples_while_a_stage_runs_and_ends_with_the_block(nvml, mon
             assert fake.sampled.acquire(timeout=30)
 
     with Monitor(Card("1234"), None) as watch:
-        timing = sample(lambda: watch.timed("a", lambda: clock.time(call)),
-                        PLAN.model_copy(update={"min_samples": 3, "max_samples": 3}), clock.now)
+        timing = sample(
+            lambda: watch.timed("a", lambda: clock.time(call)),
+            PLAN.model_copy(update={"min_samples": 3, "max_samples": 3}),
+            clock.now,
+        )
         seen = watch.finish("a", len(timing.warmup_s))
         assert [t.name for t in threading.enumerate()].count("telemetry") == 1
     assert seen.n >= 3
     assert all(t.stage == "a" for t in watch.ticks)
     assert "telemetry" not in [t.name for t in threading.enumerate()]
-    assert not [name for name in fake.asked if name.startswith(("nvmlDeviceSet", "nvmlDeviceReset", "nvmlGpmSet"))]
+    assert not [
+        name
+        for name in fake.asked
+        if name.startswith(("nvmlDeviceSet", "nvmlDeviceReset", "nvmlGpmSet"))
+    ]
 
 
 def test_nvml_breaking_in_the_middle_costs_no_measurement(nvml, monkeypatch):
@@ -240,14 +295,18 @@ def test_nvml_breaking_in_the_middle_costs_no_measurement(nvml, monkeypatch):
             raise pynvml.NVMLError(LOST)
         return good(*args)
 
-    fake.broken |= {"nvmlDeviceGetClockInfo": dies, "nvmlDeviceGetTotalEnergyConsumption": ValueError("nonsense")}
+    fake.broken |= {
+        "nvmlDeviceGetClockInfo": dies,
+        "nvmlDeviceGetTotalEnergyConsumption": ValueError("nonsense"),
+    }
     monkeypatch.setattr(telemetry, "INTERVAL_S", 0.01)
     monkeypatch.setattr(telemetry, "ENERGY_WINDOW_S", 0.05)
     monkeypatch.setattr(measuring, "monitor", lambda device: Monitor(Card("1234"), None))
     plan = PLAN.model_copy(update={"min_samples": 3, "max_samples": 3, "max_s": 0.1})
     point = load_point("tiny", "tiny-image", "eager-fp32", stages=("text_encode", "vae_encode"))
-    timings, memory, seen = measure_point(point, count_stages(point), CPU, clock_for(CPU), plan, prior={},
-                                          on_round=lambda *_: None)
+    timings, memory, seen = measure_point(
+        point, count_stages(point), CPU, clock_for(CPU), plan, prior={}, on_round=lambda *_: None
+    )
     assert set(timings) == set(seen) == set(point.stages)
     assert timings["vae_encode"].n == 3
     assert memory.inputs > 0
@@ -264,9 +323,24 @@ def test_on_a_cpu_there_is_no_thread_and_one_reason():
 
 def test_a_null_without_a_reason_is_refused():
     with pytest.raises(ValueError, match="energy: null, and `missing` does not say why"):
-        StageTelemetry.model_validate({**nothing("x").model_dump(), "reason": None, "missing": dict.fromkeys(
-            ("sm_clock_hz", "memory_clock_hz", "power_w", "temperature_c", "throttle_fractions", *GPM_METRICS,
-             "dram_bytes_per_s_derived"), "why")})
+        StageTelemetry.model_validate(
+            {
+                **nothing("x").model_dump(),
+                "reason": None,
+                "missing": dict.fromkeys(
+                    (
+                        "sm_clock_hz",
+                        "memory_clock_hz",
+                        "power_w",
+                        "temperature_c",
+                        "throttle_fractions",
+                        *GPM_METRICS,
+                        "dram_bytes_per_s_derived",
+                    ),
+                    "why",
+                ),
+            }
+        )
 
 
 def test_the_datasheet_of_a_listed_card_gives_its_bandwidth(nvml, monkeypatch):

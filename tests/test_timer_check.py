@@ -25,7 +25,9 @@ class Off:
         return 0.1 * (1 + self.share)
 
 
-@pytest.mark.parametrize(("share", "agrees"), [(0.0, True), (0.004, True), (0.01, False), (-0.01, False)])
+@pytest.mark.parametrize(
+    ("share", "agrees"), [(0.0, True), (0.004, True), (0.01, False), (-0.01, False)]
+)
 def test_a_clock_that_is_off_is_found(monkeypatch, share, agrees):
     monkeypatch.setattr(timer_check, "_bare_loop", lambda call, device: 0.1)
     called = []
@@ -34,28 +36,53 @@ def test_a_clock_that_is_off_is_found(monkeypatch, share, agrees):
     assert checked.harness_ratio[0] == pytest.approx(1 + share)
     assert (checked.graph_replay_s, checked.host_bound) == (None, None)
     assert "CPU" in checked.graph_reason
-    assert (checked.without_hold_s, checked.without_hold_ratio, checked.hold_reason) == (None, None, CPU_SAYS)
-    assert len(called) >= 9 * 2 * timer_check.ROUND_CALLS          # by the clock and by torch.utils.benchmark
+    assert (checked.without_hold_s, checked.without_hold_ratio, checked.hold_reason) == (
+        None,
+        None,
+        CPU_SAYS,
+    )
+    assert (
+        len(called) >= 9 * 2 * timer_check.ROUND_CALLS
+    )  # by the clock and by torch.utils.benchmark
 
 
 @pytest.mark.parametrize(("replay", "host_bound"), [(0.5, True), (0.95, False)])
 def test_a_call_that_a_replay_beats_is_bound_by_the_host(replay, host_bound):
     ratio = (1.0, 1.0, 1.0)
-    assert TimerCheck(1.0, 1.0, 1.0, ratio, ratio, 6, replay, None, None, None, CPU_SAYS).host_bound is host_bound
+    assert (
+        TimerCheck(1.0, 1.0, 1.0, ratio, ratio, 6, replay, None, None, None, CPU_SAYS).host_bound
+        is host_bound
+    )
 
 
 def test_noise_that_reaches_into_the_tolerance_is_no_disagreement():
     ratio = (1.02, 0.99, 1.05)
     assert TimerCheck(1.0, 1.0, 1.0, ratio, ratio, 6, None, "", None, None, CPU_SAYS).agrees
-    assert not TimerCheck(1.0, 1.0, 1.0, (1.02, 1.01, 1.05), ratio, 6, None, "", None, None, CPU_SAYS).agrees
+    assert not TimerCheck(
+        1.0, 1.0, 1.0, (1.02, 1.01, 1.05), ratio, 6, None, "", None, None, CPU_SAYS
+    ).agrees
 
 
 def test_the_command_times_a_real_step_three_ways():
-    done = cli("check-timer", "tiny", "--workload", "tiny-image", "--rounds", "6", "--device", "cpu", "--json",
-               env={"OMP_NUM_THREADS": "1"})
+    done = cli(
+        "check-timer",
+        "tiny",
+        "--workload",
+        "tiny-image",
+        "--rounds",
+        "6",
+        "--device",
+        "cpu",
+        "--json",
+        env={"OMP_NUM_THREADS": "1"},
+    )
     document = json.loads(done.stdout)
     assert done.returncode == (0 if document["agrees"] else 1), done.stderr
-    assert document["harness_ratio"]["low"] <= document["harness_ratio"]["value"] <= document["harness_ratio"]["high"]
+    assert (
+        document["harness_ratio"]["low"]
+        <= document["harness_ratio"]["value"]
+        <= document["harness_ratio"]["high"]
+    )
     assert document["torch_benchmark_s"] > 0
     assert document["hold_reason"] == CPU_SAYS
     assert document["without_hold_s"] is None

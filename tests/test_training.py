@@ -1,4 +1,5 @@
-"""Initial weights, losses, gradients with and without checkpointing, and that it learns: docs/learn.py in a short form."""
+"""Initial weights, losses, gradients with and without checkpointing, and that it learns:
+docs/learn.py in a short form."""
 
 import importlib.util
 import math
@@ -37,7 +38,7 @@ def denoiser(**change) -> SpatioTemporalDiT:
 @pytest.mark.parametrize("attention", ["full", "factorised"])
 def test_checkpointing_changes_memory_and_nothing_else(attention, prediction):
     model = denoiser(attention=attention, num_classes=3)
-    init_benchmark_weights(model, 0)                       # all blocks act, so that every gradient is non-zero
+    init_benchmark_weights(model, 0)  # all blocks act, so that every gradient is non-zero
     x0, condition = torch.randn(2, 4, 2, 4, 4), {"labels": torch.tensor([1, 2])}
     objective = ObjectiveConfig(path="gvp", prediction=prediction, times="uniform")
     calls, gradients, losses = [], [], []
@@ -46,7 +47,9 @@ def test_checkpointing_changes_memory_and_nothing_else(attention, prediction):
     for model.gradient_checkpointing in (False, True):
         model.zero_grad()
         calls.clear()
-        losses.append(training_step(model, x0, condition, objective, torch.Generator().manual_seed(0)))
+        losses.append(
+            training_step(model, x0, condition, objective, torch.Generator().manual_seed(0))
+        )
         assert len(calls) == len(model.blocks) * (2 if model.gradient_checkpointing else 1)
         gradients.append({name: p.grad.clone() for name, p in model.named_parameters()})
     assert torch.equal(*losses)
@@ -78,25 +81,45 @@ def test_step_is_the_gradient_of_its_loss_and_adds_up():
     with torch.no_grad():
         weight[0, 0] += 1e-5
     high = loss()
-    assert weight.grad[0, 0].item() == pytest.approx(2 * gradient, rel=1e-3)          # not zeroed in between
+    assert weight.grad[0, 0].item() == pytest.approx(
+        2 * gradient, rel=1e-3
+    )  # not zeroed in between
     with torch.no_grad():
         weight[0, 0] -= 2e-5
     assert (high - loss()) / 2e-5 == pytest.approx(gradient, rel=1e-3)
 
 
-@pytest.mark.parametrize("change", [
-    {"num_classes": 3}, {"modulation": "shared"}, {"text": "cross", "text_width": 12, "text_tokens": 5},
-    {"text": "joint", "text_width": 12, "text_tokens": 5, "single_blocks": 1, "qk_norm": "per_head"}, {"control_blocks": 1},
-], ids=lambda change: "-".join(map(str, change)))
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_classes": 3},
+        {"modulation": "shared"},
+        {"text": "cross", "text_width": 12, "text_tokens": 5},
+        {
+            "text": "joint",
+            "text_width": 12,
+            "text_tokens": 5,
+            "single_blocks": 1,
+            "qk_norm": "per_head",
+        },
+        {"control_blocks": 1},
+    ],
+    ids=lambda change: "-".join(map(str, change)),
+)
 @torch.no_grad()
 def test_denoisers_start_as_the_identity_and_zero(change):
-    """adaLN-Zero: every block gives what it takes, and the output is 0; what comes in beside it adds nothing yet."""
+    """adaLN-Zero: every block gives what it takes, and the output is 0; what comes in beside it
+    adds nothing yet."""
     model, x = denoiser(**change), torch.randn(2, 4, 2, 4, 4)
     init_training_weights(model, 0)
     seen = []
     for block in model.blocks:
-        block.register_forward_hook(lambda _, given, out: seen.append(torch.equal(given[0], out[0])))
-    out = model(x, torch.rand(2), **model.example_condition((2, 4, 4), 2, torch.randn, unconditional=False))
+        block.register_forward_hook(
+            lambda _, given, out: seen.append(torch.equal(given[0], out[0]))
+        )
+    out = model(
+        x, torch.rand(2), **model.example_condition((2, 4, 4), 2, torch.randn, unconditional=False)
+    )
     assert (out == 0).all()
     assert seen == [True, True]
     assert all(p.isfinite().all() for p in model.parameters())
@@ -118,8 +141,12 @@ def test_vae_loss_has_its_two_terms():
     init_training_weights(vae, 0)
     video = torch.rand(1, 3, 5, 16, 16) * 2 - 1
     mean, logvar = vae.encode(video)
-    without, with_kl = (vae_loss(vae, video, w, torch.Generator().manual_seed(0)) for w in (0.0, 0.5))
-    torch.testing.assert_close(with_kl - without, 0.5 * kl_divergence(mean, logvar), rtol=1e-4, atol=1e-5)
+    without, with_kl = (
+        vae_loss(vae, video, w, torch.Generator().manual_seed(0)) for w in (0.0, 0.5)
+    )
+    torch.testing.assert_close(
+        with_kl - without, 0.5 * kl_divergence(mean, logvar), rtol=1e-4, atol=1e-5
+    )
     # against torch's own KL
     p = torch.distributions.Normal(mean, (0.5 * logvar).exp())
     own = torch.distributions.kl_divergence(p, torch.distributions.Normal(0.0, 1.0)).mean()
@@ -130,18 +157,20 @@ def test_vae_loss_has_its_two_terms():
 
 def test_psnr():
     a = torch.zeros(1, 3, 1, 4, 4)
-    assert psnr(a, a + 0.2) == pytest.approx(20.0, abs=1e-3)       # peak 2, error 0.2: 20 log10(10)
-    assert psnr(a + 1, a + 5) == math.inf                          # what is out of range is clipped
+    assert psnr(a, a + 0.2) == pytest.approx(20.0, abs=1e-3)  # peak 2, error 0.2: 20 log10(10)
+    assert psnr(a + 1, a + 5) == math.inf  # what is out of range is clipped
 
 
-# --- it learns -----------------------------------------------------------------------------------------------------
+# --- it learns
+# ------------------------------------------------------------------------------------------------
+
 
 @pytest.fixture(scope="module")
 def learn_script():
     """docs/learn.py as a module."""
     spec = importlib.util.spec_from_file_location("learn", ROOT / "docs" / "learn.py")
     module = importlib.util.module_from_spec(spec)
-    sys.modules["learn"] = module                                  # dataclasses look their module up
+    sys.modules["learn"] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     yield module
     del sys.modules["learn"]
@@ -153,14 +182,21 @@ def test_a_few_steps_lower_the_losses_and_raise_the_psnr(learn_script, tmp_path)
     dit = replace(learn_script.DIT, width=128, depth=2, num_heads=4, patch_size=(1, 2, 2))
     with Progress(disable=True) as progress:
         learned = learn_script.learn(
-            clip, learn_script.VAE, dit, learn_script.Training(steps=60, learning_rate=4e-3, batch=4),
-            learn_script.Training(steps=150, learning_rate=4e-3, batch=8), (5, 24, 24), 0, progress)
-    assert sum(learned.vae_losses[-5:]) < sum(learned.vae_losses[:5]) / 2          # measured: a third
-    assert sum(learned.dit_losses[-5:]) < sum(learned.dit_losses[:5]) / 8          # a thirteenth
-    assert learned.psnr_reconstructed > learned.psnr_untrained + 3                 # 6 dB
+            clip,
+            learn_script.VAE,
+            dit,
+            learn_script.Training(steps=60, learning_rate=4e-3, batch=4),
+            learn_script.Training(steps=150, learning_rate=4e-3, batch=8),
+            (5, 24, 24),
+            0,
+            progress,
+        )
+    assert sum(learned.vae_losses[-5:]) < sum(learned.vae_losses[:5]) / 2  # measured: a third
+    assert sum(learned.dit_losses[-5:]) < sum(learned.dit_losses[:5]) / 8  # a thirteenth
+    assert learned.psnr_reconstructed > learned.psnr_untrained + 3  # 6 dB
     for video in learned.sampled.values():
         assert video.shape == clip.shape
-    assert min(learned.psnr_sampled.values()) > learned.psnr_reconstructed - 1     # 0.04 dB below
+    assert min(learned.psnr_sampled.values()) > learned.psnr_reconstructed - 1  # 0.04 dB below
     learn_script.save_strip(learned, tmp_path / "strip.png")
     learn_script.save_gif(learned, tmp_path / "moving.gif")
     assert Image.open(tmp_path / "strip.png").width > 400
@@ -173,9 +209,15 @@ def test_the_whole_clip_is_learned(learn_script):
     """The demo at a quarter of its steps: minutes on one core."""
     with Progress(disable=True) as progress:
         learned = learn_script.learn(
-            learn_script.load_clip(), learn_script.VAE, learn_script.DIT,
+            learn_script.load_clip(),
+            learn_script.VAE,
+            learn_script.DIT,
             learn_script.Training(steps=200, learning_rate=3e-3, batch=4),
-            learn_script.Training(steps=250, learning_rate=1.5e-3, batch=4), (9, 32, 32), 0, progress)
+            learn_script.Training(steps=250, learning_rate=1.5e-3, batch=4),
+            (9, 32, 32),
+            0,
+            progress,
+        )
     assert learned.psnr_untrained < 14
     assert learned.psnr_reconstructed > 20
     assert min(learned.psnr_sampled.values()) > 17

@@ -11,8 +11,14 @@ from models.vae.model import VideoVAE
 from models.vae.parts import decode_in_parts, decode_parts, encode_in_parts
 from models.vae.tiling import Tiling, sight
 
-SHAPES = [{"temporal_factor": f, "first_frame_alone": alone} for f in (1, 2, 4, 8) for alone in (True, False)]
-IDS = [f"{s['temporal_factor']}x {'alone' if s['first_frame_alone'] else 'grouped'}" for s in SHAPES]
+SHAPES = [
+    {"temporal_factor": f, "first_frame_alone": alone}
+    for f in (1, 2, 4, 8)
+    for alone in (True, False)
+]
+IDS = [
+    f"{s['temporal_factor']}x {'alone' if s['first_frame_alone'] else 'grouped'}" for s in SHAPES
+]
 
 
 def error(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -20,7 +26,9 @@ def error(a: torch.Tensor, b: torch.Tensor) -> float:
     return ((a - b).norm() / b.norm()).item()
 
 
-@pytest.mark.parametrize("dtype_and_tolerance", [(torch.float32, 1e-5), (torch.float64, 1e-12)], ids=["fp32", "fp64"])
+@pytest.mark.parametrize(
+    "dtype_and_tolerance", [(torch.float32, 1e-5), (torch.float64, 1e-12)], ids=["fp32", "fp64"]
+)
 @pytest.mark.parametrize("shape", SHAPES, ids=IDS)
 @torch.no_grad()
 def test_causal_chunks_equal_the_whole(shape, dtype_and_tolerance):
@@ -32,7 +40,9 @@ def test_causal_chunks_equal_the_whole(shape, dtype_and_tolerance):
         assert error(decode_in_parts(model, latents, chunk=chunk), whole) < tolerance
     video = torch.randn(1, 3, 2 * model.config.temporal_factor + 1, 16, 8, dtype=dtype)
     for chunk in (1, 2):
-        for part, all_ in zip(encode_in_parts(model, video, chunk=chunk), model.encode(video), strict=True):
+        for part, all_ in zip(
+            encode_in_parts(model, video, chunk=chunk), model.encode(video), strict=True
+        ):
             assert error(part, all_) < tolerance
 
 
@@ -48,7 +58,10 @@ def test_symmetric_chunks_with_their_halo_equal_the_whole(shape):
 def test_parts_come_one_by_one_and_frames_cuts_the_last_group():
     model = vae(temporal_factor=4)
     latents = torch.randn(2, 4, 3, 2, 2)
-    assert [p.shape for p in decode_parts(model, latents, chunk=2)] == [(2, 3, 8, 16, 16), (2, 3, 4, 16, 16)]
+    assert [p.shape for p in decode_parts(model, latents, chunk=2)] == [
+        (2, 3, 8, 16, 16),
+        (2, 3, 4, 16, 16),
+    ]
     assert decode_in_parts(model, latents, 10, chunk=2).shape == (2, 3, 10, 16, 16)
 
 
@@ -59,7 +72,9 @@ def test_sight_is_how_far_a_change_in_the_middle_reaches():
     latents = torch.randn(1, 4, 33, 41, 1, dtype=torch.double)
     changed = latents.clone()
     changed[0, :, 16, 20, 0] += 1
-    moved = (model.decode(latents) - model.decode(changed)).abs().amax(dim=(0, 1, 4)) > 0     # (F, s H)
+    moved = (model.decode(latents) - model.decode(changed)).abs().amax(
+        dim=(0, 1, 4)
+    ) > 0  # (F, s H)
     rows = moved.any(dim=0).nonzero().flatten()
     frames = moved.any(dim=1).nonzero().flatten()
     reach_space = max(20 * 4 - rows[0], rows[-1] - (20 * 4 + 3)) / 4
@@ -74,19 +89,28 @@ def test_tiles_with_enough_overlap_equal_the_whole_and_less_overlap_errs_more():
     latents = torch.randn(1, 4, 2, 75, 60, dtype=torch.double)
     whole = model.decode(latents)
     enough = 4 * int(sight(model.config)[1] + 1)
-    errors = {overlap: error(decode_in_parts(model, latents, chunk=1, tiling=Tiling(size=enough + 4, overlap=overlap)),
-                             whole) for overlap in (0, 4, 8, enough)}
+    errors = {
+        overlap: error(
+            decode_in_parts(
+                model, latents, chunk=1, tiling=Tiling(size=enough + 4, overlap=overlap)
+            ),
+            whole,
+        )
+        for overlap in (0, 4, 8, enough)
+    }
     assert errors[enough] < 1e-12
     assert errors[0] > errors[4] > errors[8] > errors[enough]
-    assert errors[8] < 0.04         # random weights, unit gain: what 8 shared cells cost (0.032 seen)
+    assert errors[8] < 0.04  # random weights, unit gain: what 8 shared cells cost (0.032 seen)
 
 
 @torch.no_grad()
 def test_one_tile_larger_than_the_clip_is_no_tiling():
     model = vae()
     latents = torch.randn(1, 4, 2, 3, 5)
-    torch.testing.assert_close(decode_in_parts(model, latents, chunk=2, tiling=Tiling(size=8, overlap=2)),
-                               model.decode(latents))
+    torch.testing.assert_close(
+        decode_in_parts(model, latents, chunk=2, tiling=Tiling(size=8, overlap=2)),
+        model.decode(latents),
+    )
 
 
 @pytest.mark.parametrize(("size", "overlap"), [(8, 8), (8, 9), (8, -1), (0, 0)])
@@ -104,8 +128,9 @@ def test_impossible_parts():
 
 @torch.no_grad()
 def test_memory_is_set_by_the_part_and_not_by_the_clip():
-    """The sora presets' VAE at 480x480; peaks followed on meta, so nothing is held.  Each tile keeps its own last frames, so
-    that tiles which overlap much save nothing (at 512x512 with an overlap of 8)."""
+    """The sora presets' VAE at 480x480; peaks followed on meta, so nothing is held.  Each tile
+    keeps its own last frames, so that tiles which overlap much save nothing (at 512x512 with an
+    overlap of 8)."""
     model = load(Model, "sora-20b").vae
     with torch.device("meta"):
         decoder = VideoVAE(model)
@@ -117,14 +142,18 @@ def test_memory_is_set_by_the_part_and_not_by_the_clip():
 
     whole = {t: trace(lambda x=x: decoder.decode(x)).peak_bytes for t, x in clips.items()}
     chunks = {t: trace(lambda x=x: stream(x)).peak_bytes for t, x in clips.items()}
-    tiles = {t: trace(lambda x=x: stream(x, Tiling(size=32, overlap=4))).peak_bytes for t, x in clips.items()}
-    assert whole[12] > 2.9 * whole[4]                                       # in one piece: grows with the clip
-    assert chunks[12] == chunks[4] < whole[12] / 2.5                        # in chunks: does not
-    assert tiles[12] == tiles[4] < chunks[4]                                # tiles: less again
+    tiles = {
+        t: trace(lambda x=x: stream(x, Tiling(size=32, overlap=4))).peak_bytes
+        for t, x in clips.items()
+    }
+    assert whole[12] > 2.9 * whole[4]  # in one piece: grows with the clip
+    assert chunks[12] == chunks[4] < whole[12] / 2.5  # in chunks: does not
+    assert tiles[12] == tiles[4] < chunks[4]  # tiles: less again
 
 
 def test_followed_peaks_are_those_of_the_tensors():
     """a (4 MB) -> b = a + a; c = b * b while a lives; d after b is gone: at most three at once."""
+
     def call():
         a = torch.empty(2**20, device="meta")
         b = a + a
@@ -140,4 +169,6 @@ def test_views_and_attention_scores_hold_nothing_more():
         q = torch.empty(1, 2, 512, 16, device="meta")
         return torch.nn.functional.scaled_dot_product_attention(q, q.view_as(q), q.transpose(0, 0))
 
-    assert trace(call).peak_bytes == 2 * 4 * 2 * 512 * 16           # q and the result: a fused kernel writes no scores
+    assert (
+        trace(call).peak_bytes == 2 * 4 * 2 * 512 * 16
+    )  # q and the result: a fused kernel writes no scores

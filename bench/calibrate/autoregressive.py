@@ -2,8 +2,9 @@
 
     seconds of the latents = prefill calls x prefill_s + decode calls x decode_token_s
 
-decode_token is timed at the mean cache length of the clip's decode calls.  Work and bytes of a call are affine in that
-length, so the mean call stands for all.  The tokenizer's decoder and the text encoder come on top, as with diffusion.
+decode_token is timed at the mean cache length of the clip's decode calls.  Work and bytes of a call
+are affine in that length, so the mean call stands for all.  The tokenizer's decoder and the text
+encoder come on top, as with diffusion.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ Bound = Literal["compute-bound", "bandwidth-bound"]
 
 
 def stage_calls(point: Point) -> dict[str, int]:
-    """How often each stage that makes latents runs for one batch of videos: of either kind of model."""
+    """How often each stage that makes latents runs for one batch of videos: of either kind of
+    model."""
     denoiser = point.model.denoiser
     if isinstance(denoiser, AutoregressiveConfig):
         plan = denoiser.plan(point.model.latent_shape(point.workload))
@@ -34,7 +36,8 @@ class Clip:
     workload: str
     recipe: str
     stages: dict[str, dict[str, float]]
-    """Stage -> calls, seconds of all, FLOP/s and modelled bytes/s, and both as shares of the measured ceilings."""
+    """Stage -> calls, seconds of all, FLOP/s and modelled bytes/s, and both as shares of the
+    measured ceilings."""
     seconds: float
     low: float
     high: float
@@ -45,18 +48,32 @@ class Clip:
     """Of the stage that takes most: the ceiling it comes nearer to."""
 
     def as_dict(self) -> dict[str, Any]:
-        return {"model": self.model, "workload": self.workload, "recipe": self.recipe, "stages": self.stages,
-                "latents_s": {"value": self.seconds, "low": self.low, "high": self.high}, "flops": self.flops,
-                "bytes_modelled_min": self.bytes, "flops_per_byte": self.flops / self.bytes, "bound": self.bound,
-                "provenance": "measured"}
+        return {
+            "model": self.model,
+            "workload": self.workload,
+            "recipe": self.recipe,
+            "stages": self.stages,
+            "latents_s": {"value": self.seconds, "low": self.low, "high": self.high},
+            "flops": self.flops,
+            "bytes_modelled_min": self.bytes,
+            "flops_per_byte": self.flops / self.bytes,
+            "bound": self.bound,
+            "provenance": "measured",
+        }
 
 
-def measured_clips(records: list[PointRecord], flops_per_s: dict[str, float], bytes_per_s: float) -> list[Clip]:
-    """Every point measured in full that an auto-regressive and another model of the result share a workload of.
+def measured_clips(
+    records: list[PointRecord], flops_per_s: dict[str, float], bytes_per_s: float
+) -> list[Clip]:
+    """Every point measured in full that an auto-regressive and another model of the result share a
+    workload of.
 
     flops_per_s: GEMM ceiling by recipe; bytes_per_s: the copy ceiling."""
-    clips = [(bool(set(TOKEN_STAGES) & set(r.timings)), clip) for r in records
-             if r.recipe in flops_per_s and (clip := _clip(r, flops_per_s[r.recipe], bytes_per_s))]
+    clips = [
+        (bool(set(TOKEN_STAGES) & set(r.timings)), clip)
+        for r in records
+        if r.recipe in flops_per_s and (clip := _clip(r, flops_per_s[r.recipe], bytes_per_s))
+    ]
     shared = [{c.workload for token, c in clips if token is kind} for kind in (True, False)]
     both = shared[0] & shared[1]
     return sorted((clip for _, clip in clips if clip.workload in both), key=lambda c: c.workload)
@@ -70,7 +87,7 @@ def clip_of(record: PointRecord, flops_per_s: float, bytes_per_s: float) -> Clip
 def _clip(record: PointRecord, flops_per_s: float, bytes_per_s: float) -> Clip | None:
     try:
         calls = stage_calls(Point.model_validate(record.point))
-    except ValueError:                 # of an earlier version, of which no point can be made any more
+    except ValueError:  # of an earlier version, of which no point can be made any more
         return None
     if not set(calls) <= set(record.timings):
         return None
@@ -78,17 +95,29 @@ def _clip(record: PointRecord, flops_per_s: float, bytes_per_s: float) -> Clip |
     for stage, n in calls.items():
         count, seconds = record.counts[stage], record.timings[stage].median_s
         stages[stage] = {
-            "calls": n, "seconds": n * seconds, "flops_per_s": count.flops / seconds,
+            "calls": n,
+            "seconds": n * seconds,
+            "flops_per_s": count.flops / seconds,
             "bytes_modelled_per_s": count.bytes_modelled_min / seconds,
             "of_gemm_ceiling": count.flops / seconds / flops_per_s,
             "of_copy_ceiling": count.bytes_modelled_min / seconds / bytes_per_s,
         }
     longest = max(stages.values(), key=lambda s: s["seconds"])
-    low, high = (sum(n * getattr(record.timings[stage], end) for stage, n in calls.items()) for end in ("low_s", "high_s"))
+    low, high = (
+        sum(n * getattr(record.timings[stage], end) for stage, n in calls.items())
+        for end in ("low_s", "high_s")
+    )
     return Clip(
-        model=record.model, workload=record.workload, recipe=record.recipe, stages=stages,
-        seconds=sum(s["seconds"] for s in stages.values()), low=low, high=high,
+        model=record.model,
+        workload=record.workload,
+        recipe=record.recipe,
+        stages=stages,
+        seconds=sum(s["seconds"] for s in stages.values()),
+        low=low,
+        high=high,
         flops=sum(n * record.counts[stage].flops for stage, n in calls.items()),
         bytes=sum(n * record.counts[stage].bytes_modelled_min for stage, n in calls.items()),
-        bound="compute-bound" if longest["of_gemm_ceiling"] >= longest["of_copy_ceiling"] else "bandwidth-bound",
+        bound="compute-bound"
+        if longest["of_gemm_ceiling"] >= longest["of_copy_ceiling"]
+        else "bandwidth-bound",
     )

@@ -18,9 +18,12 @@ from bench.results.store import CALIBRATION, first_problem, read_bytes
 
 SCHEMA_VERSION = 2
 TRAINING_STAGE = "train_step"
-HALF = ("bf16", "fp16")          # what a GPU runs these models in
-GPU_RECIPE = "eager-bf16"        # predicted by default on a GPU whose calibration has no half precision: it says so
-Ceiling = Literal["gemm_flops_per_s", "attention_flops_per_s", "conv_flops_per_s", "copy_bytes_per_s"]
+HALF = ("bf16", "fp16")  # what a GPU runs these models in
+# predicted by default on a GPU whose calibration has no half precision: it says so
+GPU_RECIPE = "eager-bf16"
+Ceiling = Literal[
+    "gemm_flops_per_s", "attention_flops_per_s", "conv_flops_per_s", "copy_bytes_per_s"
+]
 Name = Literal[NAMES]  # type: ignore[valid-type]
 Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
@@ -33,7 +36,8 @@ class Strict(base.Strict):
 
 
 class Parameter(Strict):
-    """A fitted parameter with its 90 % interval; a rate is null where no measured stage had work of its class."""
+    """A fitted parameter with its 90 % interval; a rate is null where no measured stage had work of
+    its class."""
 
     value: Positive | None
     low: Positive | None
@@ -41,11 +45,13 @@ class Parameter(Strict):
     unit: str
     at_bound: bool
     identified: bool
-    """The records say more of it than what was believed before; else value and interval are mostly that belief."""
+    """The records say more of it than what was believed before; else value and interval are mostly
+    that belief."""
 
 
 class Interval(Strict):
-    """A quantity and its 90 % interval (of the medians, 95 % or their samples' range, for a measured one)."""
+    """A quantity and its 90 % interval (of the medians, 95 % or their samples' range, for a
+    measured one)."""
 
     value: Positive
     low: NotNegative
@@ -62,7 +68,8 @@ class Errors(Strict):
 
 
 class ProbedSizes(Strict):
-    """What the cost model knows of the ceilings beside their rates (bench.calibrate.cost_model.Ceilings).  Measured."""
+    """What the cost model knows of the ceilings beside their rates
+    (bench.calibrate.cost_model.Ceilings).  Measured."""
 
     gemm_size: tuple[int, int, int] | None = None
     attention_size: tuple[int, int, int] | None = None
@@ -98,20 +105,24 @@ class FittedStage(Strict):
 
 
 class TrainingFit(Strict):
-    """Training steps beside the inference fit, which they are no part of: their backward runs other kernels."""
+    """Training steps beside the inference fit, which they are no part of: their backward runs other
+    kernels."""
 
     factor: Interval
-    """Seconds of a training step over those that the inference fit gives its counted operators.  Provenance: fitted."""
+    """Seconds of a training step over those that the inference fit gives its counted operators.
+    Provenance: fitted."""
     stages: Annotated[list[FittedStage], Field(min_length=1)]
 
 
 class Fit(Strict):
-    """Efficiencies of the recipes that run at the same rates on one device (bench.calibrate.pools).  Provenance: fitted."""
+    """Efficiencies of the recipes that run at the same rates on one device
+    (bench.calibrate.pools).  Provenance: fitted."""
 
     recipe: str
     """The first of `recipes`, by which the fit is named."""
     recipes: list[str] = Field(default_factory=list)
-    """Those whose points are in it.  In calibrations older than this field a fit has its own recipe alone."""
+    """Those whose points are in it.  In calibrations older than this field a fit has its own recipe
+    alone."""
     dtype: str
     attention: str
     """As `recipe` asks for it."""
@@ -120,7 +131,8 @@ class Fit(Strict):
     rates: RatesKey | None = None
     """What its points have in common; null in calibrations older than this field."""
     training: TrainingFit | None = None
-    """Null where no training step was timed; in calibrations older than this field they are among `stages`."""
+    """Null where no training step was timed; in calibrations older than this field they are among
+    `stages`."""
     ceilings: dict[Ceiling, Positive]
     """gemm_flops_per_s, attention_flops_per_s, conv_flops_per_s, copy_bytes_per_s: measured."""
     probed: ProbedSizes
@@ -137,7 +149,8 @@ class Fit(Strict):
     leave_a_size_out: Errors | None
     """Denoise steps predicted without any point of their number of tokens."""
     noise_floor: Errors | None
-    """Half-widths of the medians' intervals of the denoise steps: no prediction can be held to less."""
+    """Half-widths of the medians' intervals of the denoise steps: no prediction can be held to
+    less."""
     constant_mfu_baseline: Errors | None
     """One rate for all FLOPs, leave-one-out on the same denoise steps."""
     constant_mfu_flops_per_s: float | None
@@ -152,7 +165,9 @@ class Fit(Strict):
             missing = set(wanted) - set(getattr(self, name))
             if missing:
                 raise ValueError(f"{name}: {', '.join(sorted(missing))} missing")
-        absent = [name for name, p in self.parameters.items() if p.value is None and name not in RATES]
+        absent = [
+            name for name, p in self.parameters.items() if p.value is None and name not in RATES
+        ]
         if absent:
             raise ValueError(f"parameters: {', '.join(absent)} without a value")
         if any(len(draw) != len(NAMES) for draw in self.draws):
@@ -165,11 +180,13 @@ class Fit(Strict):
         """Its recipes in words, as reports name it."""
         named, more = self.recipes[:3], len(self.recipes) - 3
         words = ", ".join(named) + (f" and {more} more" if more > 0 else "")
-        return words + (", public models" if self.rates is not None and self.rates.models == "public" else "")
+        return words + (
+            ", public models" if self.rates is not None and self.rates.models == "public" else ""
+        )
 
     def factor_of(self, stage: str) -> Interval | None:
-        """By which the cost model's seconds of a stage are multiplied: 1 but for training.  None where no training step
-        was timed."""
+        """By which the cost model's seconds of a stage are multiplied: 1 but for training.  None
+        where no training step was timed."""
         if stage == TRAINING_STAGE and self.training is not None:
             return self.training.factor
         if stage == TRAINING_STAGE and not any(s.stage == TRAINING_STAGE for s in self.stages):
@@ -177,11 +194,14 @@ class Fit(Strict):
         return Interval(value=1.0, low=1.0, high=1.0)
 
     def serves(self, recipe: Recipe) -> bool:
-        """Does the recipe, though none of its points may be in the fit, run at the rates of those that are?"""
+        """Does the recipe, though none of its points may be in the fit, run at the rates of those
+        that are?"""
         return recipe.name in self.recipes or (
-            self.rates is not None and self.rates.dtype == recipe.dtype
+            self.rates is not None
+            and self.rates.dtype == recipe.dtype
             and recipe.attention in (self.rates.attention, *self.asked)
-            and self.rates.execution == execution_of(recipe.model_dump(mode="json")))
+            and self.rates.execution == execution_of(recipe.model_dump(mode="json"))
+        )
 
     @property
     def device(self) -> Ceilings:
@@ -232,9 +252,11 @@ class Calibration(Strict):
     reference_missing: str | None
     fits: dict[str, Fit]
     power_w: Positive | None
-    """Of the denoise steps, their mean: from the energy counter, else from power readings.  Null without NVML."""
+    """Of the denoise steps, their mean: from the energy counter, else from power readings.  Null
+    without NVML."""
     sentinel_s: Positive | None = None
-    """Median seconds of the sentinel product while its points were measured: how fast the machine itself was then."""
+    """Median seconds of the sentinel product while its points were measured: how fast the machine
+    itself was then."""
     stage_power_w: dict[str, Positive] = Field(default_factory=dict)
     """The same of every stage that has one."""
 
@@ -247,45 +269,66 @@ class Calibration(Strict):
     @property
     def default_recipe(self) -> str:
         """What is predicted where no recipe is named."""
-        return default_recipe(self.gpu, self.headline_recipe, {r: f.dtype for f in self.fits.values() for r in f.recipes})
+        return default_recipe(
+            self.gpu,
+            self.headline_recipe,
+            {r: f.dtype for f in self.fits.values() for r in f.recipes},
+        )
 
     def fit_for(self, recipe: Recipe | str | None, model: Model | None = None) -> Fit:
         """The fit that predicts a recipe (of a model), the headline's where none is named.
 
-        Raises UserError where neither the recipe nor one that runs at the same rates was measured."""
+        Raises UserError where neither the recipe nor one that runs at the same rates was
+        measured."""
         name = recipe.name if isinstance(recipe, Recipe) else recipe or self.headline_recipe
         found = fit_serving(self.fits, recipe or name, model)
         if found is None:
-            raise UserError(f"recipe {name!r} is not calibrated in this result; calibrated: "
-                            f"{', '.join(self.recipes)}{nearest(name, self.recipes)}")
+            raise UserError(
+                f"recipe {name!r} is not calibrated in this result; calibrated: "
+                f"{', '.join(self.recipes)}{nearest(name, self.recipes)}"
+            )
         return found
 
 
-def fit_serving(fits: Mapping[str, Fit], recipe: Recipe | str, model: Model | None = None) -> Fit | None:
-    """Of these fits the one that predicts a recipe, None where none does.  The only way from a recipe to a fit.
+def fit_serving(
+    fits: Mapping[str, Fit], recipe: Recipe | str, model: Model | None = None
+) -> Fit | None:
+    """Of these fits the one that predicts a recipe, None where none does.  The only way from a
+    recipe to a fit.
 
-    First those with points of that very recipe, then those that run at its rates (`Fit.serves`; a name is looked up among the
-    presets).  Where several do, e.g. as attention left to PyTorch ran two kernels: one of the model's own kind on a CPU,
-    then the one with most denoising steps."""
+    First those with points of that very recipe, then those that run at its rates (`Fit.serves`; a
+    name is looked up among the presets).  Where several do, e.g. as attention left to PyTorch ran
+    two kernels: one of the model's own kind on a CPU, then the one with most denoising steps."""
     name = recipe if isinstance(recipe, str) else recipe.name
     found = [fit for fit in fits.values() if name in fit.recipes]
     if not found:
-        asked = recipe if isinstance(recipe, Recipe) else load(Recipe, name) if name in names("recipes") else None
+        asked = (
+            recipe
+            if isinstance(recipe, Recipe)
+            else load(Recipe, name)
+            if name in names("recipes")
+            else None
+        )
         found = [] if asked is None else [fit for fit in fits.values() if fit.serves(asked)]
-    return max(found, default=None, key=lambda fit: (
-        fit_is_of(fit, model), sum(s.stage == "denoise_step" for s in fit.stages)))
+    return max(
+        found,
+        default=None,
+        key=lambda fit: (fit_is_of(fit, model), sum(s.stage == "denoise_step" for s in fit.stages)),
+    )
 
 
 def fit_is_of(fit: Fit, model: Model | None) -> bool:
-    """False where the fit is of own models and the model public, or the other way round, on a CPU, where kernels differ."""
+    """False where the fit is of own models and the model public, or the other way round, on a CPU,
+    where kernels differ."""
     return model is None or fit.rates is None or fit.rates.models in (None, models_of("cpu", model))
 
 
 def default_recipe(gpu: str, headline: str, dtypes: Mapping[str, str]) -> str:
     """The headline's on a CPU; on a GPU the first of half precision, the headline's before others.
 
-    dtypes: calibrated recipe -> dtype.  Where a GPU's calibration has none of half precision, eager-bf16: looking up its fit
-    then says that it was not measured, and float32 is predicted only where it is asked for."""
+    dtypes: calibrated recipe -> dtype.  Where a GPU's calibration has none of half precision,
+    eager-bf16: looking up its fit then says that it was not measured, and float32 is predicted only
+    where it is asked for."""
     if kind_of(gpu) == "cpu":
         return headline
     half = [name for name, dtype in dtypes.items() if dtype in HALF]
@@ -298,8 +341,9 @@ def kind_of(gpu: str) -> Literal["cpu", "cuda"]:
 
 
 def feeds_fit(stage: str) -> bool:
-    """Is a stage an observation of the cost model?  A token's products of one row are bound by the bytes of the weights and
-    would pull the half-sizes of the others; a training step has a factor of its own (TrainingFit)."""
+    """Is a stage an observation of the cost model?  A token's products of one row are bound by the
+    bytes of the weights and would pull the half-sizes of the others; a training step has a factor
+    of its own (TrainingFit)."""
     return stage not in TOKEN_STAGES and stage != TRAINING_STAGE
 
 
@@ -309,17 +353,23 @@ def read_calibration(directory: Path) -> Calibration:
     if not directory.is_dir():
         raise UserError(f"{directory}: no such result directory")
     if not path.is_file():
-        raise UserError(f"{directory}: no {CALIBRATION} in it; `ldt-bench calibrate {directory}` makes it")
+        raise UserError(
+            f"{directory}: no {CALIBRATION} in it; `ldt-bench calibrate {directory}` makes it"
+        )
     problem = "not a JSON object"
     try:
-        data = pydantic_core.from_json(read_bytes(path))         # bounds the depth
+        data = pydantic_core.from_json(read_bytes(path))  # bounds the depth
         version = data.get("schema_version") if isinstance(data, dict) else None
         if isinstance(version, int) and version > SCHEMA_VERSION:
-            raise UserError(f"{path}: schema version {version} is newer than this ldt-bench's "
-                            f"{SCHEMA_VERSION}; upgrade it to read this calibration")
+            raise UserError(
+                f"{path}: schema version {version} is newer than this ldt-bench's "
+                f"{SCHEMA_VERSION}; upgrade it to read this calibration"
+            )
         if isinstance(version, int) and version < SCHEMA_VERSION:
-            raise UserError(f"{path}: schema version {version} is of an older cost model; "
-                            f"`ldt-bench calibrate {directory}` makes it anew from the records")
+            raise UserError(
+                f"{path}: schema version {version} is of an older cost model; "
+                f"`ldt-bench calibrate {directory}` makes it anew from the records"
+            )
         if isinstance(data, dict):
             return Calibration.model_validate(data)
     except ValidationError as error:

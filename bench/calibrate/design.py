@@ -1,12 +1,15 @@
-"""Which measurements are worth most: the points that narrow one wanted prediction most for the time they take.
+"""Which measurements are worth most: the points that narrow one wanted prediction most for the time
+they take.
 
-To first order the log of a prediction moves with the log of each parameter by its sensitivity g, and a measured stage tells
-of the parameters by its own sensitivities J, known to the model's error and the noise.  With the priors' precision P,
+To first order the log of a prediction moves with the log of each parameter by its sensitivity g,
+and a measured stage tells of the parameters by its own sensitivities J, known to the model's error
+and the noise.  With the priors' precision P,
 
     variance of the prediction = g (P + sum J' J / s^2)^-1 g'
 
-Points are taken greedily, each time the one that lowers that variance most for its seconds, until the budget is spent (the
-sum has diminishing returns, so greed stays near the best set; Nemhauser et al., Math. Programming 14, 1978).
+Points are taken greedily, each time the one that lowers that variance most for its seconds, until
+the budget is spent (the sum has diminishing returns, so greed stays near the best set; Nemhauser et
+al., Math. Programming 14, 1978).
 """
 
 from collections.abc import Sequence
@@ -17,7 +20,7 @@ import numpy as np
 from bench.calibrate.cost_model import NAMES, PARAMETERS, RATES, Ceilings, Priced, Work
 from bench.calibrate.fit import MODEL_ERROR
 
-STEP = 1e-3               # of the logarithm, for differences
+STEP = 1e-3  # of the logarithm, for differences
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,9 @@ def sensitivities(works: Sequence[Work], theta: np.ndarray, ceilings: Ceilings) 
     for i in range(len(NAMES)):
         step = np.zeros(len(NAMES))
         step[i] = STEP
-        out[:, i] = np.log(priced.seconds(theta * np.exp(step)) / priced.seconds(theta * np.exp(-step))) / (2 * STEP)
+        out[:, i] = np.log(
+            priced.seconds(theta * np.exp(step)) / priced.seconds(theta * np.exp(-step))
+        ) / (2 * STEP)
     return out
 
 
@@ -63,13 +68,23 @@ def sigma_of(wanted: np.ndarray, precision: np.ndarray) -> float:
     return float(np.sqrt(wanted @ np.linalg.solve(precision, wanted)))
 
 
-def choose(candidates: Sequence[Candidate], wanted: Work, theta: np.ndarray, ceilings: Ceilings, budget_s: float,
-           noise: float = 0.01) -> tuple[list[Choice], float]:
-    """Greedy choice -> the points in order, and sigma before any.  Each point once; only what still fits the budget.
+def choose(
+    candidates: Sequence[Candidate],
+    wanted: Work,
+    theta: np.ndarray,
+    ceilings: Ceilings,
+    budget_s: float,
+    noise: float = 0.01,
+) -> tuple[list[Choice], float]:
+    """Greedy choice -> the points in order, and sigma before any.  Each point once; only what still
+    fits the budget.
 
-    First what a fit cannot do without: a point for every rate that the wanted work needs and no chosen point has."""
+    First what a fit cannot do without: a point for every rate that the wanted work needs and no
+    chosen point has."""
     g = sensitivities([wanted], theta, ceilings)[0]
-    told = [sensitivities(c.works, theta, ceilings) / np.hypot(MODEL_ERROR, noise) for c in candidates]
+    told = [
+        sensitivities(c.works, theta, ceilings) / np.hypot(MODEL_ERROR, noise) for c in candidates
+    ]
     gains = [j.T @ j for j in told]
     classes = [frozenset().union(*(work.classes for work in c.works)) for c in candidates]
     precision, chosen, spent = prior_precision(), [], 0.0
@@ -79,8 +94,13 @@ def choose(candidates: Sequence[Candidate], wanted: Work, theta: np.ndarray, cei
     while left:
         affordable = [i for i in left if spent + candidates[i].cost_s <= budget_s]
         needed = [i for i in affordable if classes[i] & missing]
-        best = max(needed or affordable, default=None, key=lambda i: (
-            (sigma**2 - sigma_of(g, precision + gains[i])**2) / candidates[i].cost_s))
+        best = max(
+            needed or affordable,
+            default=None,
+            key=lambda i: (
+                (sigma**2 - sigma_of(g, precision + gains[i]) ** 2) / candidates[i].cost_s
+            ),
+        )
         if best is None:
             break
         left.discard(best)
@@ -92,8 +112,11 @@ def choose(candidates: Sequence[Candidate], wanted: Work, theta: np.ndarray, cei
     return chosen, before
 
 
-def at_random(candidates: Sequence[Candidate], budget_s: float, rng: np.random.Generator) -> list[int]:
-    """A sweep without a plan at the same budget: points in no particular order, those that still fit."""
+def at_random(
+    candidates: Sequence[Candidate], budget_s: float, rng: np.random.Generator
+) -> list[int]:
+    """A sweep without a plan at the same budget: points in no particular order, those that still
+    fit."""
     picked, spent = [], 0.0
     for i in rng.permutation(len(candidates)):
         if spent + candidates[i].cost_s <= budget_s:

@@ -1,9 +1,10 @@
 """Fit the cost model to measured stages, and say how well it predicts what it has not seen.
 
-Relative robust least squares (scipy): residual = log(predicted / measured) over what is expected of it (the model's own
-3 % and the sample's noise), soft L1, so that one disturbed point does not steer the rest.  Each parameter has a prior, wide
-but finite, as one more residual: what a few points cannot tell stays where it was believed, with that belief's interval,
-and is marked as not identified.  Intervals by refits to data and priors redrawn together (randomise, then optimise).
+Relative robust least squares (scipy): residual = log(predicted / measured) over what is expected of
+it (the model's own 3 % and the sample's noise), soft L1, so that one disturbed point does not steer
+the rest.  Each parameter has a prior, wide but finite, as one more residual: what a few points
+cannot tell stays where it was believed, with that belief's interval, and is marked as not
+identified.  Intervals by refits to data and priors redrawn together (randomise, then optimise).
 """
 
 from collections import defaultdict
@@ -16,9 +17,9 @@ from scipy.optimize import least_squares
 from bench.calibrate.cost_model import NAMES, PARAMETERS, PRIOR, RATES, Ceilings, Priced, Work
 
 DRAWS = 100
-MODEL_ERROR = 0.03        # relative, of the cost model itself; noise comes on top
-SOFT_L1_SCALE = 3.0       # residuals of so many expected errors count linearly
-IDENTIFIED = 0.7          # an interval this much narrower than the prior's says that the data told
+MODEL_ERROR = 0.03  # relative, of the cost model itself; noise comes on top
+SOFT_L1_SCALE = 3.0  # residuals of so many expected errors count linearly
+IDENTIFIED = 0.7  # an interval this much narrower than the prior's says that the data told
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,9 @@ class FitResult:
 
     def at_bound(self, name: str) -> bool:
         value, meaning = self.theta[NAMES.index(name)], PARAMETERS[name]
-        return name not in self.held and bool(value <= meaning.low * 1.001 or value >= meaning.high * 0.999)
+        return name not in self.held and bool(
+            value <= meaning.low * 1.001 or value >= meaning.high * 0.999
+        )
 
     def predict(self, works: Iterable[Work]) -> np.ndarray:
         """Seconds."""
@@ -61,16 +64,27 @@ class FitResult:
 
     def knows(self, work: Work) -> bool:
         """Was every class of its work measured?"""
-        return all(self.observed[NAMES.index(name)] for name in RATES if PARAMETERS[name].needs in work.classes)
+        return all(
+            self.observed[NAMES.index(name)]
+            for name in RATES
+            if PARAMETERS[name].needs in work.classes
+        )
 
 
 class TooFewPoints(ValueError):
     """Fewer observations than rates to fit, none at all, or all of one size."""
 
 
-def fit(observations: list[Observation], ceilings: Ceilings, *, fixed: Mapping[str, float] | None = None,
-        start: np.ndarray | None = None, centre: np.ndarray | None = None) -> FitResult:
-    """fixed: parameters that are not free.  centre: log of the priors' middles, where they are redrawn.
+def fit(
+    observations: list[Observation],
+    ceilings: Ceilings,
+    *,
+    fixed: Mapping[str, float] | None = None,
+    start: np.ndarray | None = None,
+    centre: np.ndarray | None = None,
+) -> FitResult:
+    """fixed: parameters that are not free.  centre: log of the priors' middles, where they are
+    redrawn.
 
     Raises TooFewPoints where there are not more observations than rates to fit."""
     if not observations:
@@ -81,15 +95,23 @@ def fit(observations: list[Observation], ceilings: Ceilings, *, fixed: Mapping[s
     free = observed & np.array([name not in fixed for name in NAMES])
     rates = sum(free[NAMES.index(name)] for name in RATES)
     if len(observations) <= rates:
-        raise TooFewPoints(f"{len(observations)} measured stages for {rates} rates: at least {rates + 1} are needed")
-    priced, t = Priced([o.work for o in observations], ceilings), np.array([o.seconds for o in observations])
+        raise TooFewPoints(
+            f"{len(observations)} measured stages for {rates} rates: at least {rates + 1} are"
+            " needed"
+        )
+    priced, t = (
+        Priced([o.work for o in observations], ceilings),
+        np.array([o.seconds for o in observations]),
+    )
     expected = np.hypot(MODEL_ERROR, [o.noise for o in observations])
     base = PRIOR.copy()
     base[[NAMES.index(name) for name in fixed]] = list(fixed.values())
     bounds = np.log([[m.low, m.high] for m in PARAMETERS.values()])[free].T
     middle = (np.log(PRIOR) if centre is None else centre)[free]
     spread = np.array([m.spread for m in PARAMETERS.values()])[free]
-    guess = np.clip(middle if start is None else np.log(start)[free], bounds[0] + 1e-6, bounds[1] - 1e-6)
+    guess = np.clip(
+        middle if start is None else np.log(start)[free], bounds[0] + 1e-6, bounds[1] - 1e-6
+    )
 
     def unpack(x: np.ndarray) -> np.ndarray:
         theta = base.copy()
@@ -97,23 +119,36 @@ def fit(observations: list[Observation], ceilings: Ceilings, *, fixed: Mapping[s
         return theta
 
     def residuals(x: np.ndarray) -> np.ndarray:
-        return np.concatenate([np.log(priced.seconds(unpack(x)) / t) / expected, (x - middle) / spread])
+        return np.concatenate(
+            [np.log(priced.seconds(unpack(x)) / t) / expected, (x - middle) / spread]
+        )
 
-    result = least_squares(residuals, guess, bounds=bounds, loss="soft_l1", f_scale=SOFT_L1_SCALE, x_scale=1.0)
+    result = least_squares(
+        residuals, guess, bounds=bounds, loss="soft_l1", f_scale=SOFT_L1_SCALE, x_scale=1.0
+    )
     theta = unpack(result.x)
-    return FitResult(theta=theta, observed=observed, residuals=np.log(t / priced.seconds(theta)),
-                     converged=result.status > 0, ceilings=ceilings,
-                     held={name: float(base[i]) for i, name in enumerate(NAMES) if not free[i]})
+    return FitResult(
+        theta=theta,
+        observed=observed,
+        residuals=np.log(t / priced.seconds(theta)),
+        converged=result.status > 0,
+        ceilings=ceilings,
+        held={name: float(base[i]) for i, name in enumerate(NAMES) if not free[i]},
+    )
 
 
-def bootstrap(observations: list[Observation], fitted: FitResult, seed: int = 0, draws: int = DRAWS) -> np.ndarray:
-    """(draws, p) parameters refitted to data redrawn from the fit's residuals, inflated for the parameters spent, and to
-    priors redrawn from themselves."""
+def bootstrap(
+    observations: list[Observation], fitted: FitResult, seed: int = 0, draws: int = DRAWS
+) -> np.ndarray:
+    """(draws, p) parameters refitted to data redrawn from the fit's residuals, inflated for the
+    parameters spent, and to priors redrawn from themselves."""
     rng = np.random.default_rng(seed)
     n, p = len(observations), min(int(fitted.observed.sum()), len(observations) - 1)
     residuals = (fitted.residuals - fitted.residuals.mean()) * np.sqrt(n / (n - min(p, n // 2)))
     predicted = np.array([o.seconds for o in observations]) * np.exp(-fitted.residuals)
-    fixed = {name: value for name, value in fitted.held.items() if fitted.observed[NAMES.index(name)]}
+    fixed = {
+        name: value for name, value in fitted.held.items() if fitted.observed[NAMES.index(name)]
+    }
     spread = np.array([m.spread for m in PARAMETERS.values()])
     out = []
     for _ in range(draws):
@@ -122,30 +157,43 @@ def bootstrap(observations: list[Observation], fitted: FitResult, seed: int = 0,
         centre = np.log(PRIOR) + spread * rng.standard_normal(len(PRIOR))
         theta = fit(again, fitted.ceilings, fixed=fixed, start=fitted.theta, centre=centre).theta
         unseen = ~fitted.observed & np.array([name not in RATES for name in NAMES])
-        theta[unseen] = np.exp(np.clip(centre, *np.log([[m.low, m.high] for m in PARAMETERS.values()]).T))[unseen]
+        theta[unseen] = np.exp(
+            np.clip(centre, *np.log([[m.low, m.high] for m in PARAMETERS.values()]).T)
+        )[unseen]
         out.append(theta)
     return np.array(out)
 
 
 def identified(draws: np.ndarray) -> np.ndarray:
     """(p,) bool: do the draws lie clearly closer together than the prior would have them?"""
-    return np.log(draws).std(axis=0) < IDENTIFIED * np.array([m.spread for m in PARAMETERS.values()])
+    return np.log(draws).std(axis=0) < IDENTIFIED * np.array(
+        [m.spread for m in PARAMETERS.values()]
+    )
 
 
-def leave_one_out(observations: list[Observation], ceilings: Ceilings,
-                  fixed: Mapping[str, float] | None = None) -> dict[int, float]:
-    """index -> log(measured / predicted) by a fit without that observation; left out where nothing else has its work."""
+def leave_one_out(
+    observations: list[Observation], ceilings: Ceilings, fixed: Mapping[str, float] | None = None
+) -> dict[int, float]:
+    """index -> log(measured / predicted) by a fit without that observation; left out where nothing
+    else has its work."""
     return leave_out(observations, ceilings, lambda i, o: i, fixed)
 
 
-def leave_a_size_out(observations: list[Observation], ceilings: Ceilings, stage: str = "denoise_step") -> dict[int, float]:
-    """The same without every observation of its number of tokens: nothing of that size was seen.  Of one stage."""
+def leave_a_size_out(
+    observations: list[Observation], ceilings: Ceilings, stage: str = "denoise_step"
+) -> dict[int, float]:
+    """The same without every observation of its number of tokens: nothing of that size was seen.
+    Of one stage."""
     errors = leave_out(observations, ceilings, lambda i, o: o.tokens)
     return {i: e for i, e in errors.items() if observations[i].stage == stage}
 
 
-def leave_out(observations: list[Observation], ceilings: Ceilings, group: Callable[[int, Observation], object],
-              fixed: Mapping[str, float] | None = None) -> dict[int, float]:
+def leave_out(
+    observations: list[Observation],
+    ceilings: Ceilings,
+    group: Callable[[int, Observation], object],
+    fixed: Mapping[str, float] | None = None,
+) -> dict[int, float]:
     """index -> log(measured / predicted) by a fit without any observation of its group."""
     members: dict[object, list[int]] = defaultdict(list)
     for i, o in enumerate(observations):
@@ -161,14 +209,23 @@ def leave_out(observations: list[Observation], ceilings: Ceilings, group: Callab
     return dict(sorted(errors.items()))
 
 
-def upward(observations: list[Observation], ceilings: Ceilings, stage: str = "denoise_step") -> list[float]:
-    """log(measured / predicted) of the larger half of a stage by FLOPs, fitted on everything that is not in it.
+def upward(
+    observations: list[Observation], ceilings: Ceilings, stage: str = "denoise_step"
+) -> list[float]:
+    """log(measured / predicted) of the larger half of a stage by FLOPs, fitted on everything that
+    is not in it.
 
     Empty where the smaller half cannot bear the fit."""
-    steps = sorted((i for i, o in enumerate(observations) if o.stage == stage), key=lambda i: observations[i].flops)
-    larger = steps[(len(steps) + 1) // 2:]
-    rest = [o for i, o in enumerate(observations) if i not in larger
-            and (not larger or o.flops <= observations[larger[0]].flops)]
+    steps = sorted(
+        (i for i, o in enumerate(observations) if o.stage == stage),
+        key=lambda i: observations[i].flops,
+    )
+    larger = steps[(len(steps) + 1) // 2 :]
+    rest = [
+        o
+        for i, o in enumerate(observations)
+        if i not in larger and (not larger or o.flops <= observations[larger[0]].flops)
+    ]
     try:
         fitted = fit(rest, ceilings)
     except TooFewPoints:
@@ -176,16 +233,23 @@ def upward(observations: list[Observation], ceilings: Ceilings, stage: str = "de
     return list(_errors(fitted, observations, larger).values())
 
 
-def _errors(fitted: FitResult, observations: list[Observation], held_out: list[int]) -> dict[int, float]:
+def _errors(
+    fitted: FitResult, observations: list[Observation], held_out: list[int]
+) -> dict[int, float]:
     known = [i for i in held_out if fitted.knows(observations[i].work)]
     if not known:
         return {}
     predicted = fitted.predict([observations[i].work for i in known])
-    return {i: float(np.log(observations[i].seconds / s)) for i, s in zip(known, predicted, strict=True)}
+    return {
+        i: float(np.log(observations[i].seconds / s)) for i, s in zip(known, predicted, strict=True)
+    }
 
 
-def constant_mfu_leave_one_out(observations: list[Observation], stage: str = "denoise_step") -> list[float]:
-    """The baseline: one rate for all FLOPs of a stage (the geometric mean), each point predicted from the others."""
+def constant_mfu_leave_one_out(
+    observations: list[Observation], stage: str = "denoise_step"
+) -> list[float]:
+    """The baseline: one rate for all FLOPs of a stage (the geometric mean), each point predicted
+    from the others."""
     rates = np.log([o.flops / o.seconds for o in observations if o.stage == stage])
     if len(rates) < 2:
         return []
@@ -198,4 +262,9 @@ def error_summary(log_errors: Iterable[float]) -> dict[str, float | int] | None:
     errors = [abs(float(np.exp(-e)) - 1) for e in log_errors]
     if not errors:
         return None
-    return {"mean": sum(errors) / len(errors), "median": float(np.median(errors)), "worst": max(errors), "n": len(errors)}
+    return {
+        "mean": sum(errors) / len(errors),
+        "median": float(np.median(errors)),
+        "worst": max(errors),
+        "n": len(errors),
+    }

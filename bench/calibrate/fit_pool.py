@@ -1,4 +1,5 @@
-"""One fit of the records that share their rates (bench.calibrate.pools): ceilings, observations, parameters, errors."""
+"""One fit of the records that share their rates (bench.calibrate.pools): ceilings, observations,
+parameters, errors."""
 
 from collections import defaultdict
 from statistics import NormalDist
@@ -39,11 +40,12 @@ from bench.measure.timing.sampling import UNSTABLE
 from bench.results.readings import Timing
 from bench.results.records import CeilingsRecord, PointRecord, Probe
 
-CONFIDENCE = 0.95        # that the interval of a median has where there are samples enough
+CONFIDENCE = 0.95  # that the interval of a median has where there are samples enough
 
 
 def fit_pool(pool: Pool, ceilings: CeilingsRecord) -> Fit:
-    """Raises TooFewPoints where its stages cannot bear the rates, UserError where a ceiling is missing."""
+    """Raises TooFewPoints where its stages cannot bear the rates, UserError where a ceiling is
+    missing."""
     asked = pool.asked[0]
     rates = ceilings_for(ceilings, pool.key.dtype, asked, pool.key.attention)
     observations = observations_of(pool.records)
@@ -56,22 +58,41 @@ def fit_pool(pool: Pool, ceilings: CeilingsRecord) -> Fit:
     steps = [o for o in observations if o.stage == "denoise_step"]
     known = _Known(pool.records)
     return Fit(
-        recipe=pool.recipes[0], recipes=pool.recipes, dtype=pool.key.dtype, attention=asked, asked=pool.asked,
-        rates=pool.key, training=fit_training(_training_steps(pool.records), fitted, known.stage),
+        recipe=pool.recipes[0],
+        recipes=pool.recipes,
+        dtype=pool.key.dtype,
+        attention=asked,
+        asked=pool.asked,
+        rates=pool.key,
+        training=fit_training(_training_steps(pool.records), fitted, known.stage),
         ceilings={name: getattr(rates, name) for name in get_args(Ceiling)},
         probed=ProbedSizes(**{name: getattr(rates, name) for name in ProbedSizes.model_fields}),
-        parameters=_parameters(fitted, draws), draws=draws.tolist(), residuals=by_stage["denoise_step"],
+        parameters=_parameters(fitted, draws),
+        draws=draws.tolist(),
+        residuals=by_stage["denoise_step"],
         leave_one_out=error_summary(by_stage["denoise_step"]),
-        leave_one_out_by_stage={s: e for s, es in by_stage.items() if (e := error_summary(es)) is not None},
+        leave_one_out_by_stage={
+            s: e for s, es in by_stage.items() if (e := error_summary(es)) is not None
+        },
         upward=error_summary(upward(observations, rates)),
         leave_a_size_out=error_summary(leave_a_size_out(observations, rates).values()),
         noise_floor=error_summary([-np.log1p(o.noise) for o in steps]),
         constant_mfu_baseline=error_summary(constant_mfu_leave_one_out(observations)),
-        constant_mfu_flops_per_s=float(np.exp(np.mean([np.log(o.flops / o.seconds) for o in steps]))) if steps else None,
-        converged=fitted.converged, ranges=_ranges(pool.records),
-        stages=[known.stage(o, float(o.seconds * np.exp(-fitted.residuals[i])),
-                            float(o.seconds * np.exp(-held_out[i])) if i in held_out else None)
-                for i, o in enumerate(observations)],
+        constant_mfu_flops_per_s=float(
+            np.exp(np.mean([np.log(o.flops / o.seconds) for o in steps]))
+        )
+        if steps
+        else None,
+        converged=fitted.converged,
+        ranges=_ranges(pool.records),
+        stages=[
+            known.stage(
+                o,
+                float(o.seconds * np.exp(-fitted.residuals[i])),
+                float(o.seconds * np.exp(-held_out[i])) if i in held_out else None,
+            )
+            for i, o in enumerate(observations)
+        ],
     )
 
 
@@ -80,53 +101,99 @@ class _Known:
 
     def __init__(self, records: list[PointRecord]):
         self.subjects = {record.label: _subject(record) for record in records}
-        self.energies = {(record.label, stage): _energy_j(record, stage) for record in records for stage in record.timings}
+        self.energies = {
+            (record.label, stage): _energy_j(record, stage)
+            for record in records
+            for stage in record.timings
+        }
 
     def stage(self, o: Observation, fitted_s: float, held_out_s: float | None) -> FittedStage:
-        return FittedStage(point=o.point, stage=o.stage, tokens=o.tokens, flops=o.flops, measured_s=o.seconds,
-                           fitted_s=fitted_s, held_out_s=held_out_s, subject=self.subjects[o.point],
-                           energy_j=self.energies[o.point, o.stage])
+        return FittedStage(
+            point=o.point,
+            stage=o.stage,
+            tokens=o.tokens,
+            flops=o.flops,
+            measured_s=o.seconds,
+            fitted_s=fitted_s,
+            held_out_s=held_out_s,
+            subject=self.subjects[o.point],
+            energy_j=self.energies[o.point, o.stage],
+        )
 
 
-def ceilings_for(record: CeilingsRecord, dtype: str, attention: str, ran: str | None = None) -> Ceilings:
-    """Measured ceilings for a recipe; of each kind the fastest probe, whatever its size.  Raises UserError naming the
-    missing one.
+def ceilings_for(
+    record: CeilingsRecord, dtype: str, attention: str, ran: str | None = None
+) -> Ceilings:
+    """Measured ceilings for a recipe; of each kind the fastest probe, whatever its size.  Raises
+    UserError naming the missing one.
 
-    attention: as the recipe asks for it.  ran: the kernels that computed it, where that is known."""
-    best = {"gemm": record.best("gemm", dtype), "attention": _attention_probe(record, dtype, attention, ran),
-            "conv": record.best("conv3d", dtype), "copy": record.best("copy")}
-    missing = [f"{name}_{'bytes' if name == 'copy' else 'flops'}_per_s" for name, probe in best.items() if probe is None]
+    attention: as the recipe asks for it.  ran: the kernels that computed it, where that is
+    known."""
+    best = {
+        "gemm": record.best("gemm", dtype),
+        "attention": _attention_probe(record, dtype, attention, ran),
+        "conv": record.best("conv3d", dtype),
+        "copy": record.best("copy"),
+    }
+    missing = [
+        f"{name}_{'bytes' if name == 'copy' else 'flops'}_per_s"
+        for name, probe in best.items()
+        if probe is None
+    ]
     if missing:
-        raise UserError(f"no ceiling measured for {', '.join(missing)} in {dtype}, attention {attention}")
+        raise UserError(
+            f"no ceiling measured for {', '.join(missing)} in {dtype}, attention {attention}"
+        )
     gemm, attended, conv = (best[name].shape for name in ("gemm", "attention", "conv"))
-    ladder = sorted((float(p.bytes_moved), p.rate) for p in record.probes if p.kind == "copy" and p.dtype == "fp32")
+    ladder = sorted(
+        (float(p.bytes_moved), p.rate)
+        for p in record.probes
+        if p.kind == "copy" and p.dtype == "fp32"
+    )
     return Ceilings(
-        gemm_flops_per_s=best["gemm"].rate, attention_flops_per_s=best["attention"].rate,
-        conv_flops_per_s=best["conv"].rate, copy_bytes_per_s=best["copy"].rate,
+        gemm_flops_per_s=best["gemm"].rate,
+        attention_flops_per_s=best["attention"].rate,
+        conv_flops_per_s=best["conv"].rate,
+        copy_bytes_per_s=best["copy"].rate,
         gemm_size=(gemm["m"], gemm["n"], gemm["k"]),
         attention_size=(attended["tokens"], attended["tokens"], attended["head_dim"]),
-        conv_size=(conv["frames"] * conv["height"] * conv["width"], conv["channels"], 27 * conv["channels"]),
+        conv_size=(
+            conv["frames"] * conv["height"] * conv["width"],
+            conv["channels"],
+            27 * conv["channels"],
+        ),
         small_conv_flops_per_s=record.peak("small_conv3d", dtype),
         activation_bytes_per_s=record.peak("activation", dtype),
-        fresh_bytes_per_s=record.peak("fresh_write") if record.environment.device == "cpu" else None,
+        fresh_bytes_per_s=record.peak("fresh_write")
+        if record.environment.device == "cpu"
+        else None,
         ladder=tuple(ladder),
     )
 
 
-def _attention_probe(record: CeilingsRecord, dtype: str, attention: str, ran: str | None) -> Probe | None:
+def _attention_probe(
+    record: CeilingsRecord, dtype: str, attention: str, ran: str | None
+) -> Probe | None:
     """The fastest of the kernels that ran, else of those that the recipe asks for.
 
-    The best over all lengths is a fair cap: what a kernel reached at one length it can reach, and how much less it does at
-    another is fitted (half-lengths and efficiency)."""
+    The best over all lengths is a fair cap: what a kernel reached at one length it can reach, and
+    how much less it does at another is fitted (half-lengths and efficiency)."""
     probes = [p for p in record.probes if p.kind == "attention" and p.dtype == dtype]
     same = [p for p in probes if ran is not None and (p.backend_ran or p.backend) == ran]
-    return max(same or [p for p in probes if p.backend == attention], key=lambda p: p.rate, default=None)
+    return max(
+        same or [p for p in probes if p.backend == attention], key=lambda p: p.rate, default=None
+    )
 
 
 def observations_of(records: list[PointRecord]) -> list[Observation]:
-    """Every timed stage that feeds a fit.  Raises TooFewPoints where all denoise steps are of one size: no term of size
-    shows then."""
-    observations = [_observation(record, stage) for record in records for stage in record.timings if feeds_fit(stage)]
+    """Every timed stage that feeds a fit.  Raises TooFewPoints where all denoise steps are of one
+    size: no term of size shows then."""
+    observations = [
+        _observation(record, stage)
+        for record in records
+        for stage in record.timings
+        if feeds_fit(stage)
+    ]
     sizes = {(o.tokens, o.flops) for o in observations if o.stage == "denoise_step"}
     steps = sum(o.stage == "denoise_step" for o in observations)
     if len(sizes) == 1 and steps > 1:
@@ -135,25 +202,39 @@ def observations_of(records: list[PointRecord]) -> list[Observation]:
 
 
 def _training_steps(records: list[PointRecord]) -> list[Observation]:
-    return [_observation(record, TRAINING_STAGE) for record in records if TRAINING_STAGE in record.timings]
+    return [
+        _observation(record, TRAINING_STAGE)
+        for record in records
+        if TRAINING_STAGE in record.timings
+    ]
 
 
 def _observation(record: PointRecord, stage: str) -> Observation:
     count, timing = record.counts[stage], record.timings[stage]
-    return Observation(record.label, stage, Work.of(count), timing.median_s, count.flops, noise=noise_of(timing),
-                       tokens=record.tokens)
+    return Observation(
+        record.label,
+        stage,
+        Work.of(count),
+        timing.median_s,
+        count.flops,
+        noise=noise_of(timing),
+        tokens=record.tokens,
+    )
 
 
 def noise_of(timing: Timing) -> float:
     """Relative half-width that the 95 % interval of the median would have.
 
-    Under six samples `low_s` to `high_s` is their range, which holds the median with less confidence (two samples: 50 %), so
-    it is widened as a normal one would be.  One sample says nothing of its noise: what is called unstable is taken."""
+    Under six samples `low_s` to `high_s` is their range, which holds the median with less
+    confidence (two samples: 50 %), so it is widened as a normal one would be.  One sample says
+    nothing of its noise: what is called unstable is taken."""
     if timing.confidence <= 0:
         return UNSTABLE
     if timing.confidence >= CONFIDENCE:
         return timing.relative_half_width
-    wanted, had = (NormalDist().inv_cdf((1 + share) / 2) for share in (CONFIDENCE, timing.confidence))
+    wanted, had = (
+        NormalDist().inv_cdf((1 + share) / 2) for share in (CONFIDENCE, timing.confidence)
+    )
     return timing.relative_half_width * wanted / had
 
 
@@ -164,11 +245,18 @@ def _parameters(fitted: FitResult, draws: np.ndarray) -> dict[str, Parameter]:
     for i, (name, meaning) in enumerate(PARAMETERS.items()):
         value = float(fitted.theta[i])
         if not fitted.observed[i] and name in RATES:
-            out[name] = Parameter(value=None, low=None, high=None, unit=meaning.unit, at_bound=False, identified=False)
+            out[name] = Parameter(
+                value=None, low=None, high=None, unit=meaning.unit, at_bound=False, identified=False
+            )
         else:
-            out[name] = Parameter(value=value, low=min(float(low[i]), value), high=max(float(high[i]), value),
-                                  unit=meaning.unit, at_bound=fitted.at_bound(name) and bool(fitted.observed[i]),
-                                  identified=bool(told[i] and fitted.observed[i]))
+            out[name] = Parameter(
+                value=value,
+                low=min(float(low[i]), value),
+                high=max(float(high[i]), value),
+                unit=meaning.unit,
+                at_bound=fitted.at_bound(name) and bool(fitted.observed[i]),
+                identified=bool(told[i] and fitted.observed[i]),
+            )
     return out
 
 
@@ -188,6 +276,8 @@ def _subject(record: PointRecord) -> str | None:
 def _ranges(records: list[PointRecord]) -> dict[str, Range]:
     values: dict[str, list[float]] = defaultdict(list)
     for record in records:
-        for name, value in dimensions(record.tokens, {s: record.counts[s] for s in record.timings}).items():
+        for name, value in dimensions(
+            record.tokens, {s: record.counts[s] for s in record.timings}
+        ).items():
             values[name].append(value)
     return {name: Range(low=min(v), high=max(v)) for name, v in values.items()}

@@ -1,10 +1,12 @@
 """Predictions held against points that were measured afterwards: what a calibration is worth.
 
-Each stage of each measured point is predicted by the recipe's fit, with its 90 % interval, and by one rate for all FLOPs of
-its stage (the constant-MFU baseline).  A point that was part of the fit is left out: it proves nothing.
+Each stage of each measured point is predicted by the recipe's fit, with its 90 % interval, and by
+one rate for all FLOPs of its stage (the constant-MFU baseline).  A point that was part of the fit
+is left out: it proves nothing.
 
-The machine itself drifts: a fixed product, the sentinel, is timed around every record, and predictions are for the speed the
-machine has while the point is measured.  Errors without that correction stand beside (`raw_error`).
+The machine itself drifts: a fixed product, the sentinel, is timed around every record, and
+predictions are for the speed the machine has while the point is measured.  Errors without that
+correction stand beside (`raw_error`).
 """
 
 import warnings
@@ -41,18 +43,23 @@ class HeldOut:
     baseline_error: float | None
     """The same by one rate for all FLOPs of the stage; null where the fit had no such stage."""
     drift: float
-    """Sentinel's seconds around this record over those of the calibration, by which predictions are multiplied; 1 without."""
+    """Sentinel's seconds around this record over those of the calibration, by which predictions are
+    multiplied; 1 without."""
     raw_error: float
     """The error had the machine's drift not been taken out."""
     inside: bool
     """The measured median lies in the prediction's interval."""
 
 
-def hold_out(calibration: Calibration, directory: Path, *, carried: bool = False) -> tuple[list[HeldOut], list[str]]:
-    """Every stage measured in `directory` that the calibration had not seen -> rows, and why others were left out.
+def hold_out(
+    calibration: Calibration, directory: Path, *, carried: bool = False
+) -> tuple[list[HeldOut], list[str]]:
+    """Every stage measured in `directory` that the calibration had not seen -> rows, and why others
+    were left out.
 
-    carried: the other result is of another card, onto whose ceilings (measured there, else its datasheet) the calibration is
-    carried over: what that costs in accuracy.  Raises UserError for another device without it, or where nothing is left."""
+    carried: the other result is of another card, onto whose ceilings (measured there, else its
+    datasheet) the calibration is carried over: what that costs in accuracy.  Raises UserError for
+    another device without it, or where nothing is left."""
     rows, left_out = [], []
     records = read_records(directory)
     theirs, ours = _device(records[-1]), (calibration.gpu, calibration.device_name)
@@ -61,15 +68,23 @@ def hold_out(calibration: Calibration, directory: Path, *, carried: bool = False
     if theirs != ours:
         check_same_kind(calibration, theirs[0])
     if theirs != ours and not carried:
-        raise UserError(f"{directory}: measured on {theirs[1]} ({theirs[0]}), and the calibration of {ours[1]} ({ours[0]}); "
-                        "--transfer carries it over")
+        raise UserError(
+            f"{directory}: measured on {theirs[1]} ({theirs[0]}), and the calibration of {ours[1]}"
+            f" ({ours[0]}); --transfer carries it over"
+        )
     ceilings = directory if theirs != ours and ceilings_record(records) is not None else None
     moved: dict[int, Fit] = {}
     for record in point_records(records):
         fit = _fit_for(record, calibration) if record.outcome in MEASURED else None
         if fit is None:
-            left_out.append(f"{record.label}: " + (f"outcome {record.outcome}" if record.outcome not in MEASURED else
-                                                   f"recipe {record.recipe} is not calibrated"))
+            left_out.append(
+                f"{record.label}: "
+                + (
+                    f"outcome {record.outcome}"
+                    if record.outcome not in MEASURED
+                    else f"recipe {record.recipe} is not calibrated"
+                )
+            )
             continue
         if theirs == ours:
             found, out = _held_out(record, fit, _seen(fit), _drift(record, calibration))
@@ -79,8 +94,11 @@ def hold_out(calibration: Calibration, directory: Path, *, carried: bool = False
             found, out = _held_out(record, moved[id(fit)], set(), 1.0)
         rows, left_out = rows + found, left_out + out
     if not rows:
-        raise UserError(f"{directory}: no point that the calibration had not seen ({'; '.join(left_out[:2]) or 'no point'}); "
-                        "measure others, e.g. `ldt-bench run holdout-cpu`")
+        raise UserError(
+            f"{directory}: no point that the calibration had not seen"
+            f" ({'; '.join(left_out[:2]) or 'no point'}); measure others, e.g. `ldt-bench run"
+            " holdout-cpu`"
+        )
     return rows, left_out
 
 
@@ -91,11 +109,15 @@ def _fit_for(record: PointRecord, calibration: Calibration) -> Fit | None:
 
 def _seen(fit: Fit) -> set[tuple[str | None, str]]:
     """(subject, stage) of what it was fitted to."""
-    return {(s.subject, s.stage) for s in (*fit.stages, *(fit.training.stages if fit.training is not None else ()))}
+    return {
+        (s.subject, s.stage)
+        for s in (*fit.stages, *(fit.training.stages if fit.training is not None else ()))
+    }
 
 
-def _held_out(record: PointRecord, fit: Fit, seen: set[tuple[str | None, str]],
-              drift: float) -> tuple[list[HeldOut], list[str]]:
+def _held_out(
+    record: PointRecord, fit: Fit, seen: set[tuple[str | None, str]], drift: float
+) -> tuple[list[HeldOut], list[str]]:
     """One record's stages -> rows, and why others were left out."""
     rows, left_out, subject = [], [], Point.model_validate(record.point).subject
     for stage in record.timings:
@@ -117,33 +139,53 @@ def _device(record: PointRecord | CeilingsRecord) -> tuple[str, str]:
 
 def _drift(record: PointRecord, calibration: Calibration) -> float:
     now = sentinel([record])
-    return now / calibration.sentinel_s if now is not None and calibration.sentinel_s is not None else 1.0
+    return (
+        now / calibration.sentinel_s
+        if now is not None and calibration.sentinel_s is not None
+        else 1.0
+    )
 
 
 def _row(record: PointRecord, stage: str, fit: Fit, drift: float) -> HeldOut:
     count, timing = record.counts[stage], record.timings[stage]
     work = Work.of(count)
     factor = fit.factor_of(stage)
-    inference = sum(seconds_by_class(work, {name: p.value for name, p in fit.parameters.items()}, fit.device).values())
+    inference = sum(
+        seconds_by_class(
+            work, {name: p.value for name, p in fit.parameters.items()}, fit.device
+        ).values()
+    )
     drawn = quantity(inference, draw_seconds({stage: work}, fit)[stage])
-    predicted = Quantity(drawn.value * factor.value, drawn.low * factor.low, drawn.high * factor.high).scaled(drift)
+    predicted = Quantity(
+        drawn.value * factor.value, drawn.low * factor.low, drawn.high * factor.high
+    ).scaled(drift)
     value = inference * factor.value
     rate, median = baseline_rate(fit, stage), timing.median_s
     return HeldOut(
-        record.label, stage, count.flops, predicted.as_dict(), {"value": median, "low": timing.low_s, "high": timing.high_s},
-        error=drift * value / median - 1, baseline_error=drift * count.flops / rate / median - 1 if rate else None,
-        drift=drift, raw_error=value / median - 1, inside=predicted.low <= median <= predicted.high)
+        record.label,
+        stage,
+        count.flops,
+        predicted.as_dict(),
+        {"value": median, "low": timing.low_s, "high": timing.high_s},
+        error=drift * value / median - 1,
+        baseline_error=drift * count.flops / rate / median - 1 if rate else None,
+        drift=drift,
+        raw_error=value / median - 1,
+        inside=predicted.low <= median <= predicted.high,
+    )
 
 
 def baseline_rate(fit: Fit, stage: str) -> float | None:
-    """FLOP/s of a stage, the geometric mean of its fitted points; None where the fit had none, or was carried over."""
+    """FLOP/s of a stage, the geometric mean of its fitted points; None where the fit had none, or
+    was carried over."""
     trained = fit.training.stages if fit.training is not None and fit.stages else ()
     rates = [np.log(s.flops / s.measured_s) for s in (*fit.stages, *trained) if s.stage == stage]
     return float(np.exp(np.mean(rates))) if rates else None
 
 
 def summary(rows: list[HeldOut]) -> dict[str, object]:
-    """Errors of the predictions, of the baseline on the same rows, and how many intervals held what was measured."""
+    """Errors of the predictions, of the baseline on the same rows, and how many intervals held what
+    was measured."""
     with_baseline = [r for r in rows if r.baseline_error is not None]
     return {
         "error": error_summary(-np.log1p(r.error) for r in rows),
@@ -156,7 +198,11 @@ def summary(rows: list[HeldOut]) -> dict[str, object]:
 
 
 def warn_of_order(calibration_dir: Path, directory: Path) -> None:
-    """Results are named by their time: a prediction is one only of what was measured after the calibration's records."""
+    """Results are named by their time: a prediction is one only of what was measured after the
+    calibration's records."""
     if calibration_dir.resolve().name > directory.resolve().name:
-        warnings.warn(f"{directory.name} was measured before {calibration_dir.resolve().name}: held out, yet not predicted",
-                      stacklevel=2)
+        warnings.warn(
+            f"{directory.name} was measured before {calibration_dir.resolve().name}: held out, yet"
+            " not predicted",
+            stacklevel=2,
+        )

@@ -1,4 +1,5 @@
-"""Which records share one fit: those whose operators run at the same rates, under whichever recipes they were measured.
+"""Which records share one fit: those whose operators run at the same rates, under whichever recipes
+they were measured.
 
 What decides the rates of a device is the dtype, the kernels that compute attention, and how the
 model is executed (compiled, quantised, sparse, offloaded): `rates_key`.  What a recipe changes of
@@ -26,9 +27,18 @@ from bench.results.records import PointRecord
 from models.spec import DiffusersDenoiser
 
 WORK_ALONE = frozenset(Spec.model_fields) | {
-    "vae_chunk", "vae_tile", "guidance", "steps", "sampler", "batch", "denoiser", "cache", "draft"}
-"""Fields of a recipe that change which operators run, and not how fast one of them is.  A field that is not named here
-splits the fits, so that a new one is never pooled unseen."""
+    "vae_chunk",
+    "vae_tile",
+    "guidance",
+    "steps",
+    "sampler",
+    "batch",
+    "denoiser",
+    "cache",
+    "draft",
+}
+"""Fields of a recipe that change which operators run, and not how fast one of them is.  A field
+that is not named here splits the fits, so that a new one is never pooled unseen."""
 DENOISER_STAGES = frozenset({"denoise_step", "train_step", "trajectory"})
 Models = Literal["own", "public"]
 
@@ -38,12 +48,13 @@ class RatesKey(Strict):
 
     dtype: str
     attention: str | None
-    """The kernels that ran (bench.results.records.AttentionRan); on a CPU, and where no record says, as the recipe asks.
-    Null: the pooled points timed no denoiser, so any would do."""
+    """The kernels that ran (bench.results.records.AttentionRan); on a CPU, and where no record
+    says, as the recipe asks. Null: the pooled points timed no denoiser, so any would do."""
     models: Models | None
     """On a CPU, whose models; null on CUDA."""
     execution: dict[str, Any] = Field(default_factory=dict)
-    """What else of the recipe decides, where it is not the default: compile, quantise, sparsity, offload, ..."""
+    """What else of the recipe decides, where it is not the default: compile, quantise, sparsity,
+    offload, ..."""
 
     def beside(self) -> str:
         """All but attention, to be compared."""
@@ -74,20 +85,25 @@ class Pool:
 
 
 def times_denoiser(record: PointRecord) -> bool:
-    """Does it tell one attention kernel from another?  A text encoder's and a VAE's share of attention is too small."""
+    """Does it tell one attention kernel from another?  A text encoder's and a VAE's share of
+    attention is too small."""
     return bool(DENOISER_STAGES & set(record.timings))
 
 
 def execution_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """RatesKey.execution of a recipe's fields, as a record has them or as they were dumped."""
     known = Recipe.model_fields
-    return {name: value for name, value in sorted(recipe.items())
-            if name not in WORK_ALONE | {"dtype", "attention"}
-            and value != (known[name].default if name in known else None)}
+    return {
+        name: value
+        for name, value in sorted(recipe.items())
+        if name not in WORK_ALONE | {"dtype", "attention"}
+        and value != (known[name].default if name in known else None)
+    }
 
 
 def models_of(device: str, model: Model | Mapping[str, Any]) -> Models | None:
-    """Whose kernels a model runs, where that differs: by its denoiser, on a CPU.  A mapping is a record's own copy."""
+    """Whose kernels a model runs, where that differs: by its denoiser, on a CPU.  A mapping is a
+    record's own copy."""
     if device != "cpu":
         return None
     if isinstance(model, Mapping):
@@ -103,16 +119,22 @@ def rates_key(record: PointRecord, usual: str | None = None) -> RatesKey:
     usual: what ran in most records of its recipe, for one that does not say."""
     settings = record.point["recipe"]
     ran = record.attention_ran.backend if record.attention_ran is not None else usual
-    if ran is None or record.environment.device == "cpu":    # there it follows the size, within one recipe
+    if (
+        ran is None or record.environment.device == "cpu"
+    ):  # there it follows the size, within one recipe
         ran = settings["attention"]
     return RatesKey(
-        dtype=settings["dtype"], attention=ran if times_denoiser(record) else None,
-        models=models_of(record.environment.device, record.point.get("model") or {}), execution=execution_of(settings))
+        dtype=settings["dtype"],
+        attention=ran if times_denoiser(record) else None,
+        models=models_of(record.environment.device, record.point.get("model") or {}),
+        execution=execution_of(settings),
+    )
 
 
 def pools(records: Iterable[PointRecord]) -> list[Pool]:
-    """Records by what decides their rates, in the order measured.  A point without its denoiser is in every pool that is
-    otherwise like it: that gives each the convolutions and the text encoder."""
+    """Records by what decides their rates, in the order measured.  A point without its denoiser is
+    in every pool that is otherwise like it: that gives each the convolutions and the text
+    encoder."""
     records = list(records)
     usual = _usual(records)
     keyed = [(rates_key(r, usual.get(r.recipe)), r) for r in records]
@@ -125,7 +147,9 @@ def pools(records: Iterable[PointRecord]) -> list[Pool]:
     for key, record in keyed:
         families = [key.attention] if key.attention is not None else told[key.beside()] or [None]
         for family in families:
-            pool = grouped.setdefault((key.beside(), family), Pool(key.model_copy(update={"attention": family}), []))
+            pool = grouped.setdefault(
+                (key.beside(), family), Pool(key.model_copy(update={"attention": family}), [])
+            )
             pool.records.append(record)
     return list(grouped.values())
 

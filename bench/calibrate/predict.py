@@ -1,8 +1,10 @@
-"""An estimate: seconds, minutes of video per GPU-hour, dollars and kWh for any model x workload, from a calibration.
+"""An estimate: seconds, minutes of video per GPU-hour, dollars and kWh for any model x workload,
+from a calibration.
 
     video_s = steps * step_s + vae_decode_s + text_encode_s * prompts + condition_encode_s
 
-with two prompts under guidance (the empty one), else one; condition_encode where frames or a control video are given.
+with two prompts under guidance (the empty one), else one; condition_encode where frames or a
+control video are given.
 
 The interval joins the bootstrap draws of the parameters with the held-out residuals: 90 %.
 """
@@ -23,7 +25,7 @@ from bench.count.fits import fits_memory
 from bench.results.counts import StageCount
 
 JOULES_PER_KWH = 3.6e6
-UNRELIABLE = 0.5        # mean held-out error over which a prediction warns
+UNRELIABLE = 0.5  # mean held-out error over which a prediction warns
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,14 @@ def minutes_per_gpu_hour(workload: Workload, seconds_per_batch: float) -> float:
     return workload.video_s / SECONDS_PER_MINUTE * SECONDS_PER_HOUR / seconds_per_batch
 
 
-def predict(point: Point, counts: dict[str, StageCount], params: dict[str, int], calibration: Calibration, fit: Fit,
-            gpu: Gpu | None) -> Estimate:
+def predict(
+    point: Point,
+    counts: dict[str, StageCount],
+    params: dict[str, int],
+    calibration: Calibration,
+    fit: Fit,
+    gpu: Gpu | None,
+) -> Estimate:
     """Estimate a point from its counts.  `gpu` gives memory, price and power, where it is known.
 
     Raises UserError where the point needs a class of work that no measured point had."""
@@ -78,33 +86,54 @@ def predict(point: Point, counts: dict[str, StageCount], params: dict[str, int],
     calls = stage_calls_per_video(workload, counts)
     works = {stage: Work.of(counts[stage]) for stage in calls}
     try:
-        by_class = {stage: seconds_by_class(work, theta, fit.device) for stage, work in works.items()}
+        by_class = {
+            stage: seconds_by_class(work, theta, fit.device) for stage, work in works.items()
+        }
     except ValueError as error:
-        raise UserError(f"model {point.model.name} needs {error} work, which no measured point of recipe {fit.recipe} "
-                        f"had; add a stage with it to the suite {calibration.suite} and run it") from None
+        raise UserError(
+            f"model {point.model.name} needs {error} work, which no measured point of recipe"
+            f" {fit.recipe} had; add a stage with it to the suite {calibration.suite} and run it"
+        ) from None
     stage_draws = draw_seconds({stage: work * calls[stage] for stage, work in works.items()}, fit)
     values = {stage: calls[stage] * sum(by_class[stage].values()) for stage in works}
     video, video_draws = sum(values.values()), sum(stage_draws.values())
     step = quantity(values["denoise_step"], stage_draws["denoise_step"]).scaled(1 / workload.steps)
-    minutes = quantity(minutes_per_gpu_hour(workload, video), minutes_per_gpu_hour(workload, 1.0) / video_draws)
-    warnings = _range_warnings(point, counts, fit) + _bound_warnings(fit) + _belief_warnings(works, fit)
+    minutes = quantity(
+        minutes_per_gpu_hour(workload, video), minutes_per_gpu_hour(workload, 1.0) / video_draws
+    )
+    warnings = (
+        _range_warnings(point, counts, fit) + _bound_warnings(fit) + _belief_warnings(works, fit)
+    )
     fits = fits_memory(point, counts, params, gpu.memory_bytes if gpu else None)
     if fits is False:
-        warnings.append(f"does not fit {gpu.name}'s memory: weights and a step's activations are more")
+        warnings.append(
+            f"does not fit {gpu.name}'s memory: weights and a step's activations are more"
+        )
     warnings += decode_warning(counts, gpu.memory_bytes if gpu else None)
     kwh = _energy(point, calls, values, stage_draws, calibration, fit, warnings)
     return Estimate(
-        gpu=calibration.gpu, step_s=step, video_s=quantity(video, video_draws),
+        gpu=calibration.gpu,
+        step_s=step,
+        video_s=quantity(video, video_draws),
         stages={_STAGE_NAMES[s]: quantity(values[s], stage_draws[s]) for s in calls},
-        step_s_by_class=by_class["denoise_step"], minutes_per_gpu_hour=minutes,
-        usd_per_minute=_dollars(minutes, gpu), kwh_per_minute=kwh, fits_memory=fits,
-        provenance="extrapolated" if _range_warnings(point, counts, fit) else "fitted", warnings=warnings,
-        heldout_error={"mean": fit.leave_one_out.mean, "worst": fit.leave_one_out.worst} if fit.leave_one_out else None,
+        step_s_by_class=by_class["denoise_step"],
+        minutes_per_gpu_hour=minutes,
+        usd_per_minute=_dollars(minutes, gpu),
+        kwh_per_minute=kwh,
+        fits_memory=fits,
+        provenance="extrapolated" if _range_warnings(point, counts, fit) else "fitted",
+        warnings=warnings,
+        heldout_error=(
+            {"mean": fit.leave_one_out.mean, "worst": fit.leave_one_out.worst}
+            if fit.leave_one_out
+            else None
+        ),
     )
 
 
 def draw_seconds(works: dict[str, Work], fit: Fit) -> dict[str, np.ndarray]:
-    """Draws of the seconds of each work, for intervals: each draw of the parameters meets each held-out residual.
+    """Draws of the seconds of each work, for intervals: each draw of the parameters meets each
+    held-out residual.
 
     A residual is common to all works, as a disturbed machine or a wrong rate would be."""
     priced, spread = Priced(works.values(), fit.device), np.exp(np.array(fit.residuals or [0.0]))
@@ -112,8 +141,12 @@ def draw_seconds(works: dict[str, Work], fit: Fit) -> dict[str, np.ndarray]:
     return {name: np.outer(drawn[:, i], spread).ravel() for i, name in enumerate(works)}
 
 
-_STAGE_NAMES = {"denoise_step": "denoise", "vae_decode": "vae_decode", "condition_encode": "condition_encode",
-                "text_encode": "text_encode"}
+_STAGE_NAMES = {
+    "denoise_step": "denoise",
+    "vae_decode": "vae_decode",
+    "condition_encode": "condition_encode",
+    "text_encode": "text_encode",
+}
 
 
 def stage_calls_per_video(workload: Workload, stages: dict[str, StageCount]) -> dict[str, int]:
@@ -122,17 +155,22 @@ def stage_calls_per_video(workload: Workload, stages: dict[str, StageCount]) -> 
     if "condition_encode" in stages:
         calls["condition_encode"] = 1
     if "text_encode" in stages:
-        calls["text_encode"] = workload.forwards_per_step     # the prompt, and with guidance the empty one
+        calls["text_encode"] = (
+            workload.forwards_per_step
+        )  # the prompt, and with guidance the empty one
     return calls
 
 
 def decode_warning(counts: dict[str, StageCount], memory: int | None) -> list[str]:
-    """Says so where the VAE cannot decode the clip as the recipe has it: its predicted time then is that of its work."""
+    """Says so where the VAE cannot decode the clip as the recipe has it: its predicted time then is
+    that of its work."""
     peak = counts["vae_decode"].bytes_peak_activations
     if memory is None or peak <= memory:
         return []
-    return [f"vae_decode needs {peak / 1e9:.0f} GB beside its weights; its time here is that of its work alone, and a recipe "
-            "with a smaller vae_chunk or a vae_tile would fit"]
+    return [
+        f"vae_decode needs {peak / 1e9:.0f} GB beside its weights; its time here is that of its"
+        " work alone, and a recipe with a smaller vae_chunk or a vae_tile would fit"
+    ]
 
 
 def quantity(value: float, draws: np.ndarray) -> Quantity:
@@ -146,14 +184,22 @@ def dimensions(tokens: int, counts: dict[str, StageCount]) -> dict[str, float]:
     step, decode = counts.get("denoise_step"), counts.get("vae_decode")
     out = {}
     if step is not None:
-        out = {"tokens": float(tokens), "step_flops": float(step.flops), "attention_share": step.attention_flops / step.flops}
+        out = {
+            "tokens": float(tokens),
+            "step_flops": float(step.flops),
+            "attention_share": step.attention_flops / step.flops,
+        }
     if decode is not None:
         out["decode_flops"] = float(decode.flops)
     return out
 
 
-_WORDS = {"tokens": "tokens", "step_flops": "FLOPs of a step", "attention_share": "attention's share of FLOPs",
-          "decode_flops": "FLOPs of a decode"}
+_WORDS = {
+    "tokens": "tokens",
+    "step_flops": "FLOPs of a step",
+    "attention_share": "attention's share of FLOPs",
+    "decode_flops": "FLOPs of a decode",
+}
 
 
 def _range_warnings(point: Point, counts: dict[str, StageCount], fit: Fit) -> list[str]:
@@ -162,9 +208,15 @@ def _range_warnings(point: Point, counts: dict[str, StageCount], fit: Fit) -> li
     for name, value in dimensions(point.model.tokens(point.workload), counts).items():
         span, words = fit.ranges.get(name), _WORDS[name]
         if span is not None and span.high and value > 1.1 * span.high:
-            out.append(f"extrapolated: {words} {value:.4g} is {value / span.high:.3g} times the largest measured")
+            out.append(
+                f"extrapolated: {words} {value:.4g} is {value / span.high:.3g} times the largest"
+                " measured"
+            )
         elif span is not None and 0 < value < span.low / 1.1:
-            out.append(f"extrapolated: {words} {value:.4g} is {span.low / value:.3g} times under the smallest measured")
+            out.append(
+                f"extrapolated: {words} {value:.4g} is {span.low / value:.3g} times under the"
+                " smallest measured"
+            )
     return out
 
 
@@ -175,16 +227,29 @@ def _belief_warnings(works: dict[str, Work], fit: Fit) -> list[str]:
         needed = (needed - {"small_conv"}) | {"conv"}
     if fit.device.fresh_bytes_per_s is None:
         needed -= {"fresh"}
-    held = [name for name in NAMES if PARAMETERS[name].needs in needed and not fit.parameters[name].identified]
-    return [f"not told by the measured points, so held near what is believed beforehand: {', '.join(held)}"] if held else []
+    held = [
+        name
+        for name in NAMES
+        if PARAMETERS[name].needs in needed and not fit.parameters[name].identified
+    ]
+    return (
+        [
+            "not told by the measured points, so held near what is believed beforehand:"
+            f" {', '.join(held)}"
+        ]
+        if held
+        else []
+    )
 
 
 def _bound_warnings(fit: Fit) -> list[str]:
     stuck = [name for name, p in fit.parameters.items() if p.at_bound]
     out = [f"fitted parameter at its bound: {', '.join(stuck)}"] if stuck else []
     if fit.leave_one_out is not None and fit.leave_one_out.mean > UNRELIABLE:
-        out.append(f"held-out error {fit.leave_one_out.mean:.0%} on average: this calibration does not describe the device; "
-                   "measure again on a quiet machine")
+        out.append(
+            f"held-out error {fit.leave_one_out.mean:.0%} on average: this calibration does not"
+            " describe the device; measure again on a quiet machine"
+        )
     return out + ([] if fit.converged else ["the fit did not converge"])
 
 
@@ -192,14 +257,30 @@ def _dollars(minutes: Quantity, gpu: Gpu | None) -> Quantity | None:
     if gpu is None or gpu.price_usd_per_hour is None:
         return None
     price = gpu.price_usd_per_hour
-    return Quantity((price.low + price.high) / 2 / minutes.value, price.low / minutes.high, price.high / minutes.low)
+    return Quantity(
+        (price.low + price.high) / 2 / minutes.value,
+        price.low / minutes.high,
+        price.high / minutes.low,
+    )
 
 
-def _energy(point: Point, calls: dict[str, int], values: dict[str, float], draws: dict[str, np.ndarray],
-            calibration: Calibration, fit: Fit, warnings: list[str]) -> Quantity | None:
-    """kWh a minute of video: each stage's measured energy x its calls where this very point has one, else the mean power
-    that was measured for the stage (else for the denoise step) x its predicted seconds."""
-    measured = {s.stage: s.energy_j for s in fit.stages if s.energy_j is not None and s.subject == point.subject}
+def _energy(
+    point: Point,
+    calls: dict[str, int],
+    values: dict[str, float],
+    draws: dict[str, np.ndarray],
+    calibration: Calibration,
+    fit: Fit,
+    warnings: list[str],
+) -> Quantity | None:
+    """kWh a minute of video: each stage's measured energy x its calls where this very point has
+    one, else the mean power that was measured for the stage (else for the denoise step) x its
+    predicted seconds."""
+    measured = {
+        s.stage: s.energy_j
+        for s in fit.stages
+        if s.energy_j is not None and s.subject == point.subject
+    }
     joules, joule_draws = 0.0, np.zeros_like(next(iter(draws.values())))
     for stage, n in calls.items():
         power = calibration.stage_power_w.get(stage, calibration.power_w)
@@ -208,7 +289,9 @@ def _energy(point: Point, calls: dict[str, int], values: dict[str, float], draws
         elif power is not None:
             joules, joule_draws = joules + power * values[stage], joule_draws + power * draws[stage]
         else:
-            warnings.append(f"no energy: neither energy nor power of {stage} was measured on this device")
+            warnings.append(
+                f"no energy: neither energy nor power of {stage} was measured on this device"
+            )
             return None
     minutes = point.workload.video_s / SECONDS_PER_MINUTE
     return quantity(joules, joule_draws).scaled(1 / JOULES_PER_KWH / minutes)

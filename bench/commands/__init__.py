@@ -1,1 +1,2 @@
-"""The commands, a file for each idea: parse, call, print.  `bench/cli.py` names them in the order of --help."""
+"""The commands, a file for each idea: parse, call, print.  `bench/cli.py` names them in the order
+of --help."""

@@ -10,22 +10,54 @@ from bench.commands.output import print_json, say, show
 from bench.core.errors import UserError, one_line
 
 
-def compare(a: Annotated[Path, typer.Argument(help="A result directory: the one before.", show_default=False)],
-            b: Annotated[Path | None, typer.Argument(
-                help="The one after.  Left out: A is held against the last runs of its cohort (--history).",
-                show_default=False)] = None,
-            threshold: Annotated[float | None, typer.Option(
-                help="Share that is worth a look; 0.02 on a GPU, 0.05 on a CPU by default.", show_default=False)] = None,
-            history: Annotated[Path | None, typer.Option(
-                help="With one directory: the folder of earlier results; by default the one it lies in.")] = None,
-            allow_different: Annotated[bool, typer.Option(
-                "--allow-different", help="Compare although the environments differ, with a warning.")] = False,
-            markdown: Annotated[bool, typer.Option("--markdown", help="A Markdown table on stdout.")] = False,
-            as_json: Json = False) -> int:
-    """Is b slower than a?  SAME, FASTER, SLOWER or UNCLEAR for each stage of each point of two results.
+def compare(
+    a: Annotated[
+        Path, typer.Argument(help="A result directory: the one before.", show_default=False)
+    ],
+    b: Annotated[
+        Path | None,
+        typer.Argument(
+            help=(
+                "The one after.  Left out: A is held against the last runs of its cohort"
+                " (--history)."
+            ),
+            show_default=False,
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="Share that is worth a look; 0.02 on a GPU, 0.05 on a CPU by default.",
+            show_default=False,
+        ),
+    ] = None,
+    history: Annotated[
+        Path | None,
+        typer.Option(
+            help="With one directory: the folder of earlier results; by default the one it lies in."
+        ),
+    ] = None,
+    allow_different: Annotated[
+        bool,
+        typer.Option(
+            "--allow-different", help="Compare although the environments differ, with a warning."
+        ),
+    ] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="A Markdown table on stdout.")
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """Is b slower than a?  SAME, FASTER, SLOWER or UNCLEAR for each stage of each point of two
+    results.
 
     Exit code 1 where anything is SLOWER, 2 where the results cannot be compared."""
-    from bench.report.tables.comparison import comparison_document, comparison_lines, comparison_markdown, comparison_table
+    from bench.report.tables.comparison import (
+        comparison_document,
+        comparison_lines,
+        comparison_markdown,
+        comparison_table,
+    )
     from bench.results.store import read_records
     from bench.studies.compare.verdicts import compare as compare_results
     from bench.studies.compare.verdicts import compare_history
@@ -34,9 +66,14 @@ def compare(a: Annotated[Path, typer.Argument(help="A result directory: the one 
         if history is not None:
             raise UserError("--history takes one result directory, not two")
         named, newer = [str(a)], b
-        compared = compare_results(read_records(a), read_records(b), threshold=threshold, allow_different=allow_different)
+        compared = compare_results(
+            read_records(a), read_records(b), threshold=threshold, allow_different=allow_different
+        )
     elif allow_different:
-        raise UserError("--allow-different takes two result directories: a history holds runs of one environment")
+        raise UserError(
+            "--allow-different takes two result directories: a history holds runs of one"
+            " environment"
+        )
     else:
         records, folder, newer = read_records(a), history or a.absolute().parent, a
         named = [str(folder)]
@@ -55,13 +92,16 @@ def compare(a: Annotated[Path, typer.Argument(help="A result directory: the one 
 
 
 def _results_in(folder: Path, but: Path) -> list[list[Any]]:
-    """Records of the readable results in a folder; one that cannot be read is left out with a warning."""
+    """Records of the readable results in a folder; one that cannot be read is left out with a
+    warning."""
     from bench.results.store import RECORDS, read_records
 
     if not folder.is_dir():
         raise UserError(f"--history {folder}: no such folder")
     found = []
-    for path in sorted(p.parent for p in folder.glob(f"*/{RECORDS}") if p.parent.resolve() != but.resolve()):
+    for path in sorted(
+        p.parent for p in folder.glob(f"*/{RECORDS}") if p.parent.resolve() != but.resolve()
+    ):
         try:
             found.append(read_records(path))
         except UserError as error:

@@ -5,17 +5,34 @@ from typing import Annotated
 
 import typer
 
-from bench.commands.options import Device, Json, Set, WorkloadName, check_device, check_gpu, completes
+from bench.commands.options import (
+    Device,
+    Json,
+    Set,
+    WorkloadName,
+    check_device,
+    check_gpu,
+    completes,
+)
 from bench.commands.output import print_json, say, show
 from bench.core.errors import EnvironmentFault
 
 DOCTOR_TIMEOUT_S = 120.0
 
 
-def ceilings(device: Device = None,
-             recipe: Annotated[list[str] | None, typer.Option(
-                 help="Whose dtype and attention backend to probe; eager-bf16 on a GPU, eager-fp32 on a CPU.")] = None,
-             as_json: Json = False) -> None:
+def ceilings(
+    device: Device = None,
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=(
+                "Whose dtype and attention backend to probe; eager-bf16 on a GPU, eager-fp32 on a"
+                " CPU."
+            )
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Measure what this device reaches: GEMM, attention, 3D convolution, and memory by size."""
     from bench.core.load import load
     from bench.core.specs.recipe import Recipe
@@ -31,7 +48,9 @@ def ceilings(device: Device = None,
         recipes = [load(Recipe, name) for name in recipe or default]
         try:
             with Spinner("measuring ceilings") as spinner:
-                record = ceilings_only(worker, recipes, CEILINGS_SAMPLING, lambda stage, samples: spinner.say(stage))
+                record = ceilings_only(
+                    worker, recipes, CEILINGS_SAMPLING, lambda stage, samples: spinner.say(stage)
+                )
         except JobFailed as failure:
             raise EnvironmentFault(f"ceilings: {failure.outcome}: {failure.reason}") from None
     if as_json:
@@ -44,12 +63,22 @@ def ceilings(device: Device = None,
         say(f"warning: {record.reason}")
 
 
-def doctor(device: Device = None,
-           expect: Annotated[str | None, typer.Option(help="The card that was ordered, a name in configs/gpus.",
-                                              autocompletion=completes("gpus"))] = None,
-           out: Annotated[Path, typer.Option(help="Where results would go: its disk is looked at.")] = Path("results"),
-           as_json: Json = False) -> int:
-    """Is this node worth keeping?  Card, health, clocks under load, rates against published ones, host; under a minute.
+def doctor(
+    device: Device = None,
+    expect: Annotated[
+        str | None,
+        typer.Option(
+            help="The card that was ordered, a name in configs/gpus.",
+            autocompletion=completes("gpus"),
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="Where results would go: its disk is looked at.")
+    ] = Path("results"),
+    as_json: Json = False,
+) -> int:
+    """Is this node worth keeping?  Card, health, clocks under load, rates against published ones,
+    host; under a minute.
 
     Exit code 0 for keep, 1 for suspicious or swap."""
     from bench.calibrate.make import datasheet
@@ -64,26 +93,48 @@ def doctor(device: Device = None,
         environment = worker.environment
         try:
             with Spinner("examining this node"):
-                readings = worker.run({"job": "doctor", "folder": str(out)}, DOCTOR_TIMEOUT_S, lambda stage, samples: None)
-            accepted = accept(readings, environment.device, environment.device_name, environment.gpu,
-                              datasheet(environment.gpu), wanted=expect)
+                readings = worker.run(
+                    {"job": "doctor", "folder": str(out)},
+                    DOCTOR_TIMEOUT_S,
+                    lambda stage, samples: None,
+                )
+            accepted = accept(
+                readings,
+                environment.device,
+                environment.device_name,
+                environment.gpu,
+                datasheet(environment.gpu),
+                wanted=expect,
+            )
         except JobFailed as failure:
             accepted = broken(failure.outcome, failure.reason)
     if as_json:
         print_json(acceptance_document(environment, accepted))
     else:
         show(acceptance_table(environment.device_name, accepted))
-        typer.echo("\n".join([f"verdict: {accepted.verdict}", *(f"  {reason}" for reason in accepted.reasons)]))
+        typer.echo(
+            "\n".join(
+                [f"verdict: {accepted.verdict}", *(f"  {reason}" for reason in accepted.reasons)]
+            )
+        )
     return 0 if accepted.verdict == "keep" else 1
 
 
-def check_timer(model: Annotated[str, typer.Argument(help="A name in configs/models, or a YAML file.")] = "tiny",
-                 workload: WorkloadName = "tiny-video",
-                 recipe: Annotated[str, typer.Option(help="How it is run.")] = "eager-fp32",
-                 device: Device = None,
-                 rounds: Annotated[int, typer.Option(help="Rounds of five calls each way.", min=6, max=10_000)] = 40,
-                 overrides: Set = None, as_json: Json = False) -> None:
-    """Hold the harness's clock against a bare loop and torch.utils.benchmark; on CUDA also against a graph replay."""
+def check_timer(
+    model: Annotated[
+        str, typer.Argument(help="A name in configs/models, or a YAML file.")
+    ] = "tiny",
+    workload: WorkloadName = "tiny-video",
+    recipe: Annotated[str, typer.Option(help="How it is run.")] = "eager-fp32",
+    device: Device = None,
+    rounds: Annotated[
+        int, typer.Option(help="Rounds of five calls each way.", min=6, max=10_000)
+    ] = 40,
+    overrides: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Hold the harness's clock against a bare loop and torch.utils.benchmark; on CUDA also against
+    a graph replay."""
     from bench.core.load import load_point, parse_overrides
 
     check_device(device)
@@ -100,8 +151,14 @@ def check_timer(model: Annotated[str, typer.Argument(help="A name in configs/mod
     chosen = choose_device(device)
     call = build_calls(point, chosen)[0]["denoise_step"]
     with torch.inference_mode(), Spinner("timing in turns") as spinner:
-        checked = hold_against_loop(call, chosen, clock_for(chosen), rounds,
-                              lambda done: spinner.at(done, rounds), clock_without_hold(chosen))
+        checked = hold_against_loop(
+            call,
+            chosen,
+            clock_for(chosen),
+            rounds,
+            lambda done: spinner.at(done, rounds),
+            clock_without_hold(chosen),
+        )
     if as_json:
         print_json({"point": point.label, **checked.as_dict()})
     else:

@@ -12,20 +12,43 @@ from bench.commands.output import print_json, say
 from bench.core.errors import UserError, nearest
 
 
-def explore(results: Annotated[Path, typer.Option(help="Where the results are.")] = Path("results"),
-            port: Annotated[int, typer.Option(help="On 127.0.0.1; 0 takes a free one.", min=0, max=65535)] = 0,
-            browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page.")] = True,
-            export: Annotated[Path | None, typer.Option(
-                metavar="FILE", help="Write one file that needs no server instead.", show_default=False)] = None,
-            model: Annotated[list[str] | None, typer.Option(
-                "--model", "-m", show_default=False,
-                help="With --export: a model of its what-if grid; repeatable. dit-xl-2 and sora-20b by default.")] = None,
-            gpu: Annotated[list[str] | None, typer.Option(
-                help="With --export: carry the grid to this card too; repeatable.", show_default=False)] = None,
-            as_json: Json = False) -> None:
-    """A page over all results: pick, compare, and ask what a minute of video would take.  Ctrl-C ends it.
+def explore(
+    results: Annotated[Path, typer.Option(help="Where the results are.")] = Path("results"),
+    port: Annotated[
+        int, typer.Option(help="On 127.0.0.1; 0 takes a free one.", min=0, max=65535)
+    ] = 0,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page.")] = True,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write one file that needs no server instead.", show_default=False
+        ),
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            "-m",
+            show_default=False,
+            help=(
+                "With --export: a model of its what-if grid; repeatable. dit-xl-2 and sora-20b by"
+                " default."
+            ),
+        ),
+    ] = None,
+    gpu: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With --export: carry the grid to this card too; repeatable.", show_default=False
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """A page over all results: pick, compare, and ask what a minute of video would take.  Ctrl-C
+    ends it.
 
-    A what-if answer counts exactly that point; an exported page interpolates between counted lengths, and says so."""
+    A what-if answer counts exactly that point; an exported page interpolates between counted
+    lengths, and says so."""
     if not results.is_dir():
         raise UserError(f"--results {results}: no such directory; `ldt-bench run` makes one")
     if export is not None:
@@ -55,17 +78,28 @@ def _export(results: Path, path: Path, models: list[str], gpus: list[str], as_js
     for option, given, kind in (("--model", models, "models"), ("--gpu", gpus, "gpus")):
         for name in given:
             if name not in names(kind):
-                raise UserError(f"{option} {name!r} is not a preset{nearest(name, names(kind))} (`ldt-bench list {kind}`)")
+                raise UserError(
+                    f"{option} {name!r} is not a preset{nearest(name, names(kind))} (`ldt-bench"
+                    f" list {kind}`)"
+                )
     started, table = time.monotonic(), read_table(results)
     with SuiteProgress("what-if grid") as progress:
         cells = grid(results, table.calibrations, models, [None, *gpus], progress.watch)
     page = exported_page(document(table, cells))
     with disk_faults(path, measured=False):
         write_whole(path, page)
-    said = {"page": str(path), "points": len(table), "cells": len(cells["cells"]), "cells_missing": len(cells["missing"]),
-            "bytes": len(page.encode()), "wall_s": time.monotonic() - started}
+    said = {
+        "page": str(path),
+        "points": len(table),
+        "cells": len(cells["cells"]),
+        "cells_missing": len(cells["missing"]),
+        "bytes": len(page.encode()),
+        "wall_s": time.monotonic() - started,
+    }
     if as_json:
         return print_json(said)
     typer.echo(str(path))
-    say(f"{said['points']} points, {said['cells']} what-if cells ({said['cells_missing']} cannot be predicted), "
-        f"{said['bytes'] / 1e6:.1f} MB")
+    say(
+        f"{said['points']} points, {said['cells']} what-if cells ({said['cells_missing']} cannot be"
+        f" predicted), {said['bytes'] / 1e6:.1f} MB"
+    )

@@ -10,18 +10,35 @@ from bench.commands.output import print_json, say, show
 from bench.core.errors import one_line
 
 
-def claims(calibration: Annotated[Path | None, typer.Option(
-               help="A result directory: it judges claims about its own GPU.")] = None,
-           claim: Annotated[list[str] | None, typer.Option(
-               help="A name in configs/claims, a YAML file, or an id such as A11; all by default.  Repeatable.")] = None,
-           strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 where a claim is off.")] = False,
-           as_json: Json = False) -> int:
-    """Hold published claims against counts and a calibration: holds, off by x, or cannot tell, and why."""
+def claims(
+    calibration: Annotated[
+        Path | None, typer.Option(help="A result directory: it judges claims about its own GPU.")
+    ] = None,
+    claim: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=(
+                "A name in configs/claims, a YAML file, or an id such as A11; all by default. "
+                " Repeatable."
+            )
+        ),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit code 1 where a claim is off.")
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """Hold published claims against counts and a calibration: holds, off by x, or cannot tell, and
+    why."""
     from bench.report.progress import Spinner
     from bench.report.tables.claims import claims_document, claims_lines, claims_tables
     from bench.studies.claims.ledger import evidence_of, ledger
 
-    with Spinner("counting, where a claim is about this card" if calibration else "holding claims against counts"):
+    with Spinner(
+        "counting, where a claim is about this card"
+        if calibration
+        else "holding claims against counts"
+    ):
         judged = ledger(claim or [], None if calibration is None else evidence_of(calibration))
     if as_json:
         print_json(claims_document(judged))

@@ -14,33 +14,76 @@ from bench.core.verbosity import verbosity
 
 
 def completes(kind: str) -> Callable[[str], list[str]]:
-    """Shell completion by the names in configs/<kind>.  Lists the folder and no more: it runs at each tab key."""
+    """Shell completion by the names in configs/<kind>.  Lists the folder and no more: it runs at
+    each tab key."""
+
     def names(incomplete: str) -> list[str]:
         spec = find_spec("configs")
         assert spec is not None
         folder = Path(next(iter(spec.submodule_search_locations or []))) / kind
-        return sorted(path.stem for path in folder.glob("*.yaml") if path.stem.startswith(incomplete))
+        return sorted(
+            path.stem for path in folder.glob("*.yaml") if path.stem.startswith(incomplete)
+        )
+
     return names
 
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-Set = Annotated[list[str] | None, typer.Option(
-    "--set", metavar="PATH=VALUE", help="Override a field, e.g. width=1024, workload.frames=17. Repeatable.")]
-ModelName = Annotated[str, typer.Argument(help="A name in configs/models, or a YAML file.", show_default=False,
-                                          autocompletion=completes("models"))]
-WorkloadName = Annotated[str, typer.Option("--workload", "-w", help="A name in configs/workloads, or a YAML file.",
-                                           autocompletion=completes("workloads"))]
-Device = Annotated[str | None, typer.Option("--device", help="cuda or cpu; cuda where there is one by default.",
-                                            autocompletion=lambda: ["cpu", "cuda"])]
-ResultDir = Annotated[Path, typer.Argument(help="A directory made by `ldt-bench run`.", show_default=False)]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, notes or warnings; errors and results stay.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help=(
-    "Also what the measuring process prints, every warning, and how long it took."))]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help="Override a field, e.g. width=1024, workload.frames=17. Repeatable.",
+    ),
+]
+ModelName = Annotated[
+    str,
+    typer.Argument(
+        help="A name in configs/models, or a YAML file.",
+        show_default=False,
+        autocompletion=completes("models"),
+    ),
+]
+WorkloadName = Annotated[
+    str,
+    typer.Option(
+        "--workload",
+        "-w",
+        help="A name in configs/workloads, or a YAML file.",
+        autocompletion=completes("workloads"),
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        help="cuda or cpu; cuda where there is one by default.",
+        autocompletion=lambda: ["cpu", "cuda"],
+    ),
+]
+ResultDir = Annotated[
+    Path, typer.Argument(help="A directory made by `ldt-bench run`.", show_default=False)
+]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="No progress, notes or warnings; errors and results stay."),
+]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose",
+        "-v",
+        help="Also what the measuring process prints, every warning, and how long it took.",
+    ),
+]
 
 
 def check_device(device: str | None) -> None:
     if device not in (None, "cpu", "cuda"):
-        raise UserError(f"--device {device!r} is not one of cpu, cuda{nearest(device, ['cpu', 'cuda'])}")
+        raise UserError(
+            f"--device {device!r} is not one of cpu, cuda{nearest(device, ['cpu', 'cuda'])}"
+        )
 
 
 def check_gpu(gpu: str | None, option: str = "--gpu") -> None:
@@ -48,7 +91,10 @@ def check_gpu(gpu: str | None, option: str = "--gpu") -> None:
     from bench.core.load import names
 
     if gpu is not None and gpu not in names("gpus"):
-        raise UserError(f"{option} {gpu!r} is not one of {', '.join(names('gpus'))}{nearest(gpu, names('gpus'))}")
+        raise UserError(
+            f"{option} {gpu!r} is not one of"
+            f" {', '.join(names('gpus'))}{nearest(gpu, names('gpus'))}"
+        )
 
 
 def set_verbosity(quiet: bool, verbose: bool) -> None:
@@ -59,15 +105,21 @@ def set_verbosity(quiet: bool, verbose: bool) -> None:
 
 
 def with_verbosity(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The command with --quiet and --verbose among its options, so that they may stand behind its name too."""
+    """The command with --quiet and --verbose among its options, so that they may stand behind its
+    name too."""
+
     @functools.wraps(command)
     def called(*args: Any, quiet: bool, verbose: bool, **kwargs: Any) -> Any:
         set_verbosity(quiet, verbose)
         return command(*args, **kwargs)
 
     signature = inspect.signature(command)
-    added = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
-             for name, annotation in (("quiet", Quiet), ("verbose", Verbose))]
+    added = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation
+        )
+        for name, annotation in (("quiet", Quiet), ("verbose", Verbose))
+    ]
     called.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *added])  # type: ignore[attr-defined]
     called.__annotations__ = {**command.__annotations__, "quiet": Quiet, "verbose": Verbose}
     return called

@@ -34,9 +34,11 @@ def show(*tables: Any) -> None:
 
     class ToStdout(Console):
         def on_broken_pipe(self) -> None:
-            raise BrokenPipeError          # rich's own exits with 1; the reader has merely seen enough
+            raise BrokenPipeError  # rich's own exits with 1; the reader has merely seen enough
 
     # Piped output has no width of its own: 80 columns would cut names, so it gets room.
-    console = ToStdout(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH)
+    console = ToStdout(
+        width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH
+    )
     for table in tables:
         console.print(fitted(table, console))

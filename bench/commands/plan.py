@@ -10,20 +10,42 @@ from bench.commands.output import print_json, show
 from bench.core.errors import EnvironmentFault, UserError
 
 
-def plan(wanted: Annotated[str, typer.Option("--for", help="The model to be predicted, a name in configs/models.",
-                                             show_default=False)],
-         workload: WorkloadName,
-         budget: Annotated[str, typer.Option(help="Time to measure in, e.g. 8m.")] = "8m",
-         suite: Annotated[str | None, typer.Option(
-             help="Whose points to choose from; calibrate-cpu on a CPU, h100 on a GPU by default.")] = None,
-         recipe: Annotated[str | None, typer.Option(help="By default the one that the suite's headline has.")] = None,
-         gpu: Annotated[str | None, typer.Option(help="Plan for this card of configs/gpus, not the one here.",
-                                       autocompletion=completes("gpus"))] = None,
-         device: Device = None,
-         calibration: Annotated[Path | None, typer.Option(help="A result to start from; else datasheet and priors.")] = None,
-         write: Annotated[Path | None, typer.Option(help="Write the chosen points as a suite, to be run.")] = None,
-         as_json: Json = False) -> None:
-    """Choose the points whose measurement narrows one prediction most for its time; nothing is measured here."""
+def plan(
+    wanted: Annotated[
+        str,
+        typer.Option(
+            "--for", help="The model to be predicted, a name in configs/models.", show_default=False
+        ),
+    ],
+    workload: WorkloadName,
+    budget: Annotated[str, typer.Option(help="Time to measure in, e.g. 8m.")] = "8m",
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose points to choose from; calibrate-cpu on a CPU, h100 on a GPU by default."
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="By default the one that the suite's headline has.")
+    ] = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            help="Plan for this card of configs/gpus, not the one here.",
+            autocompletion=completes("gpus"),
+        ),
+    ] = None,
+    device: Device = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="A result to start from; else datasheet and priors.")
+    ] = None,
+    write: Annotated[
+        Path | None, typer.Option(help="Write the chosen points as a suite, to be run.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Choose the points whose measurement narrows one prediction most for its time; nothing is
+    measured here."""
     check_device(device)
     from bench.core.load import load, load_point
     from bench.core.specs.suite import Suite
@@ -44,16 +66,29 @@ def plan(wanted: Annotated[str, typer.Option("--for", help="The model to be pred
         point = load_point(wanted, workload, recipe)
         entries = pool(loaded, recipe)
         forecast = Forecaster(loaded, Path("results"), calibration)
-        found = design(point, entries, forecast, worker, budget_s, gpu=gpu, probe=gpu is None,
-                       watch=lambda done: spinner.at(done, len(entries)))
+        found = design(
+            point,
+            entries,
+            forecast,
+            worker,
+            budget_s,
+            gpu=gpu,
+            probe=gpu is None,
+            watch=lambda done: spinner.at(done, len(entries)),
+        )
     if found is None:
-        raise EnvironmentFault(f"nothing is known of {here}: no datasheet, and its quick probe failed; give --calibration")
+        raise EnvironmentFault(
+            f"nothing is known of {here}: no datasheet, and its quick probe failed; give"
+            " --calibration"
+        )
     document = found | {"for": point.label, "gpu": here, "suite": loaded.name, "budget_s": budget_s}
     if write is not None:
         chosen = [entries[row["index"]] for row in document["points"]]
         if not chosen:
-            raise UserError(f"--budget {budget}: no point of {loaded.name} fits; the cheapest takes "
-                            f"{document['cheapest_s']:.0f} s")
+            raise UserError(
+                f"--budget {budget}: no point of {loaded.name} fits; the cheapest takes "
+                f"{document['cheapest_s']:.0f} s"
+            )
         with disk_faults(write):
             write_whole(write, chosen_suite(loaded, chosen, document))
     if as_json:

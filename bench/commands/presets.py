@@ -8,10 +8,16 @@ from bench.commands.options import Json, ModelName, Set, WorkloadName, completes
 from bench.commands.output import print_json, show
 
 
-def list_presets(kind: Annotated[str | None, typer.Argument(
-                     help="models, workloads, recipes, gpus, suites or claims.",
-                     autocompletion=lambda: ["models", "workloads", "recipes", "gpus", "suites", "claims"])] = None,
-                 as_json: Json = False) -> None:
+def list_presets(
+    kind: Annotated[
+        str | None,
+        typer.Argument(
+            help="models, workloads, recipes, gpus, suites or claims.",
+            autocompletion=lambda: ["models", "workloads", "recipes", "gpus", "suites", "claims"],
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """List the presets."""
     from bench.core.load import KINDS, load, names
     from bench.report.tables.listing import describe
@@ -22,16 +28,33 @@ def list_presets(kind: Annotated[str | None, typer.Argument(
         return print_json(entries)
     from bench.report.tables.common import table
 
-    show(*(table(k, "name", "description", "summary", rows=[(e["name"], e["description"], e["summary"]) for e in entries
-                                                    if e["kind"] == k]) for k in kinds))
+    show(
+        *(
+            table(
+                k,
+                "name",
+                "description",
+                "summary",
+                rows=[
+                    (e["name"], e["description"], e["summary"]) for e in entries if e["kind"] == k
+                ],
+            )
+            for k in kinds
+        )
+    )
 
 
-def count(model: ModelName,
-          workload: WorkloadName,
-          recipe: Annotated[str, typer.Option(help="Its dtype decides the bytes.",
-                                               autocompletion=completes("recipes"))] = "eager-bf16",
-          overrides: Set = None, as_json: Json = False) -> None:
-    """Count FLOPs, bytes and parameters of a model at a workload, on meta tensors; three counters must agree."""
+def count(
+    model: ModelName,
+    workload: WorkloadName,
+    recipe: Annotated[
+        str, typer.Option(help="Its dtype decides the bytes.", autocompletion=completes("recipes"))
+    ] = "eager-bf16",
+    overrides: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Count FLOPs, bytes and parameters of a model at a workload, on meta tensors; three counters
+    must agree."""
     from bench.core.load import load_point, parse_overrides
 
     point = load_point(model, workload, recipe, parse_overrides(overrides or []))

@@ -14,28 +14,59 @@ from bench.core.errors import Terminated, UserError, one_line
 from bench.core.verbosity import verbosity
 
 
-def run(suite: Annotated[str | None, typer.Argument(
-            help="A name in configs/suites, or a YAML file; with --resume the directory's own by default.",
-            show_default=False, autocompletion=completes("suites"))] = None,
-        device: Device = None,
-        out: Annotated[Path, typer.Option(help="Where results go: OUT/<gpu>/<time>_<suite>/.")] = Path("results"),
-        budget: Annotated[str | None, typer.Option(help="Stop measuring after this long, e.g. 8m.")] = None,
-        resume: Annotated[Path | None, typer.Option(help="Go on with a result directory.")] = None,
-        mix_environments: Annotated[bool, typer.Option(
-            "--mix-environments", help="With --resume: go on although the environment differs, with a warning.")] = False,
-        dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how long it will take and what it costs.")] = False,
-        calibration: Annotated[Path | None, typer.Option(
-            help="A result to predict times from; the latest of this device under OUT by default.")] = None,
-        price: Annotated[float | None, typer.Option(help="USD per hour; by default the card's range.")] = None,
-        gpu: Annotated[str | None, typer.Option(help="With --dry-run: plan for this card of configs/gpus.",
-                                       autocompletion=completes("gpus"))] = None,
-        as_json: Json = False) -> int:
+def run(
+    suite: Annotated[
+        str | None,
+        typer.Argument(
+            help=(
+                "A name in configs/suites, or a YAML file; with --resume the directory's own by"
+                " default."
+            ),
+            show_default=False,
+            autocompletion=completes("suites"),
+        ),
+    ] = None,
+    device: Device = None,
+    out: Annotated[Path, typer.Option(help="Where results go: OUT/<gpu>/<time>_<suite>/.")] = Path(
+        "results"
+    ),
+    budget: Annotated[
+        str | None, typer.Option(help="Stop measuring after this long, e.g. 8m.")
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with a result directory.")] = None,
+    mix_environments: Annotated[
+        bool,
+        typer.Option(
+            "--mix-environments",
+            help="With --resume: go on although the environment differs, with a warning.",
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say how long it will take and what it costs.")
+    ] = False,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="A result to predict times from; the latest of this device under OUT by default."
+        ),
+    ] = None,
+    price: Annotated[
+        float | None, typer.Option(help="USD per hour; by default the card's range.")
+    ] = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            help="With --dry-run: plan for this card of configs/gpus.",
+            autocompletion=completes("gpus"),
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> int:
     """Measure a suite, calibrate, and write the report.  The last line on stdout is a JSON summary.
 
-    --quiet leaves out the tables too.
-    --dry-run measures nothing (but a quick probe on a device without records) and says time and cost.
-    --budget leaves out points that are predicted not to fit, and says which.
-    Exit code 1 where a point ended in error or timeout, or none ended ok."""
+    --quiet leaves out the tables too. --dry-run measures nothing (but a quick probe on a device
+    without records) and says time and cost. --budget leaves out points that are predicted not to
+    fit, and says which. Exit code 1 where a point ended in error or timeout, or none ended ok."""
     from bench.calibrate.calibration import read_calibration
     from bench.calibrate.make import datasheet
     from bench.core.load import load, names
@@ -55,7 +86,10 @@ def run(suite: Annotated[str | None, typer.Argument(
     except UserError as error:
         raise UserError(f"--budget: {error}") from None
     if suite is None and resume is None:
-        raise UserError(f"which suite? One of {', '.join(names('suites'))}, a path to a YAML file, or --resume DIRECTORY")
+        raise UserError(
+            f"which suite? One of {', '.join(names('suites'))}, a path to a YAML file, or --resume"
+            " DIRECTORY"
+        )
     if mix_environments and resume is None:
         raise UserError("--mix-environments goes with --resume alone")
     loaded = load(Suite, suite) if suite is not None else read_suite(resume)
@@ -66,28 +100,44 @@ def run(suite: Annotated[str | None, typer.Argument(
     if gpu is not None and not dry_run:
         raise UserError("--gpu goes with --dry-run alone")
     check_gpu(gpu)
-    forecast = Forecaster(loaded, out if resume is None else resume.absolute().parent.parent, calibration)
+    forecast = Forecaster(
+        loaded, out if resume is None else resume.absolute().parent.parent, calibration
+    )
     if calibration is not None:
-        planned = read_calibration(calibration).gpu            # a mistake is said before anything is measured
+        planned = read_calibration(calibration).gpu  # a mistake is said before anything is measured
         gpu = gpu or (planned if dry_run and device is None else None)
     if dry_run:
         return _dry_run(forecast, device, gpu, prices, budget_s, as_json)
     started = time.monotonic()
     with SuiteProgress(loaded.name) as progress:
         try:
-            directory = run_suite(loaded, device=device, root=out, resume=resume, budget_s=budget_s,
-                                  mix_environments=mix_environments,
-                                  watch=progress.watch, opened=progress.opened, forecast=forecast)
+            directory = run_suite(
+                loaded,
+                device=device,
+                root=out,
+                resume=resume,
+                budget_s=budget_s,
+                mix_environments=mix_environments,
+                watch=progress.watch,
+                opened=progress.opened,
+                forecast=forecast,
+            )
         except (KeyboardInterrupt, Terminated):
             if progress.directory is not None:
-                with contextlib.suppress(OSError):         # a lost terminal has no lines
-                    progress.note(f"interrupted; what was measured is in {progress.directory}; "
-                                  f"go on with: ldt-bench run --resume {progress.directory}", always=True)
+                with contextlib.suppress(OSError):  # a lost terminal has no lines
+                    progress.note(
+                        f"interrupted; what was measured is in {progress.directory}; "
+                        f"go on with: ldt-bench run --resume {progress.directory}",
+                        always=True,
+                    )
             raise
         progress.say("calibrating and writing the report")
         summary, tables, records = _finish(directory, progress.note)
     prices = prices or price_of(datasheet(records[-1].environment.gpu), None)
-    summary |= {"spent": spent_document(forecast, time.monotonic() - started, prices), "skipped": forecast.skipped(records)}
+    summary |= {
+        "spent": spent_document(forecast, time.monotonic() - started, prices),
+        "skipped": forecast.skipped(records),
+    }
     if not as_json and not verbosity.quiet:
         show(*tables, *([skipped_table(summary["skipped"])] if summary["skipped"] else []))
         typer.echo("\n".join(map(one_line, headline_lines(summary))))
@@ -97,7 +147,14 @@ def run(suite: Annotated[str | None, typer.Argument(
     return 1 if run_failed(records) else 0
 
 
-def _dry_run(forecast: Any, device: str | None, gpu: str | None, price: Any, budget_s: float | None, as_json: bool) -> int:
+def _dry_run(
+    forecast: Any,
+    device: str | None,
+    gpu: str | None,
+    price: Any,
+    budget_s: float | None,
+    as_json: bool,
+) -> int:
     """Say what a run would take, and end."""
     from bench.calibrate.make import datasheet
     from bench.measure.worker.process import Worker
@@ -111,7 +168,9 @@ def _dry_run(forecast: Any, device: str | None, gpu: str | None, price: Any, bud
     with Worker("cpu" if gpu is not None else device) as worker, Spinner("counting"):
         name = gpu or worker.environment.gpu
         forecast.begin(worker, jobs, gpu=gpu, probe=gpu is None)
-        document = plan_document(forecast, jobs, worker, name, price or price_of(datasheet(name), None), budget_s)
+        document = plan_document(
+            forecast, jobs, worker, name, price or price_of(datasheet(name), None), budget_s
+        )
     if not as_json and not verbosity.quiet:
         show(plan_table(document))
         typer.echo(plan_line(document))
@@ -127,15 +186,29 @@ def _runs_on_cpu(device: str | None) -> bool:
     return choose_device(None).type == "cpu"
 
 
-def _finish(directory: Path, say: Callable[[str], None]) -> tuple[dict[str, Any], list[Any], list[Any]]:
-    """Calibrate and report a measured directory -> the JSON summary, the tables and the records.  A suite too small or
-    too broken to calibrate still gets its report."""
+def _finish(
+    directory: Path, say: Callable[[str], None]
+) -> tuple[dict[str, Any], list[Any], list[Any]]:
+    """Calibrate and report a measured directory -> the JSON summary, the tables and the records.  A
+    suite too small or too broken to calibrate still gets its report."""
     from bench.calibrate.make import calibrate as calibrate_result
     from bench.calibrate.make import datasheet
     from bench.report.documents import run_summary
     from bench.report.markdown import write_report
-    from bench.report.tables.common import ablations_table, combinations_table, errors_table, parameters_table, points_table
-    from bench.results.store import CALIBRATION, disk_faults, point_records, read_records, read_suite
+    from bench.report.tables.common import (
+        ablations_table,
+        combinations_table,
+        errors_table,
+        parameters_table,
+        points_table,
+    )
+    from bench.results.store import (
+        CALIBRATION,
+        disk_faults,
+        point_records,
+        read_records,
+        read_suite,
+    )
     from bench.run.plan_time import price_of
     from bench.studies.ablations.gains import ablations, ablations_document
 
@@ -145,13 +218,17 @@ def _finish(directory: Path, say: Callable[[str], None]) -> tuple[dict[str, Any]
             calibration = calibrate_result(directory)
     except UserError as error:
         with disk_faults(directory):
-            (directory / CALIBRATION).unlink(missing_ok=True)        # an older one is of other records
+            (directory / CALIBRATION).unlink(missing_ok=True)  # an older one is of other records
         say(f"not calibrated: {one_line(str(error))}")
     path = write_report(directory, for_print=False)
     records = read_records(directory)
     points = point_records(records)
     rows = ablations(points, price_of(datasheet(records[-1].environment.gpu), None))
-    tables = [t for t in (ablations_table(rows), combinations_table(rows)) if t] if rows else [points_table(points)]
+    tables = (
+        [t for t in (ablations_table(rows), combinations_table(rows)) if t]
+        if rows
+        else [points_table(points)]
+    )
     if calibration is not None:
         fit = calibration.fit_for(None)
         tables += [parameters_table(fit), errors_table(fit)]

@@ -1,11 +1,13 @@
-"""The failures a user sees as one line.  Exit codes: 0 ok, 1 a verdict failed, 2 the user's mistake, 3 the environment."""
+"""The failures a user sees as one line.  Exit codes: 0 ok, 1 a verdict failed, 2 the user's
+mistake, 3 the environment."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """The user's mistake: names the value, what is accepted, and the nearest match.  Exit code 2."""
+    """The user's mistake: names the value, what is accepted, and the nearest match.  Exit code
+    2."""
 
     exit_code = 2
 
@@ -17,8 +19,8 @@ class EnvironmentFault(Exception):
 
 
 class Terminated(BaseException):
-    """SIGTERM or a lost terminal: handled as Ctrl-C is, with the exit code of the signal (typer makes any
-    KeyboardInterrupt a 130)."""
+    """SIGTERM or a lost terminal: handled as Ctrl-C is, with the exit code of the signal (typer
+    makes any KeyboardInterrupt a 130)."""
 
     def __init__(self, number: int):
         super().__init__(number)
@@ -29,7 +31,9 @@ def nearest(word: str, accepted: Iterable[str]) -> str:
     """'; did you mean X?' for the closest accepted word, whatever its case, or nothing."""
     by_lower = {a.lower(): a for a in accepted}
     begun = [a for low, a in by_lower.items() if word and low.startswith(word.lower())]
-    if begun:      # h100 is nearer to h100-sxm than to h200; of names that go on from one another the shortest is meant
+    # h100 is nearer to h100-sxm than to h200; of names that go on from one another the shortest is
+    # meant
+    if begun:
         shortest = min(map(len, begun))
         return f"; did you mean {' or '.join([a for a in begun if len(a) <= shortest + 1][:3])}?"
     close = difflib.get_close_matches(word[:100].lower(), by_lower, n=1, cutoff=0.5)
@@ -43,5 +47,6 @@ def brief(value: object, length: int = 60) -> str:
 
 
 def one_line(text: str) -> str:
-    """A message with its control characters shown: a name can hold any, and a message is one line."""
+    """A message with its control characters shown: a name can hold any, and a message is one
+    line."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,4 +1,5 @@
-"""From a name or a path to a validated spec.  Every mistake becomes one line: value, what is accepted, nearest match."""
+"""From a name or a path to a validated spec.  Every mistake becomes one line: value, what is
+accepted, nearest match."""
 
 import dataclasses
 import re
@@ -23,12 +24,29 @@ from models.ar.spec import AutoregressiveConfig
 from models.spec import DiffusersDenoiser, DiffusersVAE, DiTConfig, TextEncoderConfig, VAEConfig
 
 KINDS: dict[str, type[Spec]] = {
-    "models": Model, "workloads": Workload, "recipes": Recipe, "gpus": Gpu, "suites": Suite, "claims": Claim,
+    "models": Model,
+    "workloads": Workload,
+    "recipes": Recipe,
+    "gpus": Gpu,
+    "suites": Suite,
+    "claims": Claim,
 }
 PARTS = ("denoiser", "vae", "text_encoders")
-PART_CLASSES = (DiTConfig, DiffusersDenoiser, VAEConfig, DiffusersVAE, TextEncoderConfig, AutoregressiveConfig)
+PART_CLASSES = (
+    DiTConfig,
+    DiffusersDenoiser,
+    VAEConfig,
+    DiffusersVAE,
+    TextEncoderConfig,
+    AutoregressiveConfig,
+)
 SPECS: dict[str, type[Spec]] = {"model": Model, "workload": Workload, "recipe": Recipe}
-UNION_TAGS = ("own", "diffusers", "autoregressive", *CHECKS)     # of parts and checks; no part of a path the user wrote
+UNION_TAGS = (
+    "own",
+    "diffusers",
+    "autoregressive",
+    *CHECKS,
+)  # of parts and checks; no part of a path the user wrote
 MAX_EXTENDS = 20
 S = TypeVar("S", bound=Spec)
 
@@ -36,24 +54,32 @@ S = TypeVar("S", bound=Spec)
 def names(kind: str) -> list[str]:
     """Presets of a kind, sorted naturally (dit-s-2 before dit-s-10)."""
     if kind not in KINDS:
-        raise UserError(f"unknown kind {brief(kind)}: one of {', '.join(KINDS)}{nearest(kind, KINDS)}")
+        raise UserError(
+            f"unknown kind {brief(kind)}: one of {', '.join(KINDS)}{nearest(kind, KINDS)}"
+        )
     folder = resources.files("configs") / kind
     stems = [f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")]
-    return sorted(stems, key=lambda s: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", s)])
+    return sorted(
+        stems, key=lambda s: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", s)]
+    )
 
 
 def load(spec: type[S], name_or_path: str, overrides: dict[str, Any] | None = None) -> S:
-    """Read configs/<kind>/<name>.yaml or a user's own YAML, set `overrides` (dotted path -> value) and validate.
+    """Read configs/<kind>/<name>.yaml or a user's own YAML, set `overrides` (dotted path -> value)
+    and validate.
 
-    Raises UserError, with one line, for an unknown name, malformed YAML, unknown keys and impossible values."""
+    Raises UserError, with one line, for an unknown name, malformed YAML, unknown keys and
+    impossible values."""
     kind = next(k for k, s in KINDS.items() if s is spec)
     data, name = _read(kind, name_or_path, Path(), ())
     optional = {key: f.default for key, f in spec.model_fields.items() if not f.is_required()}
-    data = {**optional, **data}                      # so that an override finds them
+    data = {**optional, **data}  # so that an override finds them
     for path, value in (overrides or {}).items():
         _set(data, path, value, f"{kind[:-1]} {name}")
     if overrides:
-        name += "[" + ",".join(f"{p.removeprefix('denoiser.')}={v}" for p, v in overrides.items()) + "]"
+        name += (
+            "[" + ",".join(f"{p.removeprefix('denoiser.')}={v}" for p, v in overrides.items()) + "]"
+        )
         name = name if len(name) <= 200 else name[:196] + "...]"
     try:
         return spec.model_validate({**data, "name": name})
@@ -61,27 +87,38 @@ def load(spec: type[S], name_or_path: str, overrides: dict[str, Any] | None = No
         raise UserError(f"{kind[:-1]} {name}: {_one_line(error, data)}") from None
 
 
-def load_point(model: str, workload: str, recipe: str, overrides: dict[str, Any] | None = None,
-               stages: tuple[str, ...] | None = None) -> Point:
-    """Load the three parts, and check that the model can take the workload.  stages: what generates, by default.
+def load_point(
+    model: str,
+    workload: str,
+    recipe: str,
+    overrides: dict[str, Any] | None = None,
+    stages: tuple[str, ...] | None = None,
+) -> Point:
+    """Load the three parts, and check that the model can take the workload.  stages: what
+    generates, by default.
 
-    `overrides` maps model.X, workload.X, recipe.X to values; denoiser.X, vae.X and text_encoders.0.X mean the model's,
-    and a bare name the denoiser's.  Raises UserError."""
+    `overrides` maps model.X, workload.X, recipe.X to values; denoiser.X, vae.X and
+    text_encoders.0.X mean the model's, and a bare name the denoiser's.  Raises UserError."""
     by_part: dict[str, dict[str, Any]] = {"model": {}, "workload": {}, "recipe": {}}
     for path, value in (overrides or {}).items():
         head, _, rest = path.partition(".")
         if head in PARTS:
             by_part["model"][path] = value
         elif head in by_part and not rest:
-            raise UserError(f"--set {path}: {path} is not one value; set a field of it: "
-                            f"{', '.join(f'{path}.{f}' for f in SPECS[path].model_fields if f != 'name')}")
+            raise UserError(
+                f"--set {path}: {path} is not one value; set a field of it: "
+                f"{', '.join(f'{path}.{f}' for f in SPECS[path].model_fields if f != 'name')}"
+            )
         elif not rest:
             by_part["model"][f"denoiser.{path}"] = value
         elif head in by_part:
             by_part[head][rest] = value
         else:
             accepted = [*by_part, *PARTS]
-            raise UserError(f"--set {path}: {brief(head)} is not one of {', '.join(accepted)}{nearest(head, accepted)}")
+            raise UserError(
+                f"--set {path}: {brief(head)} is not one of"
+                f" {', '.join(accepted)}{nearest(head, accepted)}"
+            )
     executed = load(Recipe, recipe, by_part["recipe"])
     named = load(Model, model, by_part["model"])
     if stages is None:
@@ -91,7 +128,9 @@ def load_point(model: str, workload: str, recipe: str, overrides: dict[str, Any]
         if "trajectory" in stages:
             executed.sampler_config(asked.steps)
     except ValidationError as error:
-        raise UserError(f"recipe {executed.name} on model {named.name}: {_one_line(error, named.model_dump())}") from None
+        raise UserError(
+            f"recipe {executed.name} on model {named.name}: {_one_line(error, named.model_dump())}"
+        ) from None
     except ValueError as error:
         raise UserError(f"recipe {executed.name}: {error}") from None
     point = Point(model=built, workload=asked, recipe=executed, stages=stages)
@@ -104,28 +143,46 @@ def check_point(point: Point) -> None:
     try:
         check(point.model, point.workload, point.recipe)
     except ValueError as error:
-        raise UserError(f"model {point.model.name}, workload {point.workload.name}: {error}") from None
+        raise UserError(
+            f"model {point.model.name}, workload {point.workload.name}: {error}"
+        ) from None
     token_by_token = point.model.autoregressive
-    wrong = [stage for stage in point.stages if stage in (DIFFUSION_STAGES if token_by_token else TOKEN_STAGES)]
+    wrong = [
+        stage
+        for stage in point.stages
+        if stage in (DIFFUSION_STAGES if token_by_token else TOKEN_STAGES)
+    ]
     if wrong:
-        raise UserError(f"model {point.model.name} has no stage {wrong[0]}: it is "
-                        + (f"auto-regressive, which has {', '.join(TOKEN_STAGES)}" if token_by_token else
-                           f"a diffusion model, which has {', '.join(DIFFUSION_STAGES)}"))
+        raise UserError(
+            f"model {point.model.name} has no stage {wrong[0]}: it is "
+            + (
+                f"auto-regressive, which has {', '.join(TOKEN_STAGES)}"
+                if token_by_token
+                else f"a diffusion model, which has {', '.join(DIFFUSION_STAGES)}"
+            )
+        )
     if "text_encode" in point.stages and not point.model.text_encoders:
         raise UserError(f"model {point.model.name} has no text encoder, so no stage text_encode")
     if "condition_encode" in point.stages and not needs_condition(point.model, point.workload):
-        raise UserError(f"workload {point.workload.name}: task {point.workload.task} encodes nothing, so there is no stage "
-                        "condition_encode")
+        raise UserError(
+            f"workload {point.workload.name}: task {point.workload.task} encodes nothing, so there"
+            " is no stage condition_encode"
+        )
 
 
 def points_together(suite: Suite) -> set[str]:
     """Fingerprints of the points that the suite wants measured in turns."""
-    return {point.fingerprint for entry in suite.points if entry.together
-            for point in suite_points(suite.model_copy(update={"points": (entry,)}))}
+    return {
+        point.fingerprint
+        for entry in suite.points
+        if entry.together
+        for point in suite_points(suite.model_copy(update={"points": (entry,)}))
+    }
 
 
 def baselines(suite: Suite) -> dict[str, Point]:
-    """Fingerprint of a point -> what it is measured in turns with and held against; the baseline itself has none."""
+    """Fingerprint of a point -> what it is measured in turns with and held against; the baseline
+    itself has none."""
     found: dict[str, Point] = {}
     for entry in suite.points:
         if entry.baseline is None:
@@ -141,7 +198,8 @@ def baselines(suite: Suite) -> dict[str, Point]:
 
 
 def suite_points(suite: Suite) -> list[Point]:
-    """The suite's points in order, each once.  Raises UserError naming the entry that cannot be run."""
+    """The suite's points in order, each once.  Raises UserError naming the entry that cannot be
+    run."""
     points: dict[str, Point] = {}
     for index, entry in enumerate(suite.points):
         for model in entry.model:
@@ -150,13 +208,18 @@ def suite_points(suite: Suite) -> list[Point]:
                     try:
                         point = load_point(model, workload, recipe, dict(entry.set), entry.stages)
                     except UserError as error:
-                        raise UserError(f"suite {suite.name}, points.{index} ({model}, {workload}, {recipe}): "
-                                        f"{error}") from None
+                        raise UserError(
+                            f"suite {suite.name}, points.{index} ({model}, {workload}, {recipe}): "
+                            f"{error}"
+                        ) from None
                     points.setdefault(point.fingerprint, point)
     subjects: dict[str, str] = {}
     for point in points.values():
         if subjects.setdefault(point.label, point.subject) != point.subject:
-            raise UserError(f"suite {suite.name}: two different points are called {point.label}; rename your YAML")
+            raise UserError(
+                f"suite {suite.name}: two different points are called {point.label}; rename your"
+                " YAML"
+            )
     return list(points.values())
 
 
@@ -174,28 +237,44 @@ def parse_overrides(assignments: list[str]) -> dict[str, Any]:
     for text in assignments:
         path, equals, value = text.partition("=")
         if not equals or not path.strip():
-            raise UserError(f"--set {brief(text)}: write PATH=VALUE, for example width=1024 or workload.frames=17")
+            raise UserError(
+                f"--set {brief(text)}: write PATH=VALUE, for example width=1024 or"
+                " workload.frames=17"
+            )
         try:
             overrides[path.strip()] = read_yaml(value)
         except YamlError as error:
-            raise UserError(f"--set {path.strip()}: {brief(value)} is not a YAML value: {error}") from None
+            raise UserError(
+                f"--set {path.strip()}: {brief(value)} is not a YAML value: {error}"
+            ) from None
     return overrides
 
 
-def _read(kind: str, name_or_path: str, folder: Path, seen: tuple[str, ...]) -> tuple[dict[str, Any], str]:
-    """The merged mapping and the name.  `extends: NAME` starts from another file of the kind; a path that stands in a
-    file is taken from that file's folder."""
+def _read(
+    kind: str, name_or_path: str, folder: Path, seen: tuple[str, ...]
+) -> tuple[dict[str, Any], str]:
+    """The merged mapping and the name.  `extends: NAME` starts from another file of the kind; a
+    path that stands in a file is taken from that file's folder."""
     is_path = name_or_path.endswith((".yaml", ".yml")) or "/" in name_or_path
     what = f"{kind[:-1]} {name_or_path}"
     if is_path and "\0" in name_or_path:
         raise UserError(f"{what}: no file has such a name")
     if not is_path and name_or_path not in names(kind):
-        raise UserError(f"unknown {kind[:-1]} {brief(name_or_path)}{nearest(name_or_path, names(kind))} "
-                        f"(`ldt-bench list {kind}` shows all; a path to a YAML file is taken too)")
-    file = folder / name_or_path if is_path else resources.files("configs") / kind / f"{name_or_path}.yaml"
+        raise UserError(
+            f"unknown {kind[:-1]} {brief(name_or_path)}{nearest(name_or_path, names(kind))} "
+            f"(`ldt-bench list {kind}` shows all; a path to a YAML file is taken too)"
+        )
+    file = (
+        folder / name_or_path
+        if is_path
+        else resources.files("configs") / kind / f"{name_or_path}.yaml"
+    )
     if str(file) in seen or len(seen) == MAX_EXTENDS:
-        raise UserError(f"{what}: extends itself, through {' -> '.join((*seen, str(file)))}" if str(file) in seen
-                        else f"{what}: extends more than {MAX_EXTENDS} files, one after another")
+        raise UserError(
+            f"{what}: extends itself, through {' -> '.join((*seen, str(file)))}"
+            if str(file) in seen
+            else f"{what}: extends more than {MAX_EXTENDS} files, one after another"
+        )
     try:
         with file.open(encoding="utf-8") as opened:
             data = read_yaml(opened.read(MAX_CHARACTERS + 1))
@@ -204,7 +283,9 @@ def _read(kind: str, name_or_path: str, folder: Path, seen: tuple[str, ...]) -> 
     except PermissionError:
         raise EnvironmentFault(f"{what}: cannot be read: permission denied") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{what}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise UserError(
+            f"{what}: cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from None
     if not isinstance(data, dict):
         raise UserError(f"{what}: a mapping of keys is expected, not {type(data).__name__}")
     base: dict[str, Any] = {}
@@ -213,7 +294,9 @@ def _read(kind: str, name_or_path: str, folder: Path, seen: tuple[str, ...]) -> 
         if not isinstance(parent, str):
             raise UserError(f"{what}: extends: a name is expected, not {brief(parent)}")
         try:
-            base, _ = _read(kind, parent, Path(str(file)).parent if is_path else Path(), (*seen, str(file)))
+            base, _ = _read(
+                kind, parent, Path(str(file)).parent if is_path else Path(), (*seen, str(file))
+            )
         except UserError as error:
             raise UserError(f"{what}: extends: {error}") from None
     merged = _merge(base, data)
@@ -224,7 +307,11 @@ def _read(kind: str, name_or_path: str, folder: Path, seen: tuple[str, ...]) -> 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     out = dict(base)
     for key, value in over.items():
-        out[key] = _merge(out[key], value) if isinstance(value, dict) and isinstance(out.get(key), dict) else value
+        out[key] = (
+            _merge(out[key], value)
+            if isinstance(value, dict) and isinstance(out.get(key), dict)
+            else value
+        )
     return out
 
 
@@ -239,29 +326,50 @@ def _set(data: dict[str, Any], path: str, value: Any, what: str) -> None:
         else:
             near = nearest(key, part) if isinstance(part, dict) else ""
             raise UserError(f"{what}: --set {path}: no part {brief(key)}{near}")
-    arguments = parents[-1:] == ["config"]          # of a public class, which knows more than its preset says
+    arguments = parents[-1:] == [
+        "config"
+    ]  # of a public class, which knows more than its preset says
     if not isinstance(part, dict) or (leaf not in part and not arguments):
         fields = list(part) if isinstance(part, dict) else []
-        raise UserError(f"{what}: --set {path}: no field {brief(leaf)}{_nearest_field(leaf, fields)} "
-                        f"(fields: {', '.join(fields)})")
+        raise UserError(
+            f"{what}: --set {path}: no field {brief(leaf)}{_nearest_field(leaf, fields)} "
+            f"(fields: {', '.join(fields)})"
+        )
     part[leaf] = value
 
 
 def _nearest_field(leaf: str, fields: Iterable[str]) -> str:
     """The nearest field, one of the same name elsewhere before one that merely looks alike."""
-    elsewhere = {name: f"{part}.{name}" for part, spec in SPECS.items() for name in spec.model_fields
-                 if name not in ("name", *PARTS)}
-    for part, cls in (("text_encoders.0", TextEncoderConfig), ("vae", DiffusersVAE), ("vae", VAEConfig),
-                      ("denoiser", AutoregressiveConfig), ("denoiser", DiffusersDenoiser), ("denoiser", DiTConfig)):
+    elsewhere = {
+        name: f"{part}.{name}"
+        for part, spec in SPECS.items()
+        for name in spec.model_fields
+        if name not in ("name", *PARTS)
+    }
+    for part, cls in (
+        ("text_encoders.0", TextEncoderConfig),
+        ("vae", DiffusersVAE),
+        ("vae", VAEConfig),
+        ("denoiser", AutoregressiveConfig),
+        ("denoiser", DiffusersDenoiser),
+        ("denoiser", DiTConfig),
+    ):
         elsewhere |= {f.name: f"{part}.{f.name}" for f in dataclasses.fields(cls)}
-    elsewhere |= {name: f"workload.{name}" for name in Workload.model_fields if name not in ("name", "description", "width")}
+    elsewhere |= {
+        name: f"workload.{name}"
+        for name in Workload.model_fields
+        if name not in ("name", "description", "width")
+    }
     if leaf in elsewhere:
         return f"; did you mean {elsewhere[leaf]}?"
     near = nearest(leaf, fields)
     if near:
         return near
     near = nearest(leaf, elsewhere)
-    return near and f"; did you mean {elsewhere[near.removeprefix('; did you mean ').removesuffix('?')]}?"
+    return (
+        near
+        and f"; did you mean {elsewhere[near.removeprefix('; did you mean ').removesuffix('?')]}?"
+    )
 
 
 def _one_line(error: ValidationError, data: dict[str, Any]) -> str:
@@ -277,8 +385,11 @@ def _one_line(error: ValidationError, data: dict[str, Any]) -> str:
         text = f"{where}: missing"
     elif first["type"] in ("union_tag_invalid", "union_tag_not_found"):
         tag = first["ctx"].get("tag")
-        text = f"{where}.kind: " + ("missing" if tag is None else f"{brief(tag)} is not one of {', '.join(CHECKS)}"
-                                    + nearest(str(tag), CHECKS))
+        text = f"{where}.kind: " + (
+            "missing"
+            if tag is None
+            else f"{brief(tag)} is not one of {', '.join(CHECKS)}" + nearest(str(tag), CHECKS)
+        )
     elif first["type"] == "value_error":
         text = f"{where}: {first['ctx']['error']}" if where else str(first["ctx"]["error"])
     elif first["type"] == "literal_error":
@@ -294,5 +405,9 @@ def _one_line(error: ValidationError, data: dict[str, Any]) -> str:
 def _all_fields() -> list[str]:
     fields: list[str] = []
     for cls in (*KINDS.values(), *Part.__subclasses__(), *PART_CLASSES):
-        fields += cls.model_fields if issubclass(cls, BaseModel) else [f.name for f in dataclasses.fields(cls)]
+        fields += (
+            cls.model_fields
+            if issubclass(cls, BaseModel)
+            else [f.name for f in dataclasses.fields(cls)]
+        )
     return fields

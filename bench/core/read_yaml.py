@@ -1,7 +1,9 @@
-"""A user's YAML as plain data: mappings with words for keys, lists, strings, numbers, true, false, null.
+"""A user's YAML as plain data: mappings with words for keys, lists, strings, numbers, true, false,
+null.
 
-PyYAML's safe loader still lets the last of two equal keys win, reads 1e9 as a string, turns dates into objects, and
-takes depth and aliases without bound.  Here each of these is one line that says where.
+PyYAML's safe loader still lets the last of two equal keys win, reads 1e9 as a string, turns dates
+into objects, and takes depth and aliases without bound.  Here each of these is one line that says
+where.
 """
 
 import re
@@ -33,7 +35,9 @@ class _Loader(yaml.SafeLoader):
     def __init__(self, text: str):
         super().__init__(text)
         self._depth = 0
-        self._sizes: dict[yaml.Node, int] = {}     # nodes below each, aliases as often as they are used
+        self._sizes: dict[
+            yaml.Node, int
+        ] = {}  # nodes below each, aliases as often as they are used
 
     def compose_node(self, parent: Any, index: Any) -> yaml.Node:
         mark = self.peek_event().start_mark
@@ -47,7 +51,9 @@ class _Loader(yaml.SafeLoader):
             raise _error("an alias within what it stands for", mark)
         self._sizes.setdefault(node, 1 + sum(self._sizes[child] for child in _children(node)))
         if self._sizes[node] > MAX_NODES:
-            raise _error(f"more than {MAX_NODES:,} values, aliases counted as what they stand for", mark)
+            raise _error(
+                f"more than {MAX_NODES:,} values, aliases counted as what they stand for", mark
+            )
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
@@ -55,14 +61,17 @@ class _Loader(yaml.SafeLoader):
             raise _error(f"a mapping is expected, not a {node.id}", node.start_mark)
         seen: set[str] = set()
         for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.tag not in (_TAG + "str", _TAG + "merge"):
+            if not isinstance(key, yaml.ScalarNode) or key.tag not in (
+                _TAG + "str",
+                _TAG + "merge",
+            ):
                 raise _error(f"key {_brief(key)} is not a word", key.start_mark)
             if key.value in seen:
                 raise _error(f"key {key.value!r} is there twice", key.start_mark)
             seen.add(key.value)
         mapping = super().construct_mapping(node, deep)
         for key in mapping:
-            if not isinstance(key, str):                # came in by a merge
+            if not isinstance(key, str):  # came in by a merge
                 raise _error(f"key {key!r} is not a word", node.start_mark)
         return mapping
 
@@ -73,7 +82,9 @@ class _Loader(yaml.SafeLoader):
         try:
             return self.construct_yaml_int(node) if whole else self.construct_yaml_float(node)
         except (ValueError, IndexError):
-            raise _error(f"{node.value!r} is not {'an integer' if whole else 'a number'}", node.start_mark) from None
+            raise _error(
+                f"{node.value!r} is not {'an integer' if whole else 'a number'}", node.start_mark
+            ) from None
 
     def construct_truth(self, node: yaml.ScalarNode) -> bool:
         try:
@@ -85,18 +96,29 @@ class _Loader(yaml.SafeLoader):
 _TAG = "tag:yaml.org,2002:"
 # Only what a spec can hold: no dates, sets, binaries.
 _Loader.yaml_constructors = {
-    _TAG + "null": yaml.SafeLoader.construct_yaml_null, _TAG + "bool": _Loader.construct_truth,
-    _TAG + "int": _Loader.construct_number, _TAG + "float": _Loader.construct_number,
-    _TAG + "str": yaml.SafeLoader.construct_yaml_str, _TAG + "seq": yaml.SafeLoader.construct_yaml_seq,
-    _TAG + "map": yaml.SafeLoader.construct_yaml_map, None: yaml.SafeLoader.construct_undefined,
+    _TAG + "null": yaml.SafeLoader.construct_yaml_null,
+    _TAG + "bool": _Loader.construct_truth,
+    _TAG + "int": _Loader.construct_number,
+    _TAG + "float": _Loader.construct_number,
+    _TAG + "str": yaml.SafeLoader.construct_yaml_str,
+    _TAG + "seq": yaml.SafeLoader.construct_yaml_seq,
+    _TAG + "map": yaml.SafeLoader.construct_yaml_map,
+    None: yaml.SafeLoader.construct_undefined,
 }
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in (_TAG + "timestamp", _TAG + "value")]
+    first: [
+        (tag, pattern)
+        for tag, pattern in resolvers
+        if tag not in (_TAG + "timestamp", _TAG + "value")
+    ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 # YAML 1.2's floats, so that 1e9 is one.
 _Loader.add_implicit_resolver(
-    _TAG + "float", re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"), list("-+.0123456789"))
+    _TAG + "float",
+    re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
 
 
 def _children(node: yaml.Node) -> list[yaml.Node]:

@@ -1,4 +1,5 @@
-"""How much is said beside the result: --quiet, --verbose.  Errors are said always, and results are not this file's affair."""
+"""How much is said beside the result: --quiet, --verbose.  Errors are said always, and results are
+not this file's affair."""
 
 import os
 from dataclasses import dataclass

@@ -1,8 +1,9 @@
-"""Counts of points, kept on disk: counting a 20 B model takes seconds, and every calibration asks for the same one.
+"""Counts of points, kept on disk: counting a 20 B model takes seconds, and every calibration asks
+for the same one.
 
-JSON files under XDG_CACHE_HOME (~/.cache by default), named after a hash of the package's version, the
-counting code and diffusers' version, so that no count outlives the code that made it.  Without a
-place to write them, nothing is kept.
+JSON files under XDG_CACHE_HOME (~/.cache by default), named after a hash of the package's version,
+the counting code and diffusers' version, so that no count outlives the code that made it.  Without
+a place to write them, nothing is kept.
 """
 
 import contextlib
@@ -32,7 +33,8 @@ class PointCount(BaseModel):
 
 
 def counted(point: Point) -> PointCount:
-    """As shipped, else from disk, else counted now (imports torch) and kept.  Raises as bench.count.point.count_point."""
+    """As shipped, else from disk, else counted now (imports torch) and kept.  Raises as
+    bench.count.point.count_point."""
     shipped = shipped_count(point)
     if shipped is not None:
         return PointCount(stages=shipped.stages, params=shipped.params)
@@ -57,7 +59,9 @@ class CountCache:
     """A mapping from a fingerprint to counted work, saved after every new count."""
 
     def __init__(self, folder: Path | None = None):
-        root = folder or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ldt-bench"
+        root = (
+            folder or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ldt-bench"
+        )
         self.file = root / f"counts-{code_version()}.json"
         self._known: dict[str, dict[str, int]] = {}
         with contextlib.suppress(OSError, ValueError):
@@ -68,7 +72,11 @@ class CountCache:
         """What was counted for `what`, or is now."""
         key = fingerprint(what)
         kept = self._known.get(key)
-        if isinstance(kept, dict) and kept and all(type(v) is int and v >= 0 for v in kept.values()):
+        if (
+            isinstance(kept, dict)
+            and kept
+            and all(type(v) is int and v >= 0 for v in kept.values())
+        ):
             return kept
         self._known[key] = count()
         with contextlib.suppress(OSError):

@@ -1,8 +1,10 @@
-"""What a video's stages hold, counted fast: a public denoiser at two and three blocks, exactly extrapolated to its depth.
+"""What a video's stages hold, counted fast: a public denoiser at two and three blocks, exactly
+extrapolated to its depth.
 
-Blocks of one kind cost the same whatever their number, so work(depth) = work(2) + (depth - 2) (work(3) - work(2)), to the
-last FLOP.  Two and three rather than one and two: a class may treat its first or last block otherwise (Mochi's last one
-leaves the text out).  A full count takes 5 to 20 s a model and workload, this one about 1 s, most of it the VAE's.
+Blocks of one kind cost the same whatever their number, so work(depth) = work(2) + (depth - 2)
+(work(3) - work(2)), to the last FLOP.  Two and three rather than one and two: a class may treat its
+first or last block otherwise (Mochi's last one leaves the text out).  A full count takes 5 to 20 s
+a model and workload, this one about 1 s, most of it the VAE's.
 """
 
 from collections.abc import Callable
@@ -20,8 +22,11 @@ from models.spec import DiffusersDenoiser, DiffusersVAE, DiTConfig, TextEncoderC
 META = torch.device("meta")
 SHALLOW = 2
 
-DEPTH_KEYS: dict[str, tuple[str, ...]] = {"HunyuanVideoTransformer3DModel": ("num_layers", "num_single_layers")}
-"""Config keys of diffusers' classes that say how many blocks there are; `num_layers` where the class is not named."""
+DEPTH_KEYS: dict[str, tuple[str, ...]] = {
+    "HunyuanVideoTransformer3DModel": ("num_layers", "num_single_layers")
+}
+"""Config keys of diffusers' classes that say how many blocks there are; `num_layers` where the
+class is not named."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,9 @@ class ClassWork:
     kernels: int = 0
 
     def __add__(self, other: "ClassWork") -> "ClassWork":
-        return ClassWork(**{name: value + getattr(other, name) for name, value in asdict(self).items()})
+        return ClassWork(
+            **{name: value + getattr(other, name) for name, value in asdict(self).items()}
+        )
 
     def __sub__(self, other: "ClassWork") -> "ClassWork":
         return self + other * -1
@@ -50,9 +57,13 @@ class ClassWork:
         return self.linear_flops + self.attention_flops + self.conv_flops
 
 
-def forward_work(denoiser: DiTConfig | DiffusersDenoiser, latent_shape: tuple[int, int, int],
-                 dtype: torch.dtype = torch.bfloat16) -> ClassWork:
-    """One denoiser forward of one sample.  Own DiTs are counted whole: their blocks may alternate."""
+def forward_work(
+    denoiser: DiTConfig | DiffusersDenoiser,
+    latent_shape: tuple[int, int, int],
+    dtype: torch.dtype = torch.bfloat16,
+) -> ClassWork:
+    """One denoiser forward of one sample.  Own DiTs are counted whole: their blocks may
+    alternate."""
     if isinstance(denoiser, DiTConfig):
         return _traced_forward(denoiser, latent_shape, dtype)
     keys = DEPTH_KEYS.get(denoiser.diffusers, ("num_layers",))
@@ -62,7 +73,9 @@ def forward_work(denoiser: DiTConfig | DiffusersDenoiser, latent_shape: tuple[in
 
     def at(**deeper: int) -> ClassWork:
         config = {**denoiser.config, **dict.fromkeys(keys, SHALLOW), **deeper}
-        return _traced_forward(replace(denoiser, config=config, experts=1, boundary=None), latent_shape, dtype)
+        return _traced_forward(
+            replace(denoiser, config=config, experts=1, boundary=None), latent_shape, dtype
+        )
 
     shallow = at()
     total = shallow
@@ -73,9 +86,15 @@ def forward_work(denoiser: DiTConfig | DiffusersDenoiser, latent_shape: tuple[in
 
 def decode_flops(vae: VAEConfig | DiffusersVAE, frames: int, height: int, width: int) -> int:
     """FLOPs of the VAE's decoding of one clip, in one piece."""
+
     def flops(frames: int) -> int:
-        latents = torch.empty(1, vae.latent_channels, *vae.latent_shape(frames, height, width), device=META,
-                              dtype=torch.bfloat16)
+        latents = torch.empty(
+            1,
+            vae.latent_channels,
+            *vae.latent_shape(frames, height, width),
+            device=META,
+            dtype=torch.bfloat16,
+        )
         return _work(lambda: module.decode(latents, frames)).flops
 
     module = _vae(vae)
@@ -84,30 +103,45 @@ def decode_flops(vae: VAEConfig | DiffusersVAE, frames: int, height: int, width:
 
 def encode_flops(vae: VAEConfig | DiffusersVAE, frames: int, height: int, width: int) -> int:
     """FLOPs of the VAE's encoding of one clip, in one piece."""
+
     def flops(frames: int) -> int:
-        return _work(lambda: module.encode(torch.empty(1, 3, frames, height, width, device=META, dtype=torch.bfloat16))).flops
+        return _work(
+            lambda: module.encode(
+                torch.empty(1, 3, frames, height, width, device=META, dtype=torch.bfloat16)
+            )
+        ).flops
 
     module = _vae(vae)
     return _over_frames(vae, frames, flops)
 
 
 def _over_frames(vae: VAEConfig | DiffusersVAE, frames: int, flops: Callable[[int], int]) -> int:
-    """Wan's VAE takes one latent frame after another: all after the second cost the same, so three and four tell the rest."""
+    """Wan's VAE takes one latent frame after another: all after the second cost the same, so three
+    and four tell the rest."""
     period = vae.temporal_factor
     beyond, odd = divmod(frames - (2 * period + 1), period)
-    if not isinstance(vae, DiffusersVAE) or vae.diffusers != "AutoencoderKLWan" or odd or beyond <= 1:
+    if (
+        not isinstance(vae, DiffusersVAE)
+        or vae.diffusers != "AutoencoderKLWan"
+        or odd
+        or beyond <= 1
+    ):
         return flops(frames)
     three = flops(2 * period + 1)
     return three + beyond * (flops(3 * period + 1) - three)
 
 
 def text_work(encoders: tuple[TextEncoderConfig, ...], prompts: int) -> ClassWork:
-    """The text encoders' products, by the closed form; what is elementwise in them is thousandths of a video."""
+    """The text encoders' products, by the closed form; what is elementwise in them is thousandths
+    of a video."""
     total = ClassWork()
     for config in encoders:
         by_class = closed_form.text_encode(config, prompts)
-        total += ClassWork(linear_flops=by_class["linear"] + by_class["other"], attention_flops=by_class["attention"],
-                           conv_flops=by_class["conv"])
+        total += ClassWork(
+            linear_flops=by_class["linear"] + by_class["other"],
+            attention_flops=by_class["attention"],
+            conv_flops=by_class["conv"],
+        )
     return total
 
 
@@ -118,16 +152,34 @@ def _depth(denoiser: DiffusersDenoiser, key: str) -> int:
 
     import diffusers
 
-    return inspect.signature(getattr(diffusers, denoiser.diffusers).__init__).parameters[key].default
+    return (
+        inspect.signature(getattr(diffusers, denoiser.diffusers).__init__).parameters[key].default
+    )
 
 
-def _traced_forward(denoiser: DiTConfig | DiffusersDenoiser, latent_shape: tuple[int, int, int],
-                    dtype: torch.dtype) -> ClassWork:
-    vae = VAEConfig(in_channels=3, latent_channels=denoiser.in_channels, channels=(1,), res_blocks=1, temporal_factor=1,
-                    temporal_kernel=1, causal=False, first_frame_alone=False)      # a pipeline has one; it is not run
+def _traced_forward(
+    denoiser: DiTConfig | DiffusersDenoiser, latent_shape: tuple[int, int, int], dtype: torch.dtype
+) -> ClassWork:
+    vae = VAEConfig(
+        in_channels=3,
+        latent_channels=denoiser.in_channels,
+        channels=(1,),
+        res_blocks=1,
+        temporal_factor=1,
+        temporal_kernel=1,
+        causal=False,
+        first_frame_alone=False,
+    )  # a pipeline has one; it is not run
     pipeline = build_pipeline(denoiser, vae, (), device=META, dtype=dtype, seed=0)
-    inputs = example_inputs(pipeline, batch=1, channels=denoiser.in_channels, latent_shape=latent_shape, device=META,
-                            dtype=dtype, seed=0)
+    inputs = example_inputs(
+        pipeline,
+        batch=1,
+        channels=denoiser.in_channels,
+        latent_shape=latent_shape,
+        device=META,
+        dtype=dtype,
+        seed=0,
+    )
     pipeline.denoiser.prepare(inputs.latents)
     return _work(lambda: pipeline.predict(inputs.latents, inputs.t, inputs.condition))
 
@@ -147,5 +199,9 @@ def _work(call: Callable[[], Any]) -> ClassWork:
     traced = trace(call)
     by_class = traced.flops_by_class()
     return ClassWork(
-        linear_flops=by_class["linear"] + by_class["other"], attention_flops=by_class["attention"],
-        conv_flops=by_class["conv"], elementwise_bytes=traffic.elementwise(traced.ops), kernels=len(traced.ops))
+        linear_flops=by_class["linear"] + by_class["other"],
+        attention_flops=by_class["attention"],
+        conv_flops=by_class["conv"],
+        elementwise_bytes=traffic.elementwise(traced.ops),
+        kernels=len(traced.ops),
+    )

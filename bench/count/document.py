@@ -16,39 +16,74 @@ def count_document(point: Point, counted: ModelCount) -> dict[str, Any]:
     """Everything about one model at one workload.  Provenance: counted; bytes are modelled."""
     workload, stages = point.workload, counted.stages
     forward = stages["forward"]
-    by_class = {kind: getattr(forward, f"{kind}_flops") for kind in ("linear", "attention", "conv", "other")}
+    by_class = {
+        kind: getattr(forward, f"{kind}_flops") for kind in ("linear", "attention", "conv", "other")
+    }
     # A step is one denoising step, or of an auto-regressive model one token.
     step_flops = stages["decode_token" if point.model.autoregressive else "denoise_step"].flops
     # With guidance the empty prompt is encoded too.
-    text = stages["text_encode"].flops * workload.forwards_per_step if "text_encode" in stages else 0
+    text = (
+        stages["text_encode"].flops * workload.forwards_per_step if "text_encode" in stages else 0
+    )
     condition = stages["condition_encode"].flops if "condition_encode" in stages else 0
     made, tokens = _generation(point, counted)
     cards = {name: load(Gpu, name).memory_bytes for name in names("gpus")}
     weights = {part: n * DTYPE_BYTES[point.recipe.dtype] for part, n in counted.params.items()}
     return {
-        "model": point.model.name, "workload": workload.name, "provenance": "counted",
-        "params": counted.params["denoiser"], "params_by_part": counted.params,
-        "tokens": counted.tokens, "latent_shape": list(counted.latent_shape), "batch": workload.batch,
-        "forwards_per_step": workload.forwards_per_step, "steps": tokens["decode_calls"] if tokens else workload.steps,
-        "forward": {"flops": forward.flops, "macs": forward.flops // 2,
-                    "linear_only_flops": forward.linear_flops, "by_class": by_class,
-                    "norm_flops": forward.norm_flops},
+        "model": point.model.name,
+        "workload": workload.name,
+        "provenance": "counted",
+        "params": counted.params["denoiser"],
+        "params_by_part": counted.params,
+        "tokens": counted.tokens,
+        "latent_shape": list(counted.latent_shape),
+        "batch": workload.batch,
+        "forwards_per_step": workload.forwards_per_step,
+        "steps": tokens["decode_calls"] if tokens else workload.steps,
+        "forward": {
+            "flops": forward.flops,
+            "macs": forward.flops // 2,
+            "linear_only_flops": forward.linear_flops,
+            "by_class": by_class,
+            "norm_flops": forward.norm_flops,
+        },
         "step_flops": step_flops,
         "text_encode_flops": text,
-        "condition_encode_flops": condition, "vae_encode_flops": stages["vae_encode"].flops,
+        "condition_encode_flops": condition,
+        "vae_encode_flops": stages["vae_encode"].flops,
         "vae_decode_flops": stages["vae_decode"].flops,
         "video_flops": made + stages["vae_decode"].flops + condition + text,
-        "bytes": {"modelled_min": forward.bytes_modelled_min, "modelled_max": forward.bytes_modelled_max},
+        "bytes": {
+            "modelled_min": forward.bytes_modelled_min,
+            "modelled_max": forward.bytes_modelled_max,
+        },
         **({"autoregressive": tokens} if tokens else {}),
         **({"train_step_flops": stages["train_step"].flops} if "train_step" in stages else {}),
-        "memory": {"provenance": "modelled", "weights_bytes": weights, "forward_peak_bytes": forward.bytes_peak_activations,
-                   "vae_decode_peak_bytes": stages["vae_decode"].bytes_peak_activations},
-        # By card: weights and a step; the decode apart, since it can run after the denoiser has left the card.
-        "fits": {name: fits_memory(point, stages, counted.params, memory, "denoiser",
-                                   "prefill" if tokens else "denoise_step") for name, memory in cards.items()},
-        "fits_vae_decode": {name: fits_memory(point, stages, counted.params, memory, "vae", "vae_decode")
-                            for name, memory in cards.items()},
-        "cross_check": counted.cross_check, "uncounted_ops": forward.uncounted_ops,
+        "memory": {
+            "provenance": "modelled",
+            "weights_bytes": weights,
+            "forward_peak_bytes": forward.bytes_peak_activations,
+            "vae_decode_peak_bytes": stages["vae_decode"].bytes_peak_activations,
+        },
+        # By card: weights and a step; the decode apart, since it can run after the denoiser has
+        # left the card.
+        "fits": {
+            name: fits_memory(
+                point,
+                stages,
+                counted.params,
+                memory,
+                "denoiser",
+                "prefill" if tokens else "denoise_step",
+            )
+            for name, memory in cards.items()
+        },
+        "fits_vae_decode": {
+            name: fits_memory(point, stages, counted.params, memory, "vae", "vae_decode")
+            for name, memory in cards.items()
+        },
+        "cross_check": counted.cross_check,
+        "uncounted_ops": forward.uncounted_ops,
         "by_module": counted.by_module,
     }
 
@@ -60,9 +95,13 @@ def _generation(point: Point, counted: ModelCount) -> tuple[int, dict[str, int] 
         return workload.steps * counted.stages["denoise_step"].flops, None
     plan, rows = denoiser.plan(counted.latent_shape), workload.batch * workload.forwards_per_step
     return closed_autoregressive.video_flops(denoiser, counted.latent_shape, rows), {
-        "prefill_calls": plan.prefill_calls, "prefill_tokens": plan.prefill_tokens, "decode_calls": plan.decode_calls,
-        "cache_length": plan.cache_length, "prefill_flops": counted.stages["prefill"].flops,
+        "prefill_calls": plan.prefill_calls,
+        "prefill_tokens": plan.prefill_tokens,
+        "decode_calls": plan.decode_calls,
+        "cache_length": plan.cache_length,
+        "prefill_flops": counted.stages["prefill"].flops,
         "decode_token_flops": counted.stages["decode_token"].flops,
         "decode_token_bytes_modelled_min": counted.stages["decode_token"].bytes_modelled_min,
-        "cache_bytes": DTYPE_BYTES[point.recipe.dtype] * closed_autoregressive.cache_elements(denoiser, rows, plan.context),
+        "cache_bytes": DTYPE_BYTES[point.recipe.dtype]
+        * closed_autoregressive.cache_elements(denoiser, rows, plan.context),
     }

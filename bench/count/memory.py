@@ -1,7 +1,9 @@
-"""Peak bytes of the tensors that are alive while a call runs, modelled by following storages; on meta nothing is held.
+"""Peak bytes of the tensors that are alive while a call runs, modelled by following storages; on
+meta nothing is held.
 
-Modelled as eager execution: a tensor lives until the last reference goes, and an operator's result beside its operands.
-Weights and inputs made before the call are not in it, nor are workspaces of the kernels and what an allocator rounds up.
+Modelled as eager execution: a tensor lives until the last reference goes, and an operator's result
+beside its operands. Weights and inputs made before the call are not in it, nor are workspaces of
+the kernels and what an allocator rounds up.
 """
 
 import weakref

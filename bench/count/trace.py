@@ -1,11 +1,12 @@
 """FLOPs by fvcore's per-operator rules, on meta tensors, so that 20 B parameters cost no memory.
 
-fvcore's own tracer cannot do this: it needs real tensors (docs/methodology.md).  Here a dispatch mode sees every
-operator as it runs on meta and hands its shapes to fvcore's rule for that operator.  fvcore counts multiply-accumulates
-for products and convolutions (1 MAC = 2 FLOPs here), and about 5 FLOPs an element for norms, which are kept apart.
+fvcore's own tracer cannot do this: it needs real tensors (docs/methodology.md).  Here a dispatch
+mode sees every operator as it runs on meta and hands its shapes to fvcore's rule for that
+operator.  fvcore counts multiply-accumulates for products and convolutions (1 MAC = 2 FLOPs here),
+and about 5 FLOPs an element for norms, which are kept apart.
 
-Attention is recognised by intercepting `scaled_dot_product_attention`: on meta it decomposes into plain bmm.  An
-operator that may multiply two tensors and has no rule stops the count.
+Attention is recognised by intercepting `scaled_dot_product_attention`: on meta it decomposes into
+plain bmm.  An operator that may multiply two tensors and has no rule stops the count.
 """
 
 import collections
@@ -37,7 +38,8 @@ class Op:
 
     name: str
     kind: str
-    """linear | attention | conv | other (a product of another sort) | norm | memory (elementwise, copy, reduction)."""
+    """linear | attention | conv | other (a product of another sort) | norm | memory (elementwise,
+    copy, reduction)."""
     module: str
     """Dotted path of the innermost module, from the root's class name."""
     macs: int
@@ -47,9 +49,11 @@ class Op:
     bytes_in: int
     bytes_out: int
     unfused_bytes: int
-    """Traffic of the operator run unfused: for attention with the scores written out, else bytes_in + bytes_out."""
+    """Traffic of the operator run unfused: for attention with the scores written out, else bytes_in
+    + bytes_out."""
     size: tuple[int, int, int] = (0, 0, 0)
-    """m, n, k of a product; attention: queries, keys, head size; convolution: positions, channels, channels x taps."""
+    """m, n, k of a product; attention: queries, keys, head size; convolution: positions, channels,
+    channels x taps."""
     small: bool = False
     """A convolution that PyTorch hands to its im2col kernel on a CPU."""
 
@@ -73,12 +77,16 @@ class _Value:
         return self.value
 
 
-def _rule(handler: Callable, first: int = 0, last: int | None = None) -> Callable[[tuple, Any], int]:
+def _rule(
+    handler: Callable, first: int = 0, last: int | None = None
+) -> Callable[[tuple, Any], int]:
     """fvcore's handler over the operator's arguments from `first` to `last`."""
+
     def macs(args: tuple, out: Any) -> int:
         outputs = [_Value(o) for o in (out if isinstance(out, (tuple, list)) else (out,))]
         result = handler([_Value(a) for a in args[first:last]], outputs)
         return int(sum(result.values()) if isinstance(result, collections.Counter) else result)
+
     return macs
 
 
@@ -92,14 +100,22 @@ PRODUCTS: dict[Any, tuple[str, Callable[[tuple, Any], int]]] = {
     aten.mm.default: ("linear", _rule(fvcore_rules.matmul_flop_jit)),
     aten.addmm.default: ("linear", _rule(fvcore_rules.addmm_flop_jit, last=3)),
     aten.bmm.default: ("other", _rule(fvcore_rules.bmm_flop_jit)),
-    aten.baddbmm.default: ("other", _rule(fvcore_rules.bmm_flop_jit, 1, 3)),   # fvcore has no rule of its own
+    aten.baddbmm.default: (
+        "other",
+        _rule(fvcore_rules.bmm_flop_jit, 1, 3),
+    ),  # fvcore has no rule of its own
     aten.convolution.default: ("conv", _conv),
 }
+
+
 def _product_size(first: int) -> Callable[[tuple, Any], tuple[int, int, int]]:
-    """(m, n, k) of a product of the operands at `first` and after it; a batch of products counts as rows."""
+    """(m, n, k) of a product of the operands at `first` and after it; a batch of products counts as
+    rows."""
+
     def size(args: tuple, out: Any) -> tuple[int, int, int]:
         a, b = args[first], args[first + 1]
         return a[..., 0].numel(), b.shape[-1], a.shape[-1]
+
     return size
 
 
@@ -108,16 +124,29 @@ def _conv_size(args: tuple, out: Tensor) -> tuple[int, int, int]:
     return out[:, 0].numel(), weight.shape[0] // args[8], weight[0].numel()
 
 
-_SIZES = {aten.mm.default: _product_size(0), aten.addmm.default: _product_size(1), aten.bmm.default: _product_size(0),
-          aten.baddbmm.default: _product_size(1), aten.convolution.default: _conv_size}
-SMALL_CONV = 20_480       # ConvParams::use_mkldnn in ATen/native/Convolution.cpp: up to this, im2col in one thread a sample
+_SIZES = {
+    aten.mm.default: _product_size(0),
+    aten.addmm.default: _product_size(1),
+    aten.bmm.default: _product_size(0),
+    aten.baddbmm.default: _product_size(1),
+    aten.convolution.default: _conv_size,
+}
+# ConvParams::use_mkldnn in ATen/native/Convolution.cpp: up to this, im2col in one thread a sample
+SMALL_CONV = 20_480
 
 
 def _small_on_cpu(args: tuple) -> bool:
-    """Does PyTorch on a CPU leave this convolution to its own im2col kernel?  That is several times slower than oneDNN's."""
+    """Does PyTorch on a CPU leave this convolution to its own im2col kernel?  That is several times
+    slower than oneDNN's."""
     x, weight, transposed, groups = args[0], args[1], args[6], args[8]
-    return (x.dtype == torch.float32 and groups == 1 and not transposed and x.shape[0] == 1
-            and not (weight.shape[-1] > 3 and weight.shape[-2] > 3) and math.prod(x.shape[:4]) <= SMALL_CONV)
+    return (
+        x.dtype == torch.float32
+        and groups == 1
+        and not transposed
+        and x.shape[0] == 1
+        and not (weight.shape[-1] > 3 and weight.shape[-2] > 3)
+        and math.prod(x.shape[:4]) <= SMALL_CONV
+    )
 
 
 # operator -> FLOPs
@@ -126,19 +155,66 @@ NORMS: dict[Any, Callable[[tuple, Any], int]] = {
     aten.native_group_norm.default: _rule(fvcore_rules.norm_flop_counter(1)),
 }
 
-# Operators that take several tensors and yet multiply none with another along a contracted axis; those that
+# Operators that take several tensors and yet multiply none with another along a contracted axis;
+# those that
 # torch tags as pointwise need no entry.
 _HARMLESS = {
-    "cat", "stack", "copy_", "_to_copy", "embedding", "index", "index_select", "index_put", "index_put_", "gather",
-    "scatter", "where", "set_", "index_copy", "index_copy_", "masked_fill", "masked_scatter", "bucketize",
-    "searchsorted", "native_dropout", "addcmul", "addcdiv", "lerp", "equal", "_softmax_backward_data",
+    "cat",
+    "stack",
+    "copy_",
+    "_to_copy",
+    "embedding",
+    "index",
+    "index_select",
+    "index_put",
+    "index_put_",
+    "gather",
+    "scatter",
+    "where",
+    "set_",
+    "index_copy",
+    "index_copy_",
+    "masked_fill",
+    "masked_scatter",
+    "bucketize",
+    "searchsorted",
+    "native_dropout",
+    "addcmul",
+    "addcdiv",
+    "lerp",
+    "equal",
+    "_softmax_backward_data",
     "native_layer_norm_backward",
-    "native_group_norm_backward", "_fused_rms_norm_backward", "embedding_dense_backward",
+    "native_group_norm_backward",
+    "_fused_rms_norm_backward",
+    "embedding_dense_backward",
 }
 _VIEWS = {
-    "view", "_unsafe_view", "reshape", "t", "transpose", "permute", "expand", "slice", "select", "unbind", "split",
-    "split_with_sizes", "squeeze", "unsqueeze", "detach", "alias", "as_strided", "_reshape_alias", "unfold", "chunk",
-    "view_as_real", "view_as_complex", "diagonal", "movedim", "lift_fresh",
+    "view",
+    "_unsafe_view",
+    "reshape",
+    "t",
+    "transpose",
+    "permute",
+    "expand",
+    "slice",
+    "select",
+    "unbind",
+    "split",
+    "split_with_sizes",
+    "squeeze",
+    "unsqueeze",
+    "detach",
+    "alias",
+    "as_strided",
+    "_reshape_alias",
+    "unfold",
+    "chunk",
+    "view_as_real",
+    "view_as_complex",
+    "diagonal",
+    "movedim",
+    "lift_fresh",
 }
 _FACTORIES = {"empty", "empty_like", "empty_strided", "new_empty"}
 
@@ -154,21 +230,31 @@ class Trace:
     ops: list[Op]
     """What touches memory, in order; views left out."""
     torch_flops: int
-    """torch.utils.flop_counter's own count: it has its own formulas, and sees attention on meta as bmm."""
+    """torch.utils.flop_counter's own count: it has its own formulas, and sees attention on meta as
+    bmm."""
     peak_bytes: int
     """Modelled peak of the tensors made during the call (bench.count.memory)."""
 
     def flops_by_class(self) -> dict[str, int]:
         """By fvcore's rules; 1 MAC = 2 FLOPs."""
-        return {kind: 2 * sum(op.macs for op in self.ops if op.kind == kind) for kind in PRODUCT_CLASSES}
+        return {
+            kind: 2 * sum(op.macs for op in self.ops if op.kind == kind) for kind in PRODUCT_CLASSES
+        }
 
 
 def trace(call: Callable[[], Any]) -> Trace:
     """Run `call` once on meta tensors under both counters.
 
-    Raises UncountedOperator, naming the operator, where one may multiply tensors and no rule is known."""
+    Raises UncountedOperator, naming the operator, where one may multiply tensors and no rule is
+    known."""
     recorder = _Recorder()
-    with (torch.no_grad(), FlopCounterMode(display=False) as counter, recorder.tracker, _LayerMarker(recorder), recorder):
+    with (
+        torch.no_grad(),
+        FlopCounterMode(display=False) as counter,
+        recorder.tracker,
+        _LayerMarker(recorder),
+        recorder,
+    ):
         call()
     return Trace(recorder.ops, counter.get_total_flops(), recorder.live.peak)
 
@@ -179,13 +265,23 @@ class _Recorder(TorchDispatchMode):
         self.ops: list[Op] = []
         self.live = LiveBytes()
         self.tracker = ModuleTracker()
-        self.attention_macs: int | None = None     # counts up while inside scaled_dot_product_attention
+        self.attention_macs: int | None = (
+            None  # counts up while inside scaled_dot_product_attention
+        )
         self.in_backward = False
-        self.attended = self.other = False         # was there attention, or a product of another sort, so far
-        self.in_linear = False                     # F.linear runs as mm, addmm or, on strided input, bmm
+        self.attended = self.other = (
+            False  # was there attention, or a product of another sort, so far
+        )
+        self.in_linear = False  # F.linear runs as mm, addmm or, on strided input, bmm
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        out = _group_norm(*args) if func is aten.native_group_norm.default else func(*args, **(kwargs or {}))
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        out = (
+            _group_norm(*args)
+            if func is aten.native_group_norm.default
+            else func(*args, **(kwargs or {}))
+        )
         self._record(func, args, kwargs or {}, out)
         return out
 
@@ -195,15 +291,20 @@ class _Recorder(TorchDispatchMode):
             kind, rule = PRODUCTS[func]
             kind = "linear" if self.in_linear else kind
             if kind == "other" and self.attention_macs is None:
-                # Attention's own backward runs as plain bmm: nothing else here does, where the forward had none.
-                kind = "attention" if self.in_backward and self.attended and not self.other else kind
+                # Attention's own backward runs as plain bmm: nothing else here does, where the
+                # forward had none.
+                kind = (
+                    "attention" if self.in_backward and self.attended and not self.other else kind
+                )
                 self.other = self.other or kind == "other"
             macs = rule(args, out)
         elif func in NORMS:
             kind, norm_flops = "norm", NORMS[func](args, out)
         else:
             kind = _kind_without_products(func, args)
-        if self.attention_macs is not None:        # inside attention: one fused operator is recorded at its end
+        if (
+            self.attention_macs is not None
+        ):  # inside attention: one fused operator is recorded at its end
             self.attention_macs += macs
             return
         if kind == "view":
@@ -211,23 +312,36 @@ class _Recorder(TorchDispatchMode):
         self.live.see(out)
         if kind != "factory":
             bytes_in, bytes_out = _bytes((args, kwargs)), _bytes(out)
-            self.ops.append(Op(str(func).removeprefix("aten."), kind, self.module(), macs, norm_flops,
-                               bytes_in, bytes_out, bytes_in + bytes_out,
-                               _SIZES[func](args, out) if func in _SIZES else (0, 0, 0),
-                               func is aten.convolution.default and _small_on_cpu(args)))
+            self.ops.append(
+                Op(
+                    str(func).removeprefix("aten."),
+                    kind,
+                    self.module(),
+                    macs,
+                    norm_flops,
+                    bytes_in,
+                    bytes_out,
+                    bytes_in + bytes_out,
+                    _SIZES[func](args, out) if func in _SIZES else (0, 0, 0),
+                    func is aten.convolution.default and _small_on_cpu(args),
+                )
+            )
 
     def module(self) -> str:
         return max(self.tracker.parents - {"Global"}, key=len, default="")
 
 
 class _LayerMarker(TorchFunctionMode):
-    """Marks what runs inside F.linear as linear, and inside scaled_dot_product_attention as one attention operator."""
+    """Marks what runs inside F.linear as linear, and inside scaled_dot_product_attention as one
+    attention operator."""
 
     def __init__(self, recorder: _Recorder):
         super().__init__()
         self.recorder = recorder
 
-    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
         kwargs, recorder = kwargs or {}, self.recorder
         if func is F.linear:
             recorder.in_linear = True
@@ -251,19 +365,37 @@ class _LayerMarker(TorchFunctionMode):
             recorder.attention_macs = None
         recorder.live.see(out)
         recorder.attended = True
-        q, k, v = (args[i] if len(args) > i else kwargs[name] for i, name in enumerate(("query", "key", "value")))
+        q, k, v = (
+            args[i] if len(args) > i else kwargs[name]
+            for i, name in enumerate(("query", "key", "value"))
+        )
         if macs == 0:
-            raise UncountedOperator("scaled_dot_product_attention ran as a fused kernel: count on meta tensors")
+            raise UncountedOperator(
+                "scaled_dot_product_attention ran as a fused kernel: count on meta tensors"
+            )
         moved, written = _bytes((q, k, v)), _bytes(out)
         scores = q[..., 0].numel() * k.shape[-2] * q.element_size()
-        recorder.ops.append(Op("scaled_dot_product_attention", "attention", recorder.module(), macs, 0, moved, written,
-                               moved + written + 4 * scores,    # scores written, read and written by softmax, read
-                               (q.shape[-2], k.shape[-2], q.shape[-1])))
+        recorder.ops.append(
+            Op(
+                "scaled_dot_product_attention",
+                "attention",
+                recorder.module(),
+                macs,
+                0,
+                moved,
+                written,
+                moved + written + 4 * scores,  # scores written, read and written by softmax, read
+                (q.shape[-2], k.shape[-2], q.shape[-1]),
+            )
+        )
         return out
 
 
-def _group_norm(x: Tensor, weight: Any, bias: Any, n: int, c: int, pixels: int, groups: int, eps: float) -> tuple:
-    """The result's shapes.  torch's own kernel for meta takes 3 ms, and a VAE in tiles calls it 10,000 times."""
+def _group_norm(
+    x: Tensor, weight: Any, bias: Any, n: int, c: int, pixels: int, groups: int, eps: float
+) -> tuple:
+    """The result's shapes.  torch's own kernel for meta takes 3 ms, and a VAE in tiles calls it
+    10,000 times."""
     if not x.is_meta:
         return aten.native_group_norm.default(x, weight, bias, n, c, pixels, groups, eps)
     return torch.empty_like(x), x.new_empty(n, groups), x.new_empty(n, groups)
@@ -272,7 +404,9 @@ def _group_norm(x: Tensor, weight: Any, bias: Any, n: int, c: int, pixels: int, 
 def _kind_without_products(func: Any, args: tuple) -> str:
     name = func.name().removeprefix("aten::").split(".")[0]
     if not func.name().startswith("aten::"):
-        raise UncountedOperator(f"operator {func.name()} has no FLOP rule; add one to PRODUCTS in bench/count/trace.py")
+        raise UncountedOperator(
+            f"operator {func.name()} has no FLOP rule; add one to PRODUCTS in bench/count/trace.py"
+        )
     if name in _VIEWS:
         return "view"
     if name in _FACTORIES:
@@ -281,8 +415,8 @@ def _kind_without_products(func: Any, args: tuple) -> str:
     if torch.Tag.pointwise in func.tags or name in _HARMLESS or len(tensors) < 2:
         return "memory"
     raise UncountedOperator(
-        f"operator {func.name()} on {', '.join(str(tuple(t.shape)) for t in tensors)} may hold products and has no FLOP "
-        f"rule; add it to PRODUCTS or _HARMLESS in bench/count/trace.py"
+        f"operator {func.name()} on {', '.join(str(tuple(t.shape)) for t in tensors)} may hold"
+        " products and has no FLOP rule; add it to PRODUCTS or _HARMLESS in bench/count/trace.py"
     )
 
 

@@ -1,8 +1,10 @@
-"""Bytes a stage moves, modelled from its operators: a lower and an upper bound, never a measurement.
+"""Bytes a stage moves, modelled from its operators: a lower and an upper bound, never a
+measurement.
 
-The lower bound is a perfectly fused program: every product, convolution and attention reads its operands and writes
-its result once, and everything elementwise rides along in those kernels.  The upper bound runs each operator by itself
-and writes attention's scores out.  Caches are not modelled.
+The lower bound is a perfectly fused program: every product, convolution and attention reads its
+operands and writes its result once, and everything elementwise rides along in those kernels.  The
+upper bound runs each operator by itself and writes attention's scores out.  Caches are not
+modelled.
 """
 
 from collections import Counter
@@ -11,7 +13,20 @@ from collections.abc import Iterable
 from bench.count.trace import PRODUCT_CLASSES, Op
 from bench.results.counts import Operators
 
-TRANSCENDENTAL = ("silu", "gelu", "exp", "sigmoid", "tanh", "_softmax", "softplus", "erf", "log", "mish", "sin", "cos")
+TRANSCENDENTAL = (
+    "silu",
+    "gelu",
+    "exp",
+    "sigmoid",
+    "tanh",
+    "_softmax",
+    "softplus",
+    "erf",
+    "log",
+    "mish",
+    "sin",
+    "cos",
+)
 
 
 def modelled_min(ops: Iterable[Op]) -> int:
@@ -25,7 +40,8 @@ def modelled_max(ops: Iterable[Op]) -> int:
 
 
 def elementwise(ops: Iterable[Op]) -> int:
-    """Bytes of the operators that hold no product: what eager execution pays for norms, modulation, copies."""
+    """Bytes of the operators that hold no product: what eager execution pays for norms, modulation,
+    copies."""
     return sum(op.unfused_bytes for op in ops if op.kind not in PRODUCT_CLASSES)
 
 
@@ -35,7 +51,8 @@ def largest_operator(ops: Iterable[Op]) -> int:
 
 
 def operators(ops: Iterable[Op], *, own: bool) -> Operators:
-    """The operators in rows, equal ones together.  own: of our own modules, which leave no convolution to im2col."""
+    """The operators in rows, equal ones together.  own: of our own modules, which leave no
+    convolution to im2col."""
     rows: Counter[tuple] = Counter()
     for op in ops:
         if op.kind in PRODUCT_CLASSES:

@@ -1,8 +1,10 @@
-"""Every record under a results directory as one compact table, and which calibrations lie beside them.
+"""Every record under a results directory as one compact table, and which calibrations lie beside
+them.
 
-Ten thousand records are some hundred megabytes, mostly samples and operators that no table shows.  msgspec reads the
-fields named here and skips the rest without building it, many times as fast as parsing everything; a line that
-lacks them is left out and said so.  `bench.results.store.read_records` remains the strict reader of one result.
+Ten thousand records are some hundred megabytes, mostly samples and operators that no table shows.
+msgspec reads the fields named here and skips the rest without building it, many times as fast as
+parsing everything; a line that lacks them is left out and said so.
+`bench.results.store.read_records` remains the strict reader of one result.
 """
 
 import os
@@ -22,22 +24,56 @@ try:
 except ImportError:
     msgspec = None
 
-PIP_LINE = "pip install 'ldt-bench[explore]'  (in a checkout: .venv/bin/pip install -e '.[explore]')"
-WORDS = ("result", "suite", "started_utc", "gpu", "device_name", "model", "workload", "recipe", "guidance", "outcome",
-         "reason")
-NUMBERS = ("tokens", "width", "height", "frames", "fps", "steps", "batch", "step_s", "step_low_s", "step_high_s", "n",
-           "flops_per_s", "video_s", "minutes", "minutes_low", "minutes_high", "peak_bytes", "step_j")
-MAX_PROBLEMS = 50       # shown; the rest is a number
+PIP_LINE = (
+    "pip install 'ldt-bench[explore]'  (in a checkout: .venv/bin/pip install -e '.[explore]')"
+)
+WORDS = (
+    "result",
+    "suite",
+    "started_utc",
+    "gpu",
+    "device_name",
+    "model",
+    "workload",
+    "recipe",
+    "guidance",
+    "outcome",
+    "reason",
+)
+NUMBERS = (
+    "tokens",
+    "width",
+    "height",
+    "frames",
+    "fps",
+    "steps",
+    "batch",
+    "step_s",
+    "step_low_s",
+    "step_high_s",
+    "n",
+    "flops_per_s",
+    "video_s",
+    "minutes",
+    "minutes_low",
+    "minutes_high",
+    "peak_bytes",
+    "step_j",
+)
+MAX_PROBLEMS = 50  # shown; the rest is a number
 
 
 @dataclass
 class Table:
-    """Rows of points, column by column, in the order they were read.  Times and energies are measured."""
+    """Rows of points, column by column, in the order they were read.  Times and energies are
+    measured."""
 
-    columns: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in (*WORDS, *NUMBERS)})
+    columns: dict[str, list[Any]] = field(
+        default_factory=lambda: {name: [] for name in (*WORDS, *NUMBERS)}
+    )
     calibrations: list[dict[str, Any]] = field(default_factory=list)
-    """id (the directory under results), gpu, device_name, kind, suite, headline_recipe, headline_model, recipes,
-    default_recipe, leave_one_out."""
+    """id (the directory under results), gpu, device_name, kind, suite, headline_recipe,
+    headline_model, recipes, default_recipe, leave_one_out."""
     problems: list[str] = field(default_factory=list)
     more_problems: int = 0
 
@@ -55,13 +91,22 @@ class Table:
         encoded: dict[str, Any] = {name: self.columns[name] for name in NUMBERS}
         for name in WORDS:
             codes = {word: i for i, word in enumerate(dict.fromkeys(self.columns[name]))}
-            encoded[name] = {"words": list(codes), "codes": [codes[word] for word in self.columns[name]]}
-        return {"rows": len(self), "columns": encoded, "calibrations": self.calibrations, "problems": self.problems,
-                "more_problems": self.more_problems}
+            encoded[name] = {
+                "words": list(codes),
+                "codes": [codes[word] for word in self.columns[name]],
+            }
+        return {
+            "rows": len(self),
+            "columns": encoded,
+            "calibrations": self.calibrations,
+            "problems": self.problems,
+            "more_problems": self.more_problems,
+        }
 
 
 def read_table(results: Path) -> Table:
-    """All results below a directory, hidden directories left out.  Raises EnvironmentFault without msgspec."""
+    """All results below a directory, hidden directories left out.  Raises EnvironmentFault without
+    msgspec."""
     needs("msgspec", msgspec)
     table, decoders = Table(), _decoders()
     for directory in result_directories(results):
@@ -88,9 +133,12 @@ def result_directories(results: Path) -> Iterator[Path]:
 
 
 def state(results: Path) -> tuple[tuple[str, int, int], ...]:
-    """Name, size and time of every file that read_table reads: as long as it stays, so does the table."""
+    """Name, size and time of every file that read_table reads: as long as it stays, so does the
+    table."""
     files = (d / name for d in result_directories(results) for name in (RECORDS, CALIBRATION))
-    return tuple((str(f), s.st_size, s.st_mtime_ns) for f in files if f.is_file() for s in [f.stat()])
+    return tuple(
+        (str(f), s.st_size, s.st_mtime_ns) for f in files if f.is_file() for s in [f.stat()]
+    )
 
 
 def _read_records(path: Path, name: str, decoder: Any, table: Table) -> None:
@@ -105,9 +153,14 @@ def _read_records(path: Path, name: str, decoder: Any, table: Table) -> None:
         try:
             record = decoder.decode(line)
             if record.schema_version > SCHEMA_VERSION:
-                raise ValueError(f"schema version {record.schema_version} is newer than this ldt-bench's {SCHEMA_VERSION}")
+                raise ValueError(
+                    f"schema version {record.schema_version} is newer than this ldt-bench's"
+                    f" {SCHEMA_VERSION}"
+                )
             if record.kind == "point":
-                rows[record.fingerprint] = _row(name, record)         # the last one counts: a failed point is measured again
+                rows[record.fingerprint] = _row(
+                    name, record
+                )  # the last one counts: a failed point is measured again
         except (msgspec.DecodeError, ValueError, ArithmeticError) as error:
             table.problem(f"{name}/{RECORDS}:{number}: left out: {error}")
     for row in rows.values():
@@ -121,29 +174,62 @@ def _row(result: str, record: Any) -> list[Any]:
         raise ValueError("a point without its model or workload")
     workload, step = record.point.workload, record.timings.get("denoise_step")
     counted = record.counts.get("denoise_step")
-    flops = counted.linear_flops + counted.attention_flops + counted.conv_flops + counted.other_flops if counted else None
+    flops = (
+        counted.linear_flops + counted.attention_flops + counted.conv_flops + counted.other_flops
+        if counted
+        else None
+    )
     video = _video_s(record)
-    minutes = [minutes_per_gpu_hour(workload, s) for s in (video[0], video[2], video[1])] if video else [None] * 3
+    minutes = (
+        [minutes_per_gpu_hour(workload, s) for s in (video[0], video[2], video[1])]
+        if video
+        else [None] * 3
+    )
     energy = (record.telemetry or {}).get("denoise_step")
     joules = energy.energy.energy_j if energy is not None and energy.energy is not None else None
     environment, memory = record.environment, record.memory
-    return [result, record.suite, record.started_utc, environment.gpu, environment.device_name, record.model, record.workload,
-            record.recipe, workload.guidance, record.outcome, record.reason,
-            record.tokens, workload.width, workload.height, workload.frames, workload.fps, workload.steps, workload.batch,
-            *((step.median_s, step.low_s, step.high_s, step.n) if step else (None,) * 4),
-            flops / step.median_s if flops and step else None, video[0] if video else None, *minutes,
-            memory.peak_allocated if memory else None, joules]
+    return [
+        result,
+        record.suite,
+        record.started_utc,
+        environment.gpu,
+        environment.device_name,
+        record.model,
+        record.workload,
+        record.recipe,
+        workload.guidance,
+        record.outcome,
+        record.reason,
+        record.tokens,
+        workload.width,
+        workload.height,
+        workload.frames,
+        workload.fps,
+        workload.steps,
+        workload.batch,
+        *((step.median_s, step.low_s, step.high_s, step.n) if step else (None,) * 4),
+        flops / step.median_s if flops and step else None,
+        video[0] if video else None,
+        *minutes,
+        memory.peak_allocated if memory else None,
+        joules,
+    ]
 
 
 def _video_s(record: Any) -> tuple[float, float, float] | None:
-    """Median, low and high seconds of a whole video, where every stage of it was timed; ends are added stage by stage."""
+    """Median, low and high seconds of a whole video, where every stage of it was timed; ends are
+    added stage by stage."""
     if "denoise_step" not in record.counts or record.outcome not in ("ok", "unstable"):
         return None
     calls = stage_calls_per_video(record.point.workload, record.counts)
     if not set(calls) <= set(record.timings):
         return None
     stages = [(n, record.timings[stage]) for stage, n in calls.items()]
-    return (sum(n * t.median_s for n, t in stages), sum(n * t.low_s for n, t in stages), sum(n * t.high_s for n, t in stages))
+    return (
+        sum(n * t.median_s for n, t in stages),
+        sum(n * t.low_s for n, t in stages),
+        sum(n * t.high_s for n, t in stages),
+    )
 
 
 def _read_calibration(path: Path, name: str, decoder: Any, table: Table) -> None:
@@ -154,13 +240,24 @@ def _read_calibration(path: Path, name: str, decoder: Any, table: Table) -> None
     by_recipe: dict[str, Any] = {}
     for first, fit in read.fits.items():
         by_recipe = dict.fromkeys(fit.recipes or [first], fit) | by_recipe
-    table.calibrations.append({
-        "id": name, "gpu": read.gpu, "device_name": read.device_name, "suite": read.suite,
-        "headline_recipe": read.headline_recipe, "headline_model": read.headline and read.headline.model,
-        "kind": kind_of(read.gpu), "recipes": list(by_recipe),
-        "default_recipe": default_recipe(read.gpu, read.headline_recipe, {r: fit.dtype for r, fit in by_recipe.items()}),
-        "leave_one_out": {r: fit.leave_one_out and fit.leave_one_out.mean for r, fit in by_recipe.items()},
-    })
+    table.calibrations.append(
+        {
+            "id": name,
+            "gpu": read.gpu,
+            "device_name": read.device_name,
+            "suite": read.suite,
+            "headline_recipe": read.headline_recipe,
+            "headline_model": read.headline and read.headline.model,
+            "kind": kind_of(read.gpu),
+            "recipes": list(by_recipe),
+            "default_recipe": default_recipe(
+                read.gpu, read.headline_recipe, {r: fit.dtype for r, fit in by_recipe.items()}
+            ),
+            "leave_one_out": {
+                r: fit.leave_one_out and fit.leave_one_out.mean for r, fit in by_recipe.items()
+            },
+        }
+    )
 
 
 def _decoders() -> dict[str, Any]:
@@ -176,28 +273,76 @@ def _decoders() -> dict[str, Any]:
     def struct(name: str, *fields: Any) -> Any:
         return msgspec.defstruct(name, fields)
 
-    timing = struct("Timing", ("median_s", seconds), ("low_s", seconds), ("high_s", seconds), ("n", work))
-    count = struct("Count", ("linear_flops", work), ("attention_flops", work), ("conv_flops", work), ("other_flops", work))
-    workload = msgspec.defstruct("Workload", [
-        ("frames", whole), ("height", whole), ("width", whole), ("fps", Annotated[float, msgspec.Meta(gt=0, lt=1e9)]),
-        ("steps", whole), ("batch", whole), ("guidance", str)], namespace={
-            "video_s": property(lambda w: w.batch * w.frames / w.fps),       # as bench.core.specs.workload.Workload has them
-            "forwards_per_step": property(lambda w: 2 if w.guidance == "cfg" else 1)})
+    timing = struct(
+        "Timing", ("median_s", seconds), ("low_s", seconds), ("high_s", seconds), ("n", work)
+    )
+    count = struct(
+        "Count",
+        ("linear_flops", work),
+        ("attention_flops", work),
+        ("conv_flops", work),
+        ("other_flops", work),
+    )
+    workload = msgspec.defstruct(
+        "Workload",
+        [
+            ("frames", whole),
+            ("height", whole),
+            ("width", whole),
+            ("fps", Annotated[float, msgspec.Meta(gt=0, lt=1e9)]),
+            ("steps", whole),
+            ("batch", whole),
+            ("guidance", str),
+        ],
+        namespace={
+            "video_s": property(
+                lambda w: w.batch * w.frames / w.fps
+            ),  # as bench.core.specs.workload.Workload has them
+            "forwards_per_step": property(lambda w: 2 if w.guidance == "cfg" else 1),
+        },
+    )
     point = struct("Point", ("workload", workload))
     environment = struct("Environment", ("gpu", str), ("device_name", str))
     memory = struct("Memory", ("peak_allocated", work | None, None))
     energy = struct("Energy", ("energy_j", Annotated[float, msgspec.Meta(gt=0, lt=1e15)]))
     telemetry = struct("Telemetry", ("energy", energy | None, None))
     record = struct(
-        "Record", ("schema_version", int), ("kind", str), ("fingerprint", str), ("outcome", str), ("suite", str),
-        ("started_utc", str), ("environment", environment), ("reason", str | None, None), ("model", str, ""),
-        ("workload", str, ""), ("recipe", str, ""), ("tokens", int | None, None), ("point", point | None, None),
+        "Record",
+        ("schema_version", int),
+        ("kind", str),
+        ("fingerprint", str),
+        ("outcome", str),
+        ("suite", str),
+        ("started_utc", str),
+        ("environment", environment),
+        ("reason", str | None, None),
+        ("model", str, ""),
+        ("workload", str, ""),
+        ("recipe", str, ""),
+        ("tokens", int | None, None),
+        ("point", point | None, None),
         ("counts", dict[str, count], msgspec.field(default_factory=dict)),
         ("timings", dict[str, timing], msgspec.field(default_factory=dict)),
-        ("memory", memory | None, None), ("telemetry", dict[str, telemetry] | None, None))
+        ("memory", memory | None, None),
+        ("telemetry", dict[str, telemetry] | None, None),
+    )
     errors = struct("Errors", ("mean", Annotated[float, msgspec.Meta(ge=0, lt=1e9)]))
-    fit = struct("Fit", ("leave_one_out", errors | None, None), ("recipes", list[str], msgspec.field(default_factory=list)),
-                 ("dtype", str, "fp32"))
-    calibration = struct("Calibration", ("gpu", str), ("device_name", str), ("suite", str), ("headline_recipe", str),
-                         ("fits", dict[str, fit]), ("headline", struct("Headline", ("model", str)) | None, None))
-    return {"record": msgspec.json.Decoder(record), "calibration": msgspec.json.Decoder(calibration)}
+    fit = struct(
+        "Fit",
+        ("leave_one_out", errors | None, None),
+        ("recipes", list[str], msgspec.field(default_factory=list)),
+        ("dtype", str, "fp32"),
+    )
+    calibration = struct(
+        "Calibration",
+        ("gpu", str),
+        ("device_name", str),
+        ("suite", str),
+        ("headline_recipe", str),
+        ("fits", dict[str, fit]),
+        ("headline", struct("Headline", ("model", str)) | None, None),
+    )
+    return {
+        "record": msgspec.json.Decoder(record),
+        "calibration": msgspec.json.Decoder(calibration),
+    }

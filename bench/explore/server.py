@@ -1,7 +1,7 @@
 """The explore page on 127.0.0.1: a few fixed paths, only GET, nothing from the disk by name.
 
-Other pages in the same browser cannot read it: no CORS header is sent, and a request whose Host is not this machine's
-(DNS rebinding) is refused.
+Other pages in the same browser cannot read it: no CORS header is sent, and a request whose Host is
+not this machine's (DNS rebinding) is refused.
 """
 
 import json
@@ -35,8 +35,11 @@ class ExploreServer(ThreadingHTTPServer):
         try:
             super().__init__((LOOPBACK, port), Handler)
         except (OSError, OverflowError) as error:
-            raise EnvironmentFault(f"port {port} cannot be had: {(getattr(error, 'strerror', None) or str(error)).lower()}; "
-                                   "leave --port out for a free one") from None
+            raise EnvironmentFault(
+                f"port {port} cannot be had:"
+                f" {(getattr(error, 'strerror', None) or str(error)).lower()}; leave --port out for"
+                " a free one"
+            ) from None
 
     @property
     def url(self) -> str:
@@ -47,7 +50,10 @@ class ExploreServer(ThreadingHTTPServer):
         with self._lock:
             now = explore_data.state(self.results)
             if self._table is None or self._table[0] != now:
-                self._table = (now, dump(explore_page.document(explore_data.read_table(self.results))))
+                self._table = (
+                    now,
+                    dump(explore_page.document(explore_data.read_table(self.results))),
+                )
             return self._table[1]
 
     def server_close(self) -> None:
@@ -85,10 +91,18 @@ class Handler(BaseHTTPRequestHandler):
         except (BrokenPipeError, ConnectionResetError):
             raise
         except (UserError, EnvironmentFault) as error:
-            return self._send(400 if isinstance(error, UserError) else 503, dump({"error": str(error)}), "application/json")
-        except Exception as error:             # a bug, or counters that disagree: said on the page, and the server lives
+            return self._send(
+                400 if isinstance(error, UserError) else 503,
+                dump({"error": str(error)}),
+                "application/json",
+            )
+        except (
+            Exception
+        ) as error:  # a bug, or counters that disagree: said on the page, and the server lives
             self.server.handle_error(self.request, self.client_address)
-            return self._send(500, dump({"error": f"{type(error).__name__}: {error}"}), "application/json")
+            return self._send(
+                500, dump({"error": f"{type(error).__name__}: {error}"}), "application/json"
+            )
         return self._send(404, b"not found", "text/plain")
 
     def _estimate(self, query: str) -> None:
@@ -102,9 +116,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: int, body: bytes, kind: str, cache: str = "no-store") -> None:
         self.send_response(status)
-        for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), "Cache-Control": cache,
-                            "Content-Security-Policy": explore_page.SERVED_POLICY, "X-Content-Type-Options": "nosniff",
-                            "Referrer-Policy": "no-referrer", "Cross-Origin-Resource-Policy": "same-origin"}.items():
+        for name, value in {
+            "Content-Type": kind,
+            "Content-Length": str(len(body)),
+            "Cache-Control": cache,
+            "Content-Security-Policy": explore_page.SERVED_POLICY,
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "no-referrer",
+            "Cross-Origin-Resource-Policy": "same-origin",
+        }.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)

@@ -1,8 +1,10 @@
-"""What if: a model at a resolution, length and number of steps, by a calibration; live, and as a grid for a static page.
+"""What if: a model at a resolution, length and number of steps, by a calibration; live, and as a
+grid for a static page.
 
-Live, every answer is `bench.calibrate.make.estimate` of exactly that point; its count (seconds, by torch) is kept,
-so that another card, price or number of steps answers at once.  A page without a server holds a grid of such answers,
-exact in model, resolution and guidance, and interpolated between the counted lengths; `left_out_errors` says how well.
+Live, every answer is `bench.calibrate.make.estimate` of exactly that point; its count (seconds, by
+torch) is kept, so that another card, price or number of steps answers at once.  A page without a
+server holds a grid of such answers, exact in model, resolution and guidance, and interpolated
+between the counted lengths; `left_out_errors` says how well.
 """
 
 import json
@@ -26,8 +28,8 @@ from bench.core.specs.point import Point
 from bench.core.specs.recipe import Recipe
 from bench.core.specs.workload import Workload
 
-KEPT = 256                              # counts and calibrations
-SIZES = ((256, 256), (512, 512), (832, 480), (1280, 720))       # of a grid: width, height
+KEPT = 256  # counts and calibrations
+SIZES = ((256, 256), (512, 512), (832, 480), (1280, 720))  # of a grid: width, height
 SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
 GUIDANCES = ("none", "cfg")
 GRID_FPS = 24.0
@@ -59,7 +61,9 @@ class Question:
         kinds = {"width": int, "height": int, "steps": int, "seconds": float, "fps": float}
         unknown = sorted(set(words) - set(cls.__dataclass_fields__))
         if unknown:
-            raise UserError(f"unknown field {unknown[0]!r}{nearest(unknown[0], cls.__dataclass_fields__)}")
+            raise UserError(
+                f"unknown field {unknown[0]!r}{nearest(unknown[0], cls.__dataclass_fields__)}"
+            )
         values: dict[str, Any] = {}
         for name, text in words.items():
             try:
@@ -76,18 +80,33 @@ class Question:
 
     def point(self, recipe: str) -> Point:
         """Its frames are the nearest number that the model's VAE takes.  Raises UserError."""
-        if self.model not in names("models"):          # a preset's name, never a path: a page may not read files
-            raise UserError(f"unknown model {self.model[:60]!r}{nearest(self.model, names('models'))}")
+        if self.model not in names(
+            "models"
+        ):  # a preset's name, never a path: a page may not read files
+            raise UserError(
+                f"unknown model {self.model[:60]!r}{nearest(self.model, names('models'))}"
+            )
         if self.guidance not in ("none", "cfg"):
             raise UserError(f"guidance: {self.guidance[:40]!r} is not one of none, cfg")
         model, settings = load(Model, self.model), load(Recipe, recipe)
         wanted = max(1, round(self.seconds * self.fps))
         problem = None
-        for frames in sorted((f for f in range(wanted - 8, wanted + 9) if f > 0), key=lambda f: (abs(f - wanted), -f)):
-            workload = Workload.model_validate({
-                "name": f"{self.width}x{self.height}-{frames}f", "description": "asked on the page", "frames": frames,
-                "height": self.height, "width": self.width, "fps": self.fps, "steps": self.steps,
-                "guidance": self.guidance, "batch": 1})
+        for frames in sorted(
+            (f for f in range(wanted - 8, wanted + 9) if f > 0), key=lambda f: (abs(f - wanted), -f)
+        ):
+            workload = Workload.model_validate(
+                {
+                    "name": f"{self.width}x{self.height}-{frames}f",
+                    "description": "asked on the page",
+                    "frames": frames,
+                    "height": self.height,
+                    "width": self.width,
+                    "fps": self.fps,
+                    "steps": self.steps,
+                    "guidance": self.guidance,
+                    "batch": 1,
+                }
+            )
             point = Point(model=model, workload=workload, recipe=settings, stages=("denoise_step",))
             try:
                 check_point(point)
@@ -116,13 +135,15 @@ class Answers:
         calibration = self._calibration(question.calibration)
         try:
             recipe = question.recipe or calibration.default_recipe
-            calibration.fit_for(recipe)                # a calibrated recipe's name or a preset's, never a path
+            calibration.fit_for(recipe)  # a calibrated recipe's name or a preset's, never a path
             if question.gpu in names("gpus"):
-                check_same_kind(calibration, question.gpu)         # before anything is counted
+                check_same_kind(calibration, question.gpu)  # before anything is counted
             point = question.point(recipe)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            raise UserError(f"{'.'.join(map(str, first['loc'])) or 'workload'}: {first['msg']}") from None
+            raise UserError(
+                f"{'.'.join(map(str, first['loc'])) or 'workload'}: {first['msg']}"
+            ) from None
         predicted = estimate(point, calibration, gpu=question.gpu or None, count=self._count(point))
         return answer_document(question, point, predicted)
 
@@ -130,38 +151,56 @@ class Answers:
         from bench.calibrate.calibration import CALIBRATION, read_calibration
         from bench.explore.data import result_directories
 
-        known = {d.relative_to(self.results).as_posix(): d for d in result_directories(self.results)}
-        if name not in known:              # looked up, never joined to a path
+        known = {
+            d.relative_to(self.results).as_posix(): d for d in result_directories(self.results)
+        }
+        if name not in known:  # looked up, never joined to a path
             raise UserError(f"no result {name[:80]!r} here{nearest(name, known)}")
         file = known[name] / CALIBRATION
         key = (name, file.stat().st_mtime_ns if file.is_file() else 0)
         return _kept(self._calibrations, key, lambda: read_calibration(known[name]))
 
     def _count(self, point: Point) -> Any:
-        """A step costs the same whichever of how many it is, and whatever the speed of the finished video."""
+        """A step costs the same whichever of how many it is, and whatever the speed of the finished
+        video."""
         from bench.count.point import count_point
 
-        same = point.model_copy(update={"workload": point.workload.model_copy(update={"steps": 1, "fps": 1.0})})
+        same = point.model_copy(
+            update={"workload": point.workload.model_copy(update={"steps": 1, "fps": 1.0})}
+        )
         return _kept(self._counts, same.subject, lambda: count_point(point))
 
 
 def answer_document(question: Question, point: Point, predicted: Any) -> dict[str, Any]:
-    """An estimate as the page takes it.  SI units; dollars are the page's, by the price that is set there."""
-    quantities = {"step_s": predicted.step_s, "video_s": predicted.video_s,
-                  "minutes_per_gpu_hour": predicted.minutes_per_gpu_hour, "kwh_per_minute": predicted.kwh_per_minute}
+    """An estimate as the page takes it.  SI units; dollars are the page's, by the price that is set
+    there."""
+    quantities = {
+        "step_s": predicted.step_s,
+        "video_s": predicted.video_s,
+        "minutes_per_gpu_hour": predicted.minutes_per_gpu_hour,
+        "kwh_per_minute": predicted.kwh_per_minute,
+    }
     return {
-        "question": asdict(question), "frames": point.workload.frames, "tokens": point.model.tokens(point.workload),
-        "recipe": point.recipe.name, "gpu": predicted.gpu, "fits_memory": predicted.fits_memory,
-        "provenance": predicted.provenance, "warnings": predicted.warnings, "heldout_error": predicted.heldout_error,
+        "question": asdict(question),
+        "frames": point.workload.frames,
+        "tokens": point.model.tokens(point.workload),
+        "recipe": point.recipe.name,
+        "gpu": predicted.gpu,
+        "fits_memory": predicted.fits_memory,
+        "provenance": predicted.provenance,
+        "warnings": predicted.warnings,
+        "heldout_error": predicted.heldout_error,
         "stages": {name: q.as_dict() for name, q in predicted.stages.items()},
         **{name: q.as_dict() if q else None for name, q in quantities.items()},
     }
 
 
 class Worker:
-    """Answers in a process of its own, so that counting holds up no other request; the newest question goes first.
+    """Answers in a process of its own, so that counting holds up no other request; the newest
+    question goes first.
 
-    A question that has not begun when the next one comes is dropped: on the page somebody moves a slider."""
+    A question that has not begun when the next one comes is dropped: on the page somebody moves a
+    slider."""
 
     def __init__(self, results: Path):
         self.results = results
@@ -177,7 +216,9 @@ class Worker:
             if self._last is not None:
                 self._last.cancel()
             if self._pool is None:
-                self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin, (str(self.results),))
+                self._pool = ProcessPoolExecutor(
+                    1, multiprocessing.get_context("spawn"), _begin, (str(self.results),)
+                )
             self._last = future = self._pool.submit(_answer, question)
         try:
             return future.result()
@@ -186,23 +227,26 @@ class Worker:
         except BrokenProcessPool:
             with self._lock:
                 self._pool = self._last = None
-            raise EnvironmentFault("the counting process died, for want of memory perhaps; ask again") from None
+            raise EnvironmentFault(
+                "the counting process died, for want of memory perhaps; ask again"
+            ) from None
 
     def close(self) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-_ANSWERS: Answers | None = None        # of the worker process
+_ANSWERS: Answers | None = None  # of the worker process
 
 
 def _begin(results: str) -> None:
     global _ANSWERS
     import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)             # Ctrl-C is the parent's
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
     parent = multiprocessing.parent_process()
-    if parent is not None:                                   # it dies with the server, however that dies
+    if parent is not None:  # it dies with the server, however that dies
+
         def watch() -> None:
             multiprocessing.connection.wait([parent.sentinel])
             os._exit(0)
@@ -226,44 +270,95 @@ def _kept(store: OrderedDict[Any, Any], key: Any, make: Callable[[], Any]) -> An
     return value
 
 
-def grid(results: Path, calibrations: list[dict[str, Any]], models: list[str], gpus: list[str | None],
-         watch: Callable[[int, int, str], None] = lambda done, total, label: None) -> dict[str, Any]:
-    """Answers at every node, for a page without a server.  A node that cannot be predicted keeps its reason.
+def grid(
+    results: Path,
+    calibrations: list[dict[str, Any]],
+    models: list[str],
+    gpus: list[str | None],
+    watch: Callable[[int, int, str], None] = lambda done, total, label: None,
+) -> dict[str, Any]:
+    """Answers at every node, for a page without a server.  A node that cannot be predicted keeps
+    its reason.
 
-    steps: seconds of one step and of all the rest of a video, each with its interval, so that the page can take any
-    number of steps.  Interval ends are then added, as they are one machine's."""
+    steps: seconds of one step and of all the rest of a video, each with its interval, so that the
+    page can take any number of steps.  Interval ends are then added, as they are one machine's."""
     answers, cells, missing = Answers(results), [], []
-    asked = [(model, size, guidance) for model in models for size in SIZES for guidance in GUIDANCES]
+    asked = [
+        (model, size, guidance) for model in models for size in SIZES for guidance in GUIDANCES
+    ]
     for i, (model, (width, height), guidance) in enumerate(asked):
         watch(i, len(asked), f"{model} {width}x{height} guidance {guidance}")
         for calibration in calibrations:
             for gpu in gpus:
                 nodes, reason = [], None
                 for seconds in SECONDS:
-                    question = Question(calibration["id"], model, width, height, seconds, GRID_FPS, GRID_STEPS, guidance,
-                                        None, None if gpu == calibration["gpu"] else gpu)
+                    question = Question(
+                        calibration["id"],
+                        model,
+                        width,
+                        height,
+                        seconds,
+                        GRID_FPS,
+                        GRID_STEPS,
+                        guidance,
+                        None,
+                        None if gpu == calibration["gpu"] else gpu,
+                    )
                     try:
                         nodes.append(_node(answers.answer(question)))
                     except UserError as error:
                         reason = str(error)
-                where = {"calibration": calibration["id"], "model": model, "width": width, "height": height,
-                         "guidance": guidance, "gpu": gpu or calibration["gpu"]}
-                cells.append({**where, "nodes": nodes}) if len(nodes) > 1 else missing.append({**where, "reason": reason})
-    return {"cells": cells, "missing": missing, "sizes": SIZES, "fps": GRID_FPS, "steps": GRID_STEPS,
-            "left_out_errors": left_out_errors(cells)}
+                where = {
+                    "calibration": calibration["id"],
+                    "model": model,
+                    "width": width,
+                    "height": height,
+                    "guidance": guidance,
+                    "gpu": gpu or calibration["gpu"],
+                }
+                (
+                    cells.append({**where, "nodes": nodes})
+                    if len(nodes) > 1
+                    else missing.append({**where, "reason": reason})
+                )
+    return {
+        "cells": cells,
+        "missing": missing,
+        "sizes": SIZES,
+        "fps": GRID_FPS,
+        "steps": GRID_STEPS,
+        "left_out_errors": left_out_errors(cells),
+    }
 
 
 def _node(answer: dict[str, Any]) -> dict[str, Any]:
-    rest = [sum(q[end] for name, q in answer["stages"].items() if name != "denoise") for end in ("value", "low", "high")]
-    return {"frames": answer["frames"], "step": [answer["step_s"][end] for end in ("value", "low", "high")], "rest": rest,
-            "provenance": answer["provenance"], "warnings": answer["warnings"], "fits": answer["fits_memory"]}
+    rest = [
+        sum(q[end] for name, q in answer["stages"].items() if name != "denoise")
+        for end in ("value", "low", "high")
+    ]
+    return {
+        "frames": answer["frames"],
+        "step": [answer["step_s"][end] for end in ("value", "low", "high")],
+        "rest": rest,
+        "provenance": answer["provenance"],
+        "warnings": answer["warnings"],
+        "fits": answer["fits_memory"],
+    }
 
 
 def left_out_errors(cells: list[dict[str, Any]]) -> dict[str, float] | None:
-    """|interpolated / predicted - 1| of seconds a step, each inner node left out in turn: twice the page's distances."""
-    errors = [abs(_between(a, b, mid["frames"]) / mid["step"][0] - 1)
-              for cell in cells for a, mid, b in zip(cell["nodes"], cell["nodes"][1:], cell["nodes"][2:], strict=False)]
-    return {"mean": sum(errors) / len(errors), "worst": max(errors), "n": len(errors)} if errors else None
+    """|interpolated / predicted - 1| of seconds a step, each inner node left out in turn: twice
+    the page's distances."""
+    errors = [
+        abs(_between(a, b, mid["frames"]) / mid["step"][0] - 1)
+        for cell in cells
+        for a, mid, b in zip(cell["nodes"], cell["nodes"][1:], cell["nodes"][2:], strict=False)
+    ]
+    return (
+        {"mean": sum(errors) / len(errors), "worst": max(errors), "n": len(errors)}
+        if errors
+        else None
+    )
 
 
 def _between(a: dict[str, Any], b: dict[str, Any], frames: int) -> float:
@@ -273,12 +368,23 @@ def _between(a: dict[str, Any], b: dict[str, Any], frames: int) -> float:
 
 
 def choices() -> dict[str, Any]:
-    """What the panel offers: presets, cards with their prices, resolutions; the demand of `bench.studies.pencil.demand`."""
+    """What the panel offers: presets, cards with their prices, resolutions; the demand of
+    `bench.studies.pencil.demand`."""
     from bench.calibrate.calibration import kind_of
     from bench.studies.pencil.demand import HOURS_PER_DAY, Demand, Headroom
 
     cards = [load(Gpu, name) for name in names("gpus")]
-    price = {c.name: c.price_usd_per_hour and json.loads(c.price_usd_per_hour.model_dump_json()) for c in cards}
-    return {"models": names("models"), "sizes": SIZES,
-            "gpus": [{"name": c.name, "price": price[c.name], "kind": kind_of(c.name)} for c in cards],
-            "demand": {"minutes_per_day": Demand().minutes_per_day, **asdict(Headroom()), "hours_per_day": HOURS_PER_DAY}}
+    price = {
+        c.name: c.price_usd_per_hour and json.loads(c.price_usd_per_hour.model_dump_json())
+        for c in cards
+    }
+    return {
+        "models": names("models"),
+        "sizes": SIZES,
+        "gpus": [{"name": c.name, "price": price[c.name], "kind": kind_of(c.name)} for c in cards],
+        "demand": {
+            "minutes_per_day": Demand().minutes_per_day,
+            **asdict(Headroom()),
+            "hours_per_day": HOURS_PER_DAY,
+        },
+    }

@@ -1,5 +1,5 @@
-"""`ldt-bench analytic`: the chain, its waterfall, the cross-model table and the tornado, and their JSON.  Needs neither
-torch nor scipy without a calibration."""
+"""`ldt-bench analytic`: the chain, its waterfall, the cross-model table and the tornado, and their
+JSON.  Needs neither torch nor scipy without a calibration."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,16 +34,25 @@ class Analysis:
 
 
 def analyse(directory: Path | None, gpu: str | None, *, tornado: bool) -> Analysis:
-    """gpu: whose datasheet the cross-model table is taken at; the calibrated card's own by default, else the H100's.
+    """gpu: whose datasheet the cross-model table is taken at; the calibrated card's own by default,
+    else the H100's.
 
-    Raises UserError for an unknown card, a GPU beside a CPU's calibration (or the other way round), and a calibration
-    that says nothing of the chain's minute."""
+    Raises UserError for an unknown card, a GPU beside a CPU's calibration (or the other way round),
+    and a calibration that says nothing of the chain's minute."""
     if gpu is not None and gpu not in names("gpus"):
-        raise UserError(f"--gpu {gpu!r} is not one of {', '.join(names('gpus'))}{nearest(gpu, names('gpus'))}")
+        raise UserError(
+            f"--gpu {gpu!r} is not one of {', '.join(names('gpus'))}{nearest(gpu, names('gpus'))}"
+        )
     a, demand, headroom = Assumptions(), Demand(), Headroom()
     if directory is None:
         swings = sensitivity(pencil_base(a), demand, headroom) if tornado else []
-        return Analysis(chain(a, demand, headroom), waterfall(a), cross_model(a, load(Gpu, gpu or GPU)), swings, None)
+        return Analysis(
+            chain(a, demand, headroom),
+            waterfall(a),
+            cross_model(a, load(Gpu, gpu or GPU)),
+            swings,
+            None,
+        )
     from bench.calibrate.make import load_or_calibrate  # scipy, and the prediction brings torch
     from bench.calibrate.transfer import check_same_kind
     from bench.studies.pencil.measured import measured_chain
@@ -55,24 +64,34 @@ def analyse(directory: Path | None, gpu: str | None, *, tornado: bool) -> Analys
     own = measured.card is not None and DTYPE in measured.card.peak_flops_per_s
     card = load(Gpu, gpu or (calibration.gpu if own else GPU))
     fit = calibration.fit_for(calibration.default_recipe)
-    swings = sensitivity(calibrated_base(a, measured.sora, fit), demand, headroom) if tornado else []
+    swings = (
+        sensitivity(calibrated_base(a, measured.sora, fit), demand, headroom) if tornado else []
+    )
     return Analysis(
-        rows=chain(a, demand, headroom, measured=measured), measured=measured, swings=swings,
+        rows=chain(a, demand, headroom, measured=measured),
+        measured=measured,
+        swings=swings,
         bars=waterfall(a, calibration.reference, measured.sora),
-        units=cross_model(a, card, measured.ceilings, measured.card, measured.units_s))
+        units=cross_model(a, card, measured.ceilings, measured.card, measured.units_s),
+    )
 
 
 def analysis_document(found: Analysis) -> dict[str, Any]:
     """Keys may be added, never renamed."""
     m = found.measured
     document: dict[str, Any] = {
-        "rows": [r.as_dict() for r in found.rows], "waterfall": [b.as_dict() for b in found.bars],
-        "cross_model": [u.as_dict() for u in found.units], "warnings": m.warnings if m else [],
+        "rows": [r.as_dict() for r in found.rows],
+        "waterfall": [b.as_dict() for b in found.bars],
+        "cross_model": [u.as_dict() for u in found.units],
+        "warnings": m.warnings if m else [],
     }
     if found.swings:
         document["sensitivity"] = [s.as_dict() for s in found.swings]
     if m is not None:
         document["same_clip"] = [c.as_dict() for c in m.clips]
-        document["training_flop_over_forward_flop"] = m.training.ratio | {
-            "points": list(m.training.points), "provenance": "measured"} if m.training else None
+        document["training_flop_over_forward_flop"] = (
+            m.training.ratio | {"points": list(m.training.points), "provenance": "measured"}
+            if m.training
+            else None
+        )
     return document

@@ -1,4 +1,5 @@
-"""Progress on stderr: a bar with the time left on a terminal, plain lines elsewhere, nothing with --quiet."""
+"""Progress on stderr: a bar with the time left on a terminal, plain lines elsewhere, nothing with
+--quiet."""
 
 import sys
 from pathlib import Path
@@ -27,8 +28,13 @@ class SuiteProgress:
         self.console = Console(file=sys.stderr)
         self.directory: Path | None = None
         self.bar = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn("left"), TimeRemainingColumn(), console=self.console,
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
             disable=verbosity.quiet or not self.console.is_terminal,
         )
         self.task = self.bar.add_task(escape(f"{name}: starting"), total=None)
@@ -70,7 +76,8 @@ class SuiteProgress:
 
 
 class Spinner:
-    """One thing, on a terminal alone: what is going on and since when; with `at`, a bar and the time left.
+    """One thing, on a terminal alone: what is going on and since when; with `at`, a bar and the
+    time left.
 
     Gone when it ends, so that a command of a moment leaves no trace."""
 
@@ -78,9 +85,15 @@ class Spinner:
         self.console = Console(file=sys.stderr)
         self.text = text
         self.bar = Progress(
-            SpinnerColumn(), TextColumn("{task.description}"), _IfCounted(BarColumn(bar_width=20)),
-            _IfCounted(MofNCompleteColumn()), TimeElapsedColumn(), _IfCounted(TextColumn("left")),
-            _IfCounted(TimeRemainingColumn()), console=self.console, transient=True,
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            _IfCounted(BarColumn(bar_width=20)),
+            _IfCounted(MofNCompleteColumn()),
+            TimeElapsedColumn(),
+            _IfCounted(TextColumn("left")),
+            _IfCounted(TimeRemainingColumn()),
+            console=self.console,
+            transient=True,
             disable=verbosity.quiet or not self.console.is_terminal,
         )
         self.task = self.bar.add_task(escape(text), total=None)

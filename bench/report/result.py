@@ -1,4 +1,5 @@
-"""A result as its reports see it: what was measured, what was fitted on it, and the chain that ends there.
+"""A result as its reports see it: what was measured, what was fitted on it, and the chain that ends
+there.
 
 report.md, report.html and the figures are all made from this one reading of the directory.
 """
@@ -9,7 +10,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.calibrate.calibration import Calibration, Fit, Headline, Interval, Reference, read_calibration
+from bench.calibrate.calibration import (
+    Calibration,
+    Fit,
+    Headline,
+    Interval,
+    Reference,
+    read_calibration,
+)
 from bench.calibrate.make import MEASURED, datasheet, headline_of
 from bench.calibrate.predict import stage_calls_per_video
 from bench.core.errors import UserError
@@ -21,7 +29,13 @@ from bench.core.specs.suite import Suite
 from bench.report.tables.claims import claims_document
 from bench.results.environment import Environment, cards_in
 from bench.results.records import CeilingsRecord, PointRecord
-from bench.results.store import CALIBRATION, ceilings_record, point_records, read_records, read_suite
+from bench.results.store import (
+    CALIBRATION,
+    ceilings_record,
+    point_records,
+    read_records,
+    read_suite,
+)
 from bench.run.plan_time import price_of
 from bench.studies.ablations.gains import Ablation, ablations
 from bench.studies.claims.ledger import evidence_from, ledger
@@ -31,7 +45,8 @@ from bench.studies.pencil.waterfall import Bar, waterfall
 
 @dataclass(frozen=True)
 class WholeVideo:
-    """A point whose every stage was timed: the seconds of one batch of videos, by stage.  Provenance: measured."""
+    """A point whose every stage was timed: the seconds of one batch of videos, by stage.
+    Provenance: measured."""
 
     record: PointRecord
     seconds: dict[str, float]
@@ -99,7 +114,10 @@ class Result:
     @property
     def command(self) -> str:
         """How to measure this again."""
-        return f"ldt-bench run {self.suite.name if self.known_suite else './suite.json'} --device {self.environment.device}"
+        return (
+            f"ldt-bench run {self.suite.name if self.known_suite else './suite.json'} --device"
+            f" {self.environment.device}"
+        )
 
     @cached_property
     def whole_videos(self) -> list[WholeVideo]:
@@ -108,10 +126,15 @@ class Result:
 
     @property
     def mixed(self) -> list[str]:
-        """In what the records' environments differ from the last one's: nothing, unless a run was resumed elsewhere."""
+        """In what the records' environments differ from the last one's: nothing, unless a run was
+        resumed elsewhere."""
         cards = cards_in(r.environment for r in self.records)
-        return [*dict.fromkeys(d for r in self.records for d in r.environment.differences(self.environment)),
-                *([cards] if cards else [])]
+        return [
+            *dict.fromkeys(
+                d for r in self.records for d in r.environment.differences(self.environment)
+            ),
+            *([cards] if cards else []),
+        ]
 
     @cached_property
     def ablations(self) -> list[Ablation]:
@@ -120,11 +143,14 @@ class Result:
 
     @cached_property
     def claims(self) -> dict[str, Any]:
-        """The document of `ldt-bench claims`, but for the tables of published latencies: those take many counts.
+        """The document of `ldt-bench claims`, but for the tables of published latencies: those take
+        many counts.
 
         What is claimed of this very card is judged by this calibration, the rest by counts."""
         evidence = evidence_from(self.calibration) if self.calibration is not None else None
-        wanted = [name for name in names("claims") if load(Claim, name).check.kind != "latency_table"]
+        wanted = [
+            name for name in names("claims") if load(Claim, name).check.kind != "latency_table"
+        ]
         return claims_document(ledger(wanted, evidence))
 
     @cached_property
@@ -133,17 +159,26 @@ class Result:
 
 
 def read_result(directory: Path) -> Result:
-    """Raises UserError where the records or the calibration cannot be read; a result may have no calibration."""
+    """Raises UserError where the records or the calibration cannot be read; a result may have no
+    calibration."""
     records, suite = read_records(directory), read_suite(directory)
     calibration = read_calibration(directory) if (directory / CALIBRATION).is_file() else None
     headline, missing = headline_of(directory, calibration)
     bars = waterfall(Assumptions(), calibration.reference if calibration else None)
-    return Result(directory=directory, suite=suite, records=records, calibration=calibration, headline=headline,
-                  headline_missing=missing, bars=bars)
+    return Result(
+        directory=directory,
+        suite=suite,
+        records=records,
+        calibration=calibration,
+        headline=headline,
+        headline_missing=missing,
+        bars=bars,
+    )
 
 
 def sentinel_spread(records: list[PointRecord | CeilingsRecord]) -> tuple[float, float, int] | None:
-    """Median seconds of the sentinel product, its largest departure from that as a share, readings; None without any."""
+    """Median seconds of the sentinel product, its largest departure from that as a share, readings;
+    None without any."""
     readings = [s for r in records if r.sentinel for s in (r.sentinel.before_s, r.sentinel.after_s)]
     if not readings:
         return None
@@ -157,14 +192,24 @@ def _whole_video(record: PointRecord) -> WholeVideo | None:
     try:
         workload = Point.model_validate(record.point).workload
         calls = stage_calls_per_video(workload, record.counts)
-    except (ValueError, UserError):            # a record of which no point can be made any more
+    except (ValueError, UserError):  # a record of which no point can be made any more
         return None
     if not set(calls) <= set(record.timings):
         return None
-    value, low, high = (sum(n * getattr(record.timings[stage], end) for stage, n in calls.items())
-                        for end in ("median_s", "low_s", "high_s"))
+    value, low, high = (
+        sum(n * getattr(record.timings[stage], end) for stage, n in calls.items())
+        for end in ("median_s", "low_s", "high_s")
+    )
     read = {stage: (record.telemetry or {}).get(stage) for stage in calls}
-    energies = [n * read[stage].energy.energy_j for stage, n in calls.items() if read[stage] and read[stage].energy]
-    return WholeVideo(record=record, seconds={s: n * record.timings[s].median_s for s, n in calls.items()},
-                      total=Interval(value=value, low=low, high=high), video_s=workload.video_s,
-                      joules=sum(energies) if len(energies) == len(calls) else None)
+    energies = [
+        n * read[stage].energy.energy_j
+        for stage, n in calls.items()
+        if read[stage] and read[stage].energy
+    ]
+    return WholeVideo(
+        record=record,
+        seconds={s: n * record.timings[s].median_s for s, n in calls.items()},
+        total=Interval(value=value, low=low, high=high),
+        video_s=workload.video_s,
+        joules=sum(energies) if len(energies) == len(calls) else None,
+    )

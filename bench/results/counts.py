@@ -11,15 +11,18 @@ OperatorKind = Literal["linear", "attention", "conv", "small_conv", "other", "ac
 
 
 class Operators(Strict):
-    """A stage's operators that touch memory, column by column, equal ones in one row.  Provenance: counted.
+    """A stage's operators that touch memory, column by column, equal ones in one row.  Provenance:
+    counted.
 
     What the cost model prices one by one: a small product runs at another rate than a large one."""
 
     kind: list[OperatorKind]
-    """small_conv: one that PyTorch hands to its im2col kernel on a CPU.  other: a product of another sort.  activation:
-    a transcendental function of each element.  memory: norms, copies and the rest of what holds no product."""
+    """small_conv: one that PyTorch hands to its im2col kernel on a CPU.  other: a product of
+    another sort.  activation: a transcendental function of each element.  memory: norms, copies and
+    the rest of what holds no product."""
     m: list[Work]
-    """Rows of a product; queries of attention; output positions of a convolution.  0 without a product."""
+    """Rows of a product; queries of attention; output positions of a convolution.  0 without a
+    product."""
     n: list[Work]
     """Columns; keys; output channels of a group."""
     k: list[Work]
@@ -39,7 +42,9 @@ class Operators(Strict):
 
     def rows(self) -> Counter[tuple]:
         """(kind, m, n, k, flops, bytes, bytes_out) -> calls."""
-        return Counter({row[:-1]: row[-1] for row in zip(*(column for _, column in self), strict=True)})
+        return Counter(
+            {row[:-1]: row[-1] for row in zip(*(column for _, column in self), strict=True)}
+        )
 
     @classmethod
     def of(cls, rows: Counter[tuple]) -> "Operators":
@@ -64,7 +69,8 @@ class StageCount(Strict):
     """Modelled bytes of the operators without products."""
     bytes_largest_operator: Work
     bytes_peak_activations: Work
-    """Modelled peak of the tensors alive during the stage, beside weights and inputs (bench.count.memory)."""
+    """Modelled peak of the tensors alive during the stage, beside weights and inputs
+    (bench.count.memory)."""
     kernels: Work
     """Operators that touch memory."""
     uncounted_ops: dict[str, int]

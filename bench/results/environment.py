@@ -28,22 +28,28 @@ class Environment(Strict):
     code_version: str
 
     def digest(self) -> str:
-        """Of all of it but the size of memory, 16 hex digits: samples that may stand in one record share it, and so come
-        from one card."""
+        """Of all of it but the size of memory, 16 hex digits: samples that may stand in one record
+        share it, and so come from one card."""
         kept = json.dumps(self.model_dump(exclude={"memory_bytes"}), sort_keys=True)
         return hashlib.sha256(kept.encode()).hexdigest()[:16]
 
     def differences(self, other: "Environment") -> list[str]:
-        """What would make two results unlike: 'torch 2.11 / 2.13', ...  Another card of the same kind does not: whoever
-        mixes or compares them says so (`cards_in`)."""
+        """What would make two results unlike: 'torch 2.11 / 2.13', ...  Another card of the same
+        kind does not: whoever mixes or compares them says so (`cards_in`)."""
         mine, theirs = self.model_dump(), other.model_dump()
-        return [f"{key} {mine[key]} / {theirs[key]}" for key in mine
-                if key not in ("memory_bytes", "device_uuid_hash") and mine[key] != theirs[key]]
+        return [
+            f"{key} {mine[key]} / {theirs[key]}"
+            for key in mine
+            if key not in ("memory_bytes", "device_uuid_hash") and mine[key] != theirs[key]
+        ]
 
 
 def cards_in(environments: Iterable[Environment]) -> str | None:
-    """Which cards of one kind were measured on, in words; None where it was one, or the systems do not say."""
-    cards = dict.fromkeys(e.device_uuid_hash for e in environments if e.device_uuid_hash is not None)
+    """Which cards of one kind were measured on, in words; None where it was one, or the systems do
+    not say."""
+    cards = dict.fromkeys(
+        e.device_uuid_hash for e in environments if e.device_uuid_hash is not None
+    )
     if len(cards) < 2:
         return None
     return f"{len(cards)} cards of one kind: {', '.join(cards)}"

@@ -8,10 +8,12 @@ from bench.results.base import Positive, Seconds, Strict
 
 
 class Launch(Strict):
-    """A stage's call beside its replay as a CUDA graph, which no host holds up.  Provenance: measured."""
+    """A stage's call beside its replay as a CUDA graph, which no host holds up.  Provenance:
+    measured."""
 
     host_bound: bool | None
-    """The replay saves over 10 %: the host takes longer to launch the kernels than the device to run them."""
+    """The replay saves over 10 %: the host takes longer to launch the kernels than the device to
+    run them."""
     eager_s: Seconds
     """Median of the samples."""
     replay_s: Seconds | None
@@ -34,7 +36,8 @@ class Timing(Strict):
     """Of the confidence interval of the median."""
     high_s: Seconds
     confidence: float
-    """That the interval has: at least 0.95, or less where fewer than six samples have only their range to give."""
+    """That the interval has: at least 0.95, or less where fewer than six samples have only their
+    range to give."""
     p5_s: Seconds
     p25_s: Seconds
     p75_s: Seconds
@@ -46,8 +49,8 @@ class Timing(Strict):
     launch: Launch | None = None
     """None for probes, and in records older than this field."""
     compile_s: Seconds | None = None
-    """Of the very first call where the recipe compiles: compilation and autotuning are in it, and in no sample and no
-    warm-up.  A later stage finds compiled what an earlier one ran."""
+    """Of the very first call where the recipe compiles: compilation and autotuning are in it, and
+    in no sample and no warm-up.  A later stage finds compiled what an earlier one ran."""
 
     @property
     def relative_half_width(self) -> float:
@@ -61,9 +64,11 @@ class StageMemory(Strict):
     peak_allocated: int
     """By the tensors of the point (and of what it calls), from PyTorch's caching allocator."""
     peak_reserved: int | None
-    """By that allocator, what it keeps for later included; null where other points were resident."""
+    """By that allocator, what it keeps for later included; null where other points were
+    resident."""
     device_used: int | None
-    """Of the whole device right after the stage: the CUDA context and other processes included; null as above."""
+    """Of the whole device right after the stage: the CUDA context and other processes included;
+    null as above."""
     activations: int
     """peak_allocated less weights and inputs."""
 
@@ -72,11 +77,13 @@ class Memory(Strict):
     """Peaks in bytes over the stages of a point."""
 
     weights: int
-    """Of the parts that the timed stages run, counted; in the recipe's dtype, before it quantises or prunes them."""
+    """Of the parts that the timed stages run, counted; in the recipe's dtype, before it quantises
+    or prunes them."""
     inputs: int | None = None
     """Of the latents, prompts and conditions, counted."""
     peak_allocated: int | None
-    """CUDA's caching allocator; on a CPU the process's peak resident memory, Python and torch included."""
+    """CUDA's caching allocator; on a CPU the process's peak resident memory, Python and torch
+    included."""
     peak_reserved: int | None
     by_stage: dict[str, StageMemory] = Field(default_factory=dict)
     """Empty on a CPU."""
@@ -107,7 +114,8 @@ class Series(Strict):
 
 
 class Energy(Strict):
-    """From the card's total-energy counter over whole, synchronised calls; idle power included.  Provenance: measured."""
+    """From the card's total-energy counter over whole, synchronised calls; idle power included.
+    Provenance: measured."""
 
     energy_j: Positive
     """Of one call."""
@@ -118,11 +126,17 @@ class Energy(Strict):
 
 
 READINGS = ("sm_clock_hz", "memory_clock_hz", "power_w", "temperature_c")
-UTILISATIONS = ("dram_util_percent", "tensor_util_percent", "sm_util_percent", "sm_occupancy_percent")
+UTILISATIONS = (
+    "dram_util_percent",
+    "tensor_util_percent",
+    "sm_util_percent",
+    "sm_occupancy_percent",
+)
 
 
 class StageTelemetry(Strict):
-    """What the card did during one stage, by NVML.  Provenance: measured, but for what is called derived."""
+    """What the card did during one stage, by NVML.  Provenance: measured, but for what is called
+    derived."""
 
     reason: str | None
     """Why there is nothing at all; else each null has its own in `missing`."""
@@ -139,7 +153,8 @@ class StageTelemetry(Strict):
     throttle_fractions: dict[str, float] | None
     """Reason -> share of the samples that had it."""
     throttled: bool | None
-    """A slowdown by heat, hardware or power brake in more than 5 % of the samples: the timing is kept, and marked."""
+    """A slowdown by heat, hardware or power brake in more than 5 % of the samples: the timing is
+    kept, and marked."""
     power_limited: bool | None
     """The software power cap in more than 5 %: usual for a busy card, and no fault of it."""
     series: Series | None
@@ -155,7 +170,13 @@ class StageTelemetry(Strict):
 
     @model_validator(mode="after")
     def _every_gap_has_a_reason(self) -> "StageTelemetry":
-        names = (*READINGS, "throttle_fractions", "energy", *UTILISATIONS, "dram_bytes_per_s_derived")
+        names = (
+            *READINGS,
+            "throttle_fractions",
+            "energy",
+            *UTILISATIONS,
+            "dram_bytes_per_s_derived",
+        )
         gaps = [name for name in names if getattr(self, name) is None and name not in self.missing]
         if gaps and self.reason is None:
             raise ValueError(f"{', '.join(gaps)}: null, and `missing` does not say why")

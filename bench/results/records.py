@@ -1,7 +1,9 @@
-"""The versioned schema of what is measured.  SI units, named in the keys; null where there is no reading.
+"""The versioned schema of what is measured.  SI units, named in the keys; null where there is no
+reading.
 
-A record is one line of records.jsonl: a point measured once, or the ceilings of the device.  Keys may be added within
-a version; a key that changes its meaning makes a new version (and an entry in CHANGELOG.md).
+A record is one line of records.jsonl: a point measured once, or the ceilings of the device.  Keys
+may be added within a version; a key that changes its meaning makes a new version (and an entry in
+CHANGELOG.md).
 """
 
 from typing import Annotated, Any, Literal
@@ -15,8 +17,18 @@ from bench.results.readings import Memory, StageTelemetry, Timing
 
 SCHEMA_VERSION = 1
 
-Outcome = Literal["ok", "oom", "error", "timeout", "skipped_budget", "skipped_unsupported", "unstable"]
-OUTCOMES: tuple[str, ...] = ("ok", "oom", "error", "timeout", "skipped_budget", "skipped_unsupported", "unstable")
+Outcome = Literal[
+    "ok", "oom", "error", "timeout", "skipped_budget", "skipped_unsupported", "unstable"
+]
+OUTCOMES: tuple[str, ...] = (
+    "ok",
+    "oom",
+    "error",
+    "timeout",
+    "skipped_budget",
+    "skipped_unsupported",
+    "unstable",
+)
 FINISHED = frozenset({"ok", "skipped_unsupported", "unstable"})
 """On resume not measured again; what failed or was left out for want of time is tried anew."""
 
@@ -27,17 +39,28 @@ MEMORY_PROBES = ("copy", "triad", "read", "write")
 class Probe(Strict):
     """One ceiling measurement."""
 
-    kind: Literal["gemm", "attention", "conv3d", "conv3d_benchmark", "small_conv3d", "copy", "triad", "read", "write",
-                  "fresh_write", "activation"]
+    kind: Literal[
+        "gemm",
+        "attention",
+        "conv3d",
+        "conv3d_benchmark",
+        "small_conv3d",
+        "copy",
+        "triad",
+        "read",
+        "write",
+        "fresh_write",
+        "activation",
+    ]
     dtype: str
     backend: str | None
     """SDPA backend of an attention probe, as a recipe names it."""
     backend_ran: str | None = None
     """The family of kernels that ran, as in AttentionRan; None in records older than this field."""
     shape: dict[str, int]
-    """gemm: m n k; attention: batch heads tokens head_dim; conv3d, small_conv3d and conv3d_benchmark (cuDNN's algorithm
-    chosen by timing): channels frames height width; the others: bytes.
-    fresh_write: an array allocated anew and written; activation: GELU, read and written."""
+    """gemm: m n k; attention: batch heads tokens head_dim; conv3d, small_conv3d and
+    conv3d_benchmark (cuDNN's algorithm chosen by timing): channels frames height width; the others:
+    bytes. fresh_write: an array allocated anew and written; activation: GELU, read and written."""
     flops: Annotated[int, Field(ge=1)] | None
     bytes_moved: Annotated[int, Field(ge=1)] | None
     """Read and written."""
@@ -58,22 +81,24 @@ class Probe(Strict):
 
 
 class SentinelReading(Strict):
-    """Seconds of one fixed matrix product around a job: how the machine itself drifted (bench.measure.probes.sentinel)."""
+    """Seconds of one fixed matrix product around a job: how the machine itself drifted
+    (bench.measure.probes.sentinel)."""
 
     before_s: Seconds
     after_s: Seconds
 
 
 class Divergence(Strict):
-    """How far one output is from another: same seed, same weights, whole trajectory; where none is among the stages, one
-    denoising step.  Provenance: measured."""
+    """How far one output is from another: same seed, same weights, whole trajectory; where none is
+    among the stages, one denoising step.  Provenance: measured."""
 
     relative_l2: Annotated[float, Field(ge=0.0)]
     """Of the latents: norm of the difference over the baseline's."""
     cosine: Annotated[float, Field(ge=-1.001, le=1.001)]
     """Of the latents."""
     psnr_db: float | None
-    """After decoding; its peak is the range of the baseline's pixels.  null: the same to the last bit, or not decoded."""
+    """After decoding; its peak is the range of the baseline's pixels.  null: the same to the last
+    bit, or not decoded."""
     identical: bool
     """The latents, to the last bit."""
     samples: int
@@ -81,7 +106,8 @@ class Divergence(Strict):
 
 
 class Reused(Strict):
-    """A stage that a recipe leaves as its baseline has it, not timed again: the reading of the baseline's own point."""
+    """A stage that a recipe leaves as its baseline has it, not timed again: the reading of the
+    baseline's own point."""
 
     timing: Timing
     energy_j: Positive | None
@@ -98,11 +124,13 @@ class Against(Strict):
     point: dict[str, Any]
     """The baseline's whole resolved Point."""
     in_turns: bool
-    """Both were resident and visited in turns; else one after the other, and a drift of the machine is in the ratio."""
+    """Both were resident and visited in turns; else one after the other, and a drift of the machine
+    is in the ratio."""
     reason: str | None
     """Why not in turns."""
     timings: dict[str, Timing]
-    """The baseline's, of the stages that the recipe changes: fewer samples than of a point of its own."""
+    """The baseline's, of the stages that the recipe changes: fewer samples than of a point of its
+    own."""
     reused: dict[str, Reused] = Field(default_factory=dict)
     """By stage: what stands for both sides, since the recipe leaves it as it is."""
     divergence: Divergence | None
@@ -113,14 +141,16 @@ class AttentionRan(Strict):
     """Which kernel computed attention, whatever the recipe asked for.  Provenance: measured."""
 
     backend: str
-    """flash, cudnn, efficient, math, onednn, flash3, fp8-flash3, sage, flex: the family of kernels that ran."""
+    """flash, cudnn, efficient, math, onednn, flash3, fp8-flash3, sage, flex: the family of kernels
+    that ran."""
     chosen_by: Literal["recipe", "torch", "measured"]
     """recipe: it names the backend.  torch: SDPA chose.  measured: the fastest inside the model."""
     kernel: str | None
-    """Name of the longest attention kernel of one profiled call; null on a CPU or where none was seen."""
+    """Name of the longest attention kernel of one profiled call; null on a CPU or where none was
+    seen."""
     candidates_s: dict[str, float] = Field(default_factory=dict)
-    """Where it was chosen by measuring: seconds of a forward under each backend, to the end of its second largest attention
-    call."""
+    """Where it was chosen by measuring: seconds of a forward under each backend, to the end of its
+    second largest attention call."""
     reason: str | None = None
     """Why a reading is null."""
 
@@ -148,8 +178,8 @@ class _RecordBase(Strict):
     wall_s: float
     outcome: Outcome
     reason: str | None
-    """One line where the outcome is not ok, where ceilings were measured but for a probe that cannot run here, or where
-    LDT_BENCH_TEST_SLOWDOWN made a point's times untrue."""
+    """One line where the outcome is not ok, where ceilings were measured but for a probe that
+    cannot run here, or where LDT_BENCH_TEST_SLOWDOWN made a point's times untrue."""
     environment: Environment
     sentinel: SentinelReading | None = None
 
@@ -175,7 +205,8 @@ class PointRecord(_RecordBase):
     attention_ran: AttentionRan | None = None
     """None where the point has no attention, and in records older than this field."""
     correctness: Correctness | None = None
-    """None where nothing was checked (a CPU's small points), and in records older than this field."""
+    """None where nothing was checked (a CPU's small points), and in records older than this
+    field."""
 
     @model_validator(mode="after")
     def _can_be_calibrated(self) -> "PointRecord":
@@ -206,11 +237,15 @@ class CeilingsRecord(_RecordBase):
         return "ceilings"
 
     def best(self, kind: str, dtype: str | None = None, backend: str | None = None) -> Probe | None:
-        """Fastest probe of a kind (of one dtype, of one SDPA backend), None where it was not measured.
+        """Fastest probe of a kind (of one dtype, of one SDPA backend), None where it was not
+        measured.
 
         For memory the best of those with the largest array: smaller ones fit a cache."""
-        probes = [p for p in self.probes
-                  if p.kind == kind and dtype in (None, p.dtype) and backend in (None, p.backend)]
+        probes = [
+            p
+            for p in self.probes
+            if p.kind == kind and dtype in (None, p.dtype) and backend in (None, p.backend)
+        ]
         if kind in MEMORY_PROBES and probes:
             largest = max(p.shape["bytes"] for p in probes)
             probes = [p for p in probes if p.shape["bytes"] == largest]

@@ -1,6 +1,8 @@
-"""A result directory: records.jsonl and samples.jsonl, append-only, each line on disk before the next is measured.
+"""A result directory: records.jsonl and samples.jsonl, append-only, each line on disk before the
+next is measured.
 
-A torn last line (the process was killed while writing it) is left out with a warning, and cut on resume.
+A torn last line (the process was killed while writing it) is left out with a warning, and cut on
+resume.
 """
 
 import contextlib
@@ -21,9 +23,14 @@ from bench.core.specs.suite import Suite
 from bench.results.base import Seconds, Strict
 from bench.results.records import SCHEMA_VERSION, CeilingsRecord, PointRecord, Record
 
-RECORDS, SAMPLES, SUITE, CALIBRATION = "records.jsonl", "samples.jsonl", "suite.json", "calibration.json"
+RECORDS, SAMPLES, SUITE, CALIBRATION = (
+    "records.jsonl",
+    "samples.jsonl",
+    "suite.json",
+    "calibration.json",
+)
 PAGE = "report.html"
-WORKER_LOG = "worker.log"     # tracebacks and chatter of the measuring process
+WORKER_LOG = "worker.log"  # tracebacks and chatter of the measuring process
 _ADAPTER: TypeAdapter = TypeAdapter(Record)
 
 
@@ -44,26 +51,33 @@ class TornLine(UserWarning):
 def read_records(directory: Path) -> list[PointRecord | CeilingsRecord]:
     """All records, in the order they were measured.
 
-    Raises UserError where there is no such file, or none or not all of its lines hold a record; a torn last line
-    after valid ones is a TornLine warning."""
+    Raises UserError where there is no such file, or none or not all of its lines hold a record; a
+    torn last line after valid ones is a TornLine warning."""
     path = directory / RECORDS
     if not directory.is_dir():
         raise UserError(f"{directory}: no such result directory")
     if not path.is_file():
-        raise UserError(f"{directory}: no {RECORDS} in it, so it is not a result directory; `ldt-bench run` makes one")
+        raise UserError(
+            f"{directory}: no {RECORDS} in it, so it is not a result directory; `ldt-bench run`"
+            " makes one"
+        )
     records = []
     for number, data in _lines(path):
         version = data.get("schema_version")
         if isinstance(version, int) and version > SCHEMA_VERSION:
-            raise UserError(f"{path}:{number}: schema version {version} is newer than this ldt-bench's "
-                            f"{SCHEMA_VERSION}; upgrade it to read this result")
+            raise UserError(
+                f"{path}:{number}: schema version {version} is newer than this ldt-bench's "
+                f"{SCHEMA_VERSION}; upgrade it to read this result"
+            )
         try:
             records.append(_ADAPTER.validate_python(data))
         except ValidationError as error:
             raise UserError(f"{path}:{number}: not a record: {first_problem(error)}") from None
     if not records:
-        raise UserError(f"{path}: holds no record; was the run stopped before its first point? "
-                        f"`ldt-bench run --resume {directory}` goes on with it")
+        raise UserError(
+            f"{path}: holds no record; was the run stopped before its first point? "
+            f"`ldt-bench run --resume {directory}` goes on with it"
+        )
     return records
 
 
@@ -89,11 +103,14 @@ def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise EnvironmentFault(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from None
+        raise EnvironmentFault(
+            f"{path}: cannot be read: {(error.strerror or str(error)).lower()}"
+        ) from None
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file so that whoever reads it, or a crash, finds the old one or the new one whole.  Raises OSError."""
+    """Write a file so that whoever reads it, or a crash, finds the old one or the new one whole.
+    Raises OSError."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(part, "w", encoding="utf-8", errors="replace") as file:
@@ -112,7 +129,9 @@ def point_records(records: list[PointRecord | CeilingsRecord]) -> list[PointReco
 
 def ceilings_record(records: list[PointRecord | CeilingsRecord]) -> CeilingsRecord | None:
     """The last successful ceilings of a result."""
-    return next((r for r in reversed(records) if isinstance(r, CeilingsRecord) and r.outcome == "ok"), None)
+    return next(
+        (r for r in reversed(records) if isinstance(r, CeilingsRecord) and r.outcome == "ok"), None
+    )
 
 
 class Store:
@@ -123,7 +142,8 @@ class Store:
         self._lock: Any = None
 
     def __enter__(self) -> "Store":
-        """Raises UserError where another process writes here, EnvironmentFault where nothing can be written."""
+        """Raises UserError where another process writes here, EnvironmentFault where nothing can be
+        written."""
         with disk_faults(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.directory / ".lock", "w")
@@ -146,10 +166,19 @@ class Store:
     def append_record(self, record: PointRecord | CeilingsRecord) -> None:
         self._append(RECORDS, record.model_dump(mode="json"))
 
-    def append_samples(self, fingerprint: str, stage: str, samples_s: list[float], environment: str | None = None) -> None:
+    def append_samples(
+        self, fingerprint: str, stage: str, samples_s: list[float], environment: str | None = None
+    ) -> None:
         """One round of a stage of a point.  environment: the digest of where it was taken."""
-        self._append(SAMPLES, {"fingerprint": fingerprint, "stage": stage, "samples_s": samples_s,
-                               "environment": environment})
+        self._append(
+            SAMPLES,
+            {
+                "fingerprint": fingerprint,
+                "stage": stage,
+                "samples_s": samples_s,
+                "environment": environment,
+            },
+        )
 
     def append_log(self, label: str, text: bytes) -> None:
         """What the worker printed, if anything, under the job's label."""
@@ -163,16 +192,18 @@ class Store:
         return read_records(self.directory) if path.is_file() and path.stat().st_size else []
 
     def prior_samples(self, environment: str | None = None) -> dict[str, dict[str, list[float]]]:
-        """fingerprint -> stage -> samples already taken, in that environment where one is given: a record's samples are
-        all of one."""
+        """fingerprint -> stage -> samples already taken, in that environment where one is given: a
+        record's samples are all of one."""
         prior: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         if (self.directory / SAMPLES).is_file():
             for number, line in _lines(self.directory / SAMPLES):
                 try:
                     taken = Round.model_validate(line)
                 except ValidationError as error:
-                    raise UserError(f"{self.directory / SAMPLES}:{number}: not a round of samples: "
-                                    f"{first_problem(error)}") from None
+                    raise UserError(
+                        f"{self.directory / SAMPLES}:{number}: not a round of samples: "
+                        f"{first_problem(error)}"
+                    ) from None
                 if environment is None or taken.environment in (None, environment):
                     prior[taken.fingerprint][taken.stage] += taken.samples_s
         return prior
@@ -195,34 +226,47 @@ def disk_faults(path: Path, *, measured: bool = True) -> Iterator[None]:
         reason = f"{path}: {(error.strerror or str(error)).lower()}"
         if error.errno in (errno.EEXIST, errno.ENOTDIR):
             raise UserError(f"{reason}: a directory is expected") from None
-        raise EnvironmentFault(reason + ("; what was measured before is kept" if measured else "")) from None
+        raise EnvironmentFault(
+            reason + ("; what was measured before is kept" if measured else "")
+        ) from None
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, object) of a JSON-lines file.  Raises UserError for a broken line that is not the last."""
+    """(line number, object) of a JSON-lines file.  Raises UserError for a broken line that is not
+    the last."""
     raw = read_bytes(path).split(b"\n")
-    torn = raw.pop()        # empty where the file ends with a newline
+    torn = raw.pop()  # empty where the file ends with a newline
     for number, line in enumerate(raw, start=1):
         data = _parse(line)
         if data is None:
             if number == len(raw) and not torn and number > 1:
                 torn = line
                 break
-            raise UserError(f"{path}:{number}: not a JSON object; the file is damaged or not ldt-bench's")
+            raise UserError(
+                f"{path}:{number}: not a JSON object; the file is damaged or not ldt-bench's"
+            )
         yield number, data
-    if torn and (whole := _parse(torn)) is not None:      # only the newline is missing: an editor took it off
+    if (
+        torn and (whole := _parse(torn)) is not None
+    ):  # only the newline is missing: an editor took it off
         yield len(raw) + 1, whole
     elif torn:
         if len(raw) == 0:
             raise UserError(f"{path}: holds no whole record, only a torn line")
-        warnings.warn(f"{path}: the last line is torn (killed while writing) and left out", TornLine, stacklevel=3)
+        warnings.warn(
+            f"{path}: the last line is torn (killed while writing) and left out",
+            TornLine,
+            stacklevel=3,
+        )
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
         data = json.loads(line)
         if b"\\ud" in line.lower():
-            json.dumps(data, ensure_ascii=False).encode()      # half of a surrogate pair can be read, and never shown
+            json.dumps(
+                data, ensure_ascii=False
+            ).encode()  # half of a surrogate pair can be read, and never shown
     except (ValueError, RecursionError):
         return None
     return data if isinstance(data, dict) else None
@@ -243,7 +287,9 @@ def _cut_torn_line(path: Path) -> None:
     if not tail and lines and _parse(lines[-1]) is None:
         whole -= len(lines[-1]) + 1
     if whole != len(raw):
-        warnings.warn(f"{path}: cut a torn last line of {len(raw) - whole} bytes", TornLine, stacklevel=3)
+        warnings.warn(
+            f"{path}: cut a torn last line of {len(raw) - whole} bytes", TornLine, stacklevel=3
+        )
         with disk_faults(path), open(path, "r+b") as file:
             file.truncate(whole)
             os.fsync(file.fileno())

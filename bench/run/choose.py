@@ -1,4 +1,5 @@
-"""Choose what to measure: counts from the worker, costs and rates from the forecast, the choice from the cost model."""
+"""Choose what to measure: counts from the worker, costs and rates from the forecast, the choice
+from the cost model."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +9,14 @@ import yaml
 
 from bench.calibrate.calibration import feeds_fit
 from bench.calibrate.cost_model import NAMES, PARAMETERS, PRIOR, Ceilings, Work
-from bench.calibrate.design import Candidate, at_random, choose, prior_precision, sensitivities, sigma_of
+from bench.calibrate.design import (
+    Candidate,
+    at_random,
+    choose,
+    prior_precision,
+    sensitivities,
+    sigma_of,
+)
 from bench.calibrate.fit import MODEL_ERROR
 from bench.calibrate.predict import stage_calls_per_video
 from bench.core.errors import UserError
@@ -19,26 +27,46 @@ from bench.run.forecast import Forecaster
 from bench.run.plan_time import THUMB
 from bench.run.suite import Job, suite_jobs
 
-SWEEPS = 50               # without a plan, to compare with
-NOISE = 0.01              # of a measured median, as a GPU's are; MODEL_ERROR comes on top
+SWEEPS = 50  # without a plan, to compare with
+NOISE = 0.01  # of a measured median, as a GPU's are; MODEL_ERROR comes on top
 
 
 def pool(suite: Suite, recipe: str) -> list[SuitePoints]:
-    """Every point of a suite at a recipe, as an entry of its own.  Raises UserError where there is none."""
-    entries = [entry.model_copy(update={"model": (model,), "workload": (workload,), "recipe": (recipe,)})
-               for entry in suite.points if recipe in entry.recipe for model in entry.model for workload in entry.workload]
+    """Every point of a suite at a recipe, as an entry of its own.  Raises UserError where there is
+    none."""
+    entries = [
+        entry.model_copy(update={"model": (model,), "workload": (workload,), "recipe": (recipe,)})
+        for entry in suite.points
+        if recipe in entry.recipe
+        for model in entry.model
+        for workload in entry.workload
+    ]
     if not entries:
         known = sorted({r for entry in suite.points for r in entry.recipe})
-        raise UserError(f"--recipe {recipe}: suite {suite.name} has no point of it; it has {', '.join(known)}")
+        raise UserError(
+            f"--recipe {recipe}: suite {suite.name} has no point of it; it has {', '.join(known)}"
+        )
     return entries
 
 
-def design(wanted: Point, entries: list[SuitePoints], forecast: Forecaster, worker: Any, budget_s: float, *,
-           gpu: str | None, probe: bool, watch: Callable[[int], None]) -> dict[str, Any] | None:
-    """The chosen points in order, what each leaves of the prediction's uncertainty, and what a sweep without a plan would.
+def design(
+    wanted: Point,
+    entries: list[SuitePoints],
+    forecast: Forecaster,
+    worker: Any,
+    budget_s: float,
+    *,
+    gpu: str | None,
+    probe: bool,
+    watch: Callable[[int], None],
+) -> dict[str, Any] | None:
+    """The chosen points in order, what each leaves of the prediction's uncertainty, and what a
+    sweep without a plan would.
 
     None where nothing is known of the device."""
-    points = [suite_points(forecast.suite.model_copy(update={"points": (entry,)}))[0] for entry in entries]
+    points = [
+        suite_points(forecast.suite.model_copy(update={"points": (entry,)}))[0] for entry in entries
+    ]
     jobs = [Job(point.fingerprint, point.label, point) for point in points]
     target = Job(wanted.fingerprint, wanted.label, wanted)
     forecast.begin(worker, [*jobs, target], gpu=gpu, probe=probe)
@@ -62,35 +90,59 @@ def design(wanted: Point, entries: list[SuitePoints], forecast: Forecaster, work
     counts = forecast.count(target, worker)
     if not counts:
         raise UserError(f"{wanted.label} cannot be counted; `ldt-bench count` says why")
-    works = [Work.of(counts[stage]) * calls for stage, calls in stage_calls_per_video(wanted.workload, counts).items()]
+    works = [
+        Work.of(counts[stage]) * calls
+        for stage, calls in stage_calls_per_video(wanted.workload, counts).items()
+    ]
     video = sum(works[1:], works[0])
     chosen, before = choose(candidates, video, theta, ceilings, budget_s - spent, NOISE)
     rng = np.random.default_rng(0)
     sweeps = [at_random(candidates, budget_s - spent, rng) for _ in range(SWEEPS)]
     return {
-        "points": [{"index": which[c.index], "point": candidates[c.index].label,
-                    "predicted_s": candidates[c.index].cost_s, "spent_s": spent + c.spent_s, "sigma": c.sigma}
-                   for c in chosen],
-        "ceilings_s": spent, "sigma_before": before, "sigma_after": chosen[-1].sigma if chosen else before,
-        "sigma_unplanned": float(np.median([_sigma(sweep, candidates, video, theta, ceilings) for sweep in sweeps])),
+        "points": [
+            {
+                "index": which[c.index],
+                "point": candidates[c.index].label,
+                "predicted_s": candidates[c.index].cost_s,
+                "spent_s": spent + c.spent_s,
+                "sigma": c.sigma,
+            }
+            for c in chosen
+        ],
+        "ceilings_s": spent,
+        "sigma_before": before,
+        "sigma_after": chosen[-1].sigma if chosen else before,
+        "sigma_unplanned": float(
+            np.median([_sigma(sweep, candidates, video, theta, ceilings) for sweep in sweeps])
+        ),
         "cheapest_s": spent + min((c.cost_s for c in candidates), default=0.0),
-        "basis": basis.words, "provenance": "extrapolated" if not basis.fits else "fitted",
+        "basis": basis.words,
+        "provenance": "extrapolated" if not basis.fits else "fitted",
     }
 
 
 def _state(forecast: Forecaster, wanted: Point) -> tuple[np.ndarray, Ceilings | None]:
-    """Parameters and ceilings to plan with: the calibration's, else the priors at the datasheet or the probe."""
+    """Parameters and ceilings to plan with: the calibration's, else the priors at the datasheet or
+    the probe."""
     basis, prior = forecast.basis, dict(zip(NAMES, PRIOR, strict=True))
     assert basis is not None
     fit = basis.fit_for(wanted)
     if fit is not None:
-        values = prior | {name: p.value for name, p in fit.parameters.items() if p.value is not None}
+        values = prior | {
+            name: p.value for name, p in fit.parameters.items() if p.value is not None
+        }
         return np.array([values[name] for name in NAMES]), fit.device
     values = prior | {name: THUMB[name] for name in THUMB if PARAMETERS[name].unit != "s"}
     return np.array([values[name] for name in NAMES]), basis.rates.get(wanted.recipe.dtype)
 
 
-def _sigma(chosen: list[int], candidates: list[Candidate], wanted: Work, theta: np.ndarray, ceilings: Ceilings) -> float:
+def _sigma(
+    chosen: list[int],
+    candidates: list[Candidate],
+    wanted: Work,
+    theta: np.ndarray,
+    ceilings: Ceilings,
+) -> float:
     precision = prior_precision()
     for i in chosen:
         j = sensitivities(candidates[i].works, theta, ceilings) / np.hypot(MODEL_ERROR, NOISE)
@@ -100,14 +152,27 @@ def _sigma(chosen: list[int], candidates: list[Candidate], wanted: Work, theta: 
 
 def chosen_suite(suite: Suite, entries: list[SuitePoints], document: dict[str, Any]) -> str:
     """YAML of a suite with these points."""
+
     def entry(e: SuitePoints) -> dict[str, Any]:
         data = e.model_dump(mode="json")
-        return {key: value[0] if key in ("model", "workload", "recipe") else value
-                for key, value in data.items() if value not in ({}, False)}
+        return {
+            key: value[0] if key in ("model", "workload", "recipe") else value
+            for key, value in data.items()
+            if value not in ({}, False)
+        }
 
-    return yaml.safe_dump({
-        "description": f"{len(entries)} points of {suite.name} that narrow {document['for']} most in "
-                       f"{document['budget_s']:.0f} s, by ldt-bench plan",
-        "ceilings": suite.ceilings, "sampling": suite.sampling.model_dump(), "point_timeout_s": suite.point_timeout_s,
-        "points": [entry(e) for e in entries], "headline": suite.headline.model_dump(),
-    }, sort_keys=False, width=120)
+    return yaml.safe_dump(
+        {
+            "description": (
+                f"{len(entries)} points of {suite.name} that narrow {document['for']} most in "
+                f"{document['budget_s']:.0f} s, by ldt-bench plan"
+            ),
+            "ceilings": suite.ceilings,
+            "sampling": suite.sampling.model_dump(),
+            "point_timeout_s": suite.point_timeout_s,
+            "points": [entry(e) for e in entries],
+            "headline": suite.headline.model_dump(),
+        },
+        sort_keys=False,
+        width=120,
+    )

@@ -1,5 +1,6 @@
-"""Predict a suite's time: counts come from the worker (this process has no torch), rates from an earlier result, a
-datasheet or a quick probe.  `run --dry-run` asks it for everything; `run --budget` for each point before its turn.
+"""Predict a suite's time: counts come from the worker (this process has no torch), rates from an
+earlier result, a datasheet or a quick probe.  `run --dry-run` asks it for everything; `run
+--budget` for each point before its turn.
 """
 
 import time
@@ -36,9 +37,10 @@ from bench.run.plan_time import (
 )
 
 COUNT_TIMEOUT_S = 300.0
-LOOK_AHEAD_SHARE = 0.05     # of the budget to count in, before anything is measured; what is measured is counted but once
-HEADLINE_SHARE = 0.5        # of the budget that the headline's point may take to be put first
-TIMEOUT_FACTOR = 3.0        # of a point's predicted time, before it is taken for hung
+# of the budget to count in, before anything is measured; what is measured is counted but once
+LOOK_AHEAD_SHARE = 0.05
+HEADLINE_SHARE = 0.5  # of the budget that the headline's point may take to be put first
+TIMEOUT_FACTOR = 3.0  # of a point's predicted time, before it is taken for hung
 
 
 class Job(Protocol):
@@ -65,29 +67,40 @@ class Forecaster:
     spent_on: list[Forecast | None] = field(default_factory=list)
     """Predictions of the jobs that this run carried out."""
 
-    def begin(self, worker: Any, jobs: list[Job], *, gpu: str | None = None, probe: bool = False) -> None:
-        """The calibration that was named, else the latest of this device, else its datasheet, else (probe) a quick look.
+    def begin(
+        self, worker: Any, jobs: list[Job], *, gpu: str | None = None, probe: bool = False
+    ) -> None:
+        """The calibration that was named, else the latest of this device, else its datasheet, else
+        (probe) a quick look.
 
-        gpu: plan for this card in the place of the one here.  Raises UserError for a calibration that cannot be read."""
+        gpu: plan for this card in the place of the one here.  Raises UserError for a calibration
+        that cannot be read."""
         environment = worker.environment
         device = environment.device if gpu is None else "cpu" if gpu == "cpu" else "cuda"
         recipes = {job.point.recipe.name for job in jobs if job.point}
         if self.calibration is not None:
             theirs, ours = read_calibration(self.calibration).gpu, gpu or environment.gpu
             if theirs != ours:
-                raise UserError(f"--calibration {self.calibration}: measured on {theirs}, and the plan is for {ours}")
+                raise UserError(
+                    f"--calibration {self.calibration}: measured on {theirs}, and the plan is for"
+                    f" {ours}"
+                )
             self.basis = basis_from(self.calibration, device)
         elif gpu is None:
-            self.basis = latest_basis(self.root, environment.gpu, device, environment.device_name, recipes)
+            self.basis = latest_basis(
+                self.root, environment.gpu, device, environment.device_name, recipes
+            )
         sheet = datasheet(gpu or environment.gpu)
         self.memory_bytes = sheet.memory_bytes if gpu is not None and sheet is not None else None
         self.basis = self.basis or thumb_basis(sheet, device)
         if self.basis is None and probe:
             dtypes = list(dict.fromkeys(job.point.recipe.dtype for job in jobs if job.point))
             try:
-                rates = worker.run({"job": "rates", "dtypes": dtypes}, COUNT_TIMEOUT_S, lambda stage, samples: None)
+                rates = worker.run(
+                    {"job": "rates", "dtypes": dtypes}, COUNT_TIMEOUT_S, lambda stage, samples: None
+                )
             except JobFailed:
-                return                          # a dtype that this device lacks: then nothing is known
+                return  # a dtype that this device lacks: then nothing is known
             self.basis = probed_basis(rates["gemm_flops_per_s"], rates["copy_bytes_per_s"], device)
 
     @property
@@ -96,13 +109,14 @@ class Forecaster:
         return self.basis is not None and bool(self.basis.fits)
 
     def predict(self, job: Job, worker: Any | None) -> Forecast | None:
-        """A job's forecast; None where nothing is known.  worker: to count with; None: only where no count is needed."""
+        """A job's forecast; None where nothing is known.  worker: to count with; None: only where
+        no count is needed."""
         if self.basis is None:
             return None
         if job.fingerprint not in self.made:
             forecast = self._ceilings(worker) if job.point is None else self._point(job, worker)
             if forecast is None and worker is None:
-                return None                     # it may be asked again with one
+                return None  # it may be asked again with one
             self.made[job.fingerprint] = forecast
         return self.made[job.fingerprint]
 
@@ -114,30 +128,38 @@ class Forecaster:
     def _count(self, point: Point, worker: Any) -> dict[str, StageCount]:
         if point.fingerprint not in self.counts:
             try:
-                answer = worker.run({"job": "count", "point": point.model_dump(mode="json")}, COUNT_TIMEOUT_S,
-                                    lambda stage, samples: None)
+                answer = worker.run(
+                    {"job": "count", "point": point.model_dump(mode="json")},
+                    COUNT_TIMEOUT_S,
+                    lambda stage, samples: None,
+                )
             except JobFailed:
                 answer = {"counts": {}, "weights": 0}
-            self.counts[point.fingerprint] = {s: StageCount.model_validate(c) for s, c in answer["counts"].items()}
+            self.counts[point.fingerprint] = {
+                s: StageCount.model_validate(c) for s, c in answer["counts"].items()
+            }
             self.weights[point.fingerprint] = answer["weights"]
         return self.counts[point.fingerprint]
 
     def over(self, job: Job, worker: Any, left: float) -> str | None:
-        """Why a job does not fit in what is left of the budget: by measurements of this device, or where even the low end
-        of a rule of thumb is too long."""
+        """Why a job does not fit in what is left of the budget: by measurements of this device, or
+        where even the low end of a rule of thumb is too long."""
         forecast = self.predict(job, worker) if job.point is not None else None
         return None if forecast is None else _too_long(forecast, left, "are left")
 
     def time_limit(self, job: Job, worker: Any) -> float:
-        """Seconds after which a job is taken for hung: the suite's, or three times the prediction where that is more, so
-        that a slow card still ends its calls.  This is the one rule; a budget alone may cut it shorter, and a job that
-        does not fit in what is left is not begun (`over`)."""
+        """Seconds after which a job is taken for hung: the suite's, or three times the prediction
+        where that is more, so that a slow card still ends its calls.  This is the one rule; a
+        budget alone may cut it shorter, and a job that does not fit in what is left is not begun
+        (`over`)."""
         forecast = self.predict(job, worker)
-        return max(self.suite.point_timeout_s, TIMEOUT_FACTOR * forecast.span.value if forecast else 0.0)
+        return max(
+            self.suite.point_timeout_s, TIMEOUT_FACTOR * forecast.span.value if forecast else 0.0
+        )
 
     def headline_first(self, jobs: list[Job], worker: Any, budget_s: float) -> list[Job]:
-        """The author's order of value, but for the headline's own point: it goes first (after the ceilings) where it is
-        known to take no more than half of the budget."""
+        """The author's order of value, but for the headline's own point: it goes first (after the
+        ceilings) where it is known to take no more than half of the budget."""
         if not self.known:
             return jobs
         self._look_ahead(jobs, worker, LOOK_AHEAD_SHARE * budget_s)
@@ -149,10 +171,15 @@ class Forecaster:
         if sum(t.span.value for t in times if t) > HEADLINE_SHARE * budget_s:
             return jobs
         ceilings = [job for job in jobs if job.point is None]
-        return [*ceilings, *first, *(job for job in jobs if job not in first and job not in ceilings)]
+        return [
+            *ceilings,
+            *first,
+            *(job for job in jobs if job not in first and job not in ceilings),
+        ]
 
     def _look_ahead(self, jobs: list[Job], worker: Any, most_s: float) -> None:
-        """Predict in order while there is time for it, so that what is left out later has its seconds beside it."""
+        """Predict in order while there is time for it, so that what is left out later has its
+        seconds beside it."""
         started = time.monotonic()
         for job in jobs:
             if time.monotonic() - started > most_s:
@@ -160,19 +187,25 @@ class Forecaster:
             self.predict(job, worker)
 
     def note(self, job: Job, record: Any, worker: Any) -> None:
-        """A job was carried out: keep what was, or would have been, said of it, by the counts that its record has.
+        """A job was carried out: keep what was, or would have been, said of it, by the counts that
+        its record has.
 
         What failed took another time than anything predicts, and is left out."""
         if record.outcome not in MEASURED:
             return
-        if isinstance(record, PointRecord) and self.basis is not None and job.fingerprint not in self.made:
+        if (
+            isinstance(record, PointRecord)
+            and self.basis is not None
+            and job.fingerprint not in self.made
+        ):
             self.counts[job.fingerprint] = record.counts
             self.weights[job.fingerprint] = record.memory.weights if record.memory else 0
             self.made[job.fingerprint] = self._point(job, worker)
         self.spent_on.append(self.predict(job, worker))
 
     def predicted_s(self) -> float | None:
-        """Of the jobs that were carried out, start and finish included; None where one has no prediction."""
+        """Of the jobs that were carried out, start and finish included; None where one has no
+        prediction."""
         if None in self.spent_on:
             return None
         return self.start_and_finish.value + sum(f.span.value for f in self.spent_on if f)
@@ -186,8 +219,11 @@ class Forecaster:
         """What the budget left out, with predicted seconds where they are known."""
         last = {r.fingerprint: r for r in records}.values()
         made = {fingerprint: f.span.value for fingerprint, f in self.made.items() if f}
-        return [{"point": r.label, "predicted_s": made.get(r.fingerprint), "reason": r.reason}
-                for r in last if r.outcome == "skipped_budget"]
+        return [
+            {"point": r.label, "predicted_s": made.get(r.fingerprint), "reason": r.reason}
+            for r in last
+            if r.outcome == "skipped_budget"
+        ]
 
     def _point(self, job: Job, worker: Any | None) -> Forecast | None:
         assert job.point is not None
@@ -198,21 +234,33 @@ class Forecaster:
         if worker is None:
             return None
         counts, theirs = self._count(job.point, worker), self._count(baseline, worker)
-        stages = next((p.stages for p in suite_points(self.suite) if p.subject == baseline.subject), ())
+        stages = next(
+            (p.stages for p in suite_points(self.suite) if p.subject == baseline.subject), ()
+        )
         reused = [stage for stage in untouched(job.point, baseline, theirs) if stage in stages]
         parts = built(job.point, reused)
         self._count(parts, worker)
-        return time_beside(job.point, baseline, reused, counts, theirs, self.weights[parts.fingerprint],
-                           self.suite.sampling, self.basis)
+        return time_beside(
+            job.point,
+            baseline,
+            reused,
+            counts,
+            theirs,
+            self.weights[parts.fingerprint],
+            self.suite.sampling,
+            self.basis,
+        )
 
     def _alone(self, point: Point, worker: Any | None) -> Forecast | None:
         assert self.basis is not None
         if set(point.stages) <= set(self.basis.measured.get(point.fingerprint, {})):
-            return point_time(point, {}, 0, self.suite.sampling, self.basis)       # no count is needed
+            return point_time(point, {}, 0, self.suite.sampling, self.basis)  # no count is needed
         if worker is None:
             return None
         counts = self._count(point, worker)
-        return point_time(point, counts, self.weights[point.fingerprint], self.suite.sampling, self.basis)
+        return point_time(
+            point, counts, self.weights[point.fingerprint], self.suite.sampling, self.basis
+        )
 
     def _ceilings(self, worker: Any | None) -> Forecast | None:
         assert self.basis is not None
@@ -220,33 +268,63 @@ class Forecaster:
         if self.basis.ceilings_s is None:
             if worker is None:
                 return None
-            recipes = list(dict.fromkeys((p.recipe.dtype, p.recipe.attention) for p in suite_points(self.suite)))
+            recipes = list(
+                dict.fromkeys(
+                    (p.recipe.dtype, p.recipe.attention) for p in suite_points(self.suite)
+                )
+            )
             try:
-                probes = worker.run({"job": "probes", "device": self.basis.device, "recipes": recipes,
-                                     "memory_bytes": self.memory_bytes}, COUNT_TIMEOUT_S,
-                                    lambda stage, samples: None)["probes"]
+                probes = worker.run(
+                    {
+                        "job": "probes",
+                        "device": self.basis.device,
+                        "recipes": recipes,
+                        "memory_bytes": self.memory_bytes,
+                    },
+                    COUNT_TIMEOUT_S,
+                    lambda stage, samples: None,
+                )["probes"]
             except JobFailed:
                 return None
         return ceilings_time(probes, self.suite.sampling, self.basis)
 
 
-def plan_document(forecaster: Forecaster, jobs: list[Job], worker: Any, gpu: str, price: Price | None,
-                  budget_s: float | None) -> dict[str, Any]:
-    """`run --dry-run`: every job's time, their sum and its cost; with a budget, what would be left out."""
+def plan_document(
+    forecaster: Forecaster,
+    jobs: list[Job],
+    worker: Any,
+    gpu: str,
+    price: Price | None,
+    budget_s: float | None,
+) -> dict[str, Any]:
+    """`run --dry-run`: every job's time, their sum and its cost; with a budget, what would be left
+    out."""
     points, skipped, total = [], [], forecaster.start_and_finish
     if budget_s is not None:
         jobs = forecaster.headline_first(jobs, worker, budget_s)
-    left, unknown = budget_s if budget_s is None else budget_s - total.low, []    # the start is in the budget
+    left, unknown = (
+        budget_s if budget_s is None else budget_s - total.low,
+        [],
+    )  # the start is in the budget
     for job in jobs:
         forecast = forecaster.predict(job, worker)
-        row = {"point": job.label, "stages": list(job.point.stages) if job.point else [],
-               "predicted_s": forecast.span.value if forecast else None, "low_s": forecast.span.low if forecast else None,
-               "high_s": forecast.span.high if forecast else None, "provenance": forecast.provenance if forecast else None}
+        row = {
+            "point": job.label,
+            "stages": list(job.point.stages) if job.point else [],
+            "predicted_s": forecast.span.value if forecast else None,
+            "low_s": forecast.span.low if forecast else None,
+            "high_s": forecast.span.high if forecast else None,
+            "provenance": forecast.provenance if forecast else None,
+        }
         points.append(row)
         span = forecast.span if forecast else NOTHING
         if forecast is None:
             unknown.append(job.label)
-        why = _too_long(forecast, left, "would be left") if forecast is not None and left is not None else None
+        why = (
+            _too_long(forecast, left, "would be left")
+            if forecast is not None and left is not None
+            else None
+        )
         if why is not None:
             skipped.append({"point": job.label, "predicted_s": span.value, "reason": why})
             continue
@@ -254,11 +332,19 @@ def plan_document(forecaster: Forecaster, jobs: list[Job], worker: Any, gpu: str
         left = left - span.value if left is not None else None
     cost = usd(total, price)
     return {
-        "dry_run": True, "suite": forecaster.suite.name, "gpu": gpu, "points": points, "skipped": skipped,
-        "start_and_finish_s": forecaster.start_and_finish.value, "total_s": total.value, "total": total.as_dict(),
+        "dry_run": True,
+        "suite": forecaster.suite.name,
+        "gpu": gpu,
+        "points": points,
+        "skipped": skipped,
+        "start_and_finish_s": forecaster.start_and_finish.value,
+        "total_s": total.value,
+        "total": total.as_dict(),
         "cost_usd": cost.as_dict() if cost else None,
         "price_usd_per_hour": price.model_dump() if price else None,
-        "basis": forecaster.basis.words if forecaster.basis else "none: nothing is known of this device",
+        "basis": (
+            forecaster.basis.words if forecaster.basis else "none: nothing is known of this device"
+        ),
         "unknown": unknown,
     }
 
@@ -266,8 +352,12 @@ def plan_document(forecaster: Forecaster, jobs: list[Job], worker: Any, gpu: str
 def spent_document(forecaster: Forecaster, wall_s: float, price: Price | None) -> dict[str, Any]:
     """What a run took, beside what was predicted for what it did."""
     cost = usd(Span(wall_s, wall_s, wall_s), price)
-    return {"wall_s": round(wall_s, 1), "usd": cost.as_dict() if cost else None, "predicted_s": forecaster.predicted_s(),
-            "basis": forecaster.basis.words if forecaster.basis else None}
+    return {
+        "wall_s": round(wall_s, 1),
+        "usd": cost.as_dict() if cost else None,
+        "predicted_s": forecaster.predicted_s(),
+        "basis": forecaster.basis.words if forecaster.basis else None,
+    }
 
 
 def _too_long(forecast: Forecast, left: float, what_is: str) -> str | None:
@@ -275,5 +365,7 @@ def _too_long(forecast: Forecast, left: float, what_is: str) -> str | None:
     if forecast.least_s <= left:
         return None
     least = "" if forecast.provenance in KNOWN else f", at the least {seconds(forecast.least_s)}"
-    return (f"predicted to take {seconds(forecast.span.value)} ({forecast.provenance}){least}, {seconds(max(0.0, left))} of "
-            f"the budget {what_is}")
+    return (
+        f"predicted to take {seconds(forecast.span.value)} ({forecast.provenance}){least},"
+        f" {seconds(max(0.0, left))} of the budget {what_is}"
+    )

@@ -1,9 +1,12 @@
-"""A decoder-only transformer over video tokens, with a key-value cache: the baseline that diffusion is held against.
+"""A decoder-only transformer over video tokens, with a key-value cache: the baseline that diffusion
+is held against.
 
-Generating is `prefill` (prompt and given tokens at once: many rows share each weight that is read) and then `decode`, one
-token a call: every weight and the whole cache are read for one row, so memory sets the pace and not the multipliers.
+Generating is `prefill` (prompt and given tokens at once: many rows share each weight that is read)
+and then `decode`, one token a call: every weight and the whole cache are read for one row, so
+memory sets the pace and not the multipliers.
 
-Shapes: B batch, L prompt tokens, N video tokens, D width, A heads, K heads of keys and values, E head_dim, V vocabulary.
+Shapes: B batch, L prompt tokens, N video tokens, D width, A heads, K heads of keys and values, E
+head_dim, V vocabulary.
 """
 
 from collections.abc import Callable
@@ -37,16 +40,24 @@ class KVCache:
         return KVCache(self.k[:, :batch], self.v[:, :batch], self.cos, self.sin, self.length)
 
 
-def allocate_cache(config: AutoregressiveConfig, batch: int, context: int, make: Callable[..., Tensor],
-                   device: torch.device) -> KVCache:
-    """make(*shape) gives the entries: torch.empty to generate, random ones to time a call at some length."""
+def allocate_cache(
+    config: AutoregressiveConfig,
+    batch: int,
+    context: int,
+    make: Callable[..., Tensor],
+    device: torch.device,
+) -> KVCache:
+    """make(*shape) gives the entries: torch.empty to generate, random ones to time a call at some
+    length."""
     shape = (config.depth, batch, config.kv_heads, context, config.head_dim)
     k, v = make(*shape), make(*shape)
     cos, sin = _angles(config, context, device, k.dtype)
     return KVCache(k, v, cos, sin, 0)
 
 
-def _angles(config: AutoregressiveConfig, n: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _angles(
+    config: AutoregressiveConfig, n: int, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
     cos, sin = rope_angles((n, 1, 1), (config.head_dim, 0, 0), device)
     return cos.to(dtype), sin.to(dtype)
 
@@ -63,20 +74,23 @@ class AutoregressiveTransformer(nn.Module):
         self.norm = nn.RMSNorm(config.width, eps=1e-6)
         self.head = nn.Linear(config.width, config.vocabulary, bias=False)
 
-    def forward(self, prompt: Tensor | None, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Without a cache the logits of token 0 to N, (B, N + 1, V); with one it is filled, or without a prompt gone on
-        from, and the logits are the next token's, (B, 1, V).  prompt (B, L, D_text), tokens (B, N), N may be 0."""
-        x = self.embed(tokens)                                            # (B, N, D)
+    def forward(
+        self, prompt: Tensor | None, tokens: Tensor, cache: KVCache | None = None
+    ) -> Tensor:
+        """Without a cache the logits of token 0 to N, (B, N + 1, V); with one it is filled, or
+        without a prompt gone on from, and the logits are the next token's, (B, 1, V).  prompt (B,
+        L, D_text), tokens (B, N), N may be 0."""
+        x = self.embed(tokens)  # (B, N, D)
         if prompt is not None:
-            x = torch.cat([self.text(prompt), x], dim=1)                  # (B, L + N, D)
+            x = torch.cat([self.text(prompt), x], dim=1)  # (B, L + N, D)
         if cache is None:
             cos, sin = _angles(self.config, x.shape[1], x.device, x.dtype)
             for block in self.blocks:
                 x = block(x, cos, sin)
-            return self.head(self.norm(x[:, -tokens.shape[1] - 1:]))
+            return self.head(self.norm(x[:, -tokens.shape[1] - 1 :]))
         start = cache.length if prompt is None else 0
         cache.length = start + x.shape[1]
-        cos, sin = cache.cos[start:cache.length], cache.sin[start:cache.length]
+        cos, sin = cache.cos[start : cache.length], cache.sin[start : cache.length]
         for i, block in enumerate(self.blocks):
             x = block(x, cos, sin, cache.k[i], cache.v[i], start)
         return self.head(self.norm(x[:, -1:]))
@@ -93,7 +107,9 @@ class AutoregressiveTransformer(nn.Module):
     def generate(self, prompt: Tensor, n: int) -> Tensor:
         """n tokens in one window, each the most likely.  -> (B, n)."""
         batch, length, _ = prompt.shape
-        cache = allocate_cache(self.config, batch, length + n, lambda *s: prompt.new_empty(s), prompt.device)
+        cache = allocate_cache(
+            self.config, batch, length + n, lambda *s: prompt.new_empty(s), prompt.device
+        )
         logits = self.prefill(prompt, prompt.new_empty(batch, 0, dtype=torch.long), cache)
         out = [logits.argmax(-1)]
         while len(out) < n:
@@ -104,8 +120,13 @@ class AutoregressiveTransformer(nn.Module):
     def prepare(self, latents: Tensor) -> None:
         """Nothing is kept per shape."""
 
-    def example_condition(self, latent_shape: tuple[int, int, int], batch: int, randn: Callable[..., Tensor],
-                          unconditional: bool) -> dict[str, Tensor]:
+    def example_condition(
+        self,
+        latent_shape: tuple[int, int, int],
+        batch: int,
+        randn: Callable[..., Tensor],
+        unconditional: bool,
+    ) -> dict[str, Tensor]:
         """A random prompt; with guidance the empty one is as long."""
         return {"prompt": randn(batch, self.config.text_tokens, self.config.text_width)}
 
@@ -117,14 +138,28 @@ class Block(nn.Module):
         super().__init__()
         self.config, inner = config, config.num_heads * config.head_dim
         self.norm1 = nn.RMSNorm(config.width, eps=1e-6)
-        self.qkv = nn.Linear(config.width, inner + 2 * config.kv_heads * config.head_dim, bias=False)
+        self.qkv = nn.Linear(
+            config.width, inner + 2 * config.kv_heads * config.head_dim, bias=False
+        )
         self.proj = nn.Linear(inner, config.width, bias=False)
         self.norm2 = nn.RMSNorm(config.width, eps=1e-6)
-        self.mlp = SwiGLU(config.width, config.ffn_width) if config.gated else MLP(config.width, config.ffn_width)
+        self.mlp = (
+            SwiGLU(config.width, config.ffn_width)
+            if config.gated
+            else MLP(config.width, config.ffn_width)
+        )
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cached_k: Tensor | None = None, cached_v: Tensor | None = None,
-                start: int = 0) -> Tensor:
-        """cached_k, cached_v (B, K, context, E): written from `start` on, and read up to there and what is new."""
+    def forward(
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        cached_k: Tensor | None = None,
+        cached_v: Tensor | None = None,
+        start: int = 0,
+    ) -> Tensor:
+        """cached_k, cached_v (B, K, context, E): written from `start` on, and read up to there and
+        what is new."""
         c = self.config
         heads = rearrange(self.qkv(self.norm1(x)), "b n (a e) -> b a n e", e=c.head_dim)
         q, k, v = heads.split([c.num_heads, c.kv_heads, c.kv_heads], dim=1)
@@ -139,13 +174,16 @@ class Block(nn.Module):
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q (B, A, N, E), k and v (B, K, M, E); N is M, or 1 -> (B, N, A E)."""
         if q.shape[2] == 1:
-            # One token sees all the cache, so no mask; heads that share keys become rows of one product, and the cache
+            # One token sees all the cache, so no mask; heads that share keys become rows of one
+            # product, and the cache
             # is read once and never repeated.
             q = rearrange(q, "b (k g) 1 e -> b k g e", k=self.config.kv_heads)
             return rearrange(F.scaled_dot_product_attention(q, k, v), "b k g e -> b 1 (k g e)")
         shared = self.config.num_heads // self.config.kv_heads
         k, v = (y.repeat_interleave(shared, dim=1) if shared > 1 else y for y in (k, v))
-        return rearrange(F.scaled_dot_product_attention(q, k, v, is_causal=True), "b a n e -> b n (a e)")
+        return rearrange(
+            F.scaled_dot_product_attention(q, k, v, is_causal=True), "b a n e -> b n (a e)"
+        )
 
 
 class SwiGLU(nn.Module):
@@ -164,28 +202,47 @@ class SwiGLU(nn.Module):
 def draw_token(logits: Tensor) -> Tensor:
     """One token of each row with the probability that softmax gives it.  logits (B, V) -> (B, 1).
 
-    The largest of p_i / e_i, e_i exponential, is token i with probability p_i: i's clock of rate p_i rings first.  In
-    logarithms softmax's sum falls out.  torch.multinomial reads its sum back, so that a GPU waits for the host at every token
-    and no graph can be captured."""
+    The largest of p_i / e_i, e_i exponential, is token i with probability p_i: i's clock of rate
+    p_i rings first.  In logarithms softmax's sum falls out.  torch.multinomial reads its sum back,
+    so that a GPU waits for the host at every token and no graph can be captured."""
     wide = logits.float()
     return (wide - torch.empty_like(wide).exponential_().log_()).argmax(-1, keepdim=True)
 
 
-def decoding_calls(model: AutoregressiveTransformer, latents: Tensor, condition: dict[str, Tensor],
-                   unconditional: dict[str, Tensor] | None, seed: int) -> dict[str, Callable[[], Any]]:
+def decoding_calls(
+    model: AutoregressiveTransformer,
+    latents: Tensor,
+    condition: dict[str, Tensor],
+    unconditional: dict[str, Tensor] | None,
+    seed: int,
+) -> dict[str, Callable[[], Any]]:
     """forward, prefill and decode_token as calls without arguments.
 
-    decode_token runs at the mean length of the clip's decode calls, over a cache filled at random; forward is the same
-    without guidance and without drawing the token.  With guidance the empty prompt's rows share the call, and so the
-    weights that are read, with the prompt's."""
+    decode_token runs at the mean length of the clip's decode calls, over a cache filled at random;
+    forward is the same without guidance and without drawing the token.  With guidance the empty
+    prompt's rows share the call, and so the weights that are read, with the prompt's."""
     config, device = model.config, latents.device
     plan, batch = config.plan(tuple(latents.shape[2:])), latents.shape[0]
-    prompt = condition["prompt"] if unconditional is None else torch.cat([condition["prompt"], unconditional["prompt"]])
+    prompt = (
+        condition["prompt"]
+        if unconditional is None
+        else torch.cat([condition["prompt"], unconditional["prompt"]])
+    )
     generator = None if device.type == "meta" else torch.Generator(device).manual_seed(seed)
-    cache = allocate_cache(config, prompt.shape[0], plan.context, lambda *shape: draw.normal(
-        *shape, generator=generator, device=device, dtype=latents.dtype), device)
-    tokens = torch.randint(0, 2**config.code_bits, (prompt.shape[0], plan.prefill_tokens - plan.prompt + 1),
-                           generator=generator, device=device)
+    cache = allocate_cache(
+        config,
+        prompt.shape[0],
+        plan.context,
+        lambda *shape: draw.normal(*shape, generator=generator, device=device, dtype=latents.dtype),
+        device,
+    )
+    tokens = torch.randint(
+        0,
+        2**config.code_bits,
+        (prompt.shape[0], plan.prefill_tokens - plan.prompt + 1),
+        generator=generator,
+        device=device,
+    )
     given, last = tokens[:, :-1], tokens[:, -1]
 
     def next_token(logits: Tensor) -> Tensor:

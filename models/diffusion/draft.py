@@ -1,8 +1,10 @@
-"""Draft, then verify: a small model takes the early (or the late) steps of a trajectory, a large one the others.
+"""Draft, then verify: a small model takes the early (or the late) steps of a trajectory, a large
+one the others.
 
-As T-Stitch (arXiv 2402.14167): early steps decide the layout, on which small and large models of one family agree.  Wan
-2.2's two experts share a trajectory in the same way, but are of one size.  Both models must mean the same by a latent: here
-that is their shape, with real weights also the VAE and the noise path.
+As T-Stitch (arXiv 2402.14167): early steps decide the layout, on which small and large models of
+one family agree.  Wan 2.2's two experts share a trajectory in the same way, but are of one size.
+Both models must mean the same by a latent: here that is their shape, with real weights also the VAE
+and the noise path.
 
 Shapes: B batch, C channels, T H W latents.
 """
@@ -38,22 +40,34 @@ def drafted_evaluations(draft: DraftConfig, sampler: SamplerConfig) -> tuple[boo
     return tuple(of_step[step_of(i, sampler)] for i in range(len(evaluation_times(sampler))))
 
 
-def denoise_drafted(draft: Guided, large: Guided, noise: Tensor, sampler: SamplerConfig, config: DraftConfig,
-                    generator: torch.Generator | None = None) -> Drafted:
+def denoise_drafted(
+    draft: Guided,
+    large: Guided,
+    noise: Tensor,
+    sampler: SamplerConfig,
+    config: DraftConfig,
+    generator: torch.Generator | None = None,
+) -> Drafted:
     """Noise (B, C, T, H, W) -> latents of the same shape, by both models.
 
     Each may run under a cache (models.caching.own), which then counts its own evaluations.
     Raises ValueError where the two do not give the same shape."""
     times, by_draft = evaluation_times(sampler), drafted_evaluations(config, sampler)
-    of_draft = draft.begin(sampler, tuple(t for t, drafted in zip(times, by_draft, strict=True) if drafted))
-    of_large = large.begin(sampler, tuple(t for t, drafted in zip(times, by_draft, strict=True) if not drafted))
+    of_draft = draft.begin(
+        sampler, tuple(t for t, drafted in zip(times, by_draft, strict=True) if drafted)
+    )
+    of_large = large.begin(
+        sampler, tuple(t for t, drafted in zip(times, by_draft, strict=True) if not drafted)
+    )
     turns = iter(by_draft)
 
     def model(x: Tensor, t: Tensor) -> Tensor:
         out = (of_draft if next(turns) else of_large)(x, t)
         if out.shape != x.shape:
-            raise ValueError(f"a model of the pair gives {tuple(out.shape)} for latents {tuple(x.shape)}: a draft must have "
-                             "the large model's channels")
+            raise ValueError(
+                f"a model of the pair gives {tuple(out.shape)} for latents {tuple(x.shape)}: a"
+                " draft must have the large model's channels"
+            )
         return out
 
     latents = sample(model, noise, sampler, generator)

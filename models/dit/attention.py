@@ -1,4 +1,5 @@
-"""Attention of the DiT: self, cross and joint, over one grid of tokens or several requests packed end to end.
+"""Attention of the DiT: self, cross and joint, over one grid of tokens or several requests packed
+end to end.
 
 Shapes: B batch, N video tokens, L text tokens, D width, A heads, E head_dim.
 """
@@ -19,8 +20,8 @@ Grid = tuple[int, int, int]
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Where the tokens lie.  One grid: (B, N, D), every sample alike.  Several: (1, sum of N, D), a request after the
-    other, each attending to itself alone."""
+    """Where the tokens lie.  One grid: (B, N, D), every sample alike.  Several: (1, sum of N, D), a
+    request after the other, each attending to itself alone."""
 
     grids: tuple[Grid, ...]
     positions: Tensor | tuple[Tensor, Tensor]
@@ -40,11 +41,14 @@ class Layout:
         return len(self.grids) > 1
 
     def spread(self, per_request: Tensor, lengths: tuple[int, ...] | None = None) -> Tensor:
-        """A vector a request -> one that broadcasts over tokens.  (R, D) -> (B, 1, D), or packed (1, sum of N, D)."""
+        """A vector a request -> one that broadcasts over tokens.  (R, D) -> (B, 1, D), or packed
+        (1, sum of N, D)."""
         if not self.packed:
             return per_request[:, None]
         lengths = lengths or self.lengths
-        return torch.cat([row.expand(1, n, -1) for row, n in zip(per_request, lengths, strict=True)], dim=1)
+        return torch.cat(
+            [row.expand(1, n, -1) for row, n in zip(per_request, lengths, strict=True)], dim=1
+        )
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, axis: str) -> Tensor:
         """Self-attention along `axis`: all, space, time or window.  (B, A, N, E) -> same."""
@@ -57,8 +61,12 @@ class Layout:
         """Video tokens attend to text.  q (B, A, N, E), k and v (B, A, L, E) -> (B, A, N, E)."""
         if not self.packed:
             return kernels.attention(q, k, v)
-        parts = zip(q.split(self.lengths, dim=2), k.split(self.text_lengths, dim=2), v.split(self.text_lengths, dim=2),
-                    strict=True)
+        parts = zip(
+            q.split(self.lengths, dim=2),
+            k.split(self.text_lengths, dim=2),
+            v.split(self.text_lengths, dim=2),
+            strict=True,
+        )
         return torch.cat([kernels.attention(*qkv) for qkv in parts], dim=2)
 
     def joint(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -66,13 +74,23 @@ class Layout:
         if not self.packed:
             return kernels.attention(q, k, v)
         video, text = sum(self.lengths), sum(self.text_lengths)
-        split = [(x[:, :, :video].split(self.lengths, dim=2), x[:, :, video:].split(self.text_lengths, dim=2))
-                 for x in (q, k, v)]
+        split = [
+            (
+                x[:, :, :video].split(self.lengths, dim=2),
+                x[:, :, video:].split(self.text_lengths, dim=2),
+            )
+            for x in (q, k, v)
+        ]
         assert q.shape[2] == video + text
-        outs = [kernels.attention(*(torch.cat([vid[i], txt[i]], dim=2) for vid, txt in split))
-                for i in range(len(self.grids))]
-        return torch.cat([out[:, :, :n] for out, n in zip(outs, self.lengths, strict=True)]
-                         + [out[:, :, n:] for out, n in zip(outs, self.lengths, strict=True)], dim=2)
+        outs = [
+            kernels.attention(*(torch.cat([vid[i], txt[i]], dim=2) for vid, txt in split))
+            for i in range(len(self.grids))
+        ]
+        return torch.cat(
+            [out[:, :, :n] for out, n in zip(outs, self.lengths, strict=True)]
+            + [out[:, :, n:] for out, n in zip(outs, self.lengths, strict=True)],
+            dim=2,
+        )
 
 
 def _all(q: Tensor, k: Tensor, v: Tensor, layout: Layout, index: int) -> Tensor:
@@ -96,12 +114,16 @@ def _window(q: Tensor, k: Tensor, v: Tensor, layout: Layout, index: int) -> Tens
 
 
 AXES: dict[str, Callable[[Tensor, Tensor, Tensor, Layout, int], Tensor]] = {
-    "all": _all, "space": _space, "time": _time, "window": _window,
+    "all": _all,
+    "space": _space,
+    "time": _time,
+    "window": _window,
 }
 
 
 class QKNorm(nn.Module):
-    """RMSNorm of queries and keys: per head (Stable Diffusion 3, arXiv 2403.03206) or across heads (Wan 2.1)."""
+    """RMSNorm of queries and keys: per head (Stable Diffusion 3, arXiv 2403.03206) or across heads
+    (Wan 2.1)."""
 
     def __init__(self, kind: str, num_heads: int, head_dim: int):
         super().__init__()
@@ -115,8 +137,9 @@ def qk_norm(kind: str, num_heads: int, head_dim: int) -> QKNorm | None:
     return None if kind == "none" else QKNorm(kind, num_heads, head_dim)
 
 
-def heads_first(norm: QKNorm | None, q: Tensor, k: Tensor, v: Tensor,
-                rope: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+def heads_first(
+    norm: QKNorm | None, q: Tensor, k: Tensor, v: Tensor, rope: tuple[Tensor, Tensor] | None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Norm, heads before tokens, rotary positions.  (B, N, A, E) each -> (B, A, N, E) each."""
     norms = (None, None) if norm is None else (norm.q, norm.k)
     q, k = (_norm_rotate(x, n, rope) for x, n in zip((q, k), norms, strict=True))
@@ -148,12 +171,18 @@ class SelfAttention(nn.Module):
         self.norm = qk_norm(norm, num_heads, width // num_heads)
         self.proj = Linear(width, width) if out else None
 
-    def project(self, x: Tensor, rope: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+    def project(
+        self, x: Tensor, rope: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """x (B, N, D) -> queries, keys, values (B, A, N, E)."""
-        q, k, v = rearrange(self.qkv(x), "b n (three a e) -> three b n a e", three=3, a=self.num_heads)
+        q, k, v = rearrange(
+            self.qkv(x), "b n (three a e) -> three b n a e", three=3, a=self.num_heads
+        )
         return heads_first(self.norm, q, k, v, rope)
 
-    def forward(self, x: Tensor, layout: Layout, rope: tuple[Tensor, Tensor] | None, axis: str) -> Tensor:
+    def forward(
+        self, x: Tensor, layout: Layout, rope: tuple[Tensor, Tensor] | None, axis: str
+    ) -> Tensor:
         """x (B, N, D) -> (B, N, D)."""
         out = layout.attend(*self.project(x, rope), axis)
         return self.proj(rearrange(out, "b a n e -> b n (a e)"))

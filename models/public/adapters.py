@@ -1,6 +1,7 @@
 """How each diffusers class of a denoiser is called: one entry of ADAPTERS a class.
 
-Shapes: B batch, C latent channels, T H W latent frames/rows/columns, N tokens, L text tokens, D_text.
+Shapes: B batch, C latent channels, T H W latent frames/rows/columns, N tokens, L text tokens,
+D_text.
 """
 
 from collections.abc import Callable
@@ -35,59 +36,98 @@ class Adapter:
     call: Callable[[DiffusersDenoiser, nn.Module, Tensor, Tensor, Tensors], Tensor]
     """(spec, model, latents (B, C, T, H, W), timestep (B,), condition) -> (B, >= C, T, H, W)."""
     prepare: Callable[[DiffusersDenoiser, nn.Module, Tensor], Tensors] = _nothing
-    """(spec, model, latents) -> what depends on their shape alone; its pipeline makes it once, before the loop."""
+    """(spec, model, latents) -> what depends on their shape alone; its pipeline makes it once,
+    before the loop."""
     time_scale: float = 1000.0
     """t in [0, 1] times this is the timestep."""
 
 
-def _text(spec: DiffusersDenoiser, config: Any, batch: int, randn: Randn, *, width: str, mask: str | None = None) -> Tensors:
-    """Text embeddings as wide as the config's entry `width` says; with `mask`, one that keeps every token.
+def _text(
+    spec: DiffusersDenoiser,
+    config: Any,
+    batch: int,
+    randn: Randn,
+    *,
+    width: str,
+    mask: str | None = None,
+) -> Tensors:
+    """Text embeddings as wide as the config's entry `width` says; with `mask`, one that keeps every
+    token.
 
-    A real prompt is shorter and padded; all tokens are counted, which is what dense attention runs."""
+    A real prompt is shorter and padded; all tokens are counted, which is what dense attention
+    runs."""
     condition = {"encoder_hidden_states": randn(batch, spec.text_tokens, config[width])}
     if mask is not None:
-        condition[mask] = torch.ones(batch, spec.text_tokens, device=randn(1).device, dtype=torch.bool)
+        condition[mask] = torch.ones(
+            batch, spec.text_tokens, device=randn(1).device, dtype=torch.bool
+        )
     return condition
 
 
-def _direct(spec: DiffusersDenoiser, model: nn.Module, x: Tensor, timestep: Tensor, condition: Tensors) -> Tensor:
+def _direct(
+    spec: DiffusersDenoiser, model: nn.Module, x: Tensor, timestep: Tensor, condition: Tensors
+) -> Tensor:
     return model(hidden_states=x, timestep=timestep, return_dict=False, **condition)[0]
 
 
 # --- DiT ---
 
+
 def _dit_condition(spec: DiffusersDenoiser, config: Any, batch: int, randn: Randn) -> Tensors:
-    return {"class_labels": torch.full((batch,), config["num_embeds_ada_norm"] // 2, device=randn(1).device)}
+    return {
+        "class_labels": torch.full(
+            (batch,), config["num_embeds_ada_norm"] // 2, device=randn(1).device
+        )
+    }
 
 
-def _dit(spec: DiffusersDenoiser, model: nn.Module, x: Tensor, timestep: Tensor, condition: Tensors) -> Tensor:
-    return _direct(spec, model, x.squeeze(2), timestep, condition).unsqueeze(2)     # an image model: T is 1
+def _dit(
+    spec: DiffusersDenoiser, model: nn.Module, x: Tensor, timestep: Tensor, condition: Tensors
+) -> Tensor:
+    return _direct(spec, model, x.squeeze(2), timestep, condition).unsqueeze(
+        2
+    )  # an image model: T is 1
 
 
 # --- Wan ---
 
-def _wan(spec: DiffusersDenoiser, model: nn.Module, x: Tensor, timestep: Tensor, condition: Tensors) -> Tensor:
+
+def _wan(
+    spec: DiffusersDenoiser, model: nn.Module, x: Tensor, timestep: Tensor, condition: Tensors
+) -> Tensor:
     if spec.timestep_per_token:
-        timestep = timestep[:, None].expand(-1, spec.tokens(tuple(x.shape[2:])))      # (B, N)
+        timestep = timestep[:, None].expand(-1, spec.tokens(tuple(x.shape[2:])))  # (B, N)
     return _direct(spec, model, x, timestep, condition)
 
 
 # --- CogVideoX ---
 
+
 def _cogvideox_rope(spec: DiffusersDenoiser, model: nn.Module, x: Tensor) -> Tensors:
-    """Rotary angles as CogVideoXPipeline makes them: 1.0 rescales the grid to the trained one, 1.5 does not."""
+    """Rotary angles as CogVideoXPipeline makes them: 1.0 rescales the grid to the trained one, 1.5
+    does not."""
     config = model.config
     if not config["use_rotary_positional_embeddings"]:
         return {}
     t, h, w = x.shape[2], x.shape[3] // config["patch_size"], x.shape[4] // config["patch_size"]
-    base = config["sample_height"] // config["patch_size"], config["sample_width"] // config["patch_size"]
+    base = (
+        config["sample_height"] // config["patch_size"],
+        config["sample_width"] // config["patch_size"],
+    )
     if config["patch_size_t"] is None:
         grid = {"crops_coords": _fit(h, w, *base), "temporal_size": t}
     else:
-        grid = {"crops_coords": None, "temporal_size": -(-t // config["patch_size_t"]), "grid_type": "slice",
-                "max_size": base}
-    return {"image_rotary_emb": get_3d_rotary_pos_embed(
-        embed_dim=config["attention_head_dim"], grid_size=(h, w), device=x.device, **grid)}
+        grid = {
+            "crops_coords": None,
+            "temporal_size": -(-t // config["patch_size_t"]),
+            "grid_type": "slice",
+            "max_size": base,
+        }
+    return {
+        "image_rotary_emb": get_3d_rotary_pos_embed(
+            embed_dim=config["attention_head_dim"], grid_size=(h, w), device=x.device, **grid
+        )
+    }
 
 
 def _fit(h: int, w: int, base_h: int, base_w: int) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -98,9 +138,11 @@ def _fit(h: int, w: int, base_h: int, base_w: int) -> tuple[tuple[int, int], tup
     return (top, left), (top + rows, left + columns)
 
 
-def _cogvideox(spec: DiffusersDenoiser, model: nn.Module, x: Tensor, timestep: Tensor, condition: Tensors) -> Tensor:
+def _cogvideox(
+    spec: DiffusersDenoiser, model: nn.Module, x: Tensor, timestep: Tensor, condition: Tensors
+) -> Tensor:
     frames = x.shape[2]
-    if spec.pad_frames:                            # the pipeline draws whole patches of noise and drops the surplus
+    if spec.pad_frames:  # the pipeline draws whole patches of noise and drops the surplus
         x = F.pad(x, (0, 0, 0, 0, -frames % spec.patch_size[0], 0))
     out = _direct(spec, model, rearrange(x, "b c t h w -> b t c h w"), timestep, condition)
     return rearrange(out, "b t c h w -> b c t h w")[:, :, -frames:]
@@ -108,35 +150,51 @@ def _cogvideox(spec: DiffusersDenoiser, model: nn.Module, x: Tensor, timestep: T
 
 # --- HunyuanVideo ---
 
+
 def _hunyuan_condition(spec: DiffusersDenoiser, config: Any, batch: int, randn: Randn) -> Tensors:
     pooled = randn(batch, config["pooled_projection_dim"])
     # HunyuanVideoPipeline's guidance of 6.0 is an input, times 1,000, since it was distilled in
-    guidance = {"guidance": torch.full_like(pooled[:, 0], 6000.0)} if config["guidance_embeds"] else {}
-    return {"pooled_projections": pooled, **guidance,
-            **_text(spec, config, batch, randn, width="text_embed_dim", mask="encoder_attention_mask")}
+    guidance = (
+        {"guidance": torch.full_like(pooled[:, 0], 6000.0)} if config["guidance_embeds"] else {}
+    )
+    return {
+        "pooled_projections": pooled,
+        **guidance,
+        **_text(spec, config, batch, randn, width="text_embed_dim", mask="encoder_attention_mask"),
+    }
 
 
-GLYPH_TOKENS, IMAGE_TOKENS = 256, 729      # of ByT5 and SigLIP, HunyuanVideo15Pipeline's constants
+GLYPH_TOKENS, IMAGE_TOKENS = 256, 729  # of ByT5 and SigLIP, HunyuanVideo15Pipeline's constants
 
 
 def _hunyuan15_condition(spec: DiffusersDenoiser, config: Any, batch: int, randn: Randn) -> Tensors:
     device = randn(1).device
-    return {**_text(spec, config, batch, randn, width="text_embed_dim", mask="encoder_attention_mask"),
-            "encoder_hidden_states_2": randn(batch, GLYPH_TOKENS, config["text_embed_2_dim"]),
-            "encoder_attention_mask_2": torch.ones(batch, GLYPH_TOKENS, device=device, dtype=torch.bool),
-            # zeros are how the class is told that there is no image
-            "image_embeds": torch.zeros_like(randn(batch, IMAGE_TOKENS, config["image_embed_dim"]))}
+    return {
+        **_text(spec, config, batch, randn, width="text_embed_dim", mask="encoder_attention_mask"),
+        "encoder_hidden_states_2": randn(batch, GLYPH_TOKENS, config["text_embed_2_dim"]),
+        "encoder_attention_mask_2": torch.ones(
+            batch, GLYPH_TOKENS, device=device, dtype=torch.bool
+        ),
+        # zeros are how the class is told that there is no image
+        "image_embeds": torch.zeros_like(randn(batch, IMAGE_TOKENS, config["image_embed_dim"])),
+    }
 
 
-def _hunyuan15(spec: DiffusersDenoiser, model: nn.Module, x: Tensor, timestep: Tensor, condition: Tensors) -> Tensor:
-    no_image = x.new_zeros(x.shape[0], model.config["in_channels"] - x.shape[1], *x.shape[2:])   # its latents and mask
+def _hunyuan15(
+    spec: DiffusersDenoiser, model: nn.Module, x: Tensor, timestep: Tensor, condition: Tensors
+) -> Tensor:
+    no_image = x.new_zeros(
+        x.shape[0], model.config["in_channels"] - x.shape[1], *x.shape[2:]
+    )  # its latents and mask
     with zoo_meta.known_masks(x):
-        return _direct(spec, model, torch.cat([x, no_image], dim=1), timestep.to(x.dtype), condition)
+        return _direct(
+            spec, model, torch.cat([x, no_image], dim=1), timestep.to(x.dtype), condition
+        )
 
 
 # --- LTX ---
 
-LTX_FPS, LTX2_FPS = 25, 24.0               # LTXPipeline's and LTX2Pipeline's default frame rates
+LTX_FPS, LTX2_FPS = 25, 24.0  # LTXPipeline's and LTX2Pipeline's default frame rates
 
 
 def _pack(x: Tensor) -> Tensor:
@@ -148,89 +206,155 @@ def _unpack(tokens: Tensor, like: Tensor) -> Tensor:
     return rearrange(tokens, "b (t h w) c -> b c t h w", t=t, h=h, w=w)
 
 
-def _ltx(spec: DiffusersDenoiser, model: nn.Module, x: Tensor, timestep: Tensor, condition: Tensors) -> Tensor:
+def _ltx(
+    spec: DiffusersDenoiser, model: nn.Module, x: Tensor, timestep: Tensor, condition: Tensors
+) -> Tensor:
     t, h, w = x.shape[2:]
-    return _unpack(_direct(spec, model, _pack(x), timestep, {
-        **condition, "num_frames": t, "height": h, "width": w, "rope_interpolation_scale": (8 / LTX_FPS, 32, 32)}), x)
+    return _unpack(
+        _direct(
+            spec,
+            model,
+            _pack(x),
+            timestep,
+            {
+                **condition,
+                "num_frames": t,
+                "height": h,
+                "width": w,
+                "rope_interpolation_scale": (8 / LTX_FPS, 32, 32),
+            },
+        ),
+        x,
+    )
 
 
 def _ltx2_condition(spec: DiffusersDenoiser, config: Any, batch: int, randn: Randn) -> Tensors:
-    text = _text(spec, config, batch, randn, width="caption_channels", mask="encoder_attention_mask")
-    return {**text, "audio_encoder_hidden_states": randn(batch, spec.text_tokens, config["caption_channels"]),
-            "audio_encoder_attention_mask": text["encoder_attention_mask"]}
+    text = _text(
+        spec, config, batch, randn, width="caption_channels", mask="encoder_attention_mask"
+    )
+    return {
+        **text,
+        "audio_encoder_hidden_states": randn(batch, spec.text_tokens, config["caption_channels"]),
+        "audio_encoder_attention_mask": text["encoder_attention_mask"],
+    }
 
 
 def _ltx2_audio(spec: DiffusersDenoiser, model: nn.Module, x: Tensor) -> Tensors:
-    """Audio latents as long as the clip at 24 fps, denoised beside the video, and the coordinates of both."""
+    """Audio latents as long as the clip at 24 fps, denoised beside the video, and the coordinates
+    of both."""
     config, (t, h, w) = model.config, x.shape[2:]
     factor = config["vae_scale_factors"][0]
     seconds = (factor * (t - 1) + 1) / LTX2_FPS
-    latents_per_s = config["audio_sampling_rate"] / config["audio_hop_length"] / config["audio_scale_factor"]
+    latents_per_s = (
+        config["audio_sampling_rate"] / config["audio_hop_length"] / config["audio_scale_factor"]
+    )
     n = round(seconds * latents_per_s)
     g = None if x.is_meta else torch.Generator(x.device).manual_seed(0)
     return {
-        "audio_hidden_states": draw.normal(x.shape[0], n, config["audio_in_channels"], generator=g, device=x.device,
-                                           dtype=x.dtype),
-        "audio_num_frames": n, "num_frames": t, "height": h, "width": w, "fps": LTX2_FPS,
-        "video_coords": model.rope.prepare_video_coords(x.shape[0], t, h, w, x.device, fps=LTX2_FPS),
+        "audio_hidden_states": draw.normal(
+            x.shape[0], n, config["audio_in_channels"], generator=g, device=x.device, dtype=x.dtype
+        ),
+        "audio_num_frames": n,
+        "num_frames": t,
+        "height": h,
+        "width": w,
+        "fps": LTX2_FPS,
+        "video_coords": model.rope.prepare_video_coords(
+            x.shape[0], t, h, w, x.device, fps=LTX2_FPS
+        ),
         "audio_coords": model.audio_rope.prepare_audio_coords(x.shape[0], n, x.device),
     }
 
 
-def _ltx2(spec: DiffusersDenoiser, model: nn.Module, x: Tensor, timestep: Tensor, condition: Tensors) -> Tensor:
-    return _unpack(_direct(spec, model, _pack(x), timestep, condition), x)      # the audio's prediction is left unused
+def _ltx2(
+    spec: DiffusersDenoiser, model: nn.Module, x: Tensor, timestep: Tensor, condition: Tensors
+) -> Tensor:
+    return _unpack(
+        _direct(spec, model, _pack(x), timestep, condition), x
+    )  # the audio's prediction is left unused
 
 
 # --- Mochi ---
 
-def _mochi(spec: DiffusersDenoiser, model: nn.Module, x: Tensor, timestep: Tensor, condition: Tensors) -> Tensor:
-    with zoo_meta.mochi(x):                        # its time runs from noise to data, and so does its velocity
+
+def _mochi(
+    spec: DiffusersDenoiser, model: nn.Module, x: Tensor, timestep: Tensor, condition: Tensors
+) -> Tensor:
+    with zoo_meta.mochi(x):  # its time runs from noise to data, and so does its velocity
         return -_direct(spec, model, x, (1000 - timestep).to(x.dtype), condition)
 
 
 # --- Allegro ---
+
 
 def _allegro_rope(spec: DiffusersDenoiser, model: nn.Module, x: Tensor) -> Tensors:
     """Rotary angles and each token's place in them, as AllegroPipeline makes them."""
     config = model.config
     h, w = x.shape[3] // config["patch_size"], x.shape[4] // config["patch_size"]
     *angles, grid_t, grid_h, grid_w = get_3d_rotary_pos_embed_allegro(
-        embed_dim=config["attention_head_dim"], crops_coords=((0, 0), (h, w)), grid_size=(h, w), temporal_size=x.shape[2],
-        interpolation_scale=tuple(config[f"interpolation_scale_{axis}"] for axis in "thw"), device=x.device)
-    places = torch.cartesian_prod(grid_t.long(), grid_h.long(), grid_w.long())                # (N, 3)
-    return {"image_rotary_emb": (tuple(angles), tuple(rearrange(places, "n a -> a 1 n").contiguous()))}
+        embed_dim=config["attention_head_dim"],
+        crops_coords=((0, 0), (h, w)),
+        grid_size=(h, w),
+        temporal_size=x.shape[2],
+        interpolation_scale=tuple(config[f"interpolation_scale_{axis}"] for axis in "thw"),
+        device=x.device,
+    )
+    places = torch.cartesian_prod(grid_t.long(), grid_h.long(), grid_w.long())  # (N, 3)
+    return {
+        "image_rotary_emb": (tuple(angles), tuple(rearrange(places, "n a -> a 1 n").contiguous()))
+    }
 
 
 # --- Cosmos ---
 
-COSMOS_FPS = 16                            # Cosmos2VideoToWorldPipeline's default
+COSMOS_FPS = 16  # Cosmos2VideoToWorldPipeline's default
 
 
-def _cosmos(spec: DiffusersDenoiser, model: nn.Module, x: Tensor, timestep: Tensor, condition: Tensors) -> Tensor:
-    """With concat_padding_mask the class resizes a mask by torchvision; here the config has a channel more instead, and
-    the mask of an unpadded clip (zeros) is appended: the same weights and numbers."""
+def _cosmos(
+    spec: DiffusersDenoiser, model: nn.Module, x: Tensor, timestep: Tensor, condition: Tensors
+) -> Tensor:
+    """With concat_padding_mask the class resizes a mask by torchvision; here the config has a
+    channel more instead, and the mask of an unpadded clip (zeros) is appended: the same weights and
+    numbers."""
     b, _, t, h, w = x.shape
     no_image, no_padding = x.new_zeros(b, 1, t, h, w), x.new_zeros(b, 1, t, h, w)
     per_frame = timestep.to(x.dtype).view(b, 1, 1, 1, 1).expand(-1, -1, t, -1, -1)
-    return _direct(spec, model, torch.cat([x, no_image, no_padding], dim=1), per_frame, {**condition, "fps": COSMOS_FPS})
+    return _direct(
+        spec,
+        model,
+        torch.cat([x, no_image, no_padding], dim=1),
+        per_frame,
+        {**condition, "fps": COSMOS_FPS},
+    )
 
 
 ADAPTERS = {
     "DiTTransformer2DModel": Adapter(_dit_condition, _dit),
     "LatteTransformer3DModel": Adapter(partial(_text, width="caption_channels"), _direct),
-    "CogVideoXTransformer3DModel": Adapter(partial(_text, width="text_embed_dim"), _cogvideox, _cogvideox_rope),
+    "CogVideoXTransformer3DModel": Adapter(
+        partial(_text, width="text_embed_dim"), _cogvideox, _cogvideox_rope
+    ),
     "HunyuanVideoTransformer3DModel": Adapter(_hunyuan_condition, _direct),
     "HunyuanVideo15Transformer3DModel": Adapter(_hunyuan15_condition, _hunyuan15),
     "WanTransformer3DModel": Adapter(partial(_text, width="text_dim"), _wan),
     "SkyReelsV2Transformer3DModel": Adapter(partial(_text, width="text_dim"), _direct),
     "LTXVideoTransformer3DModel": Adapter(
-        partial(_text, width="caption_channels", mask="encoder_attention_mask"), _ltx),
+        partial(_text, width="caption_channels", mask="encoder_attention_mask"), _ltx
+    ),
     "LTX2VideoTransformer3DModel": Adapter(_ltx2_condition, _ltx2, _ltx2_audio),
-    "MochiTransformer3DModel": Adapter(partial(_text, width="text_embed_dim", mask="encoder_attention_mask"), _mochi),
+    "MochiTransformer3DModel": Adapter(
+        partial(_text, width="text_embed_dim", mask="encoder_attention_mask"), _mochi
+    ),
     "AllegroTransformer3DModel": Adapter(
-        partial(_text, width="caption_channels", mask="encoder_attention_mask"), _direct, _allegro_rope),
+        partial(_text, width="caption_channels", mask="encoder_attention_mask"),
+        _direct,
+        _allegro_rope,
+    ),
     # its pipeline hands over sigma / (sigma + 1), the time itself
-    "CosmosTransformer3DModel": Adapter(partial(_text, width="text_embed_dim"), _cosmos, time_scale=1.0),
+    "CosmosTransformer3DModel": Adapter(
+        partial(_text, width="text_embed_dim"), _cosmos, time_scale=1.0
+    ),
     "SanaVideoTransformer3DModel": Adapter(
-        partial(_text, width="caption_channels", mask="encoder_attention_mask"), _direct),
+        partial(_text, width="caption_channels", mask="encoder_attention_mask"), _direct
+    ),
 }

@@ -1,8 +1,8 @@
 """Public DiT, SiT and Wan weights in and out of SpatioTemporalDiT.
 
-Four layouts are known: `facebookresearch/DiT` (SiT has the same names), diffusers' DiTTransformer2DModel and
-WanTransformer3DModel, and our own.
-Files are safetensors, or torch files read with `weights_only`, so that nothing in them is executed.
+Four layouts are known: `facebookresearch/DiT` (SiT has the same names), diffusers'
+DiTTransformer2DModel and WanTransformer3DModel, and our own. Files are safetensors, or torch files
+read with `weights_only`, so that nothing in them is executed.
 """
 
 import re
@@ -18,37 +18,54 @@ State = dict[str, Tensor]
 
 # facebookresearch/DiT's name -> ours, {} for a block's number.  Both have ".weight" and ".bias".
 OFFICIAL = {
-    "x_embedder.proj": "patch_embed", "t_embedder.mlp.0": "time_embed.fc1", "t_embedder.mlp.2": "time_embed.fc2",
-    "y_embedder.embedding_table": "label_embed", "blocks.{}.attn.qkv": "blocks.{}.attn.qkv",
-    "blocks.{}.attn.proj": "blocks.{}.attn.proj", "blocks.{}.mlp.fc1": "blocks.{}.mlp.fc1",
-    "blocks.{}.mlp.fc2": "blocks.{}.mlp.fc2", "blocks.{}.adaLN_modulation.1": "blocks.{}.modulation.linear",
-    "final_layer.linear": "final_layer.linear", "final_layer.adaLN_modulation.1": "final_layer.modulation",
+    "x_embedder.proj": "patch_embed",
+    "t_embedder.mlp.0": "time_embed.fc1",
+    "t_embedder.mlp.2": "time_embed.fc2",
+    "y_embedder.embedding_table": "label_embed",
+    "blocks.{}.attn.qkv": "blocks.{}.attn.qkv",
+    "blocks.{}.attn.proj": "blocks.{}.attn.proj",
+    "blocks.{}.mlp.fc1": "blocks.{}.mlp.fc1",
+    "blocks.{}.mlp.fc2": "blocks.{}.mlp.fc2",
+    "blocks.{}.adaLN_modulation.1": "blocks.{}.modulation.linear",
+    "final_layer.linear": "final_layer.linear",
+    "final_layer.adaLN_modulation.1": "final_layer.modulation",
 }
-# diffusers' name -> ours.  Every block there has time and label embedders of its own; a converted public checkpoint
+# diffusers' name -> ours.  Every block there has time and label embedders of its own; a converted
+# public checkpoint
 # holds the same weights in each, and the forward uses the block's.
 DIFFUSERS = {
     "pos_embed.proj": "patch_embed",
     "transformer_blocks.{}.norm1.linear": "blocks.{}.modulation.linear",
     "transformer_blocks.{}.attn1.to_out.0": "blocks.{}.attn.proj",
-    "transformer_blocks.{}.ff.net.0.proj": "blocks.{}.mlp.fc1", "transformer_blocks.{}.ff.net.2": "blocks.{}.mlp.fc2",
-    "proj_out_1": "final_layer.modulation", "proj_out_2": "final_layer.linear",
+    "transformer_blocks.{}.ff.net.0.proj": "blocks.{}.mlp.fc1",
+    "transformer_blocks.{}.ff.net.2": "blocks.{}.mlp.fc2",
+    "proj_out_1": "final_layer.modulation",
+    "proj_out_2": "final_layer.linear",
 }
 DIFFUSERS_EMBEDDERS = {
-    "timestep_embedder.linear_1": "time_embed.fc1", "timestep_embedder.linear_2": "time_embed.fc2",
+    "timestep_embedder.linear_1": "time_embed.fc1",
+    "timestep_embedder.linear_2": "time_embed.fc2",
     "class_embedder.embedding_table": "label_embed",
 }
 # WanTransformer3DModel's name -> ours.
 WAN = {
-    "patch_embedding": "patch_embed", "proj_out": "final_layer.linear",
-    "condition_embedder.time_embedder.linear_1": "time_embed.fc1", "condition_embedder.time_proj": "shared_modulation",
+    "patch_embedding": "patch_embed",
+    "proj_out": "final_layer.linear",
+    "condition_embedder.time_embedder.linear_1": "time_embed.fc1",
+    "condition_embedder.time_proj": "shared_modulation",
     "condition_embedder.time_embedder.linear_2": "time_embed.fc2",
     "condition_embedder.text_embedder.linear_1": "text_embed.fc1",
     "condition_embedder.text_embedder.linear_2": "text_embed.fc2",
-    "blocks.{}.attn1.to_out.0": "blocks.{}.attn.proj", "blocks.{}.attn1.norm_q": "blocks.{}.attn.norm.q",
-    "blocks.{}.attn1.norm_k": "blocks.{}.attn.norm.k", "blocks.{}.attn2.to_q": "blocks.{}.cross.q",
-    "blocks.{}.attn2.to_out.0": "blocks.{}.cross.proj", "blocks.{}.attn2.norm_q": "blocks.{}.cross.norm.q",
-    "blocks.{}.attn2.norm_k": "blocks.{}.cross.norm.k", "blocks.{}.norm2": "blocks.{}.norm_cross",
-    "blocks.{}.ffn.net.0.proj": "blocks.{}.mlp.fc1", "blocks.{}.ffn.net.2": "blocks.{}.mlp.fc2",
+    "blocks.{}.attn1.to_out.0": "blocks.{}.attn.proj",
+    "blocks.{}.attn1.norm_q": "blocks.{}.attn.norm.q",
+    "blocks.{}.attn1.norm_k": "blocks.{}.attn.norm.k",
+    "blocks.{}.attn2.to_q": "blocks.{}.cross.q",
+    "blocks.{}.attn2.to_out.0": "blocks.{}.cross.proj",
+    "blocks.{}.attn2.norm_q": "blocks.{}.cross.norm.q",
+    "blocks.{}.attn2.norm_k": "blocks.{}.cross.norm.k",
+    "blocks.{}.norm2": "blocks.{}.norm_cross",
+    "blocks.{}.ffn.net.0.proj": "blocks.{}.mlp.fc1",
+    "blocks.{}.ffn.net.2": "blocks.{}.mlp.fc2",
 }
 _EMBEDDER = "transformer_blocks.{}.norm1.emb."
 
@@ -56,7 +73,8 @@ _EMBEDDER = "transformer_blocks.{}.norm1.emb."
 def read_state(path: Path) -> State:
     """Tensors of a .safetensors, .pt, .pth or .bin file.
 
-    Raises ValueError, in one line, for a file that is missing, damaged, of another kind, or that holds code."""
+    Raises ValueError, in one line, for a file that is missing, damaged, of another kind, or that
+    holds code."""
     if not path.is_file():
         raise ValueError(f"checkpoint {path}: no such file")
     if path.suffix == ".safetensors":
@@ -68,16 +86,31 @@ def read_state(path: Path) -> State:
         except SafetensorError as error:
             raise ValueError(f"checkpoint {path}: not a safetensors file ({error})") from None
     if path.suffix not in (".pt", ".pth", ".bin"):
-        raise ValueError(f"checkpoint {path}: {path.suffix or 'no suffix'} is not one of .safetensors, .pt, .pth, .bin")
+        raise ValueError(
+            f"checkpoint {path}: {path.suffix or 'no suffix'} is not one of .safetensors, .pt,"
+            " .pth, .bin"
+        )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:      # UnpicklingError, RuntimeError or EOFError, depending on what the file is
-        reason = "it holds more than tensors, and is not executed" if "weights_only" in str(error) else "it is damaged"
+    except (
+        Exception
+    ) as error:  # UnpicklingError, RuntimeError or EOFError, depending on what the file is
+        reason = (
+            "it holds more than tensors, and is not executed"
+            if "weights_only" in str(error)
+            else "it is damaged"
+        )
         raise ValueError(f"checkpoint {path}: {reason}; save the tensors as .safetensors") from None
-    for key in ("ema", "model", "state_dict"):       # DiT's training files hold the averaged weights beside others
+    for key in (
+        "ema",
+        "model",
+        "state_dict",
+    ):  # DiT's training files hold the averaged weights beside others
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(value, Tensor) for value in state.values()
+    ):
         raise ValueError(f"checkpoint {path}: a mapping of names to tensors is expected")
     return state
 
@@ -85,8 +118,8 @@ def read_state(path: Path) -> State:
 def load_dit(model: SpatioTemporalDiT, path: Path) -> None:
     """Load a public or own checkpoint into the model, on its device and in its dtype.
 
-    Raises ValueError, in one line, for a file that cannot be read, a layout that is not known, missing or unexpected
-    names, and wrong shapes."""
+    Raises ValueError, in one line, for a file that cannot be read, a layout that is not known,
+    missing or unexpected names, and wrong shapes."""
     state = read_state(path)
     if "x_embedder.proj.weight" in state:
         state = from_official(state)
@@ -96,20 +129,28 @@ def load_dit(model: SpatioTemporalDiT, path: Path) -> None:
     elif "patch_embedding.weight" in state:
         state = from_wan(state)
     elif "patch_embed.weight" not in state:
-        raise ValueError(f"checkpoint {path}: neither DiT's, SiT's, Wan's nor diffusers' names "
-                         f"(first: {next(iter(state), 'none')})")
+        raise ValueError(
+            f"checkpoint {path}: neither DiT's, SiT's, Wan's nor diffusers' names "
+            f"(first: {next(iter(state), 'none')})"
+        )
     _load(model, state, f"checkpoint {path}")
 
 
 def from_official(state: State) -> State:
-    """facebookresearch/DiT's (and SiT's) names -> ours.  The fixed positions are computed, not loaded."""
-    return {_rename(name, OFFICIAL): _as_linear(name, value) for name, value in state.items() if name != "pos_embed"}
+    """facebookresearch/DiT's (and SiT's) names -> ours.  The fixed positions are computed, not
+    loaded."""
+    return {
+        _rename(name, OFFICIAL): _as_linear(name, value)
+        for name, value in state.items()
+        if name != "pos_embed"
+    }
 
 
 def from_diffusers(state: State) -> State:
     """DiTTransformer2DModel's names -> ours; the first block's embedders stand for all.
 
-    Raises ValueError where another block's embedders differ from them: one embedder cannot hold both."""
+    Raises ValueError where another block's embedders differ from them: one embedder cannot hold
+    both."""
     out: State = {}
     for name, value in state.items():
         embedder = re.fullmatch(r"transformer_blocks\.(\d+)\.norm1\.emb\.(.*)\.(weight|bias)", name)
@@ -155,7 +196,9 @@ def to_diffusers(model: SpatioTemporalDiT) -> State:
         stem, kind = name.rsplit(".", 1)
         if stem in embedders:
             for block in range(config.depth):
-                out[f"{_EMBEDDER.format(block)}{embedders[stem]}.{kind}"] = value.clone()     # safetensors shares none
+                out[f"{_EMBEDDER.format(block)}{embedders[stem]}.{kind}"] = (
+                    value.clone()
+                )  # safetensors shares none
         elif stem.endswith("attn.qkv"):
             block = stem.split(".")[1]
             for part, third in zip("qkv", value.chunk(3), strict=True):
@@ -170,8 +213,9 @@ def to_diffusers(model: SpatioTemporalDiT) -> State:
 
 
 class SiT(nn.Module):
-    """A SiT checkpoint behind our convention.  SiT (arXiv 2401.08740) has t = 1 at the data and feeds it unscaled; we
-    have t = 1 at the noise.  Its velocity points the other way, and of its 2 C channels the first C are velocity."""
+    """A SiT checkpoint behind our convention.  SiT (arXiv 2401.08740) has t = 1 at the data and
+    feeds it unscaled; we have t = 1 at the noise.  Its velocity points the other way, and of its 2
+    C channels the first C are velocity."""
 
     def __init__(self, model: SpatioTemporalDiT):
         super().__init__()
@@ -185,18 +229,31 @@ class SiT(nn.Module):
 def _fused(state: State, name: str, first: str, parts: str, ours: str) -> State:
     """The separate projections that `name` is the first of, as our fused one."""
     block, kind = re.search(r"\.(\d+)\.", name)[1], name.rsplit(".", 1)[1]
-    return {f"blocks.{block}.{ours}.{kind}": torch.cat([state[name.replace(first, f"to_{part}")] for part in parts])}
+    return {
+        f"blocks.{block}.{ours}.{kind}": torch.cat(
+            [state[name.replace(first, f"to_{part}")] for part in parts]
+        )
+    }
 
 
 def _require_image_dit(config: DiTConfig) -> None:
-    wanted = {"text": "none", "modulation": "per_block", "qk_norm": "none", "positions": "sincos", "attention": "full",
-              "masked_condition": False, "control_blocks": 0}
+    wanted = {
+        "text": "none",
+        "modulation": "per_block",
+        "qk_norm": "none",
+        "positions": "sincos",
+        "attention": "full",
+        "masked_condition": False,
+        "control_blocks": 0,
+    }
     for name, value in wanted.items():
         if getattr(config, name) != value:
             raise ValueError(f"{name} {getattr(config, name)}: diffusers' DiT has {value}")
     if config.patch_size[0] != 1 or not config.num_classes:
-        raise ValueError(f"patch_size {list(config.patch_size)}, num_classes {config.num_classes}: diffusers' DiT takes "
-                         "images and class labels")
+        raise ValueError(
+            f"patch_size {list(config.patch_size)}, num_classes {config.num_classes}: diffusers'"
+            " DiT takes images and class labels"
+        )
 
 
 def _rename(name: str, names: dict[str, str]) -> str:
@@ -218,9 +275,15 @@ def _load(model: nn.Module, state: State, what: str) -> None:
     wanted = model.state_dict()
     for name, value in wanted.items():
         if name not in state:
-            raise ValueError(f"{what}: {name} is missing ({len(wanted.keys() - state.keys())} of {len(wanted)} are)")
+            raise ValueError(
+                f"{what}: {name} is missing ({len(wanted.keys() - state.keys())} of {len(wanted)}"
+                " are)"
+            )
         if state[name].shape != value.shape:
-            raise ValueError(f"{what}: {name} has shape {tuple(state[name].shape)}, the config needs {tuple(value.shape)}")
+            raise ValueError(
+                f"{what}: {name} has shape {tuple(state[name].shape)}, the config needs"
+                f" {tuple(value.shape)}"
+            )
     extra = sorted(state.keys() - wanted.keys())
     if extra:
         raise ValueError(f"{what}: {extra[0]} has no place in the config ({len(extra)} have none)")

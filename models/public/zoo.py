@@ -1,7 +1,8 @@
 """Public models through their diffusers classes, built from config with random or local weights.
 
-One shape for all: `PublicDenoiser` and `PublicVAE` are called as own models are, (B, C, T, H, W) in and out; what differs
-between the denoisers' classes stands in models/public/adapters.py, one entry a class, and between the VAEs' in VAE_CALLS.
+One shape for all: `PublicDenoiser` and `PublicVAE` are called as own models are, (B, C, T, H, W) in
+and out; what differs between the denoisers' classes stands in models/public/adapters.py, one entry
+a class, and between the VAEs' in VAE_CALLS.
 """
 
 from collections.abc import Callable
@@ -20,12 +21,16 @@ from models.spec import DiffusersDenoiser, DiffusersVAE
 
 
 class PublicDenoiser(nn.Module):
-    """A public denoiser.  Where it holds two experts, `expert` says which one runs; `at` sets it."""
+    """A public denoiser.  Where it holds two experts, `expert` says which one runs; `at` sets
+    it."""
 
     def __init__(self, spec: DiffusersDenoiser):
         super().__init__()
         if spec.diffusers not in ADAPTERS:
-            raise ValueError(f"no adapter for diffusers' {spec.diffusers}; there is one for {', '.join(ADAPTERS)}")
+            raise ValueError(
+                f"no adapter for diffusers' {spec.diffusers}; there is one for"
+                f" {', '.join(ADAPTERS)}"
+            )
         self.spec, self.adapter, self.expert = spec, ADAPTERS[spec.diffusers], 0
         self._prepared: tuple[Any, dict[str, Any]] = (None, {})
         self.experts = nn.ModuleList(_construct(spec) for _ in range(spec.experts))
@@ -38,14 +43,18 @@ class PublicDenoiser(nn.Module):
     def at(self, t: float) -> None:
         """Choose the expert for time t in [0, 1] (1 is noise).
 
-        t is the caller's number, not a tensor: reading a tensor would wait for the device at every step."""
+        t is the caller's number, not a tensor: reading a tensor would wait for the device at every
+        step."""
         if self.spec.boundary is not None:
             self.expert = 0 if t >= self.spec.boundary else 1
 
     def forward(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-        """x (B, C, T, H, W), t (B,) in [0, 1], condition as example_condition gives it -> (B, >= C, T, H, W)."""
+        """x (B, C, T, H, W), t (B,) in [0, 1], condition as example_condition gives it -> (B, >= C,
+        T, H, W)."""
         prepared = self._of_shape(x)
-        return self.adapter.call(self.spec, self.model, x, t * self.adapter.time_scale, {**prepared, **condition})
+        return self.adapter.call(
+            self.spec, self.model, x, t * self.adapter.time_scale, {**prepared, **condition}
+        )
 
     def prepare(self, x: Tensor) -> None:
         """Compute what depends on the shape of x alone, as a pipeline does before its loop."""
@@ -57,27 +66,38 @@ class PublicDenoiser(nn.Module):
             self._prepared = key, self.adapter.prepare(self.spec, self.model, x)
         return self._prepared[1]
 
-    def example_condition(self, latent_shape: tuple[int, int, int], batch: int, randn: Callable[..., Tensor], *,
-                          unconditional: bool) -> dict[str, Tensor]:
+    def example_condition(
+        self,
+        latent_shape: tuple[int, int, int],
+        batch: int,
+        randn: Callable[..., Tensor],
+        *,
+        unconditional: bool,
+    ) -> dict[str, Tensor]:
         """Random text embeddings and whatever else the class takes."""
         return self.adapter.condition(self.spec, self.model.config, batch, randn)
 
     def load(self, folder: str | Path) -> "PublicDenoiser":
-        """Read weights of a local folder in diffusers' layout: transformer/, and transformer_2/ for a second expert.
+        """Read weights of a local folder in diffusers' layout: transformer/, and transformer_2/ for
+        a second expert.
 
         Raises ValueError, as `load_weights` does."""
         for i, expert in enumerate(self.experts):
-            load_weights(expert, Path(folder) / ("transformer" if i == 0 else f"transformer_{i + 1}"))
+            load_weights(
+                expert, Path(folder) / ("transformer" if i == 0 else f"transformer_{i + 1}")
+            )
         return self
 
 
 def _of_frames(call: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """An image VAE on each frame.  (B, C, T, H, W) -> (B, C', T, H', W')."""
-    return rearrange(call(rearrange(x, "b c t h w -> (b t) c h w")), "(b t) c h w -> b c t h w", t=x.shape[2])
+    return rearrange(
+        call(rearrange(x, "b c t h w -> (b t) c h w")), "(b t) c h w -> b c t h w", t=x.shape[2]
+    )
 
 
 CHANNELS_LAST_ON = "cuda"
-LTX_DECODE_TIME = 0.05      # decode_timestep of LTX 0.9.7's model card
+LTX_DECODE_TIME = 0.05  # decode_timestep of LTX 0.9.7's model card
 
 
 class PublicVAE(nn.Module):
@@ -89,15 +109,20 @@ class PublicVAE(nn.Module):
         self.model = _construct(spec)
         if spec.tile is not None:
             self.model.enable_tiling()
-        if isinstance(self.model, (diffusers.AutoencoderKLAllegro, diffusers.AutoencoderKLHunyuanVideo15)):
-            self.model.enable_slicing()     # sample by sample: diffusers 0.42 raises on a batch of more than one
+        if isinstance(
+            self.model, (diffusers.AutoencoderKLAllegro, diffusers.AutoencoderKLHunyuanVideo15)
+        ):
+            # sample by sample: diffusers 0.42 raises on a batch of more than one
+            self.model.enable_slicing()
 
     def encode(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, F, H, W) -> mean and log-variance, each (B, C_latent, T, H/s, W/s)."""
         if isinstance(self.model, diffusers.AutoencoderKL):
-            moments = _of_frames(lambda x: self.model.encode(x, return_dict=False)[0].parameters, video)
+            moments = _of_frames(
+                lambda x: self.model.encode(x, return_dict=False)[0].parameters, video
+            )
             mean, logvar = moments.chunk(2, dim=1)
-            return mean, logvar.clamp(-30.0, 20.0)         # as DiagonalGaussianDistribution does
+            return mean, logvar.clamp(-30.0, 20.0)  # as DiagonalGaussianDistribution does
         posterior = self.model.encode(video, return_dict=False)[0]
         return posterior.mean, posterior.logvar.expand_as(posterior.mean)
 
@@ -107,16 +132,21 @@ class PublicVAE(nn.Module):
             case diffusers.AutoencoderKL():
                 video = _of_frames(lambda x: self.model.decode(x, return_dict=False)[0], latents)
             case diffusers.AutoencoderKLAllegro():
-                video = rearrange(self.model.decode(latents, return_dict=False)[0], "b t c h w -> b c t h w")
+                video = rearrange(
+                    self.model.decode(latents, return_dict=False)[0], "b t c h w -> b c t h w"
+                )
             case diffusers.AutoencoderKLLTXVideo() if self.model.config["timestep_conditioning"]:
-                time = torch.full((latents.shape[0],), LTX_DECODE_TIME, device=latents.device, dtype=latents.dtype)
+                time = torch.full(
+                    (latents.shape[0],), LTX_DECODE_TIME, device=latents.device, dtype=latents.dtype
+                )
                 video = self.model.decode(latents, time, return_dict=False)[0]
             case _:
                 video = self.model.decode(latents, return_dict=False)[0]
         return video if frames is None else video[:, :, :frames]
 
     def load(self, folder: str | Path) -> "PublicVAE":
-        """Read weights of a local folder in diffusers' layout: vae/.  Raises ValueError, as `load_weights` does."""
+        """Read weights of a local folder in diffusers' layout: vae/.  Raises ValueError, as
+        `load_weights` does."""
         load_weights(self.model, Path(folder) / "vae")
         return self
 
@@ -129,13 +159,14 @@ def _construct(spec: DiffusersDenoiser | DiffusersVAE) -> nn.Module:
 
 
 def holds_channels_last(module: nn.Module) -> bool:
-    """Can activations stay channels last from end to end?  GroupNorm on CUDA makes its input contiguous, which the next
-    convolution would turn back."""
+    """Can activations stay channels last from end to end?  GroupNorm on CUDA makes its input
+    contiguous, which the next convolution would turn back."""
     return not any(isinstance(m, nn.GroupNorm) for m in module.modules())
 
 
 def lay_channels_last(module: nn.Module) -> None:
-    """Lay the weights of 2D and 3D convolutions channels last: cuDNN's convolutions then give what they compute so too."""
+    """Lay the weights of 2D and 3D convolutions channels last: cuDNN's convolutions then give what
+    they compute so too."""
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     for submodule in module.modules():
         for name, p in submodule.named_parameters(recurse=False):
@@ -145,27 +176,40 @@ def lay_channels_last(module: nn.Module) -> None:
 
 
 class _EmptyOnMeta(TorchFunctionMode):
-    """torch.empty, by which layers make their parameters, lands on meta; everything else is real."""
+    """torch.empty, by which layers make their parameters, lands on meta; everything else is
+    real."""
 
-    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
         if func is torch.empty:
             kwargs = {**(kwargs or {}), "device": "meta"}
         return func(*args, **(kwargs or {}))
 
 
-def build(spec: DiffusersDenoiser | DiffusersVAE, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """PublicDenoiser or PublicVAE with uninitialised parameters on `device`; on "meta" nothing is allocated.
+def build(
+    spec: DiffusersDenoiser | DiffusersVAE, device: torch.device, dtype: torch.dtype
+) -> nn.Module:
+    """PublicDenoiser or PublicVAE with uninitialised parameters on `device`; on "meta" nothing is
+    allocated.
 
-    diffusers' classes compute rotary tables and the like while they are built.  Built wholly on meta, those would have no
-    values to move to a device, so only parameters are laid out there.  Buffers keep the precision they were made in."""
+    diffusers' classes compute rotary tables and the like while they are built.  Built wholly on
+    meta, those would have no values to move to a device, so only parameters are laid out there.
+    Buffers keep the precision they were made in."""
     kind = PublicDenoiser if isinstance(spec, DiffusersDenoiser) else PublicVAE
     with device if device.type == "meta" else _EmptyOnMeta():
         module = kind(spec)
     for submodule in module.modules():
         for name, p in submodule.named_parameters(recurse=False):
-            setattr(submodule, name, nn.Parameter(torch.empty_like(p, device=device, dtype=dtype), requires_grad=False))
+            setattr(
+                submodule,
+                name,
+                nn.Parameter(torch.empty_like(p, device=device, dtype=dtype), requires_grad=False),
+            )
         for name, b in submodule.named_buffers(recurse=False):
-            assert device.type == "meta" or not b.is_meta, f"{type(submodule).__name__}.{name} has no values"
+            assert device.type == "meta" or not b.is_meta, (
+                f"{type(submodule).__name__}.{name} has no values"
+            )
             setattr(submodule, name, b.to(device))
     if kind is PublicVAE and device.type == CHANNELS_LAST_ON and holds_channels_last(module):
         lay_channels_last(module)

@@ -1,4 +1,5 @@
-"""What every piece of configuration shares: bounds of numbers, the frozen base class, fingerprints.  No torch."""
+"""What every piece of configuration shares: bounds of numbers, the frozen base class,
+fingerprints.  No torch."""
 
 import hashlib
 import json
@@ -7,11 +8,12 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 MAX_SECONDS = 30 * 86_400.0
-MAX_PIXELS = 10**15     # of a batch of clips: ten hours of 8K at 24 fps are 3e13
+MAX_PIXELS = 10**15  # of a batch of clips: ten hours of 8K at 24 fps are 3e13
 
 
 def whole(high: int) -> Any:
-    """A positive integer and nothing that could be turned into one (true, "8"), up to what is still sensible."""
+    """A positive integer and nothing that could be turned into one (true, "8"), up to what is still
+    sensible."""
     return Annotated[int, Field(strict=True, ge=1, le=high)]
 
 

@@ -1,5 +1,6 @@
-"""A published claim as validated data: what was printed, by whom, and how it is checked.  One YAML, one claim or one table
-of claims; no torch.  `bench.studies.claims.ledger` holds them against counts and a calibration.
+"""A published claim as validated data: what was printed, by whom, and how it is checked.  One YAML,
+one claim or one table of claims; no torch.  `bench.studies.claims.ledger` holds them against counts
+and a calibration.
 """
 
 from typing import Annotated, Any, Literal
@@ -10,8 +11,9 @@ from bench.core.specs.base import Spec, positive
 from bench.core.specs.workload import Task
 
 TOLERANCE = 0.10
-"""How far from the printed figure ours may lie to hold.  Sources round (the pencil chain by up to 3 %), and sessions on one
-kind of card differ by about 5 % in public data: twice that, so that neither alone makes a claim fail."""
+"""How far from the printed figure ours may lie to hold.  Sources round (the pencil chain by up to 3
+%), and sessions on one kind of card differ by about 5 % in public data: twice that, so that neither
+alone makes a claim fail."""
 
 
 class Part(BaseModel):
@@ -32,7 +34,10 @@ class Claimed(Part):
     def _value_or_range(self) -> "Claimed":
         ends = [end for end in (self.low, self.high) if end is not None]
         if (self.value is None) == (not ends):
-            raise ValueError("either value, or low and high (one of them where the claim is `at least` or `at most`)")
+            raise ValueError(
+                "either value, or low and high (one of them where the claim is `at least` or `at"
+                " most`)"
+            )
         if len(ends) == 2 and ends[0] > ends[1]:
             raise ValueError(f"low {ends[0]:g} is over high {ends[1]:g}")
         return self
@@ -57,10 +62,12 @@ class Tokens(Part):
 
 
 class ChainCheck(Part):
-    """Rows of the pencil chain (`bench.studies.pencil.analytic`), claimed as printed there: each becomes a claim of its own.
+    """Rows of the pencil chain (`bench.studies.pencil.analytic`), claimed as printed there: each
+    becomes a claim of its own.
 
-    A quantity is named by its row's id and text.  What needs time on the card is bounded by counting: at 100 % of
-    the datasheet there is no more video, and no fewer GPUs, than `at_most` and `at_least` say."""
+    A quantity is named by its row's id and text.  What needs time on the card is bounded by
+    counting: at 100 % of the datasheet there is no more video, and no fewer GPUs, than `at_most`
+    and `at_least` say."""
 
     kind: Literal["chain"]
     rows: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -77,7 +84,9 @@ class CountCheck(Part):
     """FLOPs or parameters of a model at a workload.  Needs no calibration."""
 
     kind: Literal["count"]
-    quantity: Literal["params", "forward_macs", "forward_flops", "step_flops", "denoise_flops", "video_flops"]
+    quantity: Literal[
+        "params", "forward_macs", "forward_flops", "step_flops", "denoise_flops", "video_flops"
+    ]
     """params of the denoiser; denoise_flops: all steps; video_flops: with decode and text."""
     subject: Subject
 
@@ -126,7 +135,8 @@ class LatencyCheck(Part):
 
 
 class LatencyTableCheck(Part):
-    """A CSV of published latencies, a claim a row; the words of its columns are mapped here, in the open."""
+    """A CSV of published latencies, a claim a row; the words of its columns are mapped here, in the
+    open."""
 
     kind: Literal["latency_table"]
     table: str
@@ -144,10 +154,27 @@ class LatencyTableCheck(Part):
 
 
 Check = Annotated[
-    ChainCheck | CountCheck | CompareCountsCheck | CostCheck | UtilisationCheck | SpeedupCheck | LatencyCheck
-    | LatencyTableCheck, Field(discriminator="kind")]
-CHECKS = ("chain", "count", "compare_counts", "cost_per_minute", "utilisation", "speedup", "latency", "latency_table")
-TABLES = ("chain", "latency_table")          # which print their own figures
+    ChainCheck
+    | CountCheck
+    | CompareCountsCheck
+    | CostCheck
+    | UtilisationCheck
+    | SpeedupCheck
+    | LatencyCheck
+    | LatencyTableCheck,
+    Field(discriminator="kind"),
+]
+CHECKS = (
+    "chain",
+    "count",
+    "compare_counts",
+    "cost_per_minute",
+    "utilisation",
+    "speedup",
+    "latency",
+    "latency_table",
+)
+TABLES = ("chain", "latency_table")  # which print their own figures
 
 
 class Claim(Spec):
@@ -160,9 +187,11 @@ class Claim(Spec):
     """None for tables."""
     check: Check
     tolerance: positive(10.0) = TOLERANCE
-    """What counts as near: the whole of our interval within the claimed figure divided and multiplied by 1 + this."""
+    """What counts as near: the whole of our interval within the claimed figure divided and
+    multiplied by 1 + this."""
     quality: str | None = None
-    """What the claim says of the picture ("without visible loss"): with random weights it can never be found to hold."""
+    """What the claim says of the picture ("without visible loss"): with random weights it can never
+    be found to hold."""
     note: str | None = None
     """What is this project's reading of the claim."""
 
@@ -170,6 +199,8 @@ class Claim(Spec):
     def _figures_from_one_place(self) -> "Claim":
         table = self.check.kind in TABLES
         if table == (self.claimed is not None):
-            raise ValueError(f"claimed: a check of kind {self.check.kind} "
-                             f"{'prints its own figures' if table else 'needs the claimed figure'}")
+            raise ValueError(
+                f"claimed: a check of kind {self.check.kind} "
+                f"{'prints its own figures' if table else 'needs the claimed figure'}"
+            )
         return self

@@ -44,5 +44,8 @@ class Gpu(Spec):
     tdp_w: positive(1e6) | None
     price_usd_per_hour: Price | None
     source: str
-    usual: dict[Literal["gemm_bf16_flops_per_s", "copy_bytes_per_s"], UsualRate] = Field(default_factory=dict)
-    """Achieved, not datasheet: what `ldt-bench doctor` holds a card against.  Empty where nothing is published."""
+    usual: dict[Literal["gemm_bf16_flops_per_s", "copy_bytes_per_s"], UsualRate] = Field(
+        default_factory=dict
+    )
+    """Achieved, not datasheet: what `ldt-bench doctor` holds a card against.  Empty where nothing
+    is published."""

@@ -10,48 +10,82 @@ from bench.core.specs.workload import Workload
 from models.ar.spec import AutoregressiveConfig
 from models.spec import DiffusersDenoiser, DiffusersVAE, DiTConfig, TextEncoderConfig, VAEConfig
 
-Stage = Literal["denoise_step", "trajectory", "train_step", "prefill", "decode_token", "vae_decode", "vae_encode",
-                "condition_encode", "text_encode"]
+Stage = Literal[
+    "denoise_step",
+    "trajectory",
+    "train_step",
+    "prefill",
+    "decode_token",
+    "vae_decode",
+    "vae_encode",
+    "condition_encode",
+    "text_encode",
+]
 DIFFUSION_STAGES = ("denoise_step", "trajectory", "train_step")
 TOKEN_STAGES = ("prefill", "decode_token")
-"""Of an auto-regressive model: the prompt and given tokens at once; one token over a cache of the mean length."""
+"""Of an auto-regressive model: the prompt and given tokens at once; one token over a cache of the
+mean length."""
 
 
 def _own_or_public(value: object) -> str:
-    if isinstance(value, AutoregressiveConfig) or (isinstance(value, dict) and "code_bits" in value):
+    if isinstance(value, AutoregressiveConfig) or (
+        isinstance(value, dict) and "code_bits" in value
+    ):
         return "autoregressive"
-    public = "diffusers" in value if isinstance(value, dict) else isinstance(value, (DiffusersDenoiser, DiffusersVAE))
+    public = (
+        "diffusers" in value
+        if isinstance(value, dict)
+        else isinstance(value, (DiffusersDenoiser, DiffusersVAE))
+    )
     return "diffusers" if public else "own"
 
 
 class Model(Spec):
-    """A denoiser, or an auto-regressive model in its place, with its VAE (there: its tokenizer) and text encoder."""
+    """A denoiser, or an auto-regressive model in its place, with its VAE (there: its tokenizer) and
+    text encoder."""
 
     source: str
     """Where the shape was published."""
     denoiser: Annotated[
-        Annotated[DiTConfig, Tag("own")] | Annotated[DiffusersDenoiser, Tag("diffusers")]
-        | Annotated[AutoregressiveConfig, Tag("autoregressive")], Discriminator(_own_or_public)]
+        Annotated[DiTConfig, Tag("own")]
+        | Annotated[DiffusersDenoiser, Tag("diffusers")]
+        | Annotated[AutoregressiveConfig, Tag("autoregressive")],
+        Discriminator(_own_or_public),
+    ]
     vae: Annotated[
-        Annotated[VAEConfig, Tag("own")] | Annotated[DiffusersVAE, Tag("diffusers")], Discriminator(_own_or_public)]
+        Annotated[VAEConfig, Tag("own")] | Annotated[DiffusersVAE, Tag("diffusers")],
+        Discriminator(_own_or_public),
+    ]
     text_encoders: Annotated[tuple[TextEncoderConfig, ...], Field(max_length=16)]
     """In the order they run; own DiTs take the first one's width, pooled."""
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "Model":
         if self.denoiser.in_channels != self.vae.latent_channels:
-            raise ValueError(f"denoiser.in_channels {self.denoiser.in_channels} is not "
-                             f"vae.latent_channels {self.vae.latent_channels}")
+            raise ValueError(
+                f"denoiser.in_channels {self.denoiser.in_channels} is not "
+                f"vae.latent_channels {self.vae.latent_channels}"
+            )
         if isinstance(self.denoiser, (DiTConfig, AutoregressiveConfig)):
             encoded = self.text_encoders[0].width if self.text_encoders else 0
             if self.denoiser.text_width != encoded and not self.text_encoders:
-                raise ValueError(f"denoiser.text_width {self.denoiser.text_width} with no text_encoders: at least one of "
-                                 "that width is needed")
+                raise ValueError(
+                    f"denoiser.text_width {self.denoiser.text_width} with no text_encoders: at"
+                    " least one of that width is needed"
+                )
             if self.denoiser.text_width != encoded:
-                raise ValueError(f"denoiser.text_width {self.denoiser.text_width} is not text_encoders.0.width {encoded}")
-            if self.denoiser.text_tokens and self.denoiser.text_tokens != self.text_encoders[0].tokens:
-                raise ValueError(f"denoiser.text_tokens {self.denoiser.text_tokens} is not "
-                                 f"text_encoders.0.tokens {self.text_encoders[0].tokens}")
+                raise ValueError(
+                    f"denoiser.text_width {self.denoiser.text_width} is not text_encoders.0.width"
+                    f" {encoded}"
+                )
+            if (
+                self.denoiser.text_tokens
+                and self.denoiser.text_tokens != self.text_encoders[0].tokens
+            ):
+                raise ValueError(
+                    f"denoiser.text_tokens {self.denoiser.text_tokens} is not "
+                    f"text_encoders.0.tokens {self.text_encoders[0].tokens}"
+                )
         return self
 
     @property
@@ -69,7 +103,8 @@ class Model(Spec):
 
 
 def needs_condition(model: Model, workload: Workload) -> bool:
-    """Is a clip encoded before the first step: frames that are given, or a side branch's control video?"""
+    """Is a clip encoded before the first step: frames that are given, or a side branch's control
+    video?"""
     return workload.encoded_frames > 0 or has_control(model)
 
 
@@ -79,7 +114,8 @@ def has_control(model: Model) -> bool:
 
 
 def with_denoiser(model: Model, fields: dict[str, Any]) -> Model:
-    """The model with other fields of its own denoiser.  Raises ValueError for a public one, and for what is no field."""
+    """The model with other fields of its own denoiser.  Raises ValueError for a public one, and for
+    what is no field."""
     if not isinstance(model.denoiser, DiTConfig):
         raise ValueError(f"denoiser {fields}: only own denoisers take other fields")
     known = [f.name for f in dataclasses.fields(DiTConfig)]

@@ -38,8 +38,14 @@ class Point(BaseModel):
 
     @property
     def _parts(self) -> dict[str, object]:
-        parts = {part: getattr(self, part).model_dump(mode="json", exclude={"name", "description", "source"})
-                 for part in ("model", "workload")}
+        parts = {
+            part: (
+                getattr(self, part).model_dump(
+                    mode="json", exclude={"name", "description", "source"}
+                )
+            )
+            for part in ("model", "workload")
+        }
         return {**parts, "recipe": self.recipe.identity()}
 
 
@@ -55,15 +61,23 @@ def check(model: Model, workload: Workload, recipe: Recipe) -> None:
         raise ValueError(f"task {workload.task}: an auto-regressive model takes text-to-video")
     masked = isinstance(model.denoiser, DiTConfig) and model.denoiser.masked_condition
     if workload.task in MASKED_TASKS and not masked:
-        raise ValueError(f"task {workload.task} needs a denoiser with masked_condition; this one takes text-to-video "
-                         "and video-to-video")
+        raise ValueError(
+            f"task {workload.task} needs a denoiser with masked_condition; this one takes"
+            " text-to-video and video-to-video"
+        )
     if recipe.vae_chunk is not None and not isinstance(model.vae, VAEConfig):
-        raise ValueError(f"recipe {recipe.name}: vae_chunk {recipe.vae_chunk}: only own VAEs decode in parts")
+        raise ValueError(
+            f"recipe {recipe.name}: vae_chunk {recipe.vae_chunk}: only own VAEs decode in parts"
+        )
     own = isinstance(model.denoiser, DiTConfig)
     if recipe.guidance == "packed" and (not own or workload.batch != 1):
-        raise ValueError(f"recipe {recipe.name}: guidance packed: own denoisers pack requests, at batch 1")
+        raise ValueError(
+            f"recipe {recipe.name}: guidance packed: own denoisers pack requests, at batch 1"
+        )
     if recipe.cache is not None and own and recipe.cache.kind not in get_args(OwnCache):
-        raise ValueError(f"recipe {recipe.name}: cache {recipe.cache.kind} is diffusers', for public models; own ones "
-                         f"take {', '.join(get_args(OwnCache))}")
+        raise ValueError(
+            f"recipe {recipe.name}: cache {recipe.cache.kind} is diffusers', for public models; own"
+            f" ones take {', '.join(get_args(OwnCache))}"
+        )
     if recipe.draft is not None:
         with_denoiser(model, recipe.draft.denoiser)

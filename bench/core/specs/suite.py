@@ -18,11 +18,13 @@ class SuitePoints(BaseModel):
     recipe: Names
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = ("denoise_step",)
     together: StrictBool = False
-    """Small enough to be resident at once: visited in turns with the entries beside it that say so too."""
+    """Small enough to be resident at once: visited in turns with the entries beside it that say so
+    too."""
     set: dict[str, Any] = Field(default_factory=dict)
     """Dotted paths to values, as --set takes them."""
     baseline: str | None = None
-    """A recipe: each point is measured in turns with the same one under it, and its output held against that one's."""
+    """A recipe: each point is measured in turns with the same one under it, and its output held
+    against that one's."""
 
 
 class Headline(BaseModel):

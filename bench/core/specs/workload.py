@@ -6,7 +6,9 @@ from pydantic import Field, model_validator
 
 from bench.core.specs.base import MAX_PIXELS, Spec, positive, whole
 
-Task = Literal["text-to-video", "image-to-video", "video-to-video", "extend", "extend-backward", "loop"]
+Task = Literal[
+    "text-to-video", "image-to-video", "video-to-video", "extend", "extend-backward", "loop"
+]
 MASKED_TASKS = ("image-to-video", "extend", "extend-backward", "loop")
 
 
@@ -24,9 +26,10 @@ class Workload(Spec):
     """cfg: classifier-free guidance, two forwards a step."""
     batch: whole(100_000)
     task: Task = "text-to-video"
-    """What is given beside the prompt.  image-to-video: the first frame.  extend: the first `given_frames`;
-    extend-backward: the last; loop: the same clip at both ends.  These go into the model beside a mask.
-    video-to-video: the whole clip, noised (SDEdit, arXiv 2108.01073); `steps` are those that are run."""
+    """What is given beside the prompt.  image-to-video: the first frame.  extend: the first
+    `given_frames`; extend-backward: the last; loop: the same clip at both ends.  These go into the
+    model beside a mask. video-to-video: the whole clip, noised (SDEdit, arXiv 2108.01073); `steps`
+    are those that are run."""
     given_frames: Annotated[int, Field(strict=True, ge=0, le=10**7)] = 0
     """For extend, extend-backward and loop, else 0."""
 
@@ -34,26 +37,34 @@ class Workload(Spec):
     def _given_fits(self) -> "Workload":
         takes = self.task in ("extend", "extend-backward", "loop")
         if takes != (self.given_frames > 0):
-            raise ValueError(f"given_frames {self.given_frames} with task {self.task}: "
-                             f"{'at least 1 is needed' if takes else '0 is needed'}")
+            raise ValueError(
+                f"given_frames {self.given_frames} with task {self.task}: "
+                f"{'at least 1 is needed' if takes else '0 is needed'}"
+            )
         most = (self.frames - 1) // (2 if self.task == "loop" else 1)
         if takes and self.given_frames > most:
-            raise ValueError(f"given_frames {self.given_frames}: at most {most} of {self.frames} frames can be given "
-                             f"to {self.task}")
+            raise ValueError(
+                f"given_frames {self.given_frames}: at most {most} of {self.frames} frames can be"
+                f" given to {self.task}"
+            )
         return self
 
     @model_validator(mode="after")
     def _countable(self) -> "Workload":
         pixels = self.batch * self.frames * self.height * self.width
         if pixels > MAX_PIXELS:
-            raise ValueError(f"batch {self.batch} x frames {self.frames} x height {self.height} x width {self.width} are "
-                             f"{pixels:.3g} pixels; at most {MAX_PIXELS:.0e} are taken")
+            raise ValueError(
+                f"batch {self.batch} x frames {self.frames} x height {self.height} x width"
+                f" {self.width} are {pixels:.3g} pixels; at most {MAX_PIXELS:.0e} are taken"
+            )
         return self
 
     @property
     def encoded_frames(self) -> int:
         """Frames that the VAE encodes before the first step."""
-        return {"text-to-video": 0, "image-to-video": 1, "video-to-video": self.frames}.get(self.task, self.given_frames)
+        return {"text-to-video": 0, "image-to-video": 1, "video-to-video": self.frames}.get(
+            self.task, self.given_frames
+        )
 
     @property
     def forwards_per_step(self) -> int:

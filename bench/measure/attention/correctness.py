@@ -93,7 +93,7 @@ def checked(point: Point, calls: dict[str, Callable[..., Any]]) -> dict[str, Cal
     stage = next((stage for stage in point.stages if PARTS_OF_STAGE[stage] == "denoiser"), None)
     if stage is None:
         return calls
-    ran = getattr(calls[stage], "recipe", point.recipe)       # with the backend that was chosen
+    ran = getattr(calls[stage], "recipe", point.recipe)  # with the backend that was chosen
     check = Check(point, tolerance(ran.dtype, ran.attention))
     if point.recipe.compile == "none":
         return calls | {stage: CheckedOnce(calls[stage], check, look=True)}
@@ -157,7 +157,7 @@ class Check:
         def seeing(function: Callable[..., Tensor], seen: See) -> Callable[..., Tensor]:
             def run(*args: Any, **kwargs: Any) -> Tensor:
                 nonlocal inside
-                if inside:               # SDPA within the model's own attention is the same call
+                if inside:  # SDPA within the model's own attention is the same call
                     return function(*args, **kwargs)
                 inside = True
                 try:
@@ -170,6 +170,7 @@ class Check:
                     if stop is not None and found.q.shape[0] * found.q.shape[2] >= stop:
                         raise _Enough
                 return out
+
             return run
 
         @contextlib.contextmanager
@@ -181,8 +182,9 @@ class Check:
             for owner, name, seen in SEEN:
                 stack.enter_context(_put(owner, name, lambda f, seen=seen: seeing(f, seen)))
             # It puts a recipe's own in SDPA's place, within the call.
-            stack.enter_context(_put(kernels, "attention_by",
-                                     lambda by: functools.partial(seeing_through, by)))
+            stack.enter_context(
+                _put(kernels, "attention_by", lambda by: functools.partial(seeing_through, by))
+            )
             yield
 
     def look(self, call: Attended) -> None:
@@ -191,7 +193,7 @@ class Check:
         if shape in self.shapes or len(self.shapes) == SHAPES:
             return
         if call.q.is_cuda and torch.cuda.is_current_stream_capturing():
-            return                               # nothing can be read back from a graph's capture
+            return  # nothing can be read back from a graph's capture
         self.shapes.add(shape)
         try:
             read = compared(call, self.allowed)
@@ -239,8 +241,10 @@ def _words(read: Correctness) -> str:
     over = f"wrong numbers: attention over {read.tokens:,} keys"
     if read.relative_error is None:
         return f"{over} gives numbers that are not finite"
-    return (f"{over} is {read.relative_error:.3g} off a float64 reference in {read.rows} random "
-            f"rows (relative L2 norm), {read.tolerance:g} is allowed")
+    return (
+        f"{over} is {read.relative_error:.3g} off a float64 reference in {read.rows} random "
+        f"rows (relative L2 norm), {read.tolerance:g} is allowed"
+    )
 
 
 def tolerance(dtype: str, backend: str) -> float:

@@ -1,8 +1,8 @@
-"""Which attention backend is fastest inside a denoiser: a kernel that wins alone may lose between a model's other kernels,
-and at its strides.
+"""Which attention backend is fastest inside a denoiser: a kernel that wins alone may lose between a
+model's other kernels, and at its strides.
 
-A forward is run under each backend in turns, up to the end of its second largest attention call: two attentions with a
-whole block between them, at the point's own shape.
+A forward is run under each backend in turns, up to the end of its second largest attention call:
+two attentions with a whole block between them, at the point's own shape.
 """
 
 import contextlib
@@ -20,9 +20,10 @@ from bench.measure.device.machine import Machine
 from bench.measure.timing.clock import Clock
 
 CANDIDATES = {"cpu": ("auto", "flash", "math"), "cuda": ("cudnn", "flash", "flash3", "efficient")}
-"""Those that compute in the recipe's dtype; SDPA's math writes out all scores, which no long clip has memory for."""
-SIGHTINGS = 2                  # of the largest attention call, at whose end a race is over
-ROUNDS, LONG_S = 3, 1.0        # one round where the longest takes over a second
+"""Those that compute in the recipe's dtype; SDPA's math writes out all scores, which no long clip
+has memory for."""
+SIGHTINGS = 2  # of the largest attention call, at whose end a race is over
+ROUNDS, LONG_S = 3, 1.0  # one round where the longest takes over a second
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,9 @@ class Fastest:
 
 
 def fastest_attention(forward: Callable[[], Any], machine: Machine, clock: Clock) -> Fastest:
-    """Race the backends that can run here.  Without any, or without attention, SDPA chooses ("auto")."""
-    with torch.no_grad():                    # not inference mode: what is made lazily may be trained later
+    """Race the backends that can run here.  Without any, or without attention, SDPA chooses
+    ("auto")."""
+    with torch.no_grad():  # not inference mode: what is made lazily may be trained later
         largest = _largest(forward)
         if largest is None:
             return Fastest("auto", reason="no attention call was seen to choose a backend by")
@@ -50,7 +52,7 @@ def fastest_attention(forward: Callable[[], Any], machine: Machine, clock: Clock
                     warm[name] = clock.time(run)
                     runs[name] = run
                 except RuntimeError as error:
-                    if "No available kernel" not in str(error):         # of this head size or dtype
+                    if "No available kernel" not in str(error):  # of this head size or dtype
                         raise
         if not runs:
             return Fastest("auto", reason="no attention backend takes this head size and dtype")
@@ -64,10 +66,13 @@ def fastest_attention(forward: Callable[[], Any], machine: Machine, clock: Clock
 
 
 def _largest(forward: Callable[[], Any]) -> tuple | None:
-    """The shape of the forward's largest attention call, by running it until that came a third time."""
+    """The shape of the forward's largest attention call, by running it until that came a third
+    time."""
     sightings = Sightings({}, {})
 
-    def see(attend: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, *args: Any, **given: Any) -> Tensor:
+    def see(
+        attend: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, *args: Any, **given: Any
+    ) -> Tensor:
         shape = sightings.add(q, k)
         if shape == sightings.largest and sightings.counts[shape] > SIGHTINGS:
             raise Enough
@@ -80,10 +85,13 @@ def _largest(forward: Callable[[], Any]) -> tuple | None:
 
 def _until(forward: Callable[[], Any], largest: tuple, backend: str) -> Callable[[], None]:
     """The forward under a backend, up to the end of the last attention call that is wanted."""
+
     def run() -> None:
         sightings = Sightings({}, {})
 
-        def see(attend: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, *args: Any, **given: Any) -> Tensor:
+        def see(
+            attend: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, *args: Any, **given: Any
+        ) -> Tensor:
             shape = sightings.add(q, k)
             out = attend(q, k, v, *args, **given)
             if shape == largest and sightings.counts[shape] == SIGHTINGS:
@@ -92,4 +100,5 @@ def _until(forward: Callable[[], Any], largest: tuple, backend: str) -> Callable
 
         with sdpa_backend(backend), watching(see), contextlib.suppress(Enough):
             forward()
+
     return run

@@ -1,10 +1,11 @@
-"""Which kernel computed attention, whatever the recipe asked for: PyTorch's choice depends on its version, on cuDNN's, and
-on the shape.
+"""Which kernel computed attention, whatever the recipe asked for: PyTorch's choice depends on its
+version, on cuDNN's, and on the shape.
 
-A stage is run once more after its samples, and each attention call of a new shape in it is profiled.  It stops where the
-largest has come a third time, so that a step of a minute costs three blocks.  The family is read from the kernel's name;
-where a container forbids CUPTI, from the operator's; failing that, from what SDPA says it would choose.  Nothing here
-fails a point: its times are worth more.
+A stage is run once more after its samples, and each attention call of a new shape in it is
+profiled.  It stops where the largest has come a third time, so that a step of a minute costs three
+blocks.  The family is read from the kernel's name; where a container forbids CUPTI, from the
+operator's; failing that, from what SDPA says it would choose.  Nothing here fails a point: its
+times are worth more.
 """
 
 import contextlib
@@ -30,27 +31,40 @@ from models import kernels
 from models.dit import windowed as windowed_attention
 
 STAGES = ("denoise_step", "trajectory", "train_step", "decode_token", "prefill", "text_encode")
-ENOUGH = 3                    # sightings of the largest call: text refiners of public models hold two blocks
-LEAVE_WHOLE = ("decode_token", "prefill")       # a cache that was half filled would not be the same again
+ENOUGH = 3  # sightings of the largest call: text refiners of public models hold two blocks
+LEAVE_WHOLE = (
+    "decode_token",
+    "prefill",
+)  # a cache that was half filled would not be the same again
 
-KERNELS = (                   # in a kernel's name; the first that matches
-    ("sage", r"qk_int_sv_|\b_attn_fwd\b"),                                  # SageAttention 2 and 1
+KERNELS = (  # in a kernel's name; the first that matches
+    ("sage", r"qk_int_sv_|\b_attn_fwd\b"),  # SageAttention 2 and 1
     ("flash3", r"FlashAttnFwdSm\d+"),
-    ("cudnn", r"cudnn|native_sdpa|sdpa_sm\d+_"),        # cudnn_generated_fort_native_sdpa_sm90_flash_fprop_...
+    (
+        "cudnn",
+        r"cudnn|native_sdpa|sdpa_sm\d+_",
+    ),  # cudnn_generated_fort_native_sdpa_sm90_flash_fprop_...
     ("flash", r"flash_fwd|pytorch_flash::"),
     ("efficient", r"fmha_cutlassF|PyTorchMemEffAttention"),
     ("flex", r"flex_attention"),
     ("math", r"softmax"),
 )
-OPERATORS = (                 # in an operator's name, where no kernel was seen
-    ("cudnn", r"_scaled_dot_product_cudnn_attention"), ("flash", r"_scaled_dot_product_flash_attention"),
-    ("efficient", r"_scaled_dot_product_efficient_attention"), ("math", r"_scaled_dot_product_attention_math"),
+OPERATORS = (  # in an operator's name, where no kernel was seen
+    ("cudnn", r"_scaled_dot_product_cudnn_attention"),
+    ("flash", r"_scaled_dot_product_flash_attention"),
+    ("efficient", r"_scaled_dot_product_efficient_attention"),
+    ("math", r"_scaled_dot_product_attention_math"),
     ("onednn", r"mkldnn::_linear_pointwise"),
 )
-CHOICES = {int(SDPBackend.MATH): "math", int(SDPBackend.FLASH_ATTENTION): "flash",
-           int(SDPBackend.EFFICIENT_ATTENTION): "efficient", int(SDPBackend.CUDNN_ATTENTION): "cudnn"}
+CHOICES = {
+    int(SDPBackend.MATH): "math",
+    int(SDPBackend.FLASH_ATTENTION): "flash",
+    int(SDPBackend.EFFICIENT_ATTENTION): "efficient",
+    int(SDPBackend.CUDNN_ATTENTION): "cudnn",
+}
 
-# CUPTI taken down and set up again crashes beside CUDA graphs (torch/profiler/profiler.py says which), and launches are
+# CUPTI taken down and set up again crashes beside CUDA graphs (torch/profiler/profiler.py says
+# which), and launches are
 # replayed as graphs in the same process.
 KEEP_CUPTI = {"TEARDOWN_CUPTI": "0", "DISABLE_CUPTI_LAZY_REINIT": "1"}
 
@@ -64,24 +78,30 @@ class Enough(Exception):
 
 @contextlib.contextmanager
 def watching(see: See) -> Iterator[None]:
-    """Every attention call within goes through `see`: own models', and those of libraries that call SDPA by its name."""
-    own, sdpa, flex = kernels.attention, F.scaled_dot_product_attention, windowed_attention.flex_windows
+    """Every attention call within goes through `see`: own models', and those of libraries that call
+    SDPA by its name."""
+    own, sdpa, flex = (
+        kernels.attention,
+        F.scaled_dot_product_attention,
+        windowed_attention.flex_windows,
+    )
     inside = False
 
     def through(attend: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def seen(query: Tensor, key: Tensor, value: Tensor, *args: Any, **given: Any) -> Tensor:
             nonlocal inside
-            if inside:                              # own attention calls SDPA in its turn
+            if inside:  # own attention calls SDPA in its turn
                 return attend(query, key, value, *args, **given)
             inside = True
             try:
                 return see(attend, query, key, value, *args, **given)
             finally:
                 inside = False
+
         return seen
 
     def by_flex(*args: Any, **given: Any) -> Tensor:
-        with torch.compiler.set_stance("default"):          # uncompiled it writes all scores out
+        with torch.compiler.set_stance("default"):  # uncompiled it writes all scores out
             out = flex(*args, **given)
         note_taken("flex")
         return out
@@ -100,7 +120,10 @@ def as_python(compiled: bool) -> Iterator[None]:
     """Calls within run operator by operator, whatever was captured as a graph, or compiled.
 
     compiled: False spares the import of the compiler, which takes seconds."""
-    with torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext(), ungraphed():
+    with (
+        torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext(),
+        ungraphed(),
+    ):
         yield
 
 
@@ -133,48 +156,71 @@ class Ran:
     reason: str | None
 
 
-def attention_ran(point: Point, calls: dict[str, Callable[..., Any]], device: torch.device) -> AttentionRan | None:
-    """Run a stage of the point's built calls once more, in part -> what its attention ran by; None where none was seen."""
+def attention_ran(
+    point: Point, calls: dict[str, Callable[..., Any]], device: torch.device
+) -> AttentionRan | None:
+    """Run a stage of the point's built calls once more, in part -> what its attention ran by; None
+    where none was seen."""
     stage = next((stage for stage in STAGES if stage in point.stages), None)
     if stage is None:
         return None
     call = calls[stage]
-    recipe = getattr(call, "recipe", point.recipe)             # with the backend that `fastest` chose
-    whole = stage in LEAVE_WHOLE or recipe.offload != "none"   # hooks that fetch weights end only with the call
+    recipe = getattr(call, "recipe", point.recipe)  # with the backend that `fastest` chose
+    whole = (
+        stage in LEAVE_WHOLE or recipe.offload != "none"
+    )  # hooks that fetch weights end only with the call
     chosen_by = {"auto": "torch", "fastest": "measured"}.get(point.recipe.attention, "recipe")
     try:
         with under(recipe):
             sightings, seen = _look(inspect.unwrap(call), device, whole, recipe.compiles)
-    except Exception as error:                                 # also memory that runs out
+    except Exception as error:  # also memory that runs out
         line = (str(error).strip().splitlines() or [""])[0]
-        return AttentionRan(backend="unknown", chosen_by=chosen_by, kernel=None,
-                            reason=f"not seen: {type(error).__name__}: {line}")
+        return AttentionRan(
+            backend="unknown",
+            chosen_by=chosen_by,
+            kernel=None,
+            reason=f"not seen: {type(error).__name__}: {line}",
+        )
     if not seen:
         return None
     ran = seen[sightings.largest]
     others = {shape: other.family for shape, other in seen.items() if other.family != ran.family}
-    beside = [f"{family} for keys {'x'.join(map(str, keys))}" for (_, keys, _), family in others.items()]
+    beside = [
+        f"{family} for keys {'x'.join(map(str, keys))}" for (_, keys, _), family in others.items()
+    ]
     uncompiled = "seen in an uncompiled run" if recipe.compile != "none" else None
-    reasons = [ran.reason, uncompiled, f"beside it {', '.join(beside)}" if beside else None, getattr(call, "reason", None)]
-    return AttentionRan(backend=ran.family, chosen_by=chosen_by, kernel=ran.kernel,
-                        candidates_s=getattr(call, "candidates_s", {}),
-                        reason="; ".join(filter(None, reasons)) or None)
+    reasons = [
+        ran.reason,
+        uncompiled,
+        f"beside it {', '.join(beside)}" if beside else None,
+        getattr(call, "reason", None),
+    ]
+    return AttentionRan(
+        backend=ran.family,
+        chosen_by=chosen_by,
+        kernel=ran.kernel,
+        candidates_s=getattr(call, "candidates_s", {}),
+        reason="; ".join(filter(None, reasons)) or None,
+    )
 
 
 def family_ran(call: Callable[[], Any], device: torch.device) -> str | None:
     """The family of kernels of a call's largest attention; None where none was seen."""
     try:
         sightings, seen = _look(call, device, whole=True, compiled=False)
-    except Exception:                                          # as in attention_ran
+    except Exception:  # as in attention_ran
         return None
     return seen[sightings.largest].family if seen else None
 
 
-def _look(call: Callable[..., Any], device: torch.device, whole: bool,
-          compiled: bool) -> tuple[Sightings, dict[tuple, Ran]]:
+def _look(
+    call: Callable[..., Any], device: torch.device, whole: bool, compiled: bool
+) -> tuple[Sightings, dict[tuple, Ran]]:
     sightings, seen = Sightings({}, {}), {}
 
-    def see(attend: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, *args: Any, **given: Any) -> Tensor:
+    def see(
+        attend: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, *args: Any, **given: Any
+    ) -> Tensor:
         shape = sightings.add(q, k)
         if shape in seen:
             out = attend(q, k, v, *args, **given)
@@ -189,8 +235,9 @@ def _look(call: Callable[..., Any], device: torch.device, whole: bool,
     return sightings, seen
 
 
-def profiled(attend: Callable[[], Tensor], qkv: tuple[Tensor, Tensor, Tensor],
-             device: torch.device) -> tuple[Tensor, Ran]:
+def profiled(
+    attend: Callable[[], Tensor], qkv: tuple[Tensor, Tensor, Tensor], device: torch.device
+) -> tuple[Tensor, Ran]:
     """Run an attention call under the profiler -> its output, and what ran."""
     kinds = [torch.profiler.ProfilerActivity.CPU]
     if device.type == "cuda":
@@ -205,28 +252,36 @@ def profiled(attend: Callable[[], Tensor], qkv: tuple[Tensor, Tensor, Tensor],
                 torch.cuda.synchronize(device)
         events = list(profile.events() or [])
     except RuntimeError as error:
-        if out is None:                                        # the call's own error, or the profiler did not start
+        if out is None:  # the call's own error, or the profiler did not start
             out = attend()
         reason = f"no profile: {(str(error).strip().splitlines() or [type(error).__name__])[0]}"
     ran = what_ran(events, reason, qkv, device)
     return out, ran if taken() is None else dataclasses.replace(ran, family=taken())
 
 
-def what_ran(events: list[Any], reason: str | None, qkv: tuple[Tensor, Tensor, Tensor], device: torch.device) -> Ran:
+def what_ran(
+    events: list[Any], reason: str | None, qkv: tuple[Tensor, Tensor, Tensor], device: torch.device
+) -> Ran:
     """The family of kernels among a profile's events, and the longest kernel of that family."""
     on_device = [e for e in events if e.device_type == torch.autograd.DeviceType.CUDA]
     known = [(family_of(e.name, KERNELS), e) for e in on_device]
-    fused = [(family, e) for family, e in known if family not in (None, "math")] or [pair for pair in known if pair[0]]
+    fused = [(family, e) for family, e in known if family not in (None, "math")] or [
+        pair for pair in known if pair[0]
+    ]
     operators = [family for e in events if (family := family_of(e.name, OPERATORS))]
     if fused:
         family, kernel = max(fused, key=lambda pair: pair[1].time_range.elapsed_us())
-        if family == "math":                                   # its products take longer than its softmax
+        if family == "math":  # its products take longer than its softmax
             kernel = max(on_device, key=lambda e: e.time_range.elapsed_us())
         return Ran(family, kernel.name, None)
     if device.type == "cpu":
         reason = "no kernel has a name on a CPU" if reason is None else reason
     elif reason is None:
-        reason = "the profiler saw no attention kernel" if on_device else "the profiler saw no kernel: is CUPTI permitted?"
+        reason = (
+            "the profiler saw no attention kernel"
+            if on_device
+            else "the profiler saw no kernel: is CUPTI permitted?"
+        )
     return Ran(operators[0] if operators else _choice(qkv), None, reason)
 
 

@@ -25,7 +25,9 @@ class Machine:
     flash_impls: frozenset[str] = frozenset()
     """FlashAttention versions that this PyTorch can put in the place of its own: FA3, FA4."""
 
-    def lacks_capability(self, least: tuple[int, int], most: tuple[int, int] | None = None) -> str | None:
+    def lacks_capability(
+        self, least: tuple[int, int], most: tuple[int, int] | None = None
+    ) -> str | None:
         """Why its compute capability is not at least (and not above) this; None where it is."""
         wanted = f"needs CUDA with compute capability {_dotted(least)}"
         if self.capability is None:
@@ -40,17 +42,25 @@ class Machine:
     def lacks_inductor(self) -> str | None:
         """Why torch.compile cannot run; None where it can."""
         if self.kind == "cuda":
-            return None if "triton" in self.packages else "needs triton, which CUDA builds of PyTorch bring"
+            return (
+                None
+                if "triton" in self.packages
+                else "needs triton, which CUDA builds of PyTorch bring"
+            )
         return None if self.compiler else "needs a C++ compiler (g++ or clang++)"
 
 
 def this_machine(device: torch.device) -> Machine:
     """What is here."""
     return Machine(
-        kind=device.type, capability=torch.cuda.get_device_capability(device) if device.type == "cuda" else None,
+        kind=device.type,
+        capability=torch.cuda.get_device_capability(device) if device.type == "cuda" else None,
         packages=frozenset(name for name in PACKAGES if importlib.util.find_spec(name) is not None),
-        compiler=any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "c++", "clang++")),
-        flash_impls=_flash_impls())
+        compiler=any(
+            shutil.which(name) for name in (os.environ.get("CXX", "g++"), "c++", "clang++")
+        ),
+        flash_impls=_flash_impls(),
+    )
 
 
 def _flash_impls() -> frozenset[str]:

@@ -1,9 +1,11 @@
-"""What the card does while a stage is timed: clocks, power, temperature, throttling; then its energy and utilisation.
+"""What the card does while a stage is timed: clocks, power, temperature, throttling; then its
+energy and utilisation.
 
-A background thread asks NVML every 100 ms.  It makes no CUDA call, so it adds nothing to the stream that is timed; on a
-CPU there is no thread.  The power reading sees part of the time only, so energy is read from the card's counter, over
-whole, synchronised calls of at least a second together.  Where one call takes that long by itself, the counter is read
-around each of the timed samples, and no call is made for it alone; else a window of its own follows the samples.
+A background thread asks NVML every 100 ms.  It makes no CUDA call, so it adds nothing to the stream
+that is timed; on a CPU there is no thread.  The power reading sees part of the time only, so energy
+is read from the card's counter, over whole, synchronised calls of at least a second together.
+Where one call takes that long by itself, the counter is read around each of the timed samples, and
+no call is made for it alone; else a window of its own follows the samples.
 """
 
 import statistics
@@ -25,7 +27,7 @@ from bench.results.readings import READINGS, UTILISATIONS, Energy, Series, Stage
 
 INTERVAL_S = 0.1
 MAX_SERIES = 200
-NOTED = 0.05                # share of the samples over which a throttle reason is held against the stage
+NOTED = 0.05  # share of the samples over which a throttle reason is held against the stage
 SLOWDOWNS = {"hw_slowdown", "sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown"}
 
 
@@ -56,7 +58,8 @@ class Window:
 
 
 class Monitor:
-    """Watches one device for the time of a `with`.  Without a card it says why in every stage's telemetry."""
+    """Watches one device for the time of a `with`.  Without a card it says why in every stage's
+    telemetry."""
 
     def __init__(self, card: Card | None, reason: str | None, bandwidth: float | None = None):
         """bandwidth: the datasheet's, bytes/s."""
@@ -66,7 +69,7 @@ class Monitor:
         self._last_s: dict[str, float] = {}
         """Of each stage's latest call."""
         self._windows: dict[str, list[Window]] = {}
-        self._now: tuple[str, int] | None = None           # stage and call under way
+        self._now: tuple[str, int] | None = None  # stage and call under way
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -79,7 +82,7 @@ class Monitor:
     def __exit__(self, *exc: object) -> None:
         self._stop.set()
         if self._thread is not None:
-            self._thread.join(timeout=5.0)                 # a driver that hangs is not waited for
+            self._thread.join(timeout=5.0)  # a driver that hangs is not waited for
 
     def expect(self, stage: str, call_s: float) -> None:
         """A call of this stage was made before, out of sight, and took so long."""
@@ -96,40 +99,63 @@ class Monitor:
         self._last_s[stage] = seconds
         return seconds
 
-    def finish(self, stage: str, warmup: int, call: Callable[[], Any] | None = None,
-               clock: Clock | None = None) -> StageTelemetry:
-        """The stage's telemetry, its first `warmup` calls left out.  With a call, its energy is measured now."""
+    def finish(
+        self,
+        stage: str,
+        warmup: int,
+        call: Callable[[], Any] | None = None,
+        clock: Clock | None = None,
+    ) -> StageTelemetry:
+        """The stage's telemetry, its first `warmup` calls left out.  With a call, its energy is
+        measured now."""
         if self.card is None:
             return nothing(self.reason or "")
         timed_calls = self.calls.get(stage, 0)
         energy = None
         found: dict[str, float] = {}
-        missing = dict.fromkeys(("energy", *UTILISATIONS, "dram_bytes_per_s_derived"), "not measured for probes")
+        missing = dict.fromkeys(
+            ("energy", *UTILISATIONS, "dram_bytes_per_s_derived"), "not measured for probes"
+        )
         if call is not None and clock is not None:
             around = [w for w in self._windows.get(stage, []) if w.call >= warmup]
-            energy, found, missing = self._over(around) if around else self._energy_window(stage, call, clock)
+            energy, found, missing = (
+                self._over(around) if around else self._energy_window(stage, call, clock)
+            )
             missing |= self._no_bandwidth(found, missing)
-        self._now = None                                   # what comes before the next stage belongs to none
+        self._now = None  # what comes before the next stage belongs to none
         ticks = [t for t in list(self.ticks) if t.stage == stage]
         timed = [t for t in ticks if warmup <= t.call < timed_calls]
         used = timed or [t for t in ticks if t.call >= timed_calls]
-        summaries = {name: _summary([t.values[name] for t in used if name in t.values]) for name in READINGS}
+        summaries = {
+            name: _summary([t.values[name] for t in used if name in t.values]) for name in READINGS
+        }
         fractions = _fractions([t.reasons for t in used if t.reasons is not None])
         for name in (*READINGS, "throttle_fractions"):
             if (fractions if name == "throttle_fractions" else summaries[name]) is None:
                 said = [t.missing[name] for t in used if name in t.missing]
                 missing[name] = said[-1] if said else "the stage was over before the first sample"
         dram = found.get("dram_util_percent")
-        derived = None if dram is None or "dram_bytes_per_s_derived" in missing or self.bandwidth is None \
+        derived = (
+            None
+            if dram is None or "dram_bytes_per_s_derived" in missing or self.bandwidth is None
             else dram / 100 * self.bandwidth
+        )
         return StageTelemetry(
-            reason=None, missing=missing, n=len(used), **summaries,
+            reason=None,
+            missing=missing,
+            n=len(used),
+            **summaries,
             sampled_over="timed" if timed else "energy" if used else None,
             throttle_fractions=fractions,
-            throttled=None if fractions is None else any(fractions.get(r, 0.0) > NOTED for r in SLOWDOWNS),
+            throttled=None
+            if fractions is None
+            else any(fractions.get(r, 0.0) > NOTED for r in SLOWDOWNS),
             power_limited=None if fractions is None else fractions.get("sw_power_cap", 0.0) > NOTED,
-            series=_series(used) if used else None, energy=energy,
-            **{name: found.get(name) for name in UTILISATIONS}, dram_bytes_per_s_derived=derived)
+            series=_series(used) if used else None,
+            energy=energy,
+            **{name: found.get(name) for name in UTILISATIONS},
+            dram_bytes_per_s_derived=derived,
+        )
 
     def _run(self) -> None:
         while True:
@@ -156,7 +182,8 @@ class Monitor:
         return Tick(time.monotonic(), stage, call, values, reasons, missing)
 
     def _in_window(self, stage: str, number: int, time_once: Callable[[], float]) -> float:
-        """A long call with the counter and GPM read at both ends.  What cannot be read costs no call."""
+        """A long call with the counter and GPM read at both ends.  What cannot be read costs no
+        call."""
         before, gpm, missing = self._open()
         found: dict[str, float] = {}
         joules = None
@@ -168,11 +195,15 @@ class Monitor:
             if gpm is not None:
                 found, gone = gpm.read()
                 missing |= gone
-        if seconds >= ENERGY_WINDOW_S:                     # else the call before was long for another reason
-            self._windows.setdefault(stage, []).append(Window(number, seconds, joules, found, missing))
+        if seconds >= ENERGY_WINDOW_S:  # else the call before was long for another reason
+            self._windows.setdefault(stage, []).append(
+                Window(number, seconds, joules, found, missing)
+            )
         return seconds
 
-    def _over(self, windows: list[Window]) -> tuple[Energy | None, dict[str, float], dict[str, str]]:
+    def _over(
+        self, windows: list[Window]
+    ) -> tuple[Energy | None, dict[str, float], dict[str, str]]:
         """Energy of the calls whose counter could be read, and utilisations weighted by time."""
         missing: dict[str, str] = {}
         for window in windows:
@@ -181,13 +212,20 @@ class Monitor:
         energy = None
         if counted:
             joules, seconds = sum(w.joules or 0.0 for w in counted), sum(w.seconds for w in counted)
-            energy = Energy(energy_j=joules / len(counted), power_w=joules / seconds, calls=len(counted), window_s=seconds)
+            energy = Energy(
+                energy_j=joules / len(counted),
+                power_w=joules / seconds,
+                calls=len(counted),
+                window_s=seconds,
+            )
             missing.pop("energy", None)
         found: dict[str, float] = {}
         for name in UTILISATIONS:
             read = [w for w in windows if name in w.found]
             if read:
-                found[name] = sum(w.found[name] * w.seconds for w in read) / sum(w.seconds for w in read)
+                found[name] = sum(w.found[name] * w.seconds for w in read) / sum(
+                    w.seconds for w in read
+                )
                 missing.pop(name, None)
         return energy, found, missing
 
@@ -206,8 +244,9 @@ class Monitor:
             missing["energy"] = str(error)
         return before, gpm, missing
 
-    def _energy_window(self, stage: str, call: Callable[[], Any],
-                       clock: Clock) -> tuple[Energy | None, dict[str, float], dict[str, str]]:
+    def _energy_window(
+        self, stage: str, call: Callable[[], Any], clock: Clock
+    ) -> tuple[Energy | None, dict[str, float], dict[str, str]]:
         """Whole calls for at least a second, the counter and GPM read at both ends.
 
         `clock.time` synchronises at its ends, so at both readings nothing is queued."""
@@ -223,7 +262,12 @@ class Monitor:
                     window_s = clock.now() - start
                 joules = None if before is None else self._joules_since(before, window_s, missing)
                 if joules is not None:
-                    energy = Energy(energy_j=joules / calls, power_w=joules / window_s, calls=calls, window_s=window_s)
+                    energy = Energy(
+                        energy_j=joules / calls,
+                        power_w=joules / window_s,
+                        calls=calls,
+                        window_s=window_s,
+                    )
             finally:
                 if gpm is not None:
                     found, gone = gpm.read()
@@ -242,8 +286,11 @@ class Monitor:
             why = "no datasheet gives this device's bandwidth"
         return {} if why is None else {"dram_bytes_per_s_derived": why}
 
-    def _joules_since(self, before: float, window_s: float, missing: dict[str, str]) -> float | None:
-        """Joules that the counter moved by in the window; None, and why, where it is not to be had."""
+    def _joules_since(
+        self, before: float, window_s: float, missing: dict[str, str]
+    ) -> float | None:
+        """Joules that the counter moved by in the window; None, and why, where it is not to be
+        had."""
         assert self.card is not None
         try:
             joules = self.card.energy_j() - before
@@ -257,7 +304,8 @@ class Monitor:
 
 
 def monitor(device: torch.device) -> Monitor:
-    """A monitor for the device.  Never raises: what cannot be watched is said in each stage's telemetry."""
+    """A monitor for the device.  Never raises: what cannot be watched is said in each stage's
+    telemetry."""
     if device.type != "cuda":
         return Monitor(None, "no NVML on a CPU")
     properties = torch.cuda.get_device_properties(device)
@@ -268,18 +316,35 @@ def monitor(device: torch.device) -> Monitor:
         card = Card(str(properties.uuid))
     except Missing as error:
         return Monitor(None, str(error))
-    return Monitor(card, None, load(Gpu, name).bandwidth_bytes_per_s if name in names("gpus") else None)
+    return Monitor(
+        card, None, load(Gpu, name).bandwidth_bytes_per_s if name in names("gpus") else None
+    )
 
 
 def nothing(reason: str) -> StageTelemetry:
     """Telemetry of a stage that could not be watched."""
     return StageTelemetry(
-        reason=reason, missing={}, n=0, sampled_over=None, **dict.fromkeys(READINGS), throttle_fractions=None, throttled=None,
-        power_limited=None, series=None, energy=None, **dict.fromkeys(UTILISATIONS), dram_bytes_per_s_derived=None)
+        reason=reason,
+        missing={},
+        n=0,
+        sampled_over=None,
+        **dict.fromkeys(READINGS),
+        throttle_fractions=None,
+        throttled=None,
+        power_limited=None,
+        series=None,
+        energy=None,
+        **dict.fromkeys(UTILISATIONS),
+        dram_bytes_per_s_derived=None,
+    )
 
 
 def _summary(values: list[float]) -> Summary | None:
-    return Summary(min=min(values), median=statistics.median(values), max=max(values), n=len(values)) if values else None
+    return (
+        Summary(min=min(values), median=statistics.median(values), max=max(values), n=len(values))
+        if values
+        else None
+    )
 
 
 def _fractions(samples: list[list[str]]) -> dict[str, float] | None:
@@ -290,7 +355,10 @@ def _fractions(samples: list[list[str]]) -> dict[str, float] | None:
 
 
 def _series(ticks: list[Tick]) -> Series:
-    step = -(-len(ticks) // MAX_SERIES)                    # rounded up
+    step = -(-len(ticks) // MAX_SERIES)  # rounded up
     kept = ticks[::step]
-    return Series(t_s=[round(t.t_s - ticks[0].t_s, 3) for t in kept], throttle_reasons=[t.reasons for t in kept],
-                  **{name: [t.values.get(name) for t in kept] for name in READINGS})
+    return Series(
+        t_s=[round(t.t_s - ticks[0].t_s, 3) for t in kept],
+        throttle_reasons=[t.reasons for t in kept],
+        **{name: [t.values.get(name) for t in kept] for name in READINGS},
+    )

@@ -21,7 +21,15 @@ from bench.measure.attention.correctness import checked
 from bench.measure.attention.fastest import Fastest, fastest_attention
 from bench.measure.device.machine import this_machine
 from bench.measure.device.telemetry import monitor
-from bench.measure.recipes.apply import around, can_be_captured, carry_out, held, is_compiled, under, unsupported
+from bench.measure.recipes.apply import (
+    around,
+    can_be_captured,
+    carry_out,
+    held,
+    is_compiled,
+    under,
+    unsupported,
+)
 from bench.measure.timing.clock import Clock, clock_for
 from bench.measure.timing.launch import time_launch
 from bench.measure.timing.sampling import sample
@@ -41,8 +49,8 @@ class Unsupported(Exception):
 
 
 def count_stages(point: Point) -> ModelCount:
-    """Counts of every stage, forward and denoise_step included.  Raises Unsupported where the denoiser's class does not
-    take the recipe's cache."""
+    """Counts of every stage, forward and denoise_step included.  Raises Unsupported where the
+    denoiser's class does not take the recipe's cache."""
     counted = count_point(point)
     if "trajectory" in point.stages:
         try:
@@ -53,14 +61,20 @@ def count_stages(point: Point) -> ModelCount:
 
 
 def measure_point(
-    point: Point, counts: ModelCount, device: torch.device, clock: Clock, plan: Sampling, *,
-    prior: dict[str, list[float]], on_round: Callable[[str, list[float]], None],
+    point: Point,
+    counts: ModelCount,
+    device: torch.device,
+    clock: Clock,
+    plan: Sampling,
+    *,
+    prior: dict[str, list[float]],
+    on_round: Callable[[str, list[float]], None],
 ) -> tuple[dict[str, Timing], Memory, dict[str, StageTelemetry]]:
     """Time the point's stages.
 
     prior: samples already taken, by stage; on_round(stage, new samples) is called as they come.
-    Raises OutOfMemory and Unsupported, WrongNumbers where attention is not right at this size (its first call is checked
-    before any sample); anything else is the model's own error."""
+    Raises OutOfMemory and Unsupported, WrongNumbers where attention is not right at this size (its
+    first call is checked before any sample); anything else is the model's own error."""
     check_supported(point, device)
     parts = {PARTS_OF_STAGE[stage] for stage in point.stages}
     weights = sum(counts.params[part] for part in parts) * DTYPE_BYTES[point.recipe.dtype]
@@ -85,22 +99,33 @@ def said_in_one_line(point: Point) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(str(error).splitlines()[0]) from None
     except RuntimeError as error:
-        if "No available kernel" in str(error):          # SDPA held to a backend that does not take this head size or dtype
-            raise Unsupported(f"SDPA backend {point.recipe.attention} has no kernel for {_heads(point)} in "
-                              f"{point.recipe.dtype} on this device") from None
+        if "No available kernel" in str(
+            error
+        ):  # SDPA held to a backend that does not take this head size or dtype
+            raise Unsupported(
+                f"SDPA backend {point.recipe.attention} has no kernel for {_heads(point)} in "
+                f"{point.recipe.dtype} on this device"
+            ) from None
         # The CPU allocator has no exception of its own.
         if "DefaultCPUAllocator" in str(error):
             raise OutOfMemory(str(error).splitlines()[0]) from None
         raise
 
 
-def _measure(point: Point, device: torch.device, clock: Clock, plan: Sampling, weights: int,
-             prior: dict[str, list[float]],
-             on_round: Callable[[str, list[float]], None]
-             ) -> tuple[dict[str, Timing], Memory, dict[str, StageTelemetry]]:
+def _measure(
+    point: Point,
+    device: torch.device,
+    clock: Clock,
+    plan: Sampling,
+    weights: int,
+    prior: dict[str, list[float]],
+    on_round: Callable[[str, list[float]], None],
+) -> tuple[dict[str, Timing], Memory, dict[str, StageTelemetry]]:
     gc.collect()
     reset_peak(device)
-    others = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0       # the sentinel's operands
+    others = (
+        torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+    )  # the sentinel's operands
     calls, given = build_calls(point, device)
     at_rest = resting(device, others, weights + given)
     calls = checked(point, calls)
@@ -114,54 +139,104 @@ def _measure(point: Point, device: torch.device, clock: Clock, plan: Sampling, w
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
             timings[stage] = sample(
-                lambda stage=stage: watch.timed(stage, lambda: clock.time(calls[stage])), plan, clock.now,
-                prior=prior.get(stage), on_round=lambda samples, stage=stage: on_round(stage, samples))
+                lambda stage=stage: watch.timed(stage, lambda: clock.time(calls[stage])),
+                plan,
+                clock.now,
+                prior=prior.get(stage),
+                on_round=lambda samples, stage=stage: on_round(stage, samples),
+            )
             if device.type == "cuda":
                 peaks[stage] = stage_memory(device, others, at_rest)
-            telemetry[stage] = watch.finish(stage, len(timings[stage].warmup_s), calls[stage], clock)
+            telemetry[stage] = watch.finish(
+                stage, len(timings[stage].warmup_s), calls[stage], clock
+            )
         attention_ran.note(point, calls, device)
-        launch = {stage: time_launch(calls[stage], device, clock, timings[stage].median_s, free=lambda: room(device),
-                                     needed=peaks[stage].activations if stage in peaks else None)
-                  for stage in timings if can_be_captured(point.recipe, stage)}
-    timings = {stage: timing.model_copy(update={"launch": launch.get(stage), "compile_s": firsts[stage]})
-               for stage, timing in timings.items()}
+        launch = {
+            stage: time_launch(
+                calls[stage],
+                device,
+                clock,
+                timings[stage].median_s,
+                free=lambda: room(device),
+                needed=peaks[stage].activations if stage in peaks else None,
+            )
+            for stage in timings
+            if can_be_captured(point.recipe, stage)
+        }
+    timings = {
+        stage: timing.model_copy(update={"launch": launch.get(stage), "compile_s": firsts[stage]})
+        for stage, timing in timings.items()
+    }
     return timings, memory_of(device, weights, given, peaks), telemetry
 
 
 def first_call(point: Point, call: Callable[[], object], clock: Clock) -> float | None:
-    """Seconds of a stage's very first call where the recipe compiles, so that they are in no sample; else None."""
+    """Seconds of a stage's very first call where the recipe compiles, so that they are in no
+    sample; else None."""
     return clock.time(call) if getattr(call, "compiled", point.recipe.compiles) else None
 
 
 def build_calls(point: Point, device: torch.device) -> tuple[dict[str, Callable[..., object]], int]:
-    """Build the point's parts and inputs on the device -> its stages as calls, held to the recipe's settings, and bytes of
-    the inputs."""
+    """Build the point's parts and inputs on the device -> its stages as calls, held to the recipe's
+    settings, and bytes of the inputs."""
     model, workload, dtype = point.model, point.workload, DTYPES[point.recipe.dtype]
-    pipeline = build_pipeline(model.denoiser, model.vae, model.text_encoders, device=device, dtype=dtype,
-                             seed=WEIGHTS_SEED, stages=point.stages)
+    pipeline = build_pipeline(
+        model.denoiser,
+        model.vae,
+        model.text_encoders,
+        device=device,
+        dtype=dtype,
+        seed=WEIGHTS_SEED,
+        stages=point.stages,
+    )
     if point.recipe.draft is not None and "trajectory" in point.stages:
         pipeline.draft = build_draft(point, device)
     try:
         carry_out(pipeline, point.recipe)
-    except ValueError as error:                  # a class that diffusers' hooks do not take
+    except ValueError as error:  # a class that diffusers' hooks do not take
         raise Unsupported(str(error)) from None
-    inputs = example_inputs(pipeline, batch=workload.batch, channels=model.denoiser.in_channels,
-                            latent_shape=model.latent_shape(workload), device=device,
-                            dtype=dtype, seed=INPUTS_SEED)
-    calls = stage_calls(pipeline, inputs, frames=workload.frames, height=workload.height, width=workload.width,
-                        guided=workload.guidance == "cfg", steps=workload.steps, seed=INPUTS_SEED,
-                        encoded_frames=workload.encoded_frames, control=has_control(model),
-                        chunk=point.recipe.vae_chunk, tiling=point.recipe.vae_tile, train="train_step" in point.stages,
-                        sampler=point.recipe.sampler_config(workload.steps) if "trajectory" in point.stages else None)
+    inputs = example_inputs(
+        pipeline,
+        batch=workload.batch,
+        channels=model.denoiser.in_channels,
+        latent_shape=model.latent_shape(workload),
+        device=device,
+        dtype=dtype,
+        seed=INPUTS_SEED,
+    )
+    calls = stage_calls(
+        pipeline,
+        inputs,
+        frames=workload.frames,
+        height=workload.height,
+        width=workload.width,
+        guided=workload.guidance == "cfg",
+        steps=workload.steps,
+        seed=INPUTS_SEED,
+        encoded_frames=workload.encoded_frames,
+        control=has_control(model),
+        chunk=point.recipe.vae_chunk,
+        tiling=point.recipe.vae_tile,
+        train="train_step" in point.stages,
+        sampler=(
+            point.recipe.sampler_config(workload.steps) if "trajectory" in point.stages else None
+        ),
+    )
     return hold(point, calls, device), _bytes(vars(inputs))
 
 
-def hold(point: Point, calls: dict[str, Callable[..., object]], device: torch.device) -> dict[str, Callable[..., object]]:
-    """The stages' calls under the recipe's settings.  Each says its `recipe`, with the attention backend that `fastest`
-    chose and the `candidates_s` it chose from, and whether it is `compiled`."""
+def hold(
+    point: Point, calls: dict[str, Callable[..., object]], device: torch.device
+) -> dict[str, Callable[..., object]]:
+    """The stages' calls under the recipe's settings.  Each says its `recipe`, with the attention
+    backend that `fastest` chose and the `candidates_s` it chose from, and whether it is
+    `compiled`."""
     recipe, raced = point.recipe, Fastest(point.recipe.attention)
     if recipe.attention == "fastest":
-        if any(PARTS_OF_STAGE[stage] == "denoiser" for stage in point.stages) and "forward" in calls:
+        if (
+            any(PARTS_OF_STAGE[stage] == "denoiser" for stage in point.stages)
+            and "forward" in calls
+        ):
             with under(recipe):
                 raced = fastest_attention(calls["forward"], this_machine(device), clock_for(device))
         else:
@@ -170,8 +245,12 @@ def hold(point: Point, calls: dict[str, Callable[..., object]], device: torch.de
     made = {}
     for stage, call in calls.items():
         made[stage] = held(call, recipe)
-        vars(made[stage]).update(recipe=recipe, candidates_s=raced.seconds, reason=raced.reason,
-                                 compiled=is_compiled(recipe, stage))
+        vars(made[stage]).update(
+            recipe=recipe,
+            candidates_s=raced.seconds,
+            reason=raced.reason,
+            compiled=is_compiled(recipe, stage),
+        )
     return made
 
 
@@ -179,8 +258,15 @@ def build_draft(point: Point, device: torch.device) -> Drafter:
     """The small model of a recipe's draft."""
     assert point.recipe.draft is not None
     model = with_denoiser(point.model, point.recipe.draft.denoiser)
-    small = build_pipeline(model.denoiser, model.vae, (), device=device, dtype=DTYPES[point.recipe.dtype], seed=WEIGHTS_SEED,
-                           stages=("forward",))
+    small = build_pipeline(
+        model.denoiser,
+        model.vae,
+        (),
+        device=device,
+        dtype=DTYPES[point.recipe.dtype],
+        seed=WEIGHTS_SEED,
+        stages=("forward",),
+    )
     return Drafter(small.denoiser, point.recipe.draft.schedule)
 
 
@@ -191,14 +277,23 @@ def _heads(point: Point) -> str:
 
 
 def refuse_to_swap(point: Point, counts: ModelCount, weights: int) -> None:
-    """A CPU host that runs out of memory takes the machine with it, so what cannot fit is not tried."""
+    """A CPU host that runs out of memory takes the machine with it, so what cannot fit is not
+    tried."""
     # The peak of token stages holds the key-value cache, which is filled before anything is timed.
-    largest = max(counts.stages[stage].bytes_peak_activations if stage in TOKEN_STAGES else
-                  counts.stages[stage].bytes_largest_operator for stage in point.stages)
+    largest = max(
+        (
+            counts.stages[stage].bytes_peak_activations
+            if stage in TOKEN_STAGES
+            else counts.stages[stage].bytes_largest_operator
+        )
+        for stage in point.stages
+    )
     available = _meminfo("MemAvailable")
     if available is not None and weights + largest > 0.9 * available:
-        raise OutOfMemory(f"needs at least {(weights + largest) / 1e9:.3g} GB (weights and its largest operator), "
-                          f"{available / 1e9:.3g} GB are free; not tried")
+        raise OutOfMemory(
+            f"needs at least {(weights + largest) / 1e9:.3g} GB (weights and its largest operator),"
+            f" {available / 1e9:.3g} GB are free; not tried"
+        )
 
 
 def room(device: torch.device) -> int | None:
@@ -215,7 +310,9 @@ def free_memory(device: torch.device) -> int | None:
 
 def _meminfo(key: str) -> int | None:
     try:
-        match = re.search(rf"^{key}:\s+(\d+) kB$", Path("/proc/meminfo").read_text(), flags=re.MULTILINE)
+        match = re.search(
+            rf"^{key}:\s+(\d+) kB$", Path("/proc/meminfo").read_text(), flags=re.MULTILINE
+        )
     except OSError:
         return None
     return int(match[1]) * 1024 if match else None
@@ -226,24 +323,36 @@ def reset_peak(device: torch.device) -> None:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     else:
-        with contextlib.suppress(OSError):           # where it cannot be reset, the peak is the process's so far
-            Path(f"/proc/{os.getpid()}/clear_refs").write_text("5")      # resets VmHWM (proc(5))
+        with contextlib.suppress(
+            OSError
+        ):  # where it cannot be reset, the peak is the process's so far
+            Path(f"/proc/{os.getpid()}/clear_refs").write_text("5")  # resets VmHWM (proc(5))
 
 
 def _bytes(inputs: object) -> int:
     """Of the tensors in a nest of containers; a view adds nothing to its storage."""
     tensors = [t for t in tree_leaves(inputs) if isinstance(t, torch.Tensor)]
-    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+    return sum(
+        {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values()
+    )
 
 
 def resting(device: torch.device, others: int, counted: int) -> int:
-    """Bytes of weights and inputs as they lie: quantised ones and those in host memory take less than is counted."""
-    return min(counted, torch.cuda.memory_allocated(device) - others) if device.type == "cuda" else counted
+    """Bytes of weights and inputs as they lie: quantised ones and those in host memory take less
+    than is counted."""
+    return (
+        min(counted, torch.cuda.memory_allocated(device) - others)
+        if device.type == "cuda"
+        else counted
+    )
 
 
-def stage_memory(device: torch.device, others: int, at_rest: int, *, alone: bool = True) -> StageMemory:
-    """Peaks since they were last reset.  others: bytes allocated that are none of the point's; at_rest: its weights and
-    inputs; alone: no other point is resident, so that the allocator's and the device's use say something of this one."""
+def stage_memory(
+    device: torch.device, others: int, at_rest: int, *, alone: bool = True
+) -> StageMemory:
+    """Peaks since they were last reset.  others: bytes allocated that are none of the point's;
+    at_rest: its weights and inputs; alone: no other point is resident, so that the allocator's and
+    the device's use say something of this one."""
     peak = torch.cuda.max_memory_allocated(device) - others
     reserved = used = None
     if alone:
@@ -251,18 +360,36 @@ def stage_memory(device: torch.device, others: int, at_rest: int, *, alone: bool
         with contextlib.suppress(RuntimeError):
             free, total = torch.cuda.mem_get_info(device)
             used = total - free
-    return StageMemory(peak_allocated=peak, peak_reserved=reserved, device_used=used, activations=max(peak - at_rest, 0))
+    return StageMemory(
+        peak_allocated=peak,
+        peak_reserved=reserved,
+        device_used=used,
+        activations=max(peak - at_rest, 0),
+    )
 
 
-def memory_of(device: torch.device, weights: int, inputs: int, peaks: dict[str, StageMemory]) -> Memory:
+def memory_of(
+    device: torch.device, weights: int, inputs: int, peaks: dict[str, StageMemory]
+) -> Memory:
     if device.type == "cuda":
-        return Memory(weights=weights, inputs=inputs, peak_allocated=max(p.peak_allocated for p in peaks.values()),
-                      peak_reserved=max(p.peak_reserved or 0 for p in peaks.values()), by_stage=peaks, reason=None)
+        return Memory(
+            weights=weights,
+            inputs=inputs,
+            peak_allocated=max(p.peak_allocated for p in peaks.values()),
+            peak_reserved=max(p.peak_reserved or 0 for p in peaks.values()),
+            by_stage=peaks,
+            reason=None,
+        )
     try:
-        peak = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), flags=re.MULTILINE)
+        peak = re.search(
+            r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), flags=re.MULTILINE
+        )
     except OSError:
         peak = None
-    return Memory(weights=weights, inputs=inputs, peak_allocated=int(peak[1]) * 1024 if peak else None, peak_reserved=None,
-                  reason="a CPU has no caching allocator" if peak else "no /proc/self/status on this system")
-
-
+    return Memory(
+        weights=weights,
+        inputs=inputs,
+        peak_allocated=int(peak[1]) * 1024 if peak else None,
+        peak_reserved=None,
+        reason="a CPU has no caching allocator" if peak else "no /proc/self/status on this system",
+    )

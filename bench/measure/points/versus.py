@@ -1,7 +1,9 @@
-"""Two models (or one under two recipes) against each other: built side by side, timed in turns, one ratio.
+"""Two models (or one under two recipes) against each other: built side by side, timed in turns, one
+ratio.
 
-A round visits both, each round in the other order (ABBA), so that a machine that drifts does so for both alike; its ratio
-is of the two medians in it.  The interval is of the median ratio over rounds: a bootstrap that draws whole rounds.
+A round visits both, each round in the other order (ABBA), so that a machine that drifts does so for
+both alike; its ratio is of the two medians in it.  The interval is of the median ratio over rounds:
+a bootstrap that draws whole rounds.
 """
 
 import gc
@@ -30,7 +32,8 @@ ENDLESS = 1_000_000
 
 @dataclass(frozen=True)
 class Versus:
-    """Seconds of a stage by side, and time of b / time of a with its interval: above 1, a is faster."""
+    """Seconds of a stage by side, and time of b / time of a with its interval: above 1, a is
+    faster."""
 
     a_s: list[float]
     """Median of each round's calls."""
@@ -48,8 +51,17 @@ class Versus:
         return "FASTER" if low > 1 else "SLOWER" if high < 1 else "UNCLEAR"
 
 
-def measure_versus(a: Point, b: Point, stage: str, device: torch.device, clock: Clock, *, rounds: int, max_s: float,
-                   watch: Callable[[int], None] = lambda done: None) -> Versus:
+def measure_versus(
+    a: Point,
+    b: Point,
+    stage: str,
+    device: torch.device,
+    clock: Clock,
+    *,
+    rounds: int,
+    max_s: float,
+    watch: Callable[[int], None] = lambda done: None,
+) -> Versus:
     """Time `stage` of both in turns: so many rounds, or as many as `max_s` allows after MIN_ROUNDS.
 
     Raises Unsupported where a recipe cannot run on this device."""
@@ -60,21 +72,34 @@ def measure_versus(a: Point, b: Point, stage: str, device: torch.device, clock: 
     with torch.inference_mode(), around(a.recipe, b.recipe):
         for point, call in zip((a, b), calls, strict=True):
             first_call(point, call, clock)
-        return time_in_turns([lambda call=call: clock.time(call) for call in calls], clock.now, rounds=rounds, max_s=max_s,
-                             watch=watch)
+        return time_in_turns(
+            [lambda call=call: clock.time(call) for call in calls],
+            clock.now,
+            rounds=rounds,
+            max_s=max_s,
+            watch=watch,
+        )
 
 
-def time_in_turns(timed: list[Callable[[], float]], now: Callable[[], float], *, rounds: int, max_s: float,
-                  watch: Callable[[int], None] = lambda done: None) -> Versus:
+def time_in_turns(
+    timed: list[Callable[[], float]],
+    now: Callable[[], float],
+    *,
+    rounds: int,
+    max_s: float,
+    watch: Callable[[int], None] = lambda done: None,
+) -> Versus:
     """The rounds of `measure_versus`, of calls that time themselves; on any clock.
 
-    Each visit is a round of `sampling.Run`: calls for ROUND_S, after one that is not counted and fills the caches (unless
-    it is as long as the visit)."""
-    plan = Sampling(target_relative_half_width=1e-9, min_samples=ENDLESS, max_samples=ENDLESS, max_s=max_s)
+    Each visit is a round of `sampling.Run`: calls for ROUND_S, after one that is not counted and
+    fills the caches (unless it is as long as the visit)."""
+    plan = Sampling(
+        target_relative_half_width=1e-9, min_samples=ENDLESS, max_samples=ENDLESS, max_s=max_s
+    )
     runs = [Run(time_once, plan, now) for time_once in timed]
     for run in runs:
-        run.round()                                       # warms up
-        run.stop = None                                   # this loop says when to stop
+        run.round()  # warms up
+        run.stop = None  # this loop says when to stop
     seconds: list[list[float]] = [[], []]
     counted, start, stop = [0, 0], now(), "rounds"
     for i in range(rounds):
@@ -89,7 +114,13 @@ def time_in_turns(timed: list[Callable[[], float]], now: Callable[[], float], *,
         if i + 1 >= MIN_ROUNDS and i + 1 < rounds and now() - start >= max_s:
             stop = "timeout"
             break
-    return Versus(a_s=seconds[0], b_s=seconds[1], calls=(counted[0], counted[1]), ratio=paired_ratio(*seconds), stop=stop)
+    return Versus(
+        a_s=seconds[0],
+        b_s=seconds[1],
+        calls=(counted[0], counted[1]),
+        ratio=paired_ratio(*seconds),
+        stop=stop,
+    )
 
 
 def paired_ratio(a_s: list[float], b_s: list[float], seed: int = 0) -> tuple[float, float, float]:
@@ -104,26 +135,33 @@ def paired_ratio(a_s: list[float], b_s: list[float], seed: int = 0) -> tuple[flo
 def measure_peak(point: Point, stage: str, device: torch.device) -> dict[str, Any]:
     """Peak bytes of weights, inputs and `stage`, for a process that has run nothing else.
 
-    CUDA: of the allocator.  A CPU: what the resident set rose by since before the model was built (VmHWM), buffers of
-    libraries included; null where the system does not say."""
-    build_calls(point, torch.device("meta"))              # imports what is needed: diffusers' classes take 100 MB
+    CUDA: of the allocator.  A CPU: what the resident set rose by since before the model was built
+    (VmHWM), buffers of libraries included; null where the system does not say."""
+    build_calls(
+        point, torch.device("meta")
+    )  # imports what is needed: diffusers' classes take 100 MB
     gc.collect()
     reset_peak(device)
     before = 0 if device.type == "cuda" else _resident("VmRSS")
     call = build_calls(point, device)[0][stage]
     with torch.inference_mode():
         call()
-        call()                                            # what a first call keeps for the second is part of the peak
+        call()  # what a first call keeps for the second is part of the peak
     if device.type == "cuda":
         return {"peak_bytes": torch.cuda.max_memory_allocated(device), "source": "CUDA allocator"}
     after = _resident("VmHWM")
     known = before is not None and after is not None
-    return {"peak_bytes": after - before if known else None, "source": "VmHWM of a process of its own"}
+    return {
+        "peak_bytes": after - before if known else None,
+        "source": "VmHWM of a process of its own",
+    }
 
 
 def _resident(key: str) -> int | None:
     try:
-        match = re.search(rf"^{key}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), flags=re.MULTILINE)
+        match = re.search(
+            rf"^{key}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), flags=re.MULTILINE
+        )
     except OSError:
         return None
     return int(match[1]) * 1024 if match else None

@@ -23,8 +23,14 @@ LONGEST_CALL_S = 1.0
 
 
 def measure_ceilings(
-    device: torch.device, clock: Clock, plan: Sampling, recipes: list[tuple[str, str]], *,
-    prior: dict[str, list[float]], on_round: Callable[[str, list[float]], None], seed: int = 0,
+    device: torch.device,
+    clock: Clock,
+    plan: Sampling,
+    recipes: list[tuple[str, str]],
+    *,
+    prior: dict[str, list[float]],
+    on_round: Callable[[str, list[float]], None],
+    seed: int = 0,
 ) -> tuple[list[Probe], dict[str, StageTelemetry], list[str]]:
     """Run every probe for each (dtype, SDPA backend) -> the probes, telemetry by their kind, and
     why others are missing.
@@ -41,12 +47,13 @@ def measure_ceilings(
                 left_out.append(why)
                 continue
             try:
-                timing, ran = _timed(probe, device, watch, clock, plan, prior.get(probe.key),
-                                     on_round)
+                timing, ran = _timed(
+                    probe, device, watch, clock, plan, prior.get(probe.key), on_round
+                )
                 probes.append(Probe(**probe.fields, backend_ran=ran, timing=timing))
                 continue
-            except Exception as error:       # a kernel, a library or the allocator, in many ways
-                first_error = first_error or error.with_traceback(None)   # that holds operands
+            except Exception as error:  # a kernel, a library or the allocator, in many ways
+                first_error = first_error or error.with_traceback(None)  # that holds operands
                 line = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 left_out.append(f"{probe.label}: {line}")
             gc.collect()
@@ -59,14 +66,25 @@ def measure_ceilings(
         return probes, {kind: watch.finish(kind, 0) for kind in kinds}, left_out
 
 
-def _timed(probe: Planned, device: torch.device, watch: Monitor, clock: Clock, plan: Sampling,
-           prior: list[float] | None, on_round: Callable[[str, list[float]], None]) -> tuple[Timing, str | None]:
+def _timed(
+    probe: Planned,
+    device: torch.device,
+    watch: Monitor,
+    clock: Clock,
+    plan: Sampling,
+    prior: list[float] | None,
+    on_round: Callable[[str, list[float]], None],
+) -> tuple[Timing, str | None]:
     """How long a probe takes, and of attention the family of kernels that ran."""
     call, kind = probe.make(), probe.fields["kind"]
     with precision(probe.fields["dtype"]):
-        timing = sample(lambda: watch.timed(kind, lambda: clock.time(call)), probe.plan(plan),
-                        clock.now, prior=prior,
-                        on_round=lambda samples: on_round(probe.key, samples))
+        timing = sample(
+            lambda: watch.timed(kind, lambda: clock.time(call)),
+            probe.plan(plan),
+            clock.now,
+            prior=prior,
+            on_round=lambda samples: on_round(probe.key, samples),
+        )
         return timing, family_ran(call, device) if kind == "attention" else None
 
 
@@ -95,8 +113,9 @@ def _too_long(probe: Planned, done: list[Probe]) -> str | None:
     return f"{probe.label}: would take {call_s:.1f} s a call" if call_s > LONGEST_CALL_S else None
 
 
-def planned_probes(device: str, recipes: list[tuple[str, str]],
-                   free: int | None) -> list[dict[str, Any]]:
+def planned_probes(
+    device: str, recipes: list[tuple[str, str]], free: int | None
+) -> list[dict[str, Any]]:
     """The work of every probe of a kind of device that has so many bytes free (None: enough), none
     of it done: for a plan."""
     return [probe.fields for probe in planned(torch.device(device), recipes, 0, free)[0]]

@@ -1,7 +1,9 @@
-"""Readings for the acceptance of a node: the card, its link and its host, then a GEMM load with the clocks read under it.
+"""Readings for the acceptance of a node: the card, its link and its host, then a GEMM load with the
+clocks read under it.
 
-A reading that cannot be had is left out of the values and named in `missing`, with why: a probe never ends the others.
-What the readings mean is for `bench.studies.acceptance.grades`.  SI units; about 20 s on a GPU, 3 s on a CPU.
+A reading that cannot be had is left out of the values and named in `missing`, with why: a probe
+never ends the others. What the readings mean is for `bench.studies.acceptance.grades`.  SI units;
+about 20 s on a GPU, 3 s on a CPU.
 """
 
 import itertools
@@ -20,18 +22,24 @@ from bench.count.point import DTYPES
 from bench.measure.device.nvml import THROTTLE_REASONS
 from bench.measure.timing.clock import Clock
 
-LOAD_S = 5.0                # clocks settle within a second or two; power and temperature go on rising
-GEMM_S = 0.5                # of one GEMM timing
+LOAD_S = 5.0  # clocks settle within a second or two; power and temperature go on rising
+GEMM_S = 0.5  # of one GEMM timing
 # The published best shapes (MAMF) of H100, A100 SXM and A100 PCIe, and two that larger cards need.
 GEMM_SHAPES = {
-    "cuda": ((2048, 2048, 13312), (1024, 10240, 5120), (2048, 5120, 6144), (4096, 4096, 4096), (8192, 8192, 8192)),
+    "cuda": (
+        (2048, 2048, 13312),
+        (1024, 10240, 5120),
+        (2048, 5120, 6144),
+        (4096, 4096, 4096),
+        (8192, 8192, 8192),
+    ),
     "cpu": ((1024, 1024, 1024),),
 }
 LOAD_SHAPE = (8192, 8192, 8192)
-COPY_BYTES = {"cuda": 2**31, "cpu": 2**27}      # over any cache
+COPY_BYTES = {"cuda": 2**31, "cpu": 2**27}  # over any cache
 LINK_BYTES = 2**28
-HZ_PER_MHZ, W_PER_MW = 1e6, 1e-3                # NVML's units
-OWN_CONTEXT_BYTES = 2**30   # what this process's CUDA context and the driver hold at most
+HZ_PER_MHZ, W_PER_MW = 1e6, 1e-3  # NVML's units
+OWN_CONTEXT_BYTES = 2**30  # what this process's CUDA context and the driver hold at most
 
 GOVERNORS = "/sys/devices/system/cpu"
 
@@ -47,8 +55,12 @@ class Readings:
         """Keep what the call gives; whatever goes wrong in it is why this reading is missing."""
         try:
             value = call()
-        except Exception as error:      # a driver refuses in many ways, and each costs its own reading alone
-            self.missing[name] = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
+        except (
+            Exception
+        ) as error:  # a driver refuses in many ways, and each costs its own reading alone
+            self.missing[name] = (str(error).strip().splitlines() or [""])[0] or type(
+                error
+            ).__name__
             return None
         self.values[name] = value
         return value
@@ -58,12 +70,13 @@ class Readings:
 
 
 def examine(device: torch.device, clock: Clock, folder: str) -> dict[str, Any]:
-    """Every reading of this device and its host -> {values, missing}.  `folder` is where results would go."""
+    """Every reading of this device and its host -> {values, missing}.  `folder` is where results
+    would go."""
     readings = Readings()
     read_host(readings, Path(folder))
     if device.type == "cuda":
         nvml, handle = _card(readings, device)
-        torch.zeros(1, device=device)               # the context: NVML then lists this process
+        torch.zeros(1, device=device)  # the context: NVML then lists this process
         if nvml is not None:
             read_card(readings, nvml, handle, os.getpid())
         measure(readings, device, clock)
@@ -79,9 +92,17 @@ def read_host(readings: Readings, folder: Path) -> None:
     """Cores, load, memory, disk, clock."""
     from bench.measure.points.single import _meminfo
 
-    readings.take("cores", lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    readings.take(
+        "cores",
+        lambda: (
+            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        ),
+    )
     readings.take("load_average", lambda: os.getloadavg()[0])
-    readings.take("host_memory_free_bytes", lambda: _there(_meminfo("MemAvailable"), "no /proc/meminfo on this system"))
+    readings.take(
+        "host_memory_free_bytes",
+        lambda: _there(_meminfo("MemAvailable"), "no /proc/meminfo on this system"),
+    )
     readings.take("disk_free_bytes", lambda: shutil.disk_usage(_existing(folder)).free)
     readings.take("clock_resolution_s", clock_tick)
 
@@ -109,20 +130,46 @@ def read_card(readings: Readings, nvml: Any, handle: Any, pid: int) -> None:
     take("torch", lambda: str(torch.__version__))
     take("torch_cuda", lambda: _there(torch.version.cuda, "torch is a build without CUDA"))
     take("ecc_enabled", lambda: bool(nvml.nvmlDeviceGetEccMode(handle)[0]))
-    for name, error, counter in (("ecc_uncorrected", "UNCORRECTED", "VOLATILE"), ("ecc_corrected", "CORRECTED", "VOLATILE"),
-                                 ("ecc_uncorrected_lifetime", "UNCORRECTED", "AGGREGATE")):
-        take(name, lambda error=error, counter=counter: nvml.nvmlDeviceGetTotalEccErrors(
-            handle, getattr(nvml, f"NVML_MEMORY_ERROR_TYPE_{error}"), getattr(nvml, f"NVML_{counter}_ECC")))
-    take("remapped_rows", lambda: dict(zip(("corrected", "uncorrected", "pending", "failed"),
-                                           map(int, nvml.nvmlDeviceGetRemappedRows(handle)), strict=True)))
+    for name, error, counter in (
+        ("ecc_uncorrected", "UNCORRECTED", "VOLATILE"),
+        ("ecc_corrected", "CORRECTED", "VOLATILE"),
+        ("ecc_uncorrected_lifetime", "UNCORRECTED", "AGGREGATE"),
+    ):
+        take(
+            name,
+            lambda error=error, counter=counter: nvml.nvmlDeviceGetTotalEccErrors(
+                handle,
+                getattr(nvml, f"NVML_MEMORY_ERROR_TYPE_{error}"),
+                getattr(nvml, f"NVML_{counter}_ECC"),
+            ),
+        )
+    take(
+        "remapped_rows",
+        lambda: dict(
+            zip(
+                ("corrected", "uncorrected", "pending", "failed"),
+                map(int, nvml.nvmlDeviceGetRemappedRows(handle)),
+                strict=True,
+            )
+        ),
+    )
     take("mig_enabled", lambda: bool(nvml.nvmlDeviceGetMigMode(handle)[0]))
-    take("sm_clock_max_hz", lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM) * HZ_PER_MHZ)
+    take(
+        "sm_clock_max_hz",
+        lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM) * HZ_PER_MHZ,
+    )
     take("power_limit_w", lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) * W_PER_MW)
-    take("power_limit_default_w", lambda: nvml.nvmlDeviceGetPowerManagementDefaultLimit(handle) * W_PER_MW)
+    take(
+        "power_limit_default_w",
+        lambda: nvml.nvmlDeviceGetPowerManagementDefaultLimit(handle) * W_PER_MW,
+    )
     take("link_generation_max", lambda: nvml.nvmlDeviceGetMaxPcieLinkGeneration(handle))
     take("link_width_max", lambda: nvml.nvmlDeviceGetMaxPcieLinkWidth(handle))
     take("utilisation_idle", lambda: nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100)
-    take("other_processes", lambda: other_processes(nvml.nvmlDeviceGetComputeRunningProcesses(handle), pid))
+    take(
+        "other_processes",
+        lambda: other_processes(nvml.nvmlDeviceGetComputeRunningProcesses(handle), pid),
+    )
     memory = take("card_memory", lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
     readings.values.pop("card_memory", None)
     if memory is not None:
@@ -131,11 +178,15 @@ def read_card(readings: Readings, nvml: Any, handle: Any, pid: int) -> None:
 
 
 def other_processes(listed: list[Any], pid: int) -> int:
-    """Processes on the card beside this one.  In a container this one may go by another id; it is in the list all the
-    same.  Raises ValueError where the list is hidden."""
+    """Processes on the card beside this one.  In a container this one may go by another id; it is
+    in the list all the same.  Raises ValueError where the list is hidden."""
     if not listed:
         raise ValueError("NVML lists no process, not even this one: a container hides them")
-    return len(listed) - 1 if pid not in [p.pid for p in listed] else len([p for p in listed if p.pid != pid])
+    return (
+        len(listed) - 1
+        if pid not in [p.pid for p in listed]
+        else len([p for p in listed if p.pid != pid])
+    )
 
 
 def measure(readings: Readings, device: torch.device, clock: Clock) -> None:
@@ -151,8 +202,12 @@ def measure(readings: Readings, device: torch.device, clock: Clock) -> None:
 
     if readings.take("gemm", best) is not None:
         shape = max(rates, key=lambda s: rates[s])
-        again = readings.take("gemm_again_flops_per_s", lambda: gemm_rate(device, clock, dtype, shape))
-        if again is not None and device.type == "cuda":     # a burst of the card's best, whichever run had it
+        again = readings.take(
+            "gemm_again_flops_per_s", lambda: gemm_rate(device, clock, dtype, shape)
+        )
+        if (
+            again is not None and device.type == "cuda"
+        ):  # a burst of the card's best, whichever run had it
             readings.values["gemm"]["flops_per_s"] = max(rates[shape], again)
         if again is not None:
             readings.values["gemm_first_flops_per_s"] = rates[shape]
@@ -176,6 +231,7 @@ def copy_rate(device: torch.device, clock: Clock) -> float:
 
 def read_link(readings: Readings, device: torch.device, clock: Clock) -> None:
     """Bandwidth between pinned host memory and the card."""
+
     def transfer(up: bool) -> float:
         host = torch.empty(LINK_BYTES, dtype=torch.uint8, pin_memory=True)
         card = torch.empty(LINK_BYTES, dtype=torch.uint8, device=device)
@@ -188,27 +244,49 @@ def read_link(readings: Readings, device: torch.device, clock: Clock) -> None:
 
 def under_load(readings: Readings, device: torch.device, nvml: Any, handle: Any) -> None:
     """Five seconds of large GEMMs: their rate, and what NVML reads while they run."""
+
     def load() -> dict[str, Any]:
         m, n, k = LOAD_SHAPE
         a, b = (_randn((rows, k), device, "bf16", seed) for rows, seed in ((m, 0), (n, 1)))
-        return run_load(lambda: F.linear(a, b), lambda: torch.cuda.synchronize(device), time.perf_counter,
-                        lambda: read_busy(nvml, handle) if nvml is not None else {}, 2 * m * n * k)
+        return run_load(
+            lambda: F.linear(a, b),
+            lambda: torch.cuda.synchronize(device),
+            time.perf_counter,
+            lambda: read_busy(nvml, handle) if nvml is not None else {},
+            2 * m * n * k,
+        )
 
     loaded = readings.take("load", load)
     readings.values.pop("load", None)
     if loaded is None:
         return
     readings.values["gemm_sustained_flops_per_s"] = loaded.pop("flops_per_s")
-    for name in ("sm_clock_hz", "power_w", "temperature_c", "throttle_reasons", "link_generation", "link_width"):
+    for name in (
+        "sm_clock_hz",
+        "power_w",
+        "temperature_c",
+        "throttle_reasons",
+        "link_generation",
+        "link_width",
+    ):
         if loaded.get(name) is not None:
             readings.values[f"load_{name}"] = loaded[name]
         else:
-            readings.missing[f"load_{name}"] = loaded.get("why", {}).get(name, "NVML cannot be had here")
+            readings.missing[f"load_{name}"] = loaded.get("why", {}).get(
+                name, "NVML cannot be had here"
+            )
 
 
-def run_load(call: Callable[[], Any], wait: Callable[[], None], now: Callable[[], float],
-             read: Callable[[], dict[str, Any]], flops: int, batch: int = 64) -> dict[str, Any]:
-    """Queue calls for LOAD_S and read the card while each batch runs -> the medians of the second half, when it is warm.
+def run_load(
+    call: Callable[[], Any],
+    wait: Callable[[], None],
+    now: Callable[[], float],
+    read: Callable[[], dict[str, Any]],
+    flops: int,
+    batch: int = 64,
+) -> dict[str, Any]:
+    """Queue calls for LOAD_S and read the card while each batch runs -> the medians of the second
+    half, when it is warm.
 
     Throttle reasons are those of any reading in it."""
     call()
@@ -217,11 +295,11 @@ def run_load(call: Callable[[], Any], wait: Callable[[], None], now: Callable[[]
     while now() - start < LOAD_S:
         for _ in range(batch):
             call()
-        samples.append(read())          # the batch is queued: the card works while this reads
+        samples.append(read())  # the batch is queued: the card works while this reads
         wait()
         done += batch
     seconds = now() - start
-    warm = samples[len(samples) // 2:]
+    warm = samples[len(samples) // 2 :]
     out: dict[str, Any] = {"flops_per_s": done * flops / seconds, "why": {}}
     for sample in warm:
         out["why"] |= sample.get("why", {})
@@ -237,30 +315,45 @@ def read_busy(nvml: Any, handle: Any) -> dict[str, Any]:
     """Clock, power, temperature, throttle reasons and the link, now."""
     readings = Readings()
     take = readings.take
-    take("sm_clock_hz", lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM) * HZ_PER_MHZ)
+    take(
+        "sm_clock_hz", lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM) * HZ_PER_MHZ
+    )
     take("power_w", lambda: nvml.nvmlDeviceGetPowerUsage(handle) * W_PER_MW)
     take("temperature_c", lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))
-    take("throttle_reasons", lambda: [name for bit, name in THROTTLE_REASONS.items()
-                                      if nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle) & bit])
+    take(
+        "throttle_reasons",
+        lambda: [
+            name
+            for bit, name in THROTTLE_REASONS.items()
+            if nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle) & bit
+        ],
+    )
     take("link_generation", lambda: nvml.nvmlDeviceGetCurrPcieLinkGeneration(handle))
     take("link_width", lambda: nvml.nvmlDeviceGetCurrPcieLinkWidth(handle))
     return {**readings.values, "why": readings.missing}
 
 
 def quick_rates(device: torch.device, clock: Clock, dtypes: list[str]) -> dict[str, Any]:
-    """GEMM by dtype and copy, in about a second: what a dry run knows of a device without records."""
+    """GEMM by dtype and copy, in about a second: what a dry run knows of a device without
+    records."""
     shape = GEMM_SHAPES[device.type][-1]
-    return {"gemm_flops_per_s": {dtype: gemm_rate(device, clock, dtype, shape) for dtype in dtypes},
-            "copy_bytes_per_s": copy_rate(device, clock)}
+    return {
+        "gemm_flops_per_s": {dtype: gemm_rate(device, clock, dtype, shape) for dtype in dtypes},
+        "copy_bytes_per_s": copy_rate(device, clock),
+    }
 
 
 def _card(readings: Readings, device: torch.device) -> tuple[Any, Any]:
-    """(pynvml, handle) by UUID, since NVML's index ignores CUDA_VISIBLE_DEVICES; (None, None) where NVML cannot be had."""
+    """(pynvml, handle) by UUID, since NVML's index ignores CUDA_VISIBLE_DEVICES; (None, None) where
+    NVML cannot be had."""
+
     def handle() -> Any:
         import pynvml
 
         pynvml.nvmlInit()
-        return pynvml, pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+        return pynvml, pynvml.nvmlDeviceGetHandleByUUID(
+            f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+        )
 
     found = readings.take("nvml", handle)
     readings.values.pop("nvml", None)
@@ -268,7 +361,12 @@ def _card(readings: Readings, device: torch.device) -> tuple[Any, Any]:
 
 
 def _randn(shape: tuple[int, ...], device: torch.device, dtype: str, seed: int) -> torch.Tensor:
-    return torch.randn(*shape, device=device, dtype=DTYPES[dtype], generator=torch.Generator(device).manual_seed(seed))
+    return torch.randn(
+        *shape,
+        device=device,
+        dtype=DTYPES[dtype],
+        generator=torch.Generator(device).manual_seed(seed),
+    )
 
 
 def _median_call(clock: Clock, call: Callable[[], Any]) -> float:

@@ -1,4 +1,5 @@
-"""One fixed matrix product, timed before and after every point: what it does over a run is the machine's doing alone."""
+"""One fixed matrix product, timed before and after every point: what it does over a run is the
+machine's doing alone."""
 
 from statistics import median
 
@@ -7,7 +8,10 @@ import torch.nn.functional as F
 
 from bench.measure.timing.clock import Clock
 
-SIZES = {"cpu": (768, torch.float32), "cuda": (8192, torch.bfloat16)}     # 5 to 20 ms on two CPU cores, 1.5 ms on an H100
+SIZES = {
+    "cpu": (768, torch.float32),
+    "cuda": (8192, torch.bfloat16),
+}  # 5 to 20 ms on two CPU cores, 1.5 ms on an H100
 CALLS = 7
 
 
@@ -17,7 +21,9 @@ class Sentinel:
     def __init__(self, device: torch.device, clock: Clock):
         size, dtype = SIZES[device.type]
         generator = torch.Generator(device).manual_seed(0)
-        self._a, self._b = torch.randn(2, size, size, device=device, dtype=dtype, generator=generator).unbind(0)
+        self._a, self._b = torch.randn(
+            2, size, size, device=device, dtype=dtype, generator=generator
+        ).unbind(0)
         self._clock = clock
 
     @torch.inference_mode()

@@ -1,7 +1,9 @@
-"""How a recipe is carried out on a built pipeline: what it needs of the machine, what it does to the denoiser, and the
-settings that its calls run under.  One place, so that a recipe means the same in a suite, in turns and in a check.
+"""How a recipe is carried out on a built pipeline: what it needs of the machine, what it does to
+the denoiser, and the settings that its calls run under.  One place, so that a recipe means the same
+in a suite, in turns and in a check.
 
-What each needs is said before anything is built: a recipe that cannot run is skipped with that reason.
+What each needs is said before anything is built: a recipe that cannot run is skipped with that
+reason.
 """
 
 import contextlib
@@ -25,7 +27,7 @@ from models.caching.own import apply_cache
 from models.pipeline import PARTS_OF_STAGE, VideoPipeline
 from models.vae.model import VideoVAE
 
-ADA = (8, 9)               # FP8 products came with it (CUDA C++ programming guide, tensor cores)
+ADA = (8, 9)  # FP8 products came with it (CUDA C++ programming guide, tensor cores)
 
 
 def unsupported(recipe: Recipe, machine: Machine) -> str | None:
@@ -34,26 +36,51 @@ def unsupported(recipe: Recipe, machine: Machine) -> str | None:
     by_torchao = recipe.quantise in ("fp8", "int8-weight", "int8-dynamic")
     needs = [
         (recipe.dtype == "tf32", f"dtype {recipe.dtype}", machine.lacks_capability(AMPERE)),
-        (recipe.dtype == "fp16", "dtype fp16", on_cuda and f"{on_cuda}: a CPU's float16 convolutions take minutes"),
+        (
+            recipe.dtype == "fp16",
+            "dtype fp16",
+            on_cuda and f"{on_cuda}: a CPU's float16 convolutions take minutes",
+        ),
         (recipe.quantise == "fp8", "quantise fp8", machine.lacks_capability(ADA)),
-        (by_torchao, f"quantise {recipe.quantise}", machine.lacks_package("torchao", "pip install 'ldt-bench[quantise]'")),
-        (recipe.sparsity != "none", f"sparsity {recipe.sparsity}", machine.lacks_capability(AMPERE)),
-        (recipe.compile == "autotune", "compile autotune", on_cuda and f"{on_cuda}, for its graphs"),
+        (
+            by_torchao,
+            f"quantise {recipe.quantise}",
+            machine.lacks_package("torchao", "pip install 'ldt-bench[quantise]'"),
+        ),
+        (
+            recipe.sparsity != "none",
+            f"sparsity {recipe.sparsity}",
+            machine.lacks_capability(AMPERE),
+        ),
+        (
+            recipe.compile == "autotune",
+            "compile autotune",
+            on_cuda and f"{on_cuda}, for its graphs",
+        ),
         (recipe.compile != "none", f"compile {recipe.compile}", machine.lacks_inductor()),
-        (recipe.compile_vae != "none", f"compile_vae {recipe.compile_vae}", machine.lacks_inductor()),
+        (
+            recipe.compile_vae != "none",
+            f"compile_vae {recipe.compile_vae}",
+            machine.lacks_inductor(),
+        ),
         (recipe.cuda_graph, "cuda_graph", on_cuda),
         (recipe.cudnn_benchmark, "cudnn_benchmark", on_cuda),
-        (recipe.offload != "none", f"offload {recipe.offload}", on_cuda and f"{on_cuda}: a CPU has one memory"),
+        (
+            recipe.offload != "none",
+            f"offload {recipe.offload}",
+            on_cuda and f"{on_cuda}: a CPU has one memory",
+        ),
     ]
     lacking = [f"{what} {why}" for asked, what, why in needs if asked and why]
     return lacking[0] if lacking else unsupported_reason(recipe.attention, machine)
 
 
 def carry_out(pipeline: VideoPipeline, recipe: Recipe) -> None:
-    """Change a pipeline, whose parts lie on their device, into what the recipe says; what lies on meta is left.  A draft
-    is changed as the denoiser is, but for the cache.
+    """Change a pipeline, whose parts lie on their device, into what the recipe says; what lies on
+    meta is left.  A draft is changed as the denoiser is, but for the cache.
 
-    Raises ValueError with the reason where the denoiser's class does not take the cache, or the VAE's is not compiled."""
+    Raises ValueError with the reason where the denoiser's class does not take the cache, or the
+    VAE's is not compiled."""
     pipeline.guidance = recipe.guidance
     small = [pipeline.draft.denoiser] if pipeline.draft is not None else []
     for denoiser in (pipeline.denoiser, *small):
@@ -101,34 +128,47 @@ def under(recipe: Recipe) -> Iterator[None]:
 
 
 def held(call: Callable[..., Any], recipe: Recipe) -> Callable[..., Any]:
-    """The call held to its recipe's settings: points in turns may differ in them.  `__wrapped__` is the call without."""
+    """The call held to its recipe's settings: points in turns may differ in them.  `__wrapped__` is
+    the call without."""
+
     def in_place(*args: Any) -> Any:
-        saved = torch.autograd.graph.save_on_cpu(pin_memory=True) if recipe.offload == "activations" else \
-            contextlib.nullcontext()
+        saved = (
+            torch.autograd.graph.save_on_cpu(pin_memory=True)
+            if recipe.offload == "activations"
+            else contextlib.nullcontext()
+        )
         with under(recipe), saved:
             return call(*args)
 
     @functools.wraps(call)
     def called(*args: Any) -> Any:
         return benchmarked(in_place, *args) if recipe.cudnn_benchmark else in_place(*args)
+
     return called
 
 
 def is_compiled(recipe: Recipe, stage: str) -> bool:
     """Does a stage's first call compile?"""
-    return recipe.compile != "none" or (recipe.compile_vae != "none" and PARTS_OF_STAGE[stage] == "vae")
+    return recipe.compile != "none" or (
+        recipe.compile_vae != "none" and PARTS_OF_STAGE[stage] == "vae"
+    )
 
 
 @contextlib.contextmanager
 def compiling() -> Iterator[None]:
-    """What is compiled within is compiled cold, in folders of its own, and forgotten at the end: so each point's compile
-    time is its own, and no recipe runs into the recompilation limit of the one before.
+    """What is compiled within is compiled cold, in folders of its own, and forgotten at the end: so
+    each point's compile time is its own, and no recipe runs into the recompilation limit of the one
+    before.
 
-    Inductor says once where Triton keeps its kernels and leaves that for later, so both folders are said here."""
+    Inductor says once where Triton keeps its kernels and leaves that for later, so both folders are
+    said here."""
     import torch._inductor.config as inductor
 
     with tempfile.TemporaryDirectory(prefix="ldt-bench-", ignore_cleanup_errors=True) as folder:
-        folders = {"TORCHINDUCTOR_CACHE_DIR": folder, "TRITON_CACHE_DIR": os.path.join(folder, "triton")}
+        folders = {
+            "TORCHINDUCTOR_CACHE_DIR": folder,
+            "TRITON_CACHE_DIR": os.path.join(folder, "triton"),
+        }
         before = {name: os.environ.get(name) for name in folders}
         os.environ.update(folders)
         disabled, inductor.force_disable_caches = inductor.force_disable_caches, True
@@ -144,10 +184,16 @@ def compiling() -> Iterator[None]:
 
 
 def can_be_captured(recipe: Recipe, stage: str) -> bool:
-    """Could the stage be one CUDA graph?  A trajectory's sampler reads numbers back, offloading copies on streams of its
-    own, what autotune compiled is graphs already, and so is a graphed denoiser; another thread's work is not captured."""
-    return (stage != "trajectory" and recipe.offload == "none" and recipe.compile != "autotune"
-            and not recipe.cuda_graph and not recipe.cudnn_benchmark)
+    """Could the stage be one CUDA graph?  A trajectory's sampler reads numbers back, offloading
+    copies on streams of its own, what autotune compiled is graphs already, and so is a graphed
+    denoiser; another thread's work is not captured."""
+    return (
+        stage != "trajectory"
+        and recipe.offload == "none"
+        and recipe.compile != "autotune"
+        and not recipe.cuda_graph
+        and not recipe.cudnn_benchmark
+    )
 
 
 def around(*recipes: Recipe) -> contextlib.AbstractContextManager[None]:
@@ -157,16 +203,26 @@ def around(*recipes: Recipe) -> contextlib.AbstractContextManager[None]:
 
 def _blocks(denoiser: nn.Module) -> list[nn.Module]:
     """The repeated blocks, each list's members."""
-    return [block for name, module in denoiser.named_modules() if isinstance(module, nn.ModuleList)
-            and name.rpartition(".")[2].endswith("blocks") for block in module]
+    return [
+        block
+        for name, module in denoiser.named_modules()
+        if isinstance(module, nn.ModuleList) and name.rpartition(".")[2].endswith("blocks")
+        for block in module
+    ]
 
 
 def _offload(denoiser: nn.Module) -> None:
     from diffusers.hooks import apply_group_offloading
 
     device = next(denoiser.parameters()).device
-    apply_group_offloading(denoiser, onload_device=device, offload_device=torch.device("cpu"), offload_type="block_level",
-                           num_blocks_per_group=1, use_stream=True)
+    apply_group_offloading(
+        denoiser,
+        onload_device=device,
+        offload_device=torch.device("cpu"),
+        offload_type="block_level",
+        num_blocks_per_group=1,
+        use_stream=True,
+    )
 
 
 @contextlib.contextmanager

@@ -1,8 +1,10 @@
-"""cuDNN's own choice of a convolution algorithm by timing (torch.backends.cudnn.benchmark), kept apart from other calls.
+"""cuDNN's own choice of a convolution algorithm by timing (torch.backends.cudnn.benchmark), kept
+apart from other calls.
 
-PyTorch keeps the plan that it found for a convolution and looks there first, whether or not it was found by timing
-(aten/src/ATen/native/cudnn/Conv_v8.cpp): what ran before without the setting would decide what runs with it, and the other
-way round.  Those plans are kept for each thread, so calls under the setting run on a thread of their own.
+PyTorch keeps the plan that it found for a convolution and looks there first, whether or not it was
+found by timing (aten/src/ATen/native/cudnn/Conv_v8.cpp): what ran before without the setting would
+decide what runs with it, and the other way round.  Those plans are kept for each thread, so calls
+under the setting run on a thread of their own.
 """
 
 import contextlib
@@ -30,6 +32,7 @@ def benchmarked(call: Callable[..., Any], *args: Any) -> Any:
         on_stream = contextlib.nullcontext() if stream is None else torch.cuda.stream(stream)
         with torch.inference_mode(inference), torch.set_grad_enabled(grad), on_stream, _benchmark():
             return call(*args)
+
     return _thread().submit(run).result()
 
 

@@ -1,7 +1,9 @@
-"""The process that touches the device.  Jobs come as JSON lines on stdin, events go as JSON lines to a pipe of its own.
+"""The process that touches the device.  Jobs come as JSON lines on stdin, events go as JSON lines
+to a pipe of its own.
 
-It is apart from the suite so that a crash, a hang or a poisoned CUDA context costs one point.  It dies with its parent:
-by the kernel's parent-death signal on Linux, and elsewhere when its stdin closes.
+It is apart from the suite so that a crash, a hang or a poisoned CUDA context costs one point.  It
+dies with its parent: by the kernel's parent-death signal on Linux, and elsewhere when its stdin
+closes.
 
 Events: hello {environment}; round {stage, samples_s}; done {ends, ...};
 failed {outcome, reason, ends, fields}.  With `ends` the
@@ -25,11 +27,13 @@ def main() -> None:
     parser.add_argument("--events-fd", type=int, required=True)
     parser.add_argument("--device", choices=["cpu", "cuda"])
     args = parser.parse_args()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)          # Ctrl-C reaches the whole group; the parent decides
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches the whole group; the parent decides
     if sys.platform == "linux":
         parent = os.getppid()
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:                        # it died before the signal was asked for
+        if os.getppid() != parent:  # it died before the signal was asked for
             sys.exit(1)
     with os.fdopen(args.events_fd, "w", buffering=1) as events:
         serve(sys.stdin, events, args.device)
@@ -55,7 +59,9 @@ def serve(jobs: TextIO, events: TextIO, device_name: str | None) -> None:
     except EnvironmentFault as error:
         send("failed", outcome="error", reason=str(error))
         return
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False    # cuDNN's default is TF32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = (
+        False  # cuDNN's default is TF32
+    )
     clock, sentinel = clock_for(device), None
     for line in jobs:
         job = json.loads(line)
@@ -63,7 +69,12 @@ def serve(jobs: TextIO, events: TextIO, device_name: str | None) -> None:
             timed = job["job"] in ("ceilings", "point", "together")
             sentinel = sentinel or (Sentinel(device, clock) if timed else None)
             before = sentinel.read() if timed else None
-            result = run_job(job, device, clock, lambda stage, samples: send("round", stage=stage, samples_s=samples))
+            result = run_job(
+                job,
+                device,
+                clock,
+                lambda stage, samples: send("round", stage=stage, samples_s=samples),
+            )
         except Exception as error:
             outcome, reason = classify(error)
             if outcome == "error":
@@ -71,24 +82,30 @@ def serve(jobs: TextIO, events: TextIO, device_name: str | None) -> None:
             broken = device.type == "cuda" and not context_survives(error)
             send("failed", outcome=outcome, reason=reason, ends=broken, fields=fields_of(error))
             if broken:
-                return               # a fresh process takes the next job
+                return  # a fresh process takes the next job
             continue
         after = _read_after(sentinel, device) if timed else None
         broken = timed and after is None
-        drift = {"sentinel": None if broken else {"before_s": before, "after_s": after}} if timed else {}
+        drift = (
+            {"sentinel": None if broken else {"before_s": before, "after_s": after}}
+            if timed
+            else {}
+        )
         send("done", **result, **drift, ends=broken)
         if broken:
             return
 
 
 def _read_after(sentinel: Any, device: Any) -> float | None:
-    """The sentinel once more; None where the context is broken, by a graph that could not be captured after the samples:
-    what was measured before is kept, and this process ends."""
+    """The sentinel once more; None where the context is broken, by a graph that could not be
+    captured after the samples: what was measured before is kept, and this process ends."""
     import torch
 
     try:
         if device.type == "cuda":
-            torch.randn(1, device=device)      # a failed capture may leave the generator as if it still went on
+            torch.randn(
+                1, device=device
+            )  # a failed capture may leave the generator as if it still went on
         return sentinel.read()
     except RuntimeError:
         traceback.print_exc()
@@ -121,7 +138,9 @@ def run_job(job: dict[str, Any], device: Any, clock: Any, on_round: Any) -> dict
         from bench.measure.points.single import free_memory
         from bench.measure.probes.ceilings import planned_probes
 
-        free = job.get("memory_bytes") or (free_memory(device) if job["device"] == device.type else None)
+        free = job.get("memory_bytes") or (
+            free_memory(device) if job["device"] == device.type else None
+        )
         return {"probes": planned_probes(job["device"], [tuple(r) for r in job["recipes"]], free)}
     if job["job"] == "peak":
         from bench.measure.points.versus import measure_peak
@@ -134,30 +153,52 @@ def run_job(job: dict[str, Any], device: Any, clock: Any, on_round: Any) -> dict
         recipes = [tuple(r) for r in job["recipes"]]
         # A backend that this device lacks costs its own probe, not the others'.
         machine = this_machine(device)
-        reasons = {pair: "dtype tf32 needs CUDA" if pair[0] == "tf32" and device.type != "cuda"
-                   else unsupported_reason(pair[1], machine) for pair in recipes}
+        reasons = {
+            pair: "dtype tf32 needs CUDA"
+            if pair[0] == "tf32" and device.type != "cuda"
+            else unsupported_reason(pair[1], machine)
+            for pair in recipes
+        }
         lacking = dict.fromkeys(why for why in reasons.values() if why)
         possible = [pair for pair in recipes if reasons[pair] is None]
         if not possible:
             raise Unsupported("; ".join(lacking))
-        probes, telemetry, missing = measure_ceilings(device, clock, plan, possible, prior=job["prior"], on_round=on_round)
+        probes, telemetry, missing = measure_ceilings(
+            device, clock, plan, possible, prior=job["prior"], on_round=on_round
+        )
         left_out = [*lacking, *missing]
-        return {"left_out": f"left out: {'; '.join(left_out)}" if left_out else None,
-                "probes": [p.model_dump(mode="json") for p in probes],
-                "telemetry": {kind: t.model_dump(mode="json") for kind, t in telemetry.items()}}
+        return {
+            "left_out": f"left out: {'; '.join(left_out)}" if left_out else None,
+            "probes": [p.model_dump(mode="json") for p in probes],
+            "telemetry": {kind: t.model_dump(mode="json") for kind, t in telemetry.items()},
+        }
     clock, note = planted_slowdown(clock, device)
     asked = job["points"] if job["job"] == "together" else [job["point"]]
-    fault = fault_of(device.type, torch.__version__, tuple(stage for point in asked for stage in point["stages"]))
+    fault = fault_of(
+        device.type, torch.__version__, tuple(stage for point in asked for stage in point["stages"])
+    )
     note = "; ".join(said for said in (note, fault) if said) or None
     if note:
         print(f"warning: {note}", file=sys.stderr)
     if job["job"] == "together":
         points = [Point.model_validate(p) for p in job["points"]]
         counted = [_counted(point) for point in points]
-        measured = measure_together(points, counted, device, clock, plan, prior=job["prior"],
-                                    on_round=lambda i, stage, samples: on_round(f"{i}/{stage}", samples))
-        return {"note": note, "points": [{**_point_fields(point, counts, *fields), **_correctness(point)}
-                                         for point, counts, fields in zip(points, counted, measured, strict=True)]}
+        measured = measure_together(
+            points,
+            counted,
+            device,
+            clock,
+            plan,
+            prior=job["prior"],
+            on_round=lambda i, stage, samples: on_round(f"{i}/{stage}", samples),
+        )
+        return {
+            "note": note,
+            "points": [
+                {**_point_fields(point, counts, *fields), **_correctness(point)}
+                for point, counts, fields in zip(points, counted, measured, strict=True)
+            ],
+        }
     point = Point.model_validate(job["point"])
     counts = _counted(point)
     if job.get("baseline") is not None:
@@ -165,17 +206,41 @@ def run_job(job: dict[str, Any], device: Any, clock: Any, on_round: Any) -> dict
         from bench.results.records import Reused
 
         baseline = Point.model_validate(job["baseline"])
-        reused = {stage: Reused.model_validate(reading) for stage, reading in job.get("reused", {}).items()}
-        *fields, against = measure_against(point, baseline, counts, _counted(baseline), device, clock, plan,
-                                           prior=job["prior"], on_round=on_round, reused=reused)
-        return {"note": note, "against": against.model_dump(mode="json"), **_point_fields(point, counts, *fields),
-                **_correctness(point)}
-    timings, memory, telemetry = measure_point(point, counts, device, clock, plan, prior=job["prior"],
-                                               on_round=on_round)
-    return {"note": note, **_point_fields(point, counts, timings, memory, telemetry), **_correctness(point)}
+        reused = {
+            stage: Reused.model_validate(reading)
+            for stage, reading in job.get("reused", {}).items()
+        }
+        *fields, against = measure_against(
+            point,
+            baseline,
+            counts,
+            _counted(baseline),
+            device,
+            clock,
+            plan,
+            prior=job["prior"],
+            on_round=on_round,
+            reused=reused,
+        )
+        return {
+            "note": note,
+            "against": against.model_dump(mode="json"),
+            **_point_fields(point, counts, *fields),
+            **_correctness(point),
+        }
+    timings, memory, telemetry = measure_point(
+        point, counts, device, clock, plan, prior=job["prior"], on_round=on_round
+    )
+    return {
+        "note": note,
+        **_point_fields(point, counts, timings, memory, telemetry),
+        **_correctness(point),
+    }
 
 
-def _point_fields(point: Any, counts: Any, timings: dict[str, Any], memory: Any, telemetry: Any) -> dict[str, Any]:
+def _point_fields(
+    point: Any, counts: Any, timings: dict[str, Any], memory: Any, telemetry: Any
+) -> dict[str, Any]:
     from bench.measure.attention.ran import noted
 
     ran = noted(point)
@@ -200,7 +265,8 @@ _COUNTS: dict[tuple[str, bool, bool], Any] = {}
 
 
 def _counted(point: Any) -> Any:
-    """Counts of every stage, as they were shipped or made once: a budget asks for them before the point's turn comes."""
+    """Counts of every stage, as they were shipped or made once: a budget asks for them before the
+    point's turn comes."""
     from bench.count.shipped import shipped_count
     from bench.measure.points.single import count_stages
 
@@ -217,8 +283,10 @@ def _count_only(point: Any) -> dict[str, Any]:
 
     counts = _counted(point)
     parts = {PARTS_OF_STAGE[stage] for stage in point.stages}
-    return {"counts": {stage: count.model_dump(mode="json") for stage, count in counts.stages.items()},
-            "weights": sum(counts.params[part] for part in parts) * DTYPE_BYTES[point.recipe.dtype]}
+    return {
+        "counts": {stage: count.model_dump(mode="json") for stage, count in counts.stages.items()},
+        "weights": sum(counts.params[part] for part in parts) * DTYPE_BYTES[point.recipe.dtype],
+    }
 
 
 LIBRARY_OOM = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED", "DEVICE_ALLOCATION_FAILED")
@@ -226,8 +294,8 @@ LIBRARY_OOM = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED", "DEVICE_ALLOC
 
 
 def context_survives(error: Exception) -> bool:
-    """Is the CUDA context still good after this?  An allocation that PyTorch refused, or a check before anything ran,
-    leaves it as it was; of anything else that is not known."""
+    """Is the CUDA context still good after this?  An allocation that PyTorch refused, or a check
+    before anything ran, leaves it as it was; of anything else that is not known."""
     from bench.measure.attention.correctness import WrongNumbers
     from bench.measure.points.single import OutOfMemory, Unsupported
 

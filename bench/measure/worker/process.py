@@ -1,4 +1,5 @@
-"""The suite's side of the worker process: start it, hand it a job, hear its rounds, outlive its death.  No torch."""
+"""The suite's side of the worker process: start it, hand it a job, hear its rounds, outlive its
+death.  No torch."""
 
 import json
 import os
@@ -15,16 +16,24 @@ from bench.core.errors import EnvironmentFault
 from bench.core.verbosity import verbosity
 from bench.results.environment import Environment, cards_in
 
-START_TIMEOUT_S = 300.0     # importing torch from a cold, slow disk takes minutes
+START_TIMEOUT_S = 300.0  # importing torch from a cold, slow disk takes minutes
 
 
 MEASURES = ("point", "together", "ceilings", "peak")
 
 
 def wants_fresh(job: dict[str, Any]) -> bool:
-    """Does a job quantise by torchao?  Its import and its tensors change settings and dispatch of the whole process."""
-    points = [job.get("point"), job.get("baseline"), *job.get("points", [])] if job["job"] in MEASURES else []
-    return any(point and point["recipe"].get("quantise", "none") not in ("none", "ternary") for point in points)
+    """Does a job quantise by torchao?  Its import and its tensors change settings and dispatch of
+    the whole process."""
+    points = (
+        [job.get("point"), job.get("baseline"), *job.get("points", [])]
+        if job["job"] in MEASURES
+        else []
+    )
+    return any(
+        point and point["recipe"].get("quantise", "none") not in ("none", "ternary")
+        for point in points
+    )
 
 
 class JobFailed(Exception):
@@ -37,10 +46,11 @@ class JobFailed(Exception):
 
 
 class Worker:
-    """One persistent worker; started when first needed and again after it died.  Use as a context manager.
+    """One persistent worker; started when first needed and again after it died.  Use as a context
+    manager.
 
-    What it prints (tracebacks, libraries' chatter) goes to a file without a name, for `chatter` to read; with
-    LDT_BENCH_DEBUG set, or --verbose, to the terminal."""
+    What it prints (tracebacks, libraries' chatter) goes to a file without a name, for `chatter` to
+    read; with LDT_BENCH_DEBUG set, or --verbose, to the terminal."""
 
     def __init__(self, device: str | None):
         self.device = device
@@ -49,7 +59,7 @@ class Worker:
         self._process: subprocess.Popen | None = None
         self._buffer = b""
         self._environment: Environment | None = None
-        self._measured = False          # did this process run anything but counts?
+        self._measured = False  # did this process run anything but counts?
 
     def __enter__(self) -> "Worker":
         return self
@@ -63,7 +73,9 @@ class Worker:
         """What the worker printed since this was last called."""
         if self._log is None:
             return b""
-        text = os.pread(self._log.fileno(), 10_000_000, self._log_read)       # the worker's own place is at the end
+        text = os.pread(
+            self._log.fileno(), 10_000_000, self._log_read
+        )  # the worker's own place is at the end
         self._log_read += len(text)
         return text
 
@@ -75,9 +87,11 @@ class Worker:
         assert self._environment is not None
         return self._environment
 
-    def run(self, job: dict[str, Any], timeout_s: float,
-            on_round: Callable[[str, list[float]], None]) -> dict[str, Any]:
-        """Run one job.  Raises JobFailed with its outcome: timeout, oom, error, skipped_unsupported.
+    def run(
+        self, job: dict[str, Any], timeout_s: float, on_round: Callable[[str, list[float]], None]
+    ) -> dict[str, Any]:
+        """Run one job.  Raises JobFailed with its outcome: timeout, oom, error,
+        skipped_unsupported.
 
         One that `wants_fresh` has a process for itself, as far as what was measured goes."""
         alone = wants_fresh(job)
@@ -92,7 +106,7 @@ class Worker:
             self._process.stdin.write(json.dumps(job).encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            pass            # it died just now: the read below says how
+            pass  # it died just now: the read below says how
         while True:
             event = self._read(deadline)
             if event is None:
@@ -102,10 +116,12 @@ class Worker:
             if kind == "round":
                 on_round(event["stage"], event["samples_s"])
                 continue
-            began = event.get("outcome") != "skipped_unsupported"       # which is said before anything is built
+            began = (
+                event.get("outcome") != "skipped_unsupported"
+            )  # which is said before anything is built
             self._measured = self._measured or (began and job["job"] in MEASURES)
             if event.pop("ends", False) or (alone and began):
-                self.kill()             # it is going, and would take the next job with it
+                self.kill()  # it is going, and would take the next job with it
             if kind == "done":
                 return event
             if kind == "failed":
@@ -124,12 +140,25 @@ class Worker:
         self.kill()
         read_fd, write_fd = os.pipe()
         # The parent's own code, whatever lies in the directory it is run from.
-        path = os.pathsep.join([str(Path(__file__).parents[3]), *filter(None, [os.environ.get("PYTHONPATH")])])
+        path = os.pathsep.join(
+            [str(Path(__file__).parents[3]), *filter(None, [os.environ.get("PYTHONPATH")])]
+        )
         device = ["--device", self.device] if self.device else []
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "bench.measure.worker.main", "--events-fd", str(write_fd), *device],
-            stdin=subprocess.PIPE, stdout=sys.stderr if self._log is None else self._log, stderr=self._log,
-            pass_fds=[write_fd], start_new_session=True,       # Ctrl-C is the parent's to handle
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "bench.measure.worker.main",
+                "--events-fd",
+                str(write_fd),
+                *device,
+            ],
+            stdin=subprocess.PIPE,
+            stdout=sys.stderr if self._log is None else self._log,
+            stderr=self._log,
+            pass_fds=[write_fd],
+            start_new_session=True,  # Ctrl-C is the parent's to handle
             env={**os.environ, "PYTHONPATH": path},
         )
         os.close(write_fd)
@@ -138,23 +167,34 @@ class Worker:
         try:
             hello = self._read(time.monotonic() + START_TIMEOUT_S)
         except JobFailed as failure:
-            last = (self.chatter().decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
-            raise EnvironmentFault(f"the measuring process did not start: {failure.reason}; {last}") from None
+            last = (
+                self.chatter().decode(errors="replace").strip().splitlines() or ["it said nothing"]
+            )[-1]
+            raise EnvironmentFault(
+                f"the measuring process did not start: {failure.reason}; {last}"
+            ) from None
         if hello is None:
             self.kill()
-            raise EnvironmentFault(f"the measuring process did not start within {START_TIMEOUT_S:.0f} s")
+            raise EnvironmentFault(
+                f"the measuring process did not start within {START_TIMEOUT_S:.0f} s"
+            )
         if hello["event"] == "failed":
             self.kill()
             raise EnvironmentFault(hello["reason"])
         environment = Environment.model_validate(hello["environment"])
-        # Only the code may differ: a checkout that is edited meanwhile costs no measurement, and each record says its own.
+        # Only the code may differ: a checkout that is edited meanwhile costs no measurement, and
+        # each record says its own.
         differences = self._environment.differences(environment) if self._environment else []
         if self._environment and (cards := cards_in([self._environment, environment])):
-            differences.append(cards)       # resuming there is another matter: then samples are not continued
+            differences.append(
+                cards
+            )  # resuming there is another matter: then samples are not continued
         if any(not difference.startswith("code_version") for difference in differences):
             self.kill()
-            raise EnvironmentFault(f"the measuring process came back otherwise: {'; '.join(differences)}; what was "
-                                   "measured is kept, and --resume says what can go on")
+            raise EnvironmentFault(
+                f"the measuring process came back otherwise: {'; '.join(differences)}; what was "
+                "measured is kept, and --resume says what can go on"
+            )
         self._environment = environment
 
     def _read(self, deadline: float) -> dict[str, Any] | None:
@@ -175,6 +215,15 @@ class Worker:
     def _death(self) -> tuple[str, str]:
         assert self._process is not None
         code = self._process.wait()
-        if code == -9:      # nobody here sent it: on Linux that is the kernel's out-of-memory killer
-            return "oom", "the measuring process was killed (signal 9), most likely for want of memory"
-        return "error", f"the measuring process died ({f'signal {-code}' if code < 0 else f'exit code {code}'})"
+        if code == -9:  # nobody here sent it: on Linux that is the kernel's out-of-memory killer
+            return (
+                "oom",
+                "the measuring process was killed (signal 9), most likely for want of memory",
+            )
+        return (
+            "error",
+            (
+                "the measuring process died"
+                f" ({f'signal {-code}' if code < 0 else f'exit code {code}'})"
+            ),
+        )

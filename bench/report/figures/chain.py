@@ -1,5 +1,5 @@
-"""Figures of what stands on a calibration rather than on one result's records: the waterfall, what moves the fleet most,
-and a queue before one device."""
+"""Figures of what stands on a calibration rather than on one result's records: the waterfall, what
+moves the fleet most, and a queue before one device."""
 
 from typing import Any
 
@@ -27,7 +27,8 @@ STATED = "stated or chosen"
 
 
 def waterfall(bars: list[Bar]) -> Drawing:
-    """Minutes per GPU-hour, factor by factor, on a log axis; what each factor is stands above its bar."""
+    """Minutes per GPU-hour, factor by factor, on a log axis; what each factor is stands above its
+    bar."""
     figure, axes = plt.subplots(figsize=(5.2, 0.5 * len(bars) + 0.9))
     floor = min(b.value for b in bars) / 4
     for i, bar in enumerate(bars):
@@ -37,14 +38,19 @@ def waterfall(bars: list[Bar]) -> Drawing:
         axes.text(floor, i - 0.27, wrap(bar.factor, 76), va="bottom", fontsize=7.5)
     bar_rows(axes, len(bars))
     highest = max(b.value for b in bars)
-    axes.set(xlabel="minutes of video per GPU-hour", xlim=(floor, highest * (highest / floor) ** 0.32))
+    axes.set(
+        xlabel="minutes of video per GPU-hour", xlim=(floor, highest * (highest / floor) ** 0.32)
+    )
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     used = dict.fromkeys(b.provenance for b in bars)
     legend_below(figure, [mpl.patches.Patch(label=p, **_looks(p)) for p in used], columns=4)
-    return Drawing(figure, "The pencil's minutes of video per H100-hour (claimed), and the same once each factor is in; "
-                           "the number in brackets is the factor. Each bar's hatch says how it came to be: "
-                           f"{', '.join(used)}. The last bar stands apart from the product.")
+    return Drawing(
+        figure,
+        "The pencil's minutes of video per H100-hour (claimed), and the same once each factor is"
+        " in; the number in brackets is the factor. Each bar's hatch says how it came to be:"
+        f" {', '.join(used)}. The last bar stands apart from the product.",
+    )
 
 
 def tornado(swings: list[Swing]) -> Drawing:
@@ -52,21 +58,43 @@ def tornado(swings: list[Swing]) -> Drawing:
     figure, axes = plt.subplots(figsize=(5.2, 0.52 * len(swings) + 1.2))
     ends = [f for swing in swings for f in swing.fleet]
     room = (max(ends) / min(ends)) ** 0.45
-    axes.set(xscale="log", xlabel="GPUs that serve the demand", xlim=(min(ends) / room, max(ends) * room))
-    words = {swing.factor: next((w for w in PROVENANCE_COLOURS if swing.source.startswith(w)), STATED) for swing in swings}
+    axes.set(
+        xscale="log", xlabel="GPUs that serve the demand", xlim=(min(ends) / room, max(ends) * room)
+    )
+    words = {
+        swing.factor: next((w for w in PROVENANCE_COLOURS if swing.source.startswith(w)), STATED)
+        for swing in swings
+    }
     for i, swing in enumerate(swings):
         low, high = sorted(zip(swing.fleet, swing.settings, strict=True))
         axes.barh(i, high[0] - low[0], left=low[0], height=0.42, **_looks(words[swing.factor]))
         for (at, setting), side, away in ((low, "right", -4), (high, "left", 4)):
-            axes.annotate(literal(setting, 24), (at, i), xytext=(away, 0), textcoords="offset points", va="center", ha=side,
-                          fontsize=7.5)
-        axes.text(0.0, i - 0.27, wrap(swing.factor, 76), transform=axes.get_yaxis_transform(), va="bottom", fontsize=7.5)
+            axes.annotate(
+                literal(setting, 24),
+                (at, i),
+                xytext=(away, 0),
+                textcoords="offset points",
+                va="center",
+                ha=side,
+                fontsize=7.5,
+            )
+        axes.text(
+            0.0,
+            i - 0.27,
+            wrap(swing.factor, 76),
+            transform=axes.get_yaxis_transform(),
+            va="bottom",
+            fontsize=7.5,
+        )
     bar_rows(axes, len(swings))
     log_axis(axes.xaxis)
     used = dict.fromkeys(words.values())
     legend_below(figure, [mpl.patches.Patch(label=w, **_looks(w)) for w in used], columns=3)
-    return Drawing(figure, "The fleet of row A16 with one factor varied at a time, within its measured interval or a stated "
-                           f"range; the setting stands at each end. Hatches: {', '.join(used)}.")
+    return Drawing(
+        figure,
+        "The fleet of row A16 with one factor varied at a time, within its measured interval or a"
+        f" stated range; the setting stands at each end. Hatches: {', '.join(used)}.",
+    )
 
 
 def throughput_vs_latency(document: dict[str, Any]) -> Drawing:
@@ -76,18 +104,30 @@ def throughput_vs_latency(document: dict[str, Any]) -> Drawing:
         colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
         loads = [load for load in policy["loads"] if not load["saturated"]]
         x = [load["videos_per_hour"] for load in loads]
-        axes.plot(x, [load["latency_s"]["p50"] for load in loads], color=colour, marker=marker, label=literal(policy["name"]))
+        axes.plot(
+            x,
+            [load["latency_s"]["p50"] for load in loads],
+            color=colour,
+            marker=marker,
+            label=literal(policy["name"]),
+        )
         axes.plot(x, [load["latency_s"]["p95"] for load in loads], "--", color=colour, lw=1)
         axes.axvline(policy["saturation"]["videos_per_hour"], color=colour, lw=0.8, ls=":")
     axes.set(xlabel="videos an hour, one device", ylabel="latency of a request")
     log_axis(axes.yaxis, "s")
     legend_below(figure)
-    return Drawing(figure, f"{document['model']}, {document['recipe']} ({document['provenance']}): latency of a request "
-                           "against throughput, by policy. Solid: median; dashed: 95th percentile; dotted: the most it can "
-                           "make.")
+    return Drawing(
+        figure,
+        f"{document['model']}, {document['recipe']} ({document['provenance']}): latency of a"
+        " request against throughput, by policy. Solid: median; dashed: 95th percentile; dotted:"
+        " the most it can make.",
+    )
 
 
 def _looks(word: str) -> dict[str, Any]:
-    return {"facecolor": PROVENANCE_COLOURS.get(word, GREY), "hatch": PROVENANCE_HATCHES.get(word, "--"),
-            "edgecolor": "#ffffff", "linewidth": 0}
-
+    return {
+        "facecolor": PROVENANCE_COLOURS.get(word, GREY),
+        "hatch": PROVENANCE_HATCHES.get(word, "--"),
+        "edgecolor": "#ffffff",
+        "linewidth": 0,
+    }

@@ -1,4 +1,5 @@
-"""How figures are drawn: one style, colours that markers repeat, axes with units, files for print and for a glance."""
+"""How figures are drawn: one style, colours that markers repeat, axes with units, files for print
+and for a glance."""
 
 import textwrap
 import warnings
@@ -17,12 +18,20 @@ from bench.core.errors import one_line
 
 STYLE = Path(__file__).with_name("paper.mplstyle")
 FORMATS = ("svg", "png")
-FOR_PRINT = ("svg", "pdf", "png")       # a PDF's font subset takes half of the time that a figure does
-INK, PAPER = "#1b1f24", "#ffffff"       # as in the style; the page exchanges them in the dark
-BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#8C8C8C"
+FOR_PRINT = ("svg", "pdf", "png")  # a PDF's font subset takes half of the time that a figure does
+INK, PAPER = "#1b1f24", "#ffffff"  # as in the style; the page exchanges them in the dark
+BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER, GREY = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#E69F00",
+    "#8C8C8C",
+)
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER)
 MARKERS = ("o", "s", "^", "D", "v", "P")
-HATCHES = ("", "////", "\\\\\\\\", "xxxx", "||||", "----")      # no dots: an SVG draws each as a circle
+HATCHES = ("", "////", "\\\\\\\\", "xxxx", "||||", "----")  # no dots: an SVG draws each as a circle
 STAGES = ("denoise_step", "vae_decode", "vae_encode", "text_encode", "condition_encode")
 PROVENANCES = ("claimed", "counted", "measured", "fitted", "extrapolated")
 PROVENANCE_COLOURS = dict(zip(PROVENANCES, (GREY, BLUE, GREEN, ORANGE, PURPLE), strict=True))
@@ -31,7 +40,8 @@ PROVENANCE_HATCHES = dict(zip(PROVENANCES, ("", "////", "\\\\\\\\", "||||", "xxx
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure and what is said under it: what is shown, with which provenance and how many samples."""
+    """A figure and what is said under it: what is shown, with which provenance and how many
+    samples."""
 
     figure: plt.Figure
     caption: str
@@ -46,17 +56,28 @@ class Picture:
     caption: str
 
 
-def save(drawing: Drawing, directory: Path, name: str, title: str, formats: Sequence[str] = FORMATS) -> Picture:
+def save(
+    drawing: Drawing, directory: Path, name: str, title: str, formats: Sequence[str] = FORMATS
+) -> Picture:
     """Write the figure in these formats; title and caption travel inside the SVG and the PDF."""
     words = one_line(drawing.caption)
-    about = {"svg": {"Date": None, "Title": title, "Description": words},
-             "pdf": {"CreationDate": None, "Title": title, "Subject": words},
-             "png": {"Title": title, "Description": words.encode("latin-1", "replace").decode("latin-1")}}
+    about = {
+        "svg": {"Date": None, "Title": title, "Description": words},
+        "pdf": {"CreationDate": None, "Title": title, "Subject": words},
+        "png": {
+            "Title": title,
+            "Description": words.encode("latin-1", "replace").decode("latin-1"),
+        },
+    }
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")      # of a user's name; the SVG has it as text
+        warnings.filterwarnings(
+            "ignore", message="Glyph .* missing"
+        )  # of a user's name; the SVG has it as text
         for kind in formats:
             drawing.figure.savefig(directory / f"{name}.{kind}", metadata=about[kind])
-            drawing.figure.set_layout_engine("none")       # laid out once: half of the time that drawing takes
+            drawing.figure.set_layout_engine(
+                "none"
+            )  # laid out once: half of the time that drawing takes
     plt.close(drawing.figure)
     return Picture(name, title, words)
 
@@ -68,7 +89,8 @@ def stage_style(stage: str) -> dict[str, str]:
 
 
 def log_axis(axis: mpl.axis.Axis, unit: str = "") -> None:
-    """Log scale with SI prefixes at the ticks, and labels between the decades where there are fewer than two."""
+    """Log scale with SI prefixes at the ticks, and labels between the decades where there are fewer
+    than two."""
     which = axis.axis_name
     getattr(axis.axes, f"set_{which}scale")("log")
     low, high = sorted(axis.get_view_interval())
@@ -78,11 +100,16 @@ def log_axis(axis: mpl.axis.Axis, unit: str = "") -> None:
     axis.set_major_formatter(formatter)
     axis.set_minor_formatter(NullFormatter())
     if decades < 2.2:
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades > 0.7 else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)))
+        axis.set_major_locator(
+            LogLocator(
+                subs=(1.0, 2.0, 5.0) if decades > 0.7 else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
+            )
+        )
 
 
 def bar_rows(axes: plt.Axes, rows: int) -> None:
-    """Horizontal bars from top to bottom, each with its name written above it: long names fit a narrow figure."""
+    """Horizontal bars from top to bottom, each with its name written above it: long names fit a
+    narrow figure."""
     axes.set_ylim(rows - 0.5, -0.75)
     axes.set_yticks([])
     axes.grid(axis="y", visible=False)
@@ -96,10 +123,11 @@ def unique_handles(axes: plt.Axes) -> dict[str, object]:
 
 
 def literal(name: str, length: int = 38) -> str:
-    """A user's name in a figure: on one line, not hidden by a leading _, its middle left out where it is long."""
+    """A user's name in a figure: on one line, not hidden by a leading _, its middle left out where
+    it is long."""
     text = one_line(name)
     if len(text) > length:
-        text = text[: length - length // 3 - 1] + "…" + text[-(length // 3):]
+        text = text[: length - length // 3 - 1] + "…" + text[-(length // 3) :]
     return (" " if text.startswith("_") else "") + text
 
 
@@ -113,12 +141,20 @@ def legend_below(figure: plt.Figure, handles: Sequence | None = None, columns: i
     figure.legend(loc="outside lower center", ncols=columns, **given)
 
 
-def error_bars(values: Sequence[float], lows: Sequence[float], highs: Sequence[float]) -> list[list[float]]:
+def error_bars(
+    values: Sequence[float], lows: Sequence[float], highs: Sequence[float]
+) -> list[list[float]]:
     """As matplotlib takes them: distances below and above."""
-    return [[max(0.0, v - low) for v, low in zip(values, lows, strict=True)],
-            [max(0.0, high - v) for v, high in zip(values, highs, strict=True)]]
+    return [
+        [max(0.0, v - low) for v, low in zip(values, lows, strict=True)],
+        [max(0.0, high - v) for v, high in zip(values, highs, strict=True)],
+    ]
 
 
 def spread_of(counts: Sequence[int]) -> str:
     """'n = 3 to 60'."""
-    return f"n = {min(counts)}" if min(counts) == max(counts) else f"n = {min(counts)} to {max(counts)}"
+    return (
+        f"n = {min(counts)}"
+        if min(counts) == max(counts)
+        else f"n = {min(counts)} to {max(counts)}"
+    )

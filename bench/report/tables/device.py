@@ -1,5 +1,6 @@
-"""What the device did beside the clock: bandwidth across sizes, memory, traffic, throttling.  Rows of plain text, for the
-terminal and for report.md alike; every column says whether it is measured, modelled or derived."""
+"""What the device did beside the clock: bandwidth across sizes, memory, traffic, throttling.  Rows
+of plain text, for the terminal and for report.md alike; every column says whether it is measured,
+modelled or derived."""
 
 from collections.abc import Iterable
 
@@ -12,18 +13,28 @@ Rows = list[list[str]]
 
 def bandwidth_rows(record: CeilingsRecord) -> Rows:
     """[array, dtype, copy, triad, read, write]: bytes/s, measured, by size."""
-    rates = {(p.dtype, p.shape["bytes"], p.kind): si(p.rate, "B/s") for p in record.probes if p.kind in MEMORY_PROBES}
-    return [[binary(size), dtype, *(rates.get((dtype, size, kind), "–") for kind in MEMORY_PROBES)]
-            for dtype, size in dict.fromkeys(key[:2] for key in rates)]
+    rates = {
+        (p.dtype, p.shape["bytes"], p.kind): si(p.rate, "B/s")
+        for p in record.probes
+        if p.kind in MEMORY_PROBES
+    }
+    return [
+        [binary(size), dtype, *(rates.get((dtype, size, kind), "–") for kind in MEMORY_PROBES)]
+        for dtype, size in dict.fromkeys(key[:2] for key in rates)
+    ]
 
 
 def traffic_rows(records: Iterable[PointRecord]) -> Rows:
-    """[point, stage, modelled bytes / time, DRAM utilisation, derived bytes/s, tensor pipes, joules a call]."""
+    """[point, stage, modelled bytes / time, DRAM utilisation, derived bytes/s, tensor pipes, joules
+    a call]."""
     rows = []
     for record in records:
         for stage, timing in record.timings.items():
             count, seen = record.counts[stage], (record.telemetry or {}).get(stage)
-            low, high = (si(b / timing.median_s, "B/s") for b in (count.bytes_modelled_min, count.bytes_modelled_max))
+            low, high = (
+                si(b / timing.median_s, "B/s")
+                for b in (count.bytes_modelled_min, count.bytes_modelled_max)
+            )
             rows.append([record.label, stage, f"{low} to {high}", *_gpm(seen)])
     return rows
 
@@ -31,9 +42,12 @@ def traffic_rows(records: Iterable[PointRecord]) -> Rows:
 def _gpm(seen: StageTelemetry | None) -> list[str]:
     if seen is None:
         return ["–"] * 4
-    return [_percent(seen.dram_util_percent),
-            "–" if seen.dram_bytes_per_s_derived is None else si(seen.dram_bytes_per_s_derived, "B/s"),
-            _percent(seen.tensor_util_percent), "–" if seen.energy is None else si(seen.energy.energy_j, "J")]
+    return [
+        _percent(seen.dram_util_percent),
+        "–" if seen.dram_bytes_per_s_derived is None else si(seen.dram_bytes_per_s_derived, "B/s"),
+        _percent(seen.tensor_util_percent),
+        "–" if seen.energy is None else si(seen.energy.energy_j, "J"),
+    ]
 
 
 def gaps(records: Iterable[PointRecord]) -> list[str]:
@@ -49,7 +63,8 @@ def gaps(records: Iterable[PointRecord]) -> list[str]:
 
 
 def memory_rows(records: Iterable[PointRecord]) -> Rows:
-    """[point, stage, weights, modelled peak, peak allocated, reserved, device, activations], by stage where there is CUDA."""
+    """[point, stage, weights, modelled peak, peak allocated, reserved, device, activations], by
+    stage where there is CUDA."""
     rows = []
     for record in records:
         memory = record.memory
@@ -58,23 +73,49 @@ def memory_rows(records: Iterable[PointRecord]) -> Rows:
         for stage in record.timings:
             modelled = binary(memory.weights + record.counts[stage].bytes_peak_activations)
             peak = memory.by_stage.get(stage)
-            measured = [peak.peak_allocated, peak.peak_reserved, peak.device_used, peak.activations] if peak else [None] * 4
-            rows.append([record.label, stage, binary(memory.weights), modelled, *map(binary, measured)])
+            measured = (
+                [peak.peak_allocated, peak.peak_reserved, peak.device_used, peak.activations]
+                if peak
+                else [None] * 4
+            )
+            rows.append(
+                [record.label, stage, binary(memory.weights), modelled, *map(binary, measured)]
+            )
         if not memory.by_stage and memory.peak_allocated is not None:
-            rows.append([record.label, "whole process", binary(memory.weights), "–", binary(memory.peak_allocated),
-                         "–", "–", "–"])
+            rows.append(
+                [
+                    record.label,
+                    "whole process",
+                    binary(memory.weights),
+                    "–",
+                    binary(memory.peak_allocated),
+                    "–",
+                    "–",
+                    "–",
+                ]
+            )
     return rows
 
 
 def clock_rows(records: Iterable[PointRecord]) -> Rows:
-    """[point, stage, samples, SM clock, memory clock, power, temperature, throttled]; nothing where nothing was read."""
+    """[point, stage, samples, SM clock, memory clock, power, temperature, throttled]; nothing where
+    nothing was read."""
     rows = []
     for record in records:
         for stage, seen in (record.telemetry or {}).items():
             if seen.n:
-                rows.append([record.label, stage, str(seen.n), _span(seen.sm_clock_hz, 1e-6, "MHz"),
-                             _span(seen.memory_clock_hz, 1e-6, "MHz"), _span(seen.power_w, 1.0, "W"),
-                             _span(seen.temperature_c, 1.0, "°C"), throttling(seen) or "no"])
+                rows.append(
+                    [
+                        record.label,
+                        stage,
+                        str(seen.n),
+                        _span(seen.sm_clock_hz, 1e-6, "MHz"),
+                        _span(seen.memory_clock_hz, 1e-6, "MHz"),
+                        _span(seen.power_w, 1.0, "W"),
+                        _span(seen.temperature_c, 1.0, "°C"),
+                        throttling(seen) or "no",
+                    ]
+                )
     return rows
 
 
@@ -84,9 +125,22 @@ def launch_rows(records: Iterable[PointRecord]) -> Rows:
     for record in records:
         for stage, timing in record.timings.items():
             launch = timing.launch
-            if launch is not None and launch.replay_s is not None and launch.gap_s is not None and launch.gap is not None:
-                rows.append([record.label, stage, seconds(launch.eager_s), seconds(launch.replay_s),
-                             f"{1e3 * launch.gap_s:.3g} ms, {launch.gap:.1%}", "yes" if launch.host_bound else "no"])
+            if (
+                launch is not None
+                and launch.replay_s is not None
+                and launch.gap_s is not None
+                and launch.gap is not None
+            ):
+                rows.append(
+                    [
+                        record.label,
+                        stage,
+                        seconds(launch.eager_s),
+                        seconds(launch.replay_s),
+                        f"{1e3 * launch.gap_s:.3g} ms, {launch.gap:.1%}",
+                        "yes" if launch.host_bound else "no",
+                    ]
+                )
     return rows
 
 
@@ -101,18 +155,30 @@ def no_replays(records: Iterable[PointRecord]) -> list[str]:
 
 
 def attention_rows(records: Iterable[PointRecord]) -> Rows:
-    """[point, backend that ran, chosen by, kernel, seconds of the candidates]; nothing where nothing was recorded."""
+    """[point, backend that ran, chosen by, kernel, seconds of the candidates]; nothing where
+    nothing was recorded."""
     rows = []
     for record in records:
         ran = record.attention_ran
         if ran is not None:
-            raced = ", ".join(f"{name} {seconds(s)}" for name, s in sorted(ran.candidates_s.items(), key=lambda c: c[1]))
+            raced = ", ".join(
+                f"{name} {seconds(s)}"
+                for name, s in sorted(ran.candidates_s.items(), key=lambda c: c[1])
+            )
             notes = "; ".join(filter(None, [raced, ran.reason]))
-            rows.append([record.label, ran.backend, ran.chosen_by, short(ran.kernel) if ran.kernel else "–", notes or "–"])
+            rows.append(
+                [
+                    record.label,
+                    ran.backend,
+                    ran.chosen_by,
+                    short(ran.kernel) if ran.kernel else "–",
+                    notes or "–",
+                ]
+            )
     return rows
 
 
-KERNEL_NAME = 60               # characters of a kernel's name that a table holds; the record has all
+KERNEL_NAME = 60  # characters of a kernel's name that a table holds; the record has all
 
 
 def short(kernel: str) -> str:
@@ -122,7 +188,8 @@ def short(kernel: str) -> str:
 
 
 def attending(record: PointRecord) -> str:
-    """'attention by cudnn' where the recipe left the choice; '' where it names the backend, or nothing is known."""
+    """'attention by cudnn' where the recipe left the choice; '' where it names the backend, or
+    nothing is known."""
     ran = record.attention_ran
     return "" if ran is None or ran.chosen_by == "recipe" else f"attention by {ran.backend}"
 
@@ -131,21 +198,34 @@ def backend(probe: Probe) -> str:
     """'auto (cudnn)': what an attention probe asked for and what ran; '' for other probes."""
     if probe.backend is None:
         return ""
-    return probe.backend if probe.backend_ran in (None, probe.backend) else f"{probe.backend} ({probe.backend_ran})"
+    return (
+        probe.backend
+        if probe.backend_ran in (None, probe.backend)
+        else f"{probe.backend} ({probe.backend_ran})"
+    )
 
 
 def launching(timing: Timing) -> str:
-    """'host bound: a graph replay saves 34%'; '' where the device bounds the stage, or nothing is known."""
+    """'host bound: a graph replay saves 34%'; '' where the device bounds the stage, or nothing is
+    known."""
     launch = timing.launch
-    return f"host bound: a graph replay saves {launch.gap:.0%}" if launch is not None and launch.host_bound else ""
+    return (
+        f"host bound: a graph replay saves {launch.gap:.0%}"
+        if launch is not None and launch.host_bound
+        else ""
+    )
 
 
 def throttling(seen: StageTelemetry | None) -> str:
-    """'throttled: hw_slowdown 12 % of the samples'; '' where nothing held the clocks down, or nothing is known."""
+    """'throttled: hw_slowdown 12 % of the samples'; '' where nothing held the clocks down, or
+    nothing is known."""
     if seen is None or not seen.throttle_fractions or not (seen.throttled or seen.power_limited):
         return ""
-    reasons = ", ".join(f"{reason} {share:.0%}" for reason, share in seen.throttle_fractions.items()
-                        if reason != "gpu_idle" and (seen.throttled or reason == "sw_power_cap"))
+    reasons = ", ".join(
+        f"{reason} {share:.0%}"
+        for reason, share in seen.throttle_fractions.items()
+        if reason != "gpu_idle" and (seen.throttled or reason == "sw_power_cap")
+    )
     return f"{'throttled' if seen.throttled else 'power-limited'}: {reasons} of the samples"
 
 

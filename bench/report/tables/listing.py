@@ -17,35 +17,69 @@ from models.spec import DiTConfig
 
 
 def describe(kind: str, spec: Spec) -> dict[str, Any]:
-    """{kind name description summary ...} for `list`; the figures are counted (models) or claimed (gpus)."""
+    """{kind name description summary ...} for `list`; the figures are counted (models) or claimed
+    (gpus)."""
     entry: dict[str, Any] = {"kind": kind, "name": spec.name, "description": spec.description}
     match spec:
         case Model(denoiser=DiTConfig() as d):
-            entry |= {"params": dit_parameters(d), "width": d.width, "depth": d.depth, "num_heads": d.num_heads,
-                      "source": spec.source}
-            entry["summary"] = f"{entry['params'] / 1e6:,.0f} M parameters, {d.depth} x {d.width}, {d.attention} attention"
+            entry |= {
+                "params": dit_parameters(d),
+                "width": d.width,
+                "depth": d.depth,
+                "num_heads": d.num_heads,
+                "source": spec.source,
+            }
+            entry["summary"] = (
+                f"{entry['params'] / 1e6:,.0f} M parameters, {d.depth} x {d.width}, {d.attention}"
+                " attention"
+            )
         case Model(denoiser=AutoregressiveConfig() as d):
-            entry |= {"params": autoregressive_parameters(d), "width": d.width, "depth": d.depth, "num_heads": d.num_heads,
-                      "source": spec.source}
-            entry["summary"] = (f"{entry['params'] / 1e6:,.0f} M parameters, {d.depth} x {d.width}, auto-regressive over "
-                                f"{d.vocabulary:,} tokens")
+            entry |= {
+                "params": autoregressive_parameters(d),
+                "width": d.width,
+                "depth": d.depth,
+                "num_heads": d.num_heads,
+                "source": spec.source,
+            }
+            entry["summary"] = (
+                f"{entry['params'] / 1e6:,.0f} M parameters, {d.depth} x {d.width}, auto-regressive"
+                f" over {d.vocabulary:,} tokens"
+            )
         case Model(denoiser=d):
-            entry |= {"params": None, "published": d.published, "diffusers": d.diffusers, "source": spec.source}
+            entry |= {
+                "params": None,
+                "published": d.published,
+                "diffusers": d.diffusers,
+                "source": spec.source,
+            }
             entry["summary"] = f"parameters: {d.published} (claimed), diffusers {d.diffusers}"
         case Workload():
             entry |= spec.model_dump(exclude={"name", "description"})
-            entry["summary"] = (f"{spec.frames} x {spec.width}x{spec.height}, {spec.steps} steps, "
-                                f"guidance {spec.guidance}")
+            entry["summary"] = (
+                f"{spec.frames} x {spec.width}x{spec.height}, {spec.steps} steps, "
+                f"guidance {spec.guidance}"
+            )
         case Recipe():
             entry |= spec.model_dump(exclude={"name", "description"})
-            beside = {k: v for k, v in spec.identity().items() if k not in ("dtype", "attention") and v is not None}
-            entry["summary"] = ", ".join([f"{spec.dtype}, attention {spec.attention}",
-                                          *(f"{name} {value}" for name, value in beside.items())])
+            beside = {
+                k: v
+                for k, v in spec.identity().items()
+                if k not in ("dtype", "attention") and v is not None
+            }
+            entry["summary"] = ", ".join(
+                [
+                    f"{spec.dtype}, attention {spec.attention}",
+                    *(f"{name} {value}" for name, value in beside.items()),
+                ]
+            )
         case Gpu():
             entry |= spec.model_dump(mode="json", exclude={"name", "description"})
             peak = spec.peak_flops_per_s.get("bf16")
-            entry["summary"] = f"{si(peak, 'FLOP/s')} bf16, {si(spec.bandwidth_bytes_per_s, 'B/s')} (claimed)" \
-                if peak and spec.bandwidth_bytes_per_s else "no datasheet"
+            entry["summary"] = (
+                f"{si(peak, 'FLOP/s')} bf16, {si(spec.bandwidth_bytes_per_s, 'B/s')} (claimed)"
+                if peak and spec.bandwidth_bytes_per_s
+                else "no datasheet"
+            )
         case Suite():
             entry |= {"headline": spec.headline.model_dump()}
             entry["summary"] = f"headline {spec.headline.model} on {spec.headline.workload}"

@@ -1,7 +1,9 @@
-"""What each recipe gains over its baseline and how far its output is from it; combinations beside the product of parts.
+"""What each recipe gains over its baseline and how far its output is from it; combinations beside
+the product of parts.
 
-From records alone.  Whole videos are compared (text, trajectory, decode), by what an hour of the device makes.  A ratio's
-interval takes the medians' intervals as independent errors of the logarithm.
+From records alone.  Whole videos are compared (text, trajectory, decode), by what an hour of the
+device makes.  A ratio's interval takes the medians' intervals as independent errors of the
+logarithm.
 """
 
 import math
@@ -21,10 +23,12 @@ from bench.results.readings import Timing
 from bench.results.records import Divergence, PointRecord
 from models.spec import DiTConfig
 
-TERNARY_BITS = 1.58          # log2 3: a weight of -1, 0 or 1 (arXiv 2402.17764)
+TERNARY_BITS = 1.58  # log2 3: a weight of -1, 0 or 1 (arXiv 2402.17764)
 QUALITY = "cannot tell: weights are random, so a divergence says nothing of how a picture looks"
-CLAIMS = {                   # the panel's, of optimised serving as a whole: times as fast or as cheap
-    "10-100x": (10.0, 100.0), "$50 -> $5 a minute": (10.0, 10.0), "5 min -> 1 min": (5.0, 5.0),
+CLAIMS = {  # the panel's, of optimised serving as a whole: times as fast or as cheap
+    "10-100x": (10.0, 100.0),
+    "$50 -> $5 a minute": (10.0, 10.0),
+    "5 min -> 1 min": (5.0, 5.0),
 }
 
 
@@ -50,7 +54,8 @@ class Ablation:
     compile_s: float | None
     """First calls of all stages, compilation in them; in no other figure here."""
     speed_up: Quantity | None
-    """Minutes per hour over the baseline's; where a step alone was timed, how many times faster that is."""
+    """Minutes per hour over the baseline's; where a step alone was timed, how many times faster
+    that is."""
     speed_up_provenance: Provenance
     """measured; counted where the recipe's arithmetic is only simulated."""
     in_turns: bool
@@ -66,15 +71,19 @@ class Ablation:
     unsteady: str | None
     """Why a median on either side is known too poorly to be ranked; None where both are steady."""
     on_front: bool = field(default=False)
-    """Faster than the baseline, and no other recipe of this model and workload is both faster and nearer to it."""
+    """Faster than the baseline, and no other recipe of this model and workload is both faster and
+    nearer to it."""
 
 
 def ablations(records: Iterable[PointRecord], price: Price | None) -> list[Ablation]:
-    """A row for each point that has a baseline, in the order measured; what did not run keeps its reason."""
+    """A row for each point that has a baseline, in the order measured; what did not run keeps its
+    reason."""
     last = {r.fingerprint: r for r in records}.values()
     rows = [_row(r, price) for r in last if r.against is not None]
     rows = [_with_parts(row, [r for r in rows if _same(r, row)]) for row in rows]
-    return [replace(row, on_front=_on_front(row, [r for r in rows if _same(r, row)])) for row in rows]
+    return [
+        replace(row, on_front=_on_front(row, [r for r in rows if _same(r, row)])) for row in rows
+    ]
 
 
 def _row(record: PointRecord, price: Price | None) -> Ablation:
@@ -83,40 +92,85 @@ def _row(record: PointRecord, price: Price | None) -> Ablation:
     reused = {stage: r.timing for stage, r in record.against.reused.items()}
     ours_s, theirs_s = record.timings | reused, record.against.timings | reused
     video, base_video = _video(point, ours_s), _video(base, theirs_s)
-    step, base_step = (_quantity(t) if (t := s.get("denoise_step")) else None for s in (ours_s, theirs_s))
+    step, base_step = (
+        _quantity(t) if (t := s.get("denoise_step")) else None for s in (ours_s, theirs_s)
+    )
     speed_up, provenance = None, "measured"
     if point.recipe.quantise == "ternary":
         speed_up, provenance = _ternary_bound(record, point), "counted"
     elif video and base_video:
-        speed_up = _ratio(base_video.scaled(1 / base.workload.video_s), video.scaled(1 / point.workload.video_s))
+        speed_up = _ratio(
+            base_video.scaled(1 / base.workload.video_s), video.scaled(1 / point.workload.video_s)
+        )
     elif step and base_step and "trajectory" not in point.stages:
-        speed_up = _ratio(base_step.scaled(1 / base.workload.batch), step.scaled(1 / point.workload.batch))
-    minutes = None if video is None else Quantity(*(
-        minutes_per_gpu_hour(point.workload, s) for s in (video.value, video.high, video.low)))
+        speed_up = _ratio(
+            base_step.scaled(1 / base.workload.batch), step.scaled(1 / point.workload.batch)
+        )
+    minutes = (
+        None
+        if video is None
+        else Quantity(
+            *(minutes_per_gpu_hour(point.workload, s) for s in (video.value, video.high, video.low))
+        )
+    )
     trajectory = record.timings.get("trajectory")
     firsts = [t.compile_s for t in record.timings.values() if t.compile_s is not None]
     return Ablation(
-        model=record.model, workload=record.workload, recipe=record.recipe, baseline=record.against.baseline,
-        outcome=record.outcome, reason=record.reason or record.against.reason, video_s=video, minutes_per_gpu_hour=minutes,
+        model=record.model,
+        workload=record.workload,
+        recipe=record.recipe,
+        baseline=record.against.baseline,
+        outcome=record.outcome,
+        reason=record.reason or record.against.reason,
+        video_s=video,
+        minutes_per_gpu_hour=minutes,
         step_s=_quantity(trajectory).scaled(1 / point.workload.steps) if trajectory else step,
-        usd_per_minute=_dollars(minutes, price), peak_bytes=_peak(record),
-        energy_j=_energy(record, point), compile_s=sum(firsts) if firsts else None, speed_up=speed_up,
-        speed_up_provenance=provenance, in_turns=record.against.in_turns, divergence=record.against.divergence,
-        changes={name: point.recipe.identity().get(name) for name in changed_fields(point.recipe, base.recipe)},
+        usd_per_minute=_dollars(minutes, price),
+        peak_bytes=_peak(record),
+        energy_j=_energy(record, point),
+        compile_s=sum(firsts) if firsts else None,
+        speed_up=speed_up,
+        speed_up_provenance=provenance,
+        in_turns=record.against.in_turns,
+        divergence=record.against.divergence,
+        changes={
+            name: point.recipe.identity().get(name)
+            for name in changed_fields(point.recipe, base.recipe)
+        },
         fewer_steps=base.workload.steps / point.workload.steps,
-        unsteady=next(filter(None, (unstable_reason(side + stage, timing) for side, timings in
-                                    (("", record.timings), ("baseline's ", record.against.timings))
-                                    for stage, timing in timings.items())), None))
+        unsteady=next(
+            filter(
+                None,
+                (
+                    unstable_reason(side + stage, timing)
+                    for side, timings in (
+                        ("", record.timings),
+                        ("baseline's ", record.against.timings),
+                    )
+                    for stage, timing in timings.items()
+                ),
+            ),
+            None,
+        ),
+    )
 
 
 def _video(point: Point, timings: dict[str, Timing]) -> Quantity | None:
-    """Seconds of one batch of videos; None where a stage of the point was not timed, or no trajectory is among them."""
-    calls = {stage: point.workload.forwards_per_step if stage == "text_encode" else 1
-             for stage in point.stages if stage in ("trajectory", "vae_decode", "text_encode", "condition_encode")}
+    """Seconds of one batch of videos; None where a stage of the point was not timed, or no
+    trajectory is among them."""
+    calls = {
+        stage: point.workload.forwards_per_step if stage == "text_encode" else 1
+        for stage in point.stages
+        if stage in ("trajectory", "vae_decode", "text_encode", "condition_encode")
+    }
     if "trajectory" not in calls or not calls.keys() <= timings.keys():
         return None
-    return Quantity(*(sum(n * getattr(timings[stage], end) for stage, n in calls.items())
-                      for end in ("median_s", "low_s", "high_s")))
+    return Quantity(
+        *(
+            sum(n * getattr(timings[stage], end) for stage, n in calls.items())
+            for end in ("median_s", "low_s", "high_s")
+        )
+    )
 
 
 def _quantity(timing: Timing) -> Quantity:
@@ -139,18 +193,29 @@ def _product(factors: list[Quantity]) -> Quantity:
 
 
 def _dollars(minutes: Quantity | None, price: Price | None) -> Quantity | None:
-    """Of a minute of video, at the middle of the price range; the interval takes the range's ends too."""
+    """Of a minute of video, at the middle of the price range; the interval takes the range's ends
+    too."""
     if minutes is None or price is None:
         return None
-    return Quantity((price.low + price.high) / 2 / minutes.value, price.low / minutes.high, price.high / minutes.low)
+    return Quantity(
+        (price.low + price.high) / 2 / minutes.value,
+        price.low / minutes.high,
+        price.high / minutes.low,
+    )
 
 
 def _energy(record: PointRecord, point: Point) -> float | None:
     """Joules of one batch; None where a stage has no reading."""
     total = 0.0
-    read = {stage: seen.energy.energy_j if (seen := (record.telemetry or {}).get(stage)) and seen.energy else None
-            for stage in record.timings}
-    read |= {stage: r.energy_j for stage, r in record.against.reused.items()} if record.against else {}
+    read = {
+        stage: seen.energy.energy_j
+        if (seen := (record.telemetry or {}).get(stage)) and seen.energy
+        else None
+        for stage in record.timings
+    }
+    read |= (
+        {stage: r.energy_j for stage, r in record.against.reused.items()} if record.against else {}
+    )
     for stage, joules in read.items():
         if joules is None:
             return None
@@ -168,9 +233,9 @@ def _peak(record: PointRecord) -> int | None:
 
 
 def _ternary_bound(record: PointRecord, point: Point) -> Quantity | None:
-    """Counted: the most that ternary weights can gain, were a forward limited by memory traffic alone.  No tensor core
-    multiplies them, so a forward limited by arithmetic gains nothing.  None for public models, whose parameters have no
-    closed form, and where nothing was counted."""
+    """Counted: the most that ternary weights can gain, were a forward limited by memory traffic
+    alone.  No tensor core multiplies them, so a forward limited by arithmetic gains nothing.  None
+    for public models, whose parameters have no closed form, and where nothing was counted."""
     denoiser, forward = point.model.denoiser, record.counts.get("forward")
     if not isinstance(denoiser, DiTConfig) or forward is None:
         return None
@@ -184,9 +249,14 @@ def _same(a: Ablation, b: Ablation) -> bool:
 
 
 def _with_parts(row: Ablation, rows: list[Ablation]) -> Ablation:
-    """Name the recipes that change a part each of what this one changes, all of it together and nothing twice."""
-    smaller = [r for r in rows if r.changes.keys() < row.changes.keys()
-               and all(row.changes[name] == value for name, value in r.changes.items())]
+    """Name the recipes that change a part each of what this one changes, all of it together and
+    nothing twice."""
+    smaller = [
+        r
+        for r in rows
+        if r.changes.keys() < row.changes.keys()
+        and all(row.changes[name] == value for name, value in r.changes.items())
+    ]
     parts: list[Ablation] = []
     left = set(row.changes)
     for candidate in sorted(smaller, key=lambda r: -len(r.changes)):
@@ -201,49 +271,92 @@ def _with_parts(row: Ablation, rows: list[Ablation]) -> Ablation:
 
 
 def _on_front(row: Ablation, rows: list[Ablation]) -> bool:
-    if not _ranked(row) or row.speed_up.value < 1:            # the baseline itself beats what is slower
+    if not _ranked(row) or row.speed_up.value < 1:  # the baseline itself beats what is slower
         return False
-    return not any(_ranked(r) and r is not row and r.speed_up.value >= row.speed_up.value
-                   and r.divergence.relative_l2 <= row.divergence.relative_l2
-                   and (r.speed_up.value, r.divergence.relative_l2) != (row.speed_up.value, row.divergence.relative_l2)
-                   for r in rows)
+    return not any(
+        _ranked(r)
+        and r is not row
+        and r.speed_up.value >= row.speed_up.value
+        and r.divergence.relative_l2 <= row.divergence.relative_l2
+        and (r.speed_up.value, r.divergence.relative_l2)
+        != (row.speed_up.value, row.divergence.relative_l2)
+        for r in rows
+    )
 
 
 def _ranked(row: Ablation) -> bool:
     """A disturbed median wins no race: it keeps its row and its wide interval."""
-    return (row.speed_up is not None and row.divergence is not None and row.speed_up_provenance == "measured"
-            and row.unsteady is None)
+    return (
+        row.speed_up is not None
+        and row.divergence is not None
+        and row.speed_up_provenance == "measured"
+        and row.unsteady is None
+    )
 
 
 def claims(rows: list[Ablation], device: str) -> list[dict[str, Any]]:
-    """The panel's speed-ups beside the fastest recipe here, and beside the fastest that takes no fewer steps."""
-    measured = [r for r in rows if r.speed_up is not None and r.video_s is not None
-                and r.speed_up_provenance == "measured" and r.unsteady is None]
+    """The panel's speed-ups beside the fastest recipe here, and beside the fastest that takes no
+    fewer steps."""
+    measured = [
+        r
+        for r in rows
+        if r.speed_up is not None
+        and r.video_s is not None
+        and r.speed_up_provenance == "measured"
+        and r.unsteady is None
+    ]
     best = max(measured, key=lambda r: r.speed_up.value, default=None)
-    same_steps = max((r for r in measured if r.fewer_steps <= 1), key=lambda r: r.speed_up.value, default=None)
+    same_steps = max(
+        (r for r in measured if r.fewer_steps <= 1), key=lambda r: r.speed_up.value, default=None
+    )
     out = []
     for claim, (low, high) in CLAIMS.items():
         verdict = "cannot tell: nothing was measured"
         if best is not None and device == "cpu":
             verdict = "cannot tell: claimed of GPUs, measured on a CPU"
         elif best is not None:
-            verdict = ("not reached" if best.speed_up.high < low else
-                       "reached in speed" if best.speed_up.low >= low else "cannot tell: the interval holds it")
-        out.append({"claim": claim, "claimed_low": low, "claimed_high": high, "verdict": verdict, "quality": QUALITY,
-                    **_best("fastest", best), **_best("fastest_without_fewer_steps", same_steps)})
+            verdict = (
+                "not reached"
+                if best.speed_up.high < low
+                else "reached in speed"
+                if best.speed_up.low >= low
+                else "cannot tell: the interval holds it"
+            )
+        out.append(
+            {
+                "claim": claim,
+                "claimed_low": low,
+                "claimed_high": high,
+                "verdict": verdict,
+                "quality": QUALITY,
+                **_best("fastest", best),
+                **_best("fastest_without_fewer_steps", same_steps),
+            }
+        )
     return out
 
 
 def _best(name: str, row: Ablation | None) -> dict[str, Any]:
     if row is None:
         return {name: None}
-    return {name: {"recipe": row.recipe, "model": row.model, "speed_up": row.speed_up.as_dict(),
-                   "product_of_parts": row.product.as_dict() if row.product else None,
-                   "fewer_steps": row.fewer_steps,
-                   "relative_l2": row.divergence.relative_l2 if row.divergence else None}}
+    return {
+        name: {
+            "recipe": row.recipe,
+            "model": row.model,
+            "speed_up": row.speed_up.as_dict(),
+            "product_of_parts": row.product.as_dict() if row.product else None,
+            "fewer_steps": row.fewer_steps,
+            "relative_l2": row.divergence.relative_l2 if row.divergence else None,
+        }
+    }
 
 
 def ablations_document(rows: list[Ablation], device: str) -> dict[str, Any]:
     """The machine-readable form, in SI units."""
-    return {"rows": [asdict(row) | {"divergence": row.divergence.model_dump() if row.divergence else None}
-                     for row in rows], "claims": claims(rows, device)}
+    return {
+        "rows": [
+            asdict(row) | {"divergence": row.divergence.model_dump() if row.divergence else None}
+            for row in rows
+        ],
+        "claims": claims(rows, device),
+    }

@@ -1,7 +1,8 @@
-"""How a single claim is checked: by counts, which need no calibration, or by a calibration of that very GPU.
+"""How a single claim is checked: by counts, which need no calibration, or by a calibration of that
+very GPU.
 
-Where there is none, counting alone may bound what is claimed: no card does more than its datasheet's rate, and fewer steps
-are no faster than their number says.
+Where there is none, counting alone may bound what is claimed: no card does more than its
+datasheet's rate, and fewer steps are no faster than their number says.
 """
 
 from collections.abc import Callable
@@ -32,7 +33,9 @@ from models.spec import DiTConfig, VAEConfig
 if TYPE_CHECKING:
     from bench.calibrate.predict import Estimate, Quantity
 
-DEFAULT_RECIPE = "eager-bf16"      # whose dtype the datasheet's rate is taken of where nothing is calibrated
+DEFAULT_RECIPE = (  # whose dtype the datasheet's rate is taken of where nothing is calibrated
+    "eager-bf16"
+)
 
 
 def finder(claim: Claim, evidence: Evidence | None) -> Callable[[], Finding]:
@@ -57,23 +60,40 @@ class Work:
 
 
 def work_of(point: Point) -> Work:
-    """Own text-to-video models by the closed form; others are counted on meta tensors, which takes torch and seconds."""
+    """Own text-to-video models by the closed form; others are counted on meta tensors, which takes
+    torch and seconds."""
     model, workload = point.model, point.workload
-    if isinstance(model.denoiser, DiTConfig) and isinstance(model.vae, VAEConfig) and not model.denoiser.control_blocks \
-            and not workload.encoded_frames:
+    if (
+        isinstance(model.denoiser, DiTConfig)
+        and isinstance(model.vae, VAEConfig)
+        and not model.denoiser.control_blocks
+        and not workload.encoded_frames
+    ):
         shape = model.latent_shape(workload)
         forward = sum(closed_form.dit_forward(model.denoiser, shape, workload.batch).values())
-        text = sum(sum(closed_form.text_encode(encoder, workload.batch).values()) for encoder in model.text_encoders)
-        rest = sum(closed_form.vae_decode(model.vae, shape, workload.batch).values()) + text * workload.forwards_per_step
+        text = sum(
+            sum(closed_form.text_encode(encoder, workload.batch).values())
+            for encoder in model.text_encoders
+        )
+        rest = (
+            sum(closed_form.vae_decode(model.vae, shape, workload.batch).values())
+            + text * workload.forwards_per_step
+        )
         params = closed_form.dit_parameters(model.denoiser)
     else:
         from bench.count.point import count_point
 
         counted = count_point(point)
         forward, params = counted.stages["forward"].flops, counted.params["denoiser"]
-        rest = sum(counted.stages[stage].flops * n for stage, n in (
-            ("vae_decode", 1), ("condition_encode", 1), ("text_encode", workload.forwards_per_step))
-            if stage in counted.stages)
+        rest = sum(
+            counted.stages[stage].flops * n
+            for stage, n in (
+                ("vae_decode", 1),
+                ("condition_encode", 1),
+                ("text_encode", workload.forwards_per_step),
+            )
+            if stage in counted.stages
+        )
     step = forward * workload.forwards_per_step
     return Work(params, forward, step, step * workload.steps, step * workload.steps + rest)
 
@@ -81,29 +101,44 @@ def work_of(point: Point) -> Work:
 def _point(subject: Subject, evidence: Evidence | None = None, gpu: str | None = None) -> Point:
     """With the claim's recipe, else that of the calibration that judges."""
     held = evidence is not None and evidence.gpu == gpu
-    return load_point(subject.model, subject.workload,
-                      subject.recipe or (evidence.recipes[0] if held else DEFAULT_RECIPE), dict(subject.set))
+    return load_point(
+        subject.model,
+        subject.workload,
+        subject.recipe or (evidence.recipes[0] if held else DEFAULT_RECIPE),
+        dict(subject.set),
+    )
 
 
 def _conditions(point: Point, gpu: str | None = None) -> dict[str, object]:
-    return {"model": point.model.name, "workload": point.workload.name, "recipe": point.recipe.name, "gpu": gpu}
+    return {
+        "model": point.model.name,
+        "workload": point.workload.name,
+        "recipe": point.recipe.name,
+        "gpu": gpu,
+    }
 
 
 def _count(check: CountCheck, evidence: Evidence | None) -> Finding:
     point = _point(check.subject)
-    return Finding(Ours.exactly(getattr(work_of(point), check.quantity)), f"counted: {check.quantity} of "
-                   f"{point.model.name} on {point.workload.name}, 1 multiply-accumulate = 2 FLOPs",
-                   conditions=_conditions(point))
+    return Finding(
+        Ours.exactly(getattr(work_of(point), check.quantity)),
+        f"counted: {check.quantity} of "
+        f"{point.model.name} on {point.workload.name}, 1 multiply-accumulate = 2 FLOPs",
+        conditions=_conditions(point),
+    )
 
 
 def _compare_counts(check: CompareCountsCheck, evidence: Evidence | None) -> Finding:
     point, tokens = _point(check.subject), check.against
     document = 2 * tokens.params * tokens.tokens
     flops = work_of(point).denoise_flops
-    return Finding(Ours.exactly(flops / document), f"counted: {flops:.4g} FLOP of {point.model.name} on "
-                   f"{point.workload.name} over {document:.4g} = 2 x {tokens.params:.3g} parameters x "
-                   f"{tokens.tokens:,.0f} tokens",
-                   conditions=_conditions(point))
+    return Finding(
+        Ours.exactly(flops / document),
+        f"counted: {flops:.4g} FLOP of {point.model.name} on "
+        f"{point.workload.name} over {document:.4g} = 2 x {tokens.params:.3g} parameters x "
+        f"{tokens.tokens:,.0f} tokens",
+        conditions=_conditions(point),
+    )
 
 
 # What takes a card.
@@ -116,28 +151,59 @@ def _suite_for(gpu: str, model: Model) -> str:
     return "h100" if isinstance(model.denoiser, DiTConfig) else "zoo"
 
 
-def _on_card(check: CostCheck | UtilisationCheck | LatencyCheck, evidence: Evidence | None) -> tuple[Point, Gpu, bool]:
+def _on_card(
+    check: CostCheck | UtilisationCheck | LatencyCheck, evidence: Evidence | None
+) -> tuple[Point, Gpu, bool]:
     """The point, the card, and whether the calibration is of that card."""
     gpu = load(Gpu, check.gpu)
-    return _point(check.subject, evidence, check.gpu), gpu, evidence is not None and evidence.gpu == check.gpu
+    return (
+        _point(check.subject, evidence, check.gpu),
+        gpu,
+        evidence is not None and evidence.gpu == check.gpu,
+    )
 
 
 def _with(found: Finding, point: Point, gpu: Gpu, command: bool = False) -> Finding:
-    return Finding(found.ours, found.why, found.judges, how_to_tell(gpu.name, _suite_for(gpu.name, point.model))
-                   if command or found.ours is None else None, _conditions(point, gpu.name), found.warnings)
+    return Finding(
+        found.ours,
+        found.why,
+        found.judges,
+        (
+            how_to_tell(gpu.name, _suite_for(gpu.name, point.model))
+            if command or found.ours is None
+            else None
+        ),
+        _conditions(point, gpu.name),
+        found.warnings,
+    )
 
 
 def _cost(check: CostCheck, evidence: Evidence | None) -> Finding:
     point, gpu, held = _on_card(check, evidence)
     if held:
-        return _with(evidence.predict(point, lambda e: e.usd_per_minute, "no price of it is in configs/gpus"), point, gpu)
+        return _with(
+            evidence.predict(
+                point, lambda e: e.usd_per_minute, "no price of it is in configs/gpus"
+            ),
+            point,
+            gpu,
+        )
     bound, peak = None, gpu.peak_flops_per_s.get(point.recipe.dtype)
     lacking = unheld(evidence, gpu.name)
-    if peak is not None and gpu.price_usd_per_hour is not None and isinstance(point.model.denoiser, DiTConfig):
+    if (
+        peak is not None
+        and gpu.price_usd_per_hour is not None
+        and isinstance(point.model.denoiser, DiTConfig)
+    ):
         hours = work_of(point).denoise_flops / peak / SECONDS_PER_HOUR
-        bound = Ours.at_least(hours * gpu.price_usd_per_hour.low / (point.workload.video_s / SECONDS_PER_MINUTE))
-        lacking = (f"counted: the denoising steps alone at 100 % of the {point.recipe.dtype} datasheet and "
-                   f"{gpu.price_usd_per_hour.low:g} USD an hour ({gpu.price_usd_per_hour.date}) cost this; {lacking}")
+        bound = Ours.at_least(
+            hours * gpu.price_usd_per_hour.low / (point.workload.video_s / SECONDS_PER_MINUTE)
+        )
+        lacking = (
+            f"counted: the denoising steps alone at 100 % of the {point.recipe.dtype} datasheet and"
+            f" {gpu.price_usd_per_hour.low:g} USD an hour ({gpu.price_usd_per_hour.date}) cost"
+            f" this; {lacking}"
+        )
     return _with(Finding(bound, lacking), point, gpu, command=True)
 
 
@@ -145,7 +211,11 @@ def _utilisation(check: UtilisationCheck, evidence: Evidence | None) -> Finding:
     point, gpu, held = _on_card(check, evidence)
     peak = gpu.peak_flops_per_s.get(point.recipe.dtype)
     if peak is None:
-        return _with(Finding(None, f"no datasheet rate of a {gpu.name} in {point.recipe.dtype} is known"), point, gpu)
+        return _with(
+            Finding(None, f"no datasheet rate of a {gpu.name} in {point.recipe.dtype} is known"),
+            point,
+            gpu,
+        )
     if held:
         work = work_of(point).step_flops / peak
 
@@ -154,8 +224,14 @@ def _utilisation(check: UtilisationCheck, evidence: Evidence | None) -> Finding:
 
         return _with(evidence.predict(point, share), point, gpu)
     usual = gpu.usual.get("gemm_bf16_flops_per_s") if point.recipe.dtype == "bf16" else None
-    published = "" if usual is None else (f"; published searches for the best single product reached {usual.high / peak:.0%} "
-                                          "of the datasheet (claimed)")
+    published = (
+        ""
+        if usual is None
+        else (
+            f"; published searches for the best single product reached {usual.high / peak:.0%} "
+            "of the datasheet (claimed)"
+        )
+    )
     return _with(Finding(None, unheld(evidence, gpu.name) + published), point, gpu, command=True)
 
 
@@ -169,27 +245,54 @@ def _latency(check: LatencyCheck, evidence: Evidence | None) -> Finding:
 def _speedup(check: SpeedupCheck, evidence: Evidence | None) -> Finding:
     gpu = load(Gpu, check.gpu)
     before, after = (_point(subject, evidence, gpu.name) for subject in (check.before, check.after))
-    command = how_to_tell(gpu.name, _suite_for(gpu.name, before.model) if before.recipe == after.recipe else
-                          f"a suite with {before.recipe.name} and {after.recipe.name}")
+    command = how_to_tell(
+        gpu.name,
+        (
+            _suite_for(gpu.name, before.model)
+            if before.recipe == after.recipe
+            else f"a suite with {before.recipe.name} and {after.recipe.name}"
+        ),
+    )
     conditions = {"before": _conditions(before), "after": _conditions(after), "gpu": gpu.name}
     if evidence is not None and evidence.gpu == gpu.name:
         first, second = (evidence.predict(point, lambda e: e.video_s) for point in (before, after))
         if first.ours is None or second.ours is None:
-            return Finding(None, (first if first.ours is None else second).why, command=command, conditions=conditions)
+            return Finding(
+                None,
+                (first if first.ours is None else second).why,
+                command=command,
+                conditions=conditions,
+            )
         a, b = first.ours, second.ours
-        provenance = "extrapolated" if "extrapolated" in (a.provenance, b.provenance) else a.provenance
-        return Finding(Ours(a.value / b.value, a.low / b.high, a.high / b.low, provenance), f"{first.why}, over that for "
-                       f"{after.label}; speed alone, the picture is not judged", first.judges and second.judges,
-                       conditions=conditions, warnings=tuple(dict.fromkeys(first.warnings + second.warnings)))
+        provenance = (
+            "extrapolated" if "extrapolated" in (a.provenance, b.provenance) else a.provenance
+        )
+        return Finding(
+            Ours(a.value / b.value, a.low / b.high, a.high / b.low, provenance),
+            f"{first.why}, over that for {after.label}; speed alone, the picture is not judged",
+            first.judges and second.judges,
+            conditions=conditions,
+            warnings=tuple(dict.fromkeys(first.warnings + second.warnings)),
+        )
     lacking = unheld(evidence, gpu.name)
     steps = before.workload.steps / after.workload.steps
     if steps >= 1 and _same_but_for_steps(before, after):
-        # Seconds are a x steps + b with a, b >= 0: never more than the steps' ratio, never less than 1.
+        # Seconds are a x steps + b with a, b >= 0: never more than the steps' ratio, never less
+        # than 1.
         flops = work_of(before).video_flops / work_of(after).video_flops
-        why = (f"counted: {before.workload.steps} to {after.workload.steps} steps is at most {steps:.4g}x, and {flops:.3g}x "
-               f"in FLOPs with decode and text; {lacking}")
-        return Finding(Ours(flops, 1.0, steps, "counted"), why, command=command, conditions=conditions)
-    return Finding(None, f"two ways of running, which no count compares; {lacking}", command=command, conditions=conditions)
+        why = (
+            f"counted: {before.workload.steps} to {after.workload.steps} steps is at most"
+            f" {steps:.4g}x, and {flops:.3g}x in FLOPs with decode and text; {lacking}"
+        )
+        return Finding(
+            Ours(flops, 1.0, steps, "counted"), why, command=command, conditions=conditions
+        )
+    return Finding(
+        None,
+        f"two ways of running, which no count compares; {lacking}",
+        command=command,
+        conditions=conditions,
+    )
 
 
 def _same_but_for_steps(a: Point, b: Point) -> bool:
@@ -200,6 +303,10 @@ def _same_but_for_steps(a: Point, b: Point) -> bool:
 
 
 CHECKERS: dict[type, Callable[[Any, Evidence | None], Finding]] = {
-    CountCheck: _count, CompareCountsCheck: _compare_counts, CostCheck: _cost, UtilisationCheck: _utilisation,
-    SpeedupCheck: _speedup, LatencyCheck: _latency,
+    CountCheck: _count,
+    CompareCountsCheck: _compare_counts,
+    CostCheck: _cost,
+    UtilisationCheck: _utilisation,
+    SpeedupCheck: _speedup,
+    LatencyCheck: _latency,
 }

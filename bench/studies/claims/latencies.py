@@ -1,4 +1,5 @@
-"""Published latencies from a CSV, a claim a row: which rows know all their conditions, and what stands beside each."""
+"""Published latencies from a CSV, a claim a row: which rows know all their conditions, and what
+stands beside each."""
 
 import csv
 from collections.abc import Callable
@@ -19,11 +20,31 @@ from bench.studies.claims.verdict import Evidence, Finding, how_to_tell, unheld
 if TYPE_CHECKING:
     from bench.calibrate.predict import Estimate, Quantity
 
-COLUMNS = ("id", "model", "task", "gpu", "n_gpus", "batch", "width", "height", "frames", "fps", "steps",
-           "forwards_per_video", "dtype", "compile", "scope", "latency_s", "s_per_step", "grade", "note", "source")
-ANY_FPS = 24.0      # where a row has none: it decides how much video it is, not how long it takes
-SMALL_MEMORY_BYTES = 48e9     # L40S: the largest card that the suites for 80 GB do not fit
-GUIDANCE = {1: "none", 2: "cfg"}        # by forwards a step
+COLUMNS = (
+    "id",
+    "model",
+    "task",
+    "gpu",
+    "n_gpus",
+    "batch",
+    "width",
+    "height",
+    "frames",
+    "fps",
+    "steps",
+    "forwards_per_video",
+    "dtype",
+    "compile",
+    "scope",
+    "latency_s",
+    "s_per_step",
+    "grade",
+    "note",
+    "source",
+)
+ANY_FPS = 24.0  # where a row has none: it decides how much video it is, not how long it takes
+SMALL_MEMORY_BYTES = 48e9  # L40S: the largest card that the suites for 80 GB do not fit
+GUIDANCE = {1: "none", 2: "cfg"}  # by forwards a step
 PRINTED = ("gpu", "dtype", "compile", "scope", "grade", "note", "source")
 EAGER = {"compile": "none", "quantise": "none", "cache": None}
 """What a recipe that says nothing of these does."""
@@ -48,36 +69,71 @@ class TableRow:
     def quantity(self) -> str:
         w = self.workload
         step = ", one of them" if self.scope == "step" else ""
-        return (f"{self.model.name}, {w.frames} x {w.width}x{w.height}, {w.steps} steps{step}, {self.printed['gpu']}, "
-                f"{self.dtype}{' compiled' if self.compiled else ''}")
+        return (
+            f"{self.model.name}, {w.frames} x {w.width}x{w.height}, {w.steps} steps{step},"
+            f" {self.printed['gpu']}, {self.dtype}{' compiled' if self.compiled else ''}"
+        )
 
     def find(self, evidence: Evidence | None) -> Finding:
-        """By a calibration of that very GPU, with a recipe of the same dtype that is compiled if theirs was."""
+        """By a calibration of that very GPU, with a recipe of the same dtype that is compiled if
+        theirs was."""
         printed = {column: self.printed[column] for column in PRINTED}
-        conditions: dict[str, Any] = {"model": self.model.name, "workload": self.workload.name, "recipe": None,
-                                      "gpu": self.gpu, "scope": self.scope, "as_printed": printed}
+        conditions: dict[str, Any] = {
+            "model": self.model.name,
+            "workload": self.workload.name,
+            "recipe": None,
+            "gpu": self.gpu,
+            "scope": self.scope,
+            "as_printed": printed,
+        }
         if self.gpu not in names("gpus"):
-            return Finding(None, f"GPU {self.gpu} is not in configs/gpus, so no calibration is of it", conditions=conditions)
+            return Finding(
+                None,
+                f"GPU {self.gpu} is not in configs/gpus, so no calibration is of it",
+                conditions=conditions,
+            )
         # Not counted without need: a public model takes seconds.
         command = how_to_tell(self.gpu, "small-gpu" if is_small(self.gpu) else "zoo")
         if evidence is None or evidence.gpu != self.gpu:
             return Finding(None, unheld(evidence, self.gpu), command=command, conditions=conditions)
-        recipe = next((r for name in evidence.recipes if self._is_like(r := load(Recipe, name))), None)
+        recipe = next(
+            (r for name in evidence.recipes if self._is_like(r := load(Recipe, name))), None
+        )
         if recipe is None:
-            return Finding(None, f"published in {self.dtype}{', compiled' if self.compiled else ''}; calibrated recipes: "
-                                 f"{', '.join(evidence.recipes)}, none of them such", command=command, conditions=conditions)
-        point = Point(model=self.model, workload=self.workload, recipe=recipe, stages=("denoise_step",))
+            return Finding(
+                None,
+                f"published in {self.dtype}{', compiled' if self.compiled else ''}; calibrated"
+                f" recipes: {', '.join(evidence.recipes)}, none of them such",
+                command=command,
+                conditions=conditions,
+            )
+        point = Point(
+            model=self.model, workload=self.workload, recipe=recipe, stages=("denoise_step",)
+        )
         found = evidence.predict(point, pick_scope(self.scope))
         theirs = self.printed.get("attention") or "unstated"
-        why = f"{found.why}; theirs: {self.printed['gpu']}, attention {theirs}; ours: {recipe.attention}"
-        return Finding(found.ours, why, found.judges, command if found.ours is None else None,
-                       conditions | {"recipe": recipe.name}, found.warnings)
+        why = (
+            f"{found.why}; theirs: {self.printed['gpu']}, attention {theirs}; ours:"
+            f" {recipe.attention}"
+        )
+        return Finding(
+            found.ours,
+            why,
+            found.judges,
+            command if found.ours is None else None,
+            conditions | {"recipe": recipe.name},
+            found.warnings,
+        )
 
     def _is_like(self, recipe: Recipe) -> bool:
         says = {**EAGER, **recipe.model_dump()}
         fp8 = self.dtype == "fp8"
-        return (recipe.dtype == ("bf16" if fp8 else self.dtype) and says["quantise"] == ("fp8" if fp8 else "none")
-                and (says["compile"] != "none") == self.compiled and says["cache"] is None)
+        return (
+            recipe.dtype == ("bf16" if fp8 else self.dtype)
+            and says["quantise"] == ("fp8" if fp8 else "none")
+            and (says["compile"] != "none") == self.compiled
+            and says["cache"] is None
+        )
 
 
 def is_small(gpu: str) -> bool:
@@ -88,30 +144,44 @@ def is_small(gpu: str) -> bool:
 
 def pick_scope(scope: str) -> "Callable[[Estimate], Quantity | None]":
     """What of an estimate a latency is compared with."""
+
     def pick(e: "Estimate") -> "Quantity | None":
         if scope == "step":
             return e.step_s
         if scope == "video":
             return e.video_s
-        stages = [e.stages["denoise"], *([e.stages["vae_decode"]] if scope == "denoise_and_decode" else [])]
-        return type(e.video_s)(*(sum(getattr(q, end) for q in stages) for end in ("value", "low", "high")))
+        stages = [
+            e.stages["denoise"],
+            *([e.stages["vae_decode"]] if scope == "denoise_and_decode" else []),
+        ]
+        return type(e.video_s)(
+            *(sum(getattr(q, end) for q in stages) for end in ("value", "low", "high"))
+        )
 
     return pick
 
 
-def read_table(check: LatencyTableCheck, folder: Path) -> tuple[list[TableRow], list[tuple[str, str]]]:
-    """The rows that are claims, and (id, why) of those that are not.  Raises UserError for a file that is no such table."""
+def read_table(
+    check: LatencyTableCheck, folder: Path
+) -> tuple[list[TableRow], list[tuple[str, str]]]:
+    """The rows that are claims, and (id, why) of those that are not.  Raises UserError for a file
+    that is no such table."""
     path = folder / check.table
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
             missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
             if missing:
-                raise UserError(f"{path}: column {missing[0]} is missing{nearest(missing[0], reader.fieldnames or ())}; "
-                                f"needed are {', '.join(COLUMNS)}")
+                raise UserError(
+                    f"{path}: column {missing[0]} is"
+                    f" missing{nearest(missing[0], reader.fieldnames or ())}; needed are"
+                    f" {', '.join(COLUMNS)}"
+                )
             table = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise UserError(
+            f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from None
     models = {printed: load(Model, name) for printed, name in check.models.items()}
     rows: list[TableRow] = []
     left_out: list[tuple[str, str]] = []
@@ -121,7 +191,9 @@ def read_table(check: LatencyTableCheck, folder: Path) -> tuple[list[TableRow], 
         except _NoClaim as reason:
             left_out.append((row["id"], str(reason)))
         except (ValueError, TypeError) as error:
-            raise UserError(f"{path}: row {row['id']}: {' '.join(str(error).split())[:200]}") from None
+            raise UserError(
+                f"{path}: row {row['id']}: {' '.join(str(error).split())[:200]}"
+            ) from None
     return rows, left_out
 
 
@@ -136,7 +208,9 @@ def _row(check: LatencyTableCheck, models: dict[str, Model], row: dict[str, str]
         return mapping[row[column]]
 
     if (row["n_gpus"], row["batch"]) != ("1", "1"):
-        raise _NoClaim(f"{row['n_gpus']} GPUs, batch {row['batch']}: one device and one video are modelled")
+        raise _NoClaim(
+            f"{row['n_gpus']} GPUs, batch {row['batch']}: one device and one video are modelled"
+        )
     model = mapped("model", models, "no such model here")
     doubt = next((words for words in check.unknown if words in row["note"]), None)
     if doubt is not None:
@@ -150,14 +224,38 @@ def _row(check: LatencyTableCheck, models: dict[str, Model], row: dict[str, str]
         raise _NoClaim(f"{forwards} forwards in {steps} steps: guidance is not known")
     seconds = row["s_per_step" if scope == "step" else "latency_s"]
     workload = Workload(
-        name=row["id"], description=row["source"], frames=int(row["frames"]), height=int(row["height"]),
-        width=int(row["width"]), fps=float(row["fps"] or ANY_FPS), steps=steps, guidance=GUIDANCE[int(forwards) // steps],
-        batch=1, task=task)
+        name=row["id"],
+        description=row["source"],
+        frames=int(row["frames"]),
+        height=int(row["height"]),
+        width=int(row["width"]),
+        fps=float(row["fps"] or ANY_FPS),
+        steps=steps,
+        guidance=GUIDANCE[int(forwards) // steps],
+        batch=1,
+        task=task,
+    )
     dtype = mapped("dtype", check.dtypes, "its dtype is not known")
     compiled = mapped("compile", check.compiled, "compiled or not is not known")
     try:
-        check_point(Point(model=model, workload=workload, recipe=load(Recipe, "eager-bf16"), stages=("denoise_step",)))
+        check_point(
+            Point(
+                model=model,
+                workload=workload,
+                recipe=load(Recipe, "eager-bf16"),
+                stages=("denoise_step",),
+            )
+        )
     except UserError as error:
         raise _NoClaim(str(error)) from None
-    return TableRow(row["id"], float(seconds), scope, check.gpus.get(row["gpu"], row["gpu"]), model, workload, dtype,
-                    compiled, row)
+    return TableRow(
+        row["id"],
+        float(seconds),
+        scope,
+        check.gpus.get(row["gpu"], row["gpu"]),
+        model,
+        workload,
+        dtype,
+        compiled,
+        row,
+    )

@@ -1,7 +1,9 @@
-"""The ledger of published claims: each held against counts, and where time matters against a calibration of that very GPU.
+"""The ledger of published claims: each held against counts, and where time matters against a
+calibration of that very GPU.
 
-Counted claims need no calibration and no torch.  A claim about a GPU that was not measured cannot be told, unless counting
-alone bounds it: at 100 % of the datasheet a card makes no more than its rate over the FLOPs.
+Counted claims need no calibration and no torch.  A claim about a GPU that was not measured cannot
+be told, unless counting alone bounds it: at 100 % of the datasheet a card makes no more than its
+rate over the FLOPs.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +19,15 @@ from bench.core.specs.claim import ChainCheck, Claim, Claimed, LatencyTableCheck
 from bench.core.specs.point import Point
 from bench.studies.claims.checks import finder
 from bench.studies.claims.latencies import TableRow, read_table
-from bench.studies.claims.verdict import Evidence, Finding, Judged, Ours, how_to_tell, judged, unheld
+from bench.studies.claims.verdict import (
+    Evidence,
+    Finding,
+    Judged,
+    Ours,
+    how_to_tell,
+    judged,
+    unheld,
+)
 from bench.studies.pencil.analytic import Assumptions, Row, chain
 from bench.studies.pencil.demand import Demand, Headroom
 from bench.studies.pencil.waterfall import MODEL, WORKLOAD
@@ -61,8 +71,11 @@ def evidence_from(calibration: "Calibration") -> Evidence:
     from bench.calibrate.make import estimate
 
     first = calibration.default_recipe
-    return Evidence(calibration.gpu, (first, *(name for name in calibration.recipes if name != first)),
-                    cache_by_subject(lambda point: estimate(point, calibration)))
+    return Evidence(
+        calibration.gpu,
+        (first, *(name for name in calibration.recipes if name != first)),
+        cache_by_subject(lambda point: estimate(point, calibration)),
+    )
 
 
 def cache_by_subject(estimate: Callable) -> Callable:
@@ -78,7 +91,8 @@ def cache_by_subject(estimate: Callable) -> Callable:
 
 
 def ledger(wanted: list[str], evidence: Evidence | None = None) -> Ledger:
-    """Judge claims: names in configs/claims, paths to YAML files, or ids of single rows (A11, L0674).  None: all.
+    """Judge claims: names in configs/claims, paths to YAML files, or ids of single rows (A11,
+    L0674).  None: all.
 
     Raises UserError for what is none of these."""
     if not wanted:
@@ -97,14 +111,21 @@ def ledger(wanted: list[str], evidence: Evidence | None = None) -> Ledger:
         if not found:
             reasons = dict(presets[1])
             near = nearest(name, [*names("claims"), *(entry.id for entry in presets[0])])
-            raise UserError(f"claim {name}: left out of its table: {reasons[name]}" if name in reasons else
-                            f"unknown claim {brief(name)}{near} (`ldt-bench list claims` shows all; an id such as A11 and a "
-                            "path to a YAML file are taken too)")
+            raise UserError(
+                f"claim {name}: left out of its table: {reasons[name]}"
+                if name in reasons
+                else (
+                    f"unknown claim {brief(name)}{near} (`ldt-bench list claims` shows all; an id"
+                    " such as A11 and a path to a YAML file are taken too)"
+                )
+            )
         chosen += found
     return Ledger([entry.judge() for entry in chosen], left_out)
 
 
-def _entries(claims: list[str], evidence: Evidence | None) -> tuple[list[Entry], list[tuple[str, str]]]:
+def _entries(
+    claims: list[str], evidence: Evidence | None
+) -> tuple[list[Entry], list[tuple[str, str]]]:
     entries: list[Entry] = []
     left_out: list[tuple[str, str]] = []
     for name in claims:
@@ -116,17 +137,29 @@ def _entries(claims: list[str], evidence: Evidence | None) -> tuple[list[Entry],
             entries += [_table_entry(claim, row, evidence) for row in rows]
             left_out += out
         else:
-            entries.append(Entry(claim.name, claim.description, claim, claim.claimed, finder(claim, evidence)))
+            entries.append(
+                Entry(claim.name, claim.description, claim, claim.claimed, finder(claim, evidence))
+            )
     return entries, left_out
 
 
 def _folder(name: str) -> Path:
     """Where a claim's table lies: beside the user's file; of a preset in configs/."""
-    return Path(name).parent if name.endswith((".yaml", ".yml")) or "/" in name else Path(str(resources.files("configs")))
+    return (
+        Path(name).parent
+        if name.endswith((".yaml", ".yml")) or "/" in name
+        else Path(str(resources.files("configs")))
+    )
 
 
 def _table_entry(claim: Claim, row: TableRow, evidence: Evidence | None) -> Entry:
-    return Entry(row.id, row.quantity, claim, Claimed(value=row.seconds, unit="s"), lambda: row.find(evidence))
+    return Entry(
+        row.id,
+        row.quantity,
+        claim,
+        Claimed(value=row.seconds, unit="s"),
+        lambda: row.find(evidence),
+    )
 
 
 # The pencil chain.
@@ -138,7 +171,10 @@ def _chain(claim: Claim, check: ChainCheck, evidence: Evidence | None) -> Iterat
         known = {r.id if field == "rows" else _key(r) for r in rows}
         for word in getattr(check, field):
             if word not in known:
-                raise UserError(f"claim {claim.name}: check.{field}: {word!r} is no row of the chain{nearest(word, known)}")
+                raise UserError(
+                    f"claim {claim.name}: check.{field}: {word!r} is no row of the"
+                    f" chain{nearest(word, known)}"
+                )
 
     @cache
     def calibrated() -> tuple[list[Row], Finding] | None:
@@ -151,8 +187,13 @@ def _chain(claim: Claim, check: ChainCheck, evidence: Evidence | None) -> Iterat
 
     for index, row in enumerate(rows):
         if row.id in check.rows and row.printed is not None:
-            yield Entry(row.id, row.quantity, claim, Claimed(value=row.printed, unit=row.unit),
-                        lambda index=index, row=row: _row(check, row, index, calibrated(), evidence))
+            yield Entry(
+                row.id,
+                row.quantity,
+                claim,
+                Claimed(value=row.printed, unit=row.unit),
+                lambda index=index, row=row: _row(check, row, index, calibrated(), evidence),
+            )
 
 
 def _key(row: Row) -> str:
@@ -160,22 +201,39 @@ def _key(row: Row) -> str:
     return f"{row.id} {row.quantity}"
 
 
-def _row(check: ChainCheck, row: Row, index: int, calibrated: tuple[list[Row], Finding] | None,
-         evidence: Evidence | None) -> Finding:
+def _row(
+    check: ChainCheck,
+    row: Row,
+    index: int,
+    calibrated: tuple[list[Row], Finding] | None,
+    evidence: Evidence | None,
+) -> Finding:
     note = f"; {row.note}" if row.note else ""
     if _key(row) in check.inputs:
-        return Finding(None, f"put in by hand: no count and no measurement of a card bears on it{note}")
+        return Finding(
+            None, f"put in by hand: no count and no measurement of a card bears on it{note}"
+        )
     interval = calibrated[0][index].calibrated if calibrated is not None else None
     if interval is not None:
         found = calibrated[1]
-        return Finding(Ours(interval["value"], interval["low"], interval["high"], found.ours.provenance), found.why + note,
-                       found.judges, warnings=found.warnings)
+        return Finding(
+            Ours(interval["value"], interval["low"], interval["high"], found.ours.provenance),
+            found.why + note,
+            found.judges,
+            warnings=found.warnings,
+        )
     most = _key(row) in check.at_most
     if row.corrected is not None and (most or _key(row) in check.at_least):
         lacking = unheld(evidence, check.gpu) if calibrated is None else calibrated[1].why
-        return Finding(Ours.at_most(row.corrected) if most else Ours.at_least(row.corrected),
-                       f"counted, attention in full, at 100 % of the bf16 datasheet: {'at most' if most else 'at least'} "
-                       f"this; what a card reaches: {lacking}{note}", command=how_to_tell(check.gpu, "h100"))
+        return Finding(
+            Ours.at_most(row.corrected) if most else Ours.at_least(row.corrected),
+            "counted, attention in full, at 100 % of the bf16 datasheet:"
+            f" {'at most' if most else 'at least'} this; what a card reaches: {lacking}{note}",
+            command=how_to_tell(check.gpu, "h100"),
+        )
     if row.corrected is not None:
         return Finding(Ours.exactly(row.corrected), f"counted{note}")
-    return Finding(Ours.exactly(row.computed), f"follows from the chain's own assumptions, which are not checked here{note}")
+    return Finding(
+        Ours.exactly(row.computed),
+        f"follows from the chain's own assumptions, which are not checked here{note}",
+    )

@@ -1,12 +1,16 @@
 """From a claimed figure and ours to a verdict.  Pure: numbers in, words out.
 
-    accepted = claimed / (1 + tolerance) to claimed * (1 + tolerance), for a range from its low to its high end
+    accepted = claimed / (1 + tolerance) to claimed * (1 + tolerance), for a range from its low to
+    its high end
 
 - holds: all of our interval is accepted, so that a wide interval confirms nothing;
-- off by x: none of it is; x is ours over the nearest claimed end, or the other way round, always over 1;
-- cannot tell: it reaches over an end of what is accepted, or there is nothing of ours that may judge.
+- off by x: none of it is; x is ours over the nearest claimed end, or the other way round, always
+  over 1;
+- cannot tell: it reaches over an end of what is accepted, or there is nothing of ours that may
+  judge.
 
-A bound judges like any interval: what counting shows to be at most 0.4 refutes a claim of 5 without a measurement.
+A bound judges like any interval: what counting shows to be at most 0.4 refutes a claim of 5 without
+a measurement.
 """
 
 from collections.abc import Callable
@@ -75,14 +79,19 @@ class Judged:
 
     @property
     def ratio(self) -> Ours | None:
-        """Ours over claimed.  Of a range: over its nearest end, 1 within it; its ends over the far ends."""
+        """Ours over claimed.  Of a range: over its nearest end, 1 within it; its ends over the far
+        ends."""
         ours = self.finding.ours
         if ours is None:
             return None
         low, high = ends(self.claimed)
         nearest = min(max(ours.value, low), high)
-        return Ours(ours.value / nearest, 0.0 if high == inf else ours.low / high,
-                    inf if low == 0 or ours.high == inf else ours.high / low, ours.provenance)
+        return Ours(
+            ours.value / nearest,
+            0.0 if high == inf else ours.low / high,
+            inf if low == 0 or ours.high == inf else ours.high / low,
+            ours.provenance,
+        )
 
     @property
     def is_off(self) -> bool:
@@ -120,11 +129,16 @@ def judged(id_: str, quantity: str, claim: Claim, claimed: Claimed, finding: Fin
     if finding.ours is not None and finding.judges:
         verdict = judge(claimed, finding.ours, claim.tolerance)
         if verdict == CANNOT_TELL:
-            why.append("our interval reaches over an end of what is accepted "
-                       f"({accepted(claimed, claim.tolerance)} {claimed.unit})")
+            why.append(
+                "our interval reaches over an end of what is accepted "
+                f"({accepted(claimed, claim.tolerance)} {claimed.unit})"
+            )
         elif verdict == HOLDS and claim.quality is not None:
             verdict = CANNOT_TELL
-            why.append(f"the figure alone would hold, but not {claim.quality!r}: weights are random, so no picture is judged")
+            why.append(
+                f"the figure alone would hold, but not {claim.quality!r}: weights are random, so no"
+                " picture is judged"
+            )
     if claim.note is not None:
         why.append(claim.note)
     return Judged(id_, quantity, claim, claimed, finding, verdict, "; ".join(why))
@@ -132,8 +146,10 @@ def judged(id_: str, quantity: str, claim: Claim, claimed: Claimed, finding: Fin
 
 def accepted(claimed: Claimed, tolerance: float) -> str:
     low, high = ends(claimed)
-    parts = [*([f"at least {low / (1 + tolerance):.4g}"] if low else []),
-             *([f"at most {high * (1 + tolerance):.4g}"] if high < inf else [])]
+    parts = [
+        *([f"at least {low / (1 + tolerance):.4g}"] if low else []),
+        *([f"at most {high * (1 + tolerance):.4g}"] if high < inf else []),
+    ]
     return " and ".join(parts)
 
 
@@ -146,11 +162,13 @@ class Evidence:
     """The one that is predicted by default, then the others that are calibrated."""
     estimate: "Callable[[Point], Estimate]"
 
-    def predict(self, point: Point, pick: "Callable[[Estimate], Quantity | None]", missing: str = "") -> Finding:
+    def predict(
+        self, point: Point, pick: "Callable[[Estimate], Quantity | None]", missing: str = ""
+    ) -> Finding:
         """A quantity of the estimate of a point as a finding; `missing` says why there may be none.
 
-        Outside of the calibrated range the interval does not know what changes out there, so each end is moved by the
-        worst held-out error; where no error is known, it does not judge."""
+        Outside of the calibrated range the interval does not know what changes out there, so each
+        end is moved by the worst held-out error; where no error is known, it does not judge."""
         try:
             estimate = self.estimate(point)
         except UserError as error:
@@ -159,17 +177,31 @@ class Evidence:
         if q is None:
             return Finding(None, missing)
         error = estimate.heldout_error
-        known = "held-out error unknown" if error is None else (f"held-out error {error['mean']:.1%}, "
-                                                                f"worst {error['worst']:.1%}")
-        why = f"predicted for {point.label} by this {self.gpu}'s calibration ({estimate.provenance}, {known})"
+        known = (
+            "held-out error unknown"
+            if error is None
+            else (f"held-out error {error['mean']:.1%}, worst {error['worst']:.1%}")
+        )
+        why = (
+            f"predicted for {point.label} by this {self.gpu}'s calibration ({estimate.provenance},"
+            f" {known})"
+        )
         widen = 1.0
         if estimate.provenance == "extrapolated":
             if error is None:
-                return Finding(Ours(q.value, q.low, q.high, "extrapolated"), f"{why}: not enough to judge by",
-                               judges=False, warnings=warnings)
+                return Finding(
+                    Ours(q.value, q.low, q.high, "extrapolated"),
+                    f"{why}: not enough to judge by",
+                    judges=False,
+                    warnings=warnings,
+                )
             widen = 1 + error["worst"]
             why += ", so the interval is widened by the worst"
-        return Finding(Ours(q.value, q.low / widen, q.high * widen, estimate.provenance), why, warnings=warnings)
+        return Finding(
+            Ours(q.value, q.low / widen, q.high * widen, estimate.provenance),
+            why,
+            warnings=warnings,
+        )
 
 
 def how_to_tell(gpu: str, suite: str) -> str:
@@ -180,4 +212,7 @@ def unheld(evidence: Evidence | None, gpu: str) -> str:
     """Why the calibration at hand does not judge a claim about `gpu`."""
     if evidence is None:
         return f"needs a measurement on {gpu}, and no calibration is given"
-    return f"needs a measurement on {gpu}; the calibration is of {evidence.gpu}, which does not judge it"
+    return (
+        f"needs a measurement on {gpu}; the calibration is of {evidence.gpu}, which does not"
+        " judge it"
+    )

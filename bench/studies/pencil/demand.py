@@ -7,7 +7,8 @@ HOURS_PER_DAY = 24
 
 @dataclass(frozen=True)
 class Demand:
-    """Minutes of video uploaded a day, and the share assumed to be generated.  As the analysis prints them."""
+    """Minutes of video uploaded a day, and the share assumed to be generated.  As the analysis
+    prints them."""
 
     tiktok_videos_per_day: float = 34e6
     tiktok_video_s: float = 30.0

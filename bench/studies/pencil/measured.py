@@ -1,4 +1,5 @@
-"""What a calibration puts into the chain in place of the datasheet at 100 %: seconds of its two models, and of training."""
+"""What a calibration puts into the chain in place of the datasheet at 100 %: seconds of its two
+models, and of training."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,20 +47,26 @@ class MeasuredChain:
 
 
 def measured_chain(a: Assumptions, calibration: Calibration, directory: Path) -> MeasuredChain:
-    """Predict the chain's models (imports torch) and gather what was measured.  Raises UserError where the calibration
-    cannot say anything of the chain's minute."""
+    """Predict the chain's models (imports torch) and gather what was measured.  Raises UserError
+    where the calibration cannot say anything of the chain's minute."""
     if calibration.reference is None:
         raise UserError(f"--calibration {directory}: {calibration.reference_missing}")
     recipe = calibration.default_recipe
     fit = calibration.fit_for(recipe)
     sora = estimate(load_point(MODEL, WORKLOAD, recipe), calibration)
     try:
-        image = estimate(load_point("dit-xl-2", "image-512", recipe, {"workload.steps": a.steps}), calibration)
+        image = estimate(
+            load_point("dit-xl-2", "image-512", recipe, {"workload.steps": a.steps}), calibration
+        )
     except UserError:
         image = None
     training, missing = training_cost(fit)
-    ceilings = Rates(f"measured ceilings of {calibration.gpu}, {fit.dtype}", fit.ceilings["gemm_flops_per_s"],
-                     fit.ceilings["copy_bytes_per_s"], fit.dtype)
+    ceilings = Rates(
+        f"measured ceilings of {calibration.gpu}, {fit.dtype}",
+        fit.ceilings["gemm_flops_per_s"],
+        fit.ceilings["copy_bytes_per_s"],
+        fit.dtype,
+    )
     records = point_records(read_records(directory))
     units = {SORA: (times(sora.stages["denoise"].as_dict()), sora.provenance)}
     if image is not None:
@@ -67,21 +74,37 @@ def measured_chain(a: Assumptions, calibration: Calibration, directory: Path) ->
     tokens = measured_tokens(records, ceilings, recipe)
     if tokens is not None:
         units[TOKENS] = (tokens, "measured")
-    rates = {name: calibration.fit_for(name).ceilings["gemm_flops_per_s"] for name in calibration.recipes}
+    rates = {
+        name: calibration.fit_for(name).ceilings["gemm_flops_per_s"] for name in calibration.recipes
+    }
     return MeasuredChain(
-        gpu=calibration.gpu, minutes=sora.minutes_per_gpu_hour.as_dict(), sora_step_s=sora.step_s.as_dict(),
-        dit_step_s=image.step_s.as_dict() if image else None, dit_image_s=image.video_s.as_dict() if image else None,
-        training=training, training_missing=missing, sora=sora, warnings=sora.warnings,
-        units_s=units, clips=measured_clips(records, rates, ceilings.bytes_per_s), ceilings=ceilings,
+        gpu=calibration.gpu,
+        minutes=sora.minutes_per_gpu_hour.as_dict(),
+        sora_step_s=sora.step_s.as_dict(),
+        dit_step_s=image.step_s.as_dict() if image else None,
+        dit_image_s=image.video_s.as_dict() if image else None,
+        training=training,
+        training_missing=missing,
+        sora=sora,
+        warnings=sora.warnings,
+        units_s=units,
+        clips=measured_clips(records, rates, ceilings.bytes_per_s),
+        ceilings=ceilings,
         card=datasheet(calibration.gpu),
     )
 
 
-def measured_tokens(records: list[PointRecord], ceilings: Rates, recipe: str) -> dict[str, float] | None:
+def measured_tokens(
+    records: list[PointRecord], ceilings: Rates, recipe: str
+) -> dict[str, float] | None:
     """Of the auto-regressive minute, where this very point was measured."""
     subject = load_point(TOKEN_MODEL, WORKLOAD, recipe).subject
     for record in records:
-        if record.model == TOKEN_MODEL and record.timings and Point.model_validate(record.point).subject == subject:
+        if (
+            record.model == TOKEN_MODEL
+            and record.timings
+            and Point.model_validate(record.point).subject == subject
+        ):
             clip = clip_of(record, ceilings.flops_per_s, ceilings.bytes_per_s)
             if clip is not None:
                 return {"value": clip.seconds, "low": clip.low, "high": clip.high}

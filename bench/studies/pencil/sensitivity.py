@@ -1,8 +1,10 @@
-"""Which factor moves the answer most: each is varied alone, within its measured interval or a stated range.
+"""Which factor moves the answer most: each is varied alone, within its measured interval or a
+stated range.
 
-Two answers: minutes of video per GPU-hour, and the fleet of row A16 that serves the demand.  Without a calibration the base
-is the corrected chain, at 100 % of the datasheet and without VAE or text encoder.  A range that was measured or fitted says
-so; one that nobody published is `chosen`, by this project, and is there to be disagreed with.
+Two answers: minutes of video per GPU-hour, and the fleet of row A16 that serves the demand.
+Without a calibration the base is the corrected chain, at 100 % of the datasheet and without VAE or
+text encoder.  A range that was measured or fitted says so; one that nobody published is `chosen`,
+by this project, and is there to be disagreed with.
 """
 
 from collections.abc import Callable
@@ -23,11 +25,19 @@ if TYPE_CHECKING:
     from bench.calibrate.predict import Estimate
 
 # Stated ranges.  (low, high, where from)
-UTILISATION = (0.3, 0.9, "stated: 0.9 is the panel's \"90 % compute density\", 0.3 what is common at few tokens (chosen)")
+UTILISATION = (
+    0.3,
+    0.9,
+    'stated: 0.9 is the panel\'s "90 % compute density", 0.3 what is common at few tokens (chosen)',
+)
 STEPS_FEW = 50
 PEAK, CANDIDATES, BUSY = (1.5, 3.0, "chosen"), (1.0, 4.0, "chosen"), (0.4, 0.8, "chosen")
 TIKTOK_SHARE = (0.25, 0.75, "chosen")
-YOUTUBE_SHARE = (0.05, 0.30, "stated: 5 % makes one article's 10.7 M; twice the printed 15 % (chosen)")
+YOUTUBE_SHARE = (
+    0.05,
+    0.30,
+    "stated: 5 % makes one article's 10.7 M; twice the printed 15 % (chosen)",
+)
 
 
 @dataclass(frozen=True)
@@ -47,12 +57,21 @@ class Base:
     decode_range: tuple[float, float, str]
     """Seconds."""
 
-    def minutes(self, *, linear: float = 1.0, attention: float = 1.0, forwards: int = 1, steps: int | None = None,
-                decode_s: float | None = None) -> float:
+    def minutes(
+        self,
+        *,
+        linear: float = 1.0,
+        attention: float = 1.0,
+        forwards: int = 1,
+        steps: int | None = None,
+        decode_s: float | None = None,
+    ) -> float:
         """Minutes of video per GPU-hour with some of it changed."""
         denoise = (linear * self.linear_s + attention * self.attention_s + self.rest_s) * forwards
         denoise *= 1.0 if steps is None else steps / self.steps
-        return 3600 / (denoise + (self.decode_s if decode_s is None else decode_s) + forwards * self.text_s)
+        return 3600 / (
+            denoise + (self.decode_s if decode_s is None else decode_s) + forwards * self.text_s
+        )
 
 
 def pencil_base(a: Assumptions) -> Base:
@@ -61,28 +80,51 @@ def pencil_base(a: Assumptions) -> Base:
     decode = closed_form.vae_decode(model.vae, model.latent_shape(load(Workload, WORKLOAD)), 1)
     slower = (1 / UTILISATION[1], 1 / UTILISATION[0], UTILISATION[2])
     return Base(
-        linear_s=c.sora["linear"] * a.steps / a.h100_flops_per_s, rest_s=0.0, text_s=0.0, steps=a.steps, decode_s=0.0,
-        attention_s=c.sora["attention"] * a.steps / a.h100_flops_per_s, linear_range=slower, attention_range=slower,
-        decode_range=(0.0, sum(decode.values()) / a.h100_flops_per_s, "counted: none, or its FLOPs at 100 %"))
+        linear_s=c.sora["linear"] * a.steps / a.h100_flops_per_s,
+        rest_s=0.0,
+        text_s=0.0,
+        steps=a.steps,
+        decode_s=0.0,
+        attention_s=c.sora["attention"] * a.steps / a.h100_flops_per_s,
+        linear_range=slower,
+        attention_range=slower,
+        decode_range=(
+            0.0,
+            sum(decode.values()) / a.h100_flops_per_s,
+            "counted: none, or its FLOPs at 100 %",
+        ),
+    )
 
 
 def calibrated_base(a: Assumptions, estimate: "Estimate", fit: "Fit") -> Base:
     """What the calibration predicts of the chain's minute."""
     classes, decode = class_seconds(estimate, a.steps), estimate.stages["vae_decode"]
     text = estimate.stages.get("text_encode")
-    return Base(linear_s=classes["linear"], attention_s=classes["attention"], rest_s=classes["rest"], decode_s=decode.value,
-                text_s=text.value if text else 0.0, steps=a.steps, linear_range=_class_range("linear", estimate, fit),
-                attention_range=_class_range("attention", estimate, fit),
-                decode_range=(decode.low, decode.high, f"{estimate.provenance}, 90 %"))
+    return Base(
+        linear_s=classes["linear"],
+        attention_s=classes["attention"],
+        rest_s=classes["rest"],
+        decode_s=decode.value,
+        text_s=text.value if text else 0.0,
+        steps=a.steps,
+        linear_range=_class_range("linear", estimate, fit),
+        attention_range=_class_range("attention", estimate, fit),
+        decode_range=(decode.low, decode.high, f"{estimate.provenance}, 90 %"),
+    )
 
 
 def _class_range(kind: str, estimate: "Estimate", fit: "Fit") -> tuple[float, float, str]:
-    """Multipliers of a class's seconds: its efficiency's interval, or the step's where it has no parameter of its own."""
+    """Multipliers of a class's seconds: its efficiency's interval, or the step's where it has no
+    parameter of its own."""
     for name, p in fit.parameters.items():
         if name.endswith("_efficiency") and kind in name and None not in (p.value, p.low, p.high):
             return p.value / p.high, p.value / p.low, f"fitted, 90 % ({name})"
     step = estimate.step_s
-    return step.low / step.value, step.high / step.value, f"{estimate.provenance}, 90 % of the whole step"
+    return (
+        step.low / step.value,
+        step.high / step.value,
+        f"{estimate.provenance}, 90 % of the whole step",
+    )
 
 
 @dataclass(frozen=True)
@@ -104,46 +146,102 @@ class Swing:
         return max(self.fleet) / min(self.fleet)
 
     def as_dict(self) -> dict[str, Any]:
-        return {"factor": self.factor, "settings": list(self.settings), "fold": self.fold, "source": self.source,
-                "minutes_per_gpu_hour": {"low": min(self.minutes), "high": max(self.minutes), "settings": list(self.minutes)},
-                "fleet": {"low": min(self.fleet), "high": max(self.fleet), "settings": list(self.fleet)}}
+        return {
+            "factor": self.factor,
+            "settings": list(self.settings),
+            "fold": self.fold,
+            "source": self.source,
+            "minutes_per_gpu_hour": {
+                "low": min(self.minutes),
+                "high": max(self.minutes),
+                "settings": list(self.minutes),
+            },
+            "fleet": {
+                "low": min(self.fleet),
+                "high": max(self.fleet),
+                "settings": list(self.fleet),
+            },
+        }
 
 
 def sensitivity(base: Base, demand: Demand, headroom: Headroom) -> list[Swing]:
     """All factors, the one that moves the fleet most first."""
     swings: list[Swing] = []
 
-    def add(factor: str, settings: tuple[str, str], source: str, minutes: Callable[[int], float] | None = None, *,
-            demands: tuple[Demand, Demand] = (demand, demand),
-            rooms: tuple[Headroom, Headroom] = (headroom, headroom)) -> None:
+    def add(
+        factor: str,
+        settings: tuple[str, str],
+        source: str,
+        minutes: Callable[[int], float] | None = None,
+        *,
+        demands: tuple[Demand, Demand] = (demand, demand),
+        rooms: tuple[Headroom, Headroom] = (headroom, headroom),
+    ) -> None:
         m = tuple(minutes(i) if minutes else base.minutes() for i in (0, 1))
-        fleets = tuple(fleet(d.minutes_per_day, x, r.factor) for d, x, r in zip(demands, m, rooms, strict=True))
+        fleets = tuple(
+            fleet(d.minutes_per_day, x, r.factor) for d, x, r in zip(demands, m, rooms, strict=True)
+        )
         swings.append(Swing(factor, settings, (m[0], m[1]), (fleets[0], fleets[1]), source))
 
     def percent(ends: tuple[float, ...]) -> tuple[str, str]:
         return f"{ends[0]:.0%}", f"{ends[1]:.0%}"
 
-    for factor, keyword, ends in (("utilisation of the linear layers", "linear", base.linear_range),
-                                  ("utilisation of attention", "attention", base.attention_range)):
-        add(factor, (f"{ends[0]:.2f} x its seconds", f"{ends[1]:.2f} x"), ends[2],
-            lambda i, keyword=keyword, ends=ends: base.minutes(**{keyword: ends[i]}))
+    for factor, keyword, ends in (
+        ("utilisation of the linear layers", "linear", base.linear_range),
+        ("utilisation of attention", "attention", base.attention_range),
+    ):
+        add(
+            factor,
+            (f"{ends[0]:.2f} x its seconds", f"{ends[1]:.2f} x"),
+            ends[2],
+            lambda i, keyword=keyword, ends=ends: base.minutes(**{keyword: ends[i]}),
+        )
     low, high, source = base.decode_range
-    add("VAE decode", (f"{low:.3g} s", f"{high:.3g} s"), source, lambda i: base.minutes(decode_s=(low, high)[i]))
+    add(
+        "VAE decode",
+        (f"{low:.3g} s", f"{high:.3g} s"),
+        source,
+        lambda i: base.minutes(decode_s=(low, high)[i]),
+    )
     add("guidance", ("off", "on"), "counted: two forwards", lambda i: base.minutes(forwards=1 + i))
-    add("steps", (str(base.steps), str(STEPS_FEW)), "stated: the pencil's, and what samplers since need (chosen)",
-        lambda i: base.minutes(steps=(base.steps, STEPS_FEW)[i]))
+    add(
+        "steps",
+        (str(base.steps), str(STEPS_FEW)),
+        "stated: the pencil's, and what samplers since need (chosen)",
+        lambda i: base.minutes(steps=(base.steps, STEPS_FEW)[i]),
+    )
     for kind in ("windowed", "factorised"):
         linear, attention = _attention_shares(kind)
-        add(f"attention {kind}", ("full", kind), f"counted from {MODEL}-{kind}, at full attention's rate",
-            lambda i, linear=linear, attention=attention: base.minutes(linear=linear, attention=attention) if i
-            else base.minutes())
-    add("share of TikTok that is generated", percent(TIKTOK_SHARE), TIKTOK_SHARE[2],
-        demands=_ends(demand, "tiktok_share", TIKTOK_SHARE))
-    add("share of YouTube that is generated", percent(YOUTUBE_SHARE), YOUTUBE_SHARE[2],
-        demands=_ends(demand, "youtube_share", YOUTUBE_SHARE))
-    add("share of the day that the fleet is busy", percent(BUSY), BUSY[2], rooms=_ends(headroom, "utilisation", BUSY))
-    for factor, field, ends in (("peak over mean", "peak_over_mean", PEAK),
-                                ("candidates per upload", "candidates_per_upload", CANDIDATES)):
+        add(
+            f"attention {kind}",
+            ("full", kind),
+            f"counted from {MODEL}-{kind}, at full attention's rate",
+            lambda i, linear=linear, attention=attention: (
+                base.minutes(linear=linear, attention=attention) if i else base.minutes()
+            ),
+        )
+    add(
+        "share of TikTok that is generated",
+        percent(TIKTOK_SHARE),
+        TIKTOK_SHARE[2],
+        demands=_ends(demand, "tiktok_share", TIKTOK_SHARE),
+    )
+    add(
+        "share of YouTube that is generated",
+        percent(YOUTUBE_SHARE),
+        YOUTUBE_SHARE[2],
+        demands=_ends(demand, "youtube_share", YOUTUBE_SHARE),
+    )
+    add(
+        "share of the day that the fleet is busy",
+        percent(BUSY),
+        BUSY[2],
+        rooms=_ends(headroom, "utilisation", BUSY),
+    )
+    for factor, field, ends in (
+        ("peak over mean", "peak_over_mean", PEAK),
+        ("candidates per upload", "candidates_per_upload", CANDIDATES),
+    ):
         add(factor, (f"{ends[0]:g}", f"{ends[1]:g}"), ends[2], rooms=_ends(headroom, field, ends))
     return sorted(swings, key=lambda s: -log(s.fold))
 

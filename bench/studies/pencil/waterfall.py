@@ -1,8 +1,9 @@
-"""From the pencil's 5.03 minutes of video per H100-hour to the calibrated figure, one named factor at a time.
+"""From the pencil's 5.03 minutes of video per H100-hour to the calibrated figure, one named factor
+at a time.
 
-Each bar's value is the one before times its multiplier, so the multipliers multiply out exactly.  Without a calibration
-the bars end at 100 % of the datasheet rate; with one they end at the predicted figure, guidance off.  A last bar, apart
-from the product, shows guidance on.
+Each bar's value is the one before times its multiplier, so the multipliers multiply out exactly.
+Without a calibration the bars end at 100 % of the datasheet rate; with one they end at the
+predicted figure, guidance off.  A last bar, apart from the product, shows guidance on.
 """
 
 from dataclasses import dataclass
@@ -37,7 +38,9 @@ class Bar:
         return vars(self)
 
 
-def waterfall(a: Assumptions, reference: "Reference | None" = None, estimate: "Estimate | None" = None) -> list[Bar]:
+def waterfall(
+    a: Assumptions, reference: "Reference | None" = None, estimate: "Estimate | None" = None
+) -> list[Bar]:
     """Bars from the pencil estimate to 100 % of the datasheet, or on to the calibrated figure.
 
     estimate: of the reference's own point, where utilisation is to be split by operator class."""
@@ -56,48 +59,80 @@ def waterfall(a: Assumptions, reference: "Reference | None" = None, estimate: "E
     values = [
         ("pencil estimate", minutes(pencil_step), "claimed"),
         ("a multiply-accumulate is 2 FLOPs", minutes(2 * pencil_step), "counted"),
-        ("per-token parameters: the preset's own linear layers", minutes(linear + scaled_attention), "counted"),
+        (
+            "per-token parameters: the preset's own linear layers",
+            minutes(linear + scaled_attention),
+            "counted",
+        ),
         ("attention is quadratic in tokens", minutes(linear + attention), "counted"),
     ]
     guidance = 0.5
     guidance_provenance = "counted"
     if reference is not None:
         at_ceiling = values[-1][1] * reference.gemm_ceiling_flops_per_s / a.h100_flops_per_s
-        values.append((f"GEMM ceiling of this {reference.gpu} instead of the H100's datasheet", at_ceiling, "measured"))
+        values.append(
+            (
+                f"GEMM ceiling of this {reference.gpu} instead of the H100's datasheet",
+                at_ceiling,
+                "measured",
+            )
+        )
         if estimate is not None:
             ideal_s = 3600 * a.video_s / 60 / at_ceiling
             values += by_class(estimate, a, ideal_s * attention / (linear + attention))
             guidance = guided_minutes(estimate, a) / estimate.minutes_per_gpu_hour.value
         else:
-            values += [("utilisation of the denoiser", reference.denoise_minutes, reference.provenance),
-                       ("VAE decode and text encoder", reference.minutes.value, reference.provenance)]
+            values += [
+                ("utilisation of the denoiser", reference.denoise_minutes, reference.provenance),
+                ("VAE decode and text encoder", reference.minutes.value, reference.provenance),
+            ]
             guidance = reference.guided_minutes / reference.minutes.value
         guidance_provenance = reference.provenance
     bars, previous = [], values[0][1]
     for factor, value, provenance in values:
         bars.append(Bar(factor, value / previous, value, provenance))
         previous = value
-    bars.append(Bar("extra: with classifier-free guidance", guidance, previous * guidance, guidance_provenance, extra=True))
+    bars.append(
+        Bar(
+            "extra: with classifier-free guidance",
+            guidance,
+            previous * guidance,
+            guidance_provenance,
+            extra=True,
+        )
+    )
     return bars
 
 
-def by_class(estimate: "Estimate", a: Assumptions, attention_s: float) -> list[tuple[str, float, str]]:
-    """One factor after the other: products of each class at their fitted rate, what holds no product, then the stages.
+def by_class(
+    estimate: "Estimate", a: Assumptions, attention_s: float
+) -> list[tuple[str, float, str]]:
+    """One factor after the other: products of each class at their fitted rate, what holds no
+    product, then the stages.
 
     attention_s: of a video's attention at the GEMM ceiling."""
-    seconds, classes = {k: q.value for k, q in estimate.stages.items()}, class_seconds(estimate, a.steps)
+    seconds, classes = (
+        {k: q.value for k, q in estimate.stages.items()},
+        class_seconds(estimate, a.steps),
+    )
 
     def minutes(s: float) -> float:
         return 3600 * a.video_s / 60 / s
 
     denoise = seconds["denoise"]
-    return [(factor, value, estimate.provenance) for factor, value in (
-        ("utilisation of the linear layers", minutes(classes["linear"] + attention_s)),
-        ("utilisation of attention", minutes(classes["linear"] + classes["attention"])),
-        ("norms, elementwise work, launches", minutes(denoise)),
-        ("VAE decode", minutes(denoise + seconds["vae_decode"])),
-        ("text encoder", estimate.minutes_per_gpu_hour.value),          # what `predict` says, to the last digit
-    )]
+    return [
+        (factor, value, estimate.provenance)
+        for factor, value in (
+            ("utilisation of the linear layers", minutes(classes["linear"] + attention_s)),
+            ("utilisation of attention", minutes(classes["linear"] + classes["attention"])),
+            ("norms, elementwise work, launches", minutes(denoise)),
+            ("VAE decode", minutes(denoise + seconds["vae_decode"])),
+            (
+                "text encoder",
+                estimate.minutes_per_gpu_hour.value,
+            ),  # what `predict` says, to the last digit
+        )
+    ]
 
 
 def class_seconds(estimate: "Estimate", steps: int) -> dict[str, float]:
@@ -112,4 +147,9 @@ def class_seconds(estimate: "Estimate", steps: int) -> dict[str, float]:
 def guided_minutes(estimate: "Estimate", a: Assumptions) -> float:
     """With guidance on: twice the denoising, and the empty prompt encoded too."""
     seconds = {k: q.value for k, q in estimate.stages.items()}
-    return 3600 * a.video_s / 60 / (2 * seconds["denoise"] + seconds["vae_decode"] + 2 * seconds.get("text_encode", 0.0))
+    return (
+        3600
+        * a.video_s
+        / 60
+        / (2 * seconds["denoise"] + seconds["vae_decode"] + 2 * seconds.get("text_encode", 0.0))
+    )

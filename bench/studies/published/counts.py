@@ -1,4 +1,5 @@
-"""Counted work of a table's rows, kept on disk: a count takes about a second, and a table repeats sizes."""
+"""Counted work of a table's rows, kept on disk: a count takes about a second, and a table repeats
+sizes."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -23,7 +24,9 @@ class Counted:
     text: "ClassWork"
 
 
-def count_rows(rows: list[Row], cache: CountCache, progress: Callable[[str], None]) -> list[Counted]:
+def count_rows(
+    rows: list[Row], cache: CountCache, progress: Callable[[str], None]
+) -> list[Counted]:
     """In the order of the rows."""
     return [_count(row, cache, progress) for row in rows]
 
@@ -36,12 +39,18 @@ def _count(row: Row, cache: CountCache, progress: Callable[[str], None]) -> Coun
     size = row.frames, row.height, row.width
     progress(f"counting {row.model} at {row.width}x{row.height}, {row.frames} frames")
     shape = model.vae.latent_shape(*size)
-    forward = cache.numbers(["forward", parts["denoiser"], shape], lambda: asdict(forward_work(model.denoiser, shape)))
+    forward = cache.numbers(
+        ["forward", parts["denoiser"], shape], lambda: asdict(forward_work(model.denoiser, shape))
+    )
     vae_flops = 0
     if row.scope.vae:
-        vae_flops = cache.numbers(["decode", parts["vae"], size], lambda: {"flops": decode_flops(model.vae, *size)})["flops"]
+        vae_flops = cache.numbers(
+            ["decode", parts["vae"], size], lambda: {"flops": decode_flops(model.vae, *size)}
+        )["flops"]
         if row.encodes_clip:
-            encoded = cache.numbers(["encode", parts["vae"], size], lambda: {"flops": encode_flops(model.vae, *size)})
+            encoded = cache.numbers(
+                ["encode", parts["vae"], size], lambda: {"flops": encode_flops(model.vae, *size)}
+            )
             vae_flops += encoded["flops"]
     text = text_work(model.text_encoders, row.prompts) if row.scope.text else ClassWork()
     return Counted(ClassWork(**forward), vae_flops, text)

@@ -1,17 +1,20 @@
-"""Fit the cost of whole videos, with as many free parameters as the table bears and a factor for each model.
+"""Fit the cost of whole videos, with as many free parameters as the table bears and a factor for
+each model.
 
     log measured = log seconds(parameters) + factor of the row's model + noise
 
-A table seldom says how each model was run, and everything that it leaves out (kernels, compilation, fp8, offloading) is
-common to that model's rows.  So a model has a factor of its own, drawn from N(0, tau^2): shrunk towards none by how few rows
-it has, none at all where each model has one row (Henderson's mixed model; Rasmussen & Williams 2006, section 2.7).
+A table seldom says how each model was run, and everything that it leaves out (kernels, compilation,
+fp8, offloading) is common to that model's rows.  So a model has a factor of its own, drawn from
+N(0, tau^2): shrunk towards none by how few rows it has, none at all where each model has one row
+(Henderson's mixed model; Rasmussen & Williams 2006, section 2.7).
 
-Which parameters are free, tau and the noise are those under which the table is most probable: the marginal likelihood, with
-parameters and factors integrated out by Laplace's approximation (MacKay 1992).  A parameter that the rows do not tell makes
-the table less probable, so it is held.  From four starts (one rate for everything, which is constant utilisation; one rate
-for all products; the linear rate alone; linear and attention rate), each with and without factors, one more parameter at a
-time is freed while that makes the table more probable; never more than half the rows (rounded up), nor than different rows
-less one, nor one that drives a parameter into its bound.
+Which parameters are free, tau and the noise are those under which the table is most probable: the
+marginal likelihood, with parameters and factors integrated out by Laplace's approximation (MacKay
+1992).  A parameter that the rows do not tell makes the table less probable, so it is held.  From
+four starts (one rate for everything, which is constant utilisation; one rate for all products; the
+linear rate alone; linear and attention rate), each with and without factors, one more parameter at
+a time is freed while that makes the table more probable; never more than half the rows (rounded
+up), nor than different rows less one, nor one that drives a parameter into its bound.
 """
 
 from collections.abc import Sequence
@@ -22,15 +25,16 @@ import numpy as np
 from bench.studies.published.model import PublishedModel
 
 DRAWS = 200
-NOISES = np.geomspace(0.004, 0.5, 13)            # of log seconds; tables print three digits
-SPREADS = (0.03, 0.06, 0.12, 0.25, 0.5)          # tau, where models differ at all
+NOISES = np.geomspace(0.004, 0.5, 13)  # of log seconds; tables print three digits
+SPREADS = (0.03, 0.06, 0.12, 0.25, 0.5)  # tau, where models differ at all
 USUAL_NOISE, USUAL_SPREAD = (0.05, 1.2), (0.15, 1.0)
 """Before the table is seen: centre, and standard deviation of the logarithm."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """A value for every parameter, which of them were free, and how far rows and models scatter about them."""
+    """A value for every parameter, which of them were free, and how far rows and models scatter
+    about them."""
 
     theta: np.ndarray
     free: tuple[int, ...]
@@ -44,45 +48,80 @@ class Fitted:
     converged: bool
 
 
-def predict(model: PublishedModel, fitted: Fitted, x: np.ndarray, models: Sequence[str]) -> np.ndarray:
+def predict(
+    model: PublishedModel, fitted: Fitted, x: np.ndarray, models: Sequence[str]
+) -> np.ndarray:
     """(n,) seconds: x (n, 8), each row with its model's factor."""
-    return model.seconds(x, fitted.theta) * np.exp([fitted.factors.get(name, 0.0) for name in models])
+    return model.seconds(x, fitted.theta) * np.exp(
+        [fitted.factors.get(name, 0.0) for name in models]
+    )
 
 
 def select(model: PublishedModel, x: np.ndarray, t: np.ndarray, models: Sequence[str]) -> Fitted:
     """The most probable of what the module describes."""
     most = max(1, min((len(t) + 1) // 2, len(np.unique(np.round(x, 9), axis=0)) - 1))
     repeated = 1 < len(set(models)) < len(t)
-    ends = [_forward(model, x, t, models, free, held, with_factors, most)
-            for with_factors in (False, True)[:1 + repeated]
-            for free, held in (((0,), model.one_rate), ((0,), model.one_product_rate), ((0,), model.held),
-                               ((0, 1), model.held)) if len(free) <= most]
+    ends = [
+        _forward(model, x, t, models, free, held, with_factors, most)
+        for with_factors in (False, True)[: 1 + repeated]
+        for free, held in (
+            ((0,), model.one_rate),
+            ((0,), model.one_product_rate),
+            ((0,), model.held),
+            ((0, 1), model.held),
+        )
+        if len(free) <= most
+    ]
     return max(ends, key=lambda f: (not any(at_bound(model, f, i) for i in f.free), f.log_evidence))
 
 
 def at_bound(model: PublishedModel, fitted: Fitted, i: int) -> bool:
     """Did a free parameter stop at an end of its range?"""
     low, high = model.parameters[i].bounds
-    return i in fitted.free and bool(fitted.theta[i] <= low * 1.001 or fitted.theta[i] >= high * 0.999)
+    return i in fitted.free and bool(
+        fitted.theta[i] <= low * 1.001 or fitted.theta[i] >= high * 0.999
+    )
 
 
-def _forward(model: PublishedModel, x: np.ndarray, t: np.ndarray, models: Sequence[str], free: tuple[int, ...],
-             held: np.ndarray, with_factors: bool, most: int) -> Fitted:
+def _forward(
+    model: PublishedModel,
+    x: np.ndarray,
+    t: np.ndarray,
+    models: Sequence[str],
+    free: tuple[int, ...],
+    held: np.ndarray,
+    with_factors: bool,
+    most: int,
+) -> Fitted:
     best = fit(model, x, t, models, free, held, with_factors)
     while len(best.free) < most:
-        further = [fit(model, x, t, models, (*best.free, i), held, with_factors, best)
-                   for i in model.shown_by(x, best.free, held)]
-        better = max((f for f in further if not any(at_bound(model, f, i) for i in f.free)),
-                     key=lambda f: f.log_evidence, default=best)
+        further = [
+            fit(model, x, t, models, (*best.free, i), held, with_factors, best)
+            for i in model.shown_by(x, best.free, held)
+        ]
+        better = max(
+            (f for f in further if not any(at_bound(model, f, i) for i in f.free)),
+            key=lambda f: f.log_evidence,
+            default=best,
+        )
         if better.log_evidence <= best.log_evidence:
             break
         best = better
     return best
 
 
-def fit(model: PublishedModel, x: np.ndarray, t: np.ndarray, models: Sequence[str], free: Sequence[int], held: np.ndarray,
-        with_factors: bool, before: Fitted | None = None) -> Fitted:
-    """The most probable values of given free parameters; noise and tau from a grid, in turns with the parameters.
+def fit(
+    model: PublishedModel,
+    x: np.ndarray,
+    t: np.ndarray,
+    models: Sequence[str],
+    free: Sequence[int],
+    held: np.ndarray,
+    with_factors: bool,
+    before: Fitted | None = None,
+) -> Fitted:
+    """The most probable values of given free parameters; noise and tau from a grid, in turns with
+    the parameters.
 
     before: a fit without the last of the free ones, to start from."""
     shared, z = _shared(models), None
@@ -90,22 +129,43 @@ def fit(model: PublishedModel, x: np.ndarray, t: np.ndarray, models: Sequence[st
     if before:
         z = np.log([*before.theta[list(before.free)], model.parameters[free[-1]].start])
     for _ in range(4):
-        theta, z, converged = _descend(model, x, t, free, held, noise**2 * np.eye(len(t)) + tau**2 * shared, start=z)
-        log_evidence, *scatter = _likeliest_scatter(model, x, t, free, theta, z, shared, with_factors)
+        theta, z, converged = _descend(
+            model, x, t, free, held, noise**2 * np.eye(len(t)) + tau**2 * shared, start=z
+        )
+        log_evidence, *scatter = _likeliest_scatter(
+            model, x, t, free, theta, z, shared, with_factors
+        )
         if (noise, tau) == tuple(scatter):
             break
         noise, tau = scatter
     residuals = np.log(t / model.seconds(x, theta))
-    factors = tau**2 * shared @ np.linalg.solve(noise**2 * np.eye(len(t)) + tau**2 * shared, residuals)
-    return Fitted(theta=theta, free=tuple(free), noise=float(noise), tau=float(tau), log_evidence=float(log_evidence),
-                  factors={name: float(f) for name, f in zip(models, factors, strict=True)} if with_factors else {},
-                  converged=converged)
+    factors = (
+        tau**2 * shared @ np.linalg.solve(noise**2 * np.eye(len(t)) + tau**2 * shared, residuals)
+    )
+    return Fitted(
+        theta=theta,
+        free=tuple(free),
+        noise=float(noise),
+        tau=float(tau),
+        log_evidence=float(log_evidence),
+        factors={name: float(f) for name, f in zip(models, factors, strict=True)}
+        if with_factors
+        else {},
+        converged=converged,
+    )
 
 
-def draws(model: PublishedModel, x: np.ndarray, t: np.ndarray, models: Sequence[str], fitted: Fitted,
-          seed: int = 0) -> np.ndarray:
-    """(DRAWS, 8): refits to the table with its scatter drawn again, what was thought before drawn as well, and the held ones
-    from what is possible for them (randomised maximum a posteriori: Bardsley et al. 2014)."""
+def draws(
+    model: PublishedModel,
+    x: np.ndarray,
+    t: np.ndarray,
+    models: Sequence[str],
+    fitted: Fitted,
+    seed: int = 0,
+) -> np.ndarray:
+    """(DRAWS, 8): refits to the table with its scatter drawn again, what was thought before drawn
+    as well, and the held ones from what is possible for them (randomised maximum a posteriori:
+    Bardsley et al. 2014)."""
     rng = np.random.default_rng(seed)
     free = list(fitted.free)
     covariance = fitted.noise**2 * np.eye(len(t)) + fitted.tau**2 * _shared(models)
@@ -114,9 +174,19 @@ def draws(model: PublishedModel, x: np.ndarray, t: np.ndarray, models: Sequence[
     scatter = rng.multivariate_normal(np.zeros(len(t)), covariance, size=DRAWS, method="cholesky")
     out = []
     for moved in scatter:
-        held = np.where(fitted.theta == model.held, rng.uniform(possible[:, 0], possible[:, 1]), fitted.theta)
-        theta, _, _ = _descend(model, x, t * np.exp(moved), free, held, covariance, start=np.log(fitted.theta[free]),
-                               thought=_thought(model, free) + rng.normal(0, spread))
+        held = np.where(
+            fitted.theta == model.held, rng.uniform(possible[:, 0], possible[:, 1]), fitted.theta
+        )
+        theta, _, _ = _descend(
+            model,
+            x,
+            t * np.exp(moved),
+            free,
+            held,
+            covariance,
+            start=np.log(fitted.theta[free]),
+            thought=_thought(model, free) + rng.normal(0, spread),
+        )
         out.append(theta)
     return np.array(out)
 
@@ -131,9 +201,16 @@ def _thought(model: PublishedModel, free: Sequence[int]) -> np.ndarray:
     return np.log([model.parameters[i].start for i in free])
 
 
-def _descend(model: PublishedModel, x: np.ndarray, t: np.ndarray, free: Sequence[int], held: np.ndarray,
-             covariance: np.ndarray, start: np.ndarray | None, thought: np.ndarray | None = None
-             ) -> tuple[np.ndarray, np.ndarray, bool]:
+def _descend(
+    model: PublishedModel,
+    x: np.ndarray,
+    t: np.ndarray,
+    free: Sequence[int],
+    held: np.ndarray,
+    covariance: np.ndarray,
+    start: np.ndarray | None,
+    thought: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, bool]:
     """Levenberg-Marquardt on the logarithms: (theta, z = log of the free ones, converged)."""
     free, theta = list(free), held.copy()
     low, high = np.log([model.parameters[i].bounds for i in free]).T
@@ -151,16 +228,29 @@ def _descend(model: PublishedModel, x: np.ndarray, t: np.ndarray, free: Sequence
     for _ in range(50):
         theta[free] = np.exp(z)
         slopes = whiten @ model.slopes(x, theta, free)
-        curvature, gradient = slopes.T @ slopes + np.diag(weight), slopes.T @ r + weight * (z - thought)
+        curvature, gradient = (
+            slopes.T @ slopes + np.diag(weight),
+            slopes.T @ r + weight * (z - thought),
+        )
         while True:
-            further = np.clip(z - np.linalg.solve(curvature + damping * np.diag(np.diag(curvature)), gradient), low, high)
+            further = np.clip(
+                z - np.linalg.solve(curvature + damping * np.diag(np.diag(curvature)), gradient),
+                low,
+                high,
+            )
             r_there, cost_there = at(further)
             if cost_there <= cost or damping > 1e8:
                 break
             damping *= 5
         if cost_there > cost:
-            break                                                            # no step is better: as low as it gets
-        fallen, z, r, cost, damping = cost - cost_there, further, r_there, cost_there, max(damping / 5, 1e-9)
+            break  # no step is better: as low as it gets
+        fallen, z, r, cost, damping = (
+            cost - cost_there,
+            further,
+            r_there,
+            cost_there,
+            max(damping / 5, 1e-9),
+        )
         if fallen <= 1e-6 * (1 + cost):
             break
     else:
@@ -170,22 +260,34 @@ def _descend(model: PublishedModel, x: np.ndarray, t: np.ndarray, free: Sequence
     return theta, z, True
 
 
-def _likeliest_scatter(model: PublishedModel, x: np.ndarray, t: np.ndarray, free: Sequence[int], theta: np.ndarray,
-                       z: np.ndarray, shared: np.ndarray, with_factors: bool) -> tuple[float, float, float]:
-    """(log evidence, noise, tau): log N(table; what was thought, covariance of scatter and of thoughts), the model made
-    linear at theta; the best of the grid, a usual scatter thought likelier."""
+def _likeliest_scatter(
+    model: PublishedModel,
+    x: np.ndarray,
+    t: np.ndarray,
+    free: Sequence[int],
+    theta: np.ndarray,
+    z: np.ndarray,
+    shared: np.ndarray,
+    with_factors: bool,
+) -> tuple[float, float, float]:
+    """(log evidence, noise, tau): log N(table; what was thought, covariance of scatter and of
+    thoughts), the model made linear at theta; the best of the grid, a usual scatter thought
+    likelier."""
     slopes = model.slopes(x, theta, free)
     y = np.log(t / model.seconds(x, theta)) + slopes @ (z - _thought(model, free))
     of_thoughts = slopes * np.log([model.parameters[i].spread for i in free]) ** 2 @ slopes.T
     found = []
     for tau in SPREADS if with_factors else (0.0,):
-        values, vectors = np.linalg.eigh(of_thoughts + tau**2 * shared)      # once for all noises
+        values, vectors = np.linalg.eigh(of_thoughts + tau**2 * shared)  # once for all noises
         variances = np.maximum(values, 0.0) + NOISES[:, None] ** 2
-        logs = (-(np.log(variances) + (y @ vectors) ** 2 / variances).sum(axis=1) / 2
-                + _usual(NOISES, *USUAL_NOISE) + (_usual(tau, *USUAL_SPREAD) if tau else 0.0))
+        logs = (
+            -(np.log(variances) + (y @ vectors) ** 2 / variances).sum(axis=1) / 2
+            + _usual(NOISES, *USUAL_NOISE)
+            + (_usual(tau, *USUAL_SPREAD) if tau else 0.0)
+        )
         found.append((float(logs.max()), float(NOISES[logs.argmax()]), tau))
     return max(found)
 
 
 def _usual(value: np.ndarray | float, centre: float, width: float) -> np.ndarray:
-    return -(np.log(value / centre) / width) ** 2 / 2
+    return -((np.log(value / centre) / width) ** 2) / 2

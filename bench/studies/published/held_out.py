@@ -1,7 +1,9 @@
-"""Fit a few rates to somebody else's table of whole videos, and say how well they predict what they have not seen.
+"""Fit a few rates to somebody else's table of whole videos, and say how well they predict what they
+have not seen.
 
-The cost is bench.studies.published.model's, the fit bench.studies.published.fit's: as many free parameters as make the
-table most probable, and a factor for each model.  Held-out errors repeat the whole choice without the row, or the model.
+The cost is bench.studies.published.model's, the fit bench.studies.published.fit's: as many free
+parameters as make the table most probable, and a factor for each model.  Held-out errors repeat the
+whole choice without the row, or the model.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,8 +20,8 @@ from bench.studies.published.model import ATTENTION, LINEAR, STAGES, VAE, Publis
 from bench.studies.published.table import PublishedTable, Row, Skipped
 
 MIN_ROWS = 4
-INTERVAL = (5.0, 95.0)        # percentiles: 90 %
-MOST_UTILISATION = 1.05       # of the datasheet's 16-bit rate, which a card's clock may pass by a little
+INTERVAL = (5.0, 95.0)  # percentiles: 90 %
+MOST_UTILISATION = 1.05  # of the datasheet's 16-bit rate, which a card's clock may pass by a little
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,24 @@ def errors(predicted: np.ndarray, measured: np.ndarray, ids: Sequence[str]) -> E
     if not kept.any():
         return None
     e = np.where(kept, np.abs(predicted / measured - 1), -1.0)
-    return Errors(float(e[kept].mean()), float(np.median(e[kept])), float(e.max()), int(kept.sum()), ids[int(e.argmax())])
+    return Errors(
+        float(e[kept].mean()),
+        float(np.median(e[kept])),
+        float(e.max()),
+        int(kept.sum()),
+        ids[int(e.argmax())],
+    )
 
 
-def held_out(model: PublishedModel, x: np.ndarray, t: np.ndarray, models: Sequence[str], groups: Sequence[object]
-             ) -> np.ndarray:
-    """Each group's rows predicted by a fit without them, the choice of free parameters and the models' factors made again;
-    nan where the rest has too few rows."""
+def held_out(
+    model: PublishedModel,
+    x: np.ndarray,
+    t: np.ndarray,
+    models: Sequence[str],
+    groups: Sequence[object],
+) -> np.ndarray:
+    """Each group's rows predicted by a fit without them, the choice of free parameters and the
+    models' factors made again; nan where the rest has too few rows."""
     out = np.full(len(t), np.nan)
     for group in dict.fromkeys(groups):
         out_of_it = np.array([g == group for g in groups])
@@ -56,15 +69,24 @@ def held_out(model: PublishedModel, x: np.ndarray, t: np.ndarray, models: Sequen
     return out
 
 
-def _from(model: PublishedModel, x: np.ndarray, t: np.ndarray, models: Sequence[str], rest: np.ndarray, wanted: np.ndarray
-          ) -> np.ndarray:
+def _from(
+    model: PublishedModel,
+    x: np.ndarray,
+    t: np.ndarray,
+    models: Sequence[str],
+    rest: np.ndarray,
+    wanted: np.ndarray,
+) -> np.ndarray:
     """The wanted rows, predicted from the rest."""
     names = np.array(models)
     return predict(model, select(model, x[rest], t[rest], names[rest]), x[wanted], names[wanted])
 
 
-def constant_mfu(flop_seconds: np.ndarray, t: np.ndarray, groups: Sequence[object] | None = None) -> np.ndarray:
-    """Each group's rows (each row by default) from one utilisation, the geometric mean of the others'."""
+def constant_mfu(
+    flop_seconds: np.ndarray, t: np.ndarray, groups: Sequence[object] | None = None
+) -> np.ndarray:
+    """Each group's rows (each row by default) from one utilisation, the geometric mean of the
+    others'."""
     logs, out = np.log(flop_seconds / t), np.full(len(t), np.nan)
     groups = range(len(t)) if groups is None else groups
     for group in dict.fromkeys(groups):
@@ -90,7 +112,8 @@ class PublishedFit:
     draws: np.ndarray
     leave_one_out: Errors | None
     leave_one_size_out: Errors | None
-    """All rows of the same model, size and frames left out at once; None where no two rows share them."""
+    """All rows of the same model, size and frames left out at once; None where no two rows share
+    them."""
     leave_one_model_out: Errors | None
     upward: Errors | None
     """The larger half by FLOPs, from the smaller."""
@@ -114,7 +137,9 @@ class PublishedFit:
         return value, float(min(low, value)), float(max(high, value))
 
 
-def fit_published(gpu: Gpu, rows: Sequence[Row], counted: Sequence[Counted], progress: Callable[[str], None]) -> PublishedFit:
+def fit_published(
+    gpu: Gpu, rows: Sequence[Row], counted: Sequence[Counted], progress: Callable[[str], None]
+) -> PublishedFit:
     """Fit, and say how well it predicts what it has not seen.  At least MIN_ROWS rows."""
     assert len(rows) >= MIN_ROWS
     model = PublishedModel(gpu)
@@ -122,7 +147,9 @@ def fit_published(gpu: Gpu, rows: Sequence[Row], counted: Sequence[Counted], pro
     t, ids = np.array([row.latency_s for row in rows]), [row.id for row in rows]
     progress(f"fitting {len(rows)} rows of {gpu.name}")
     if not x[:, STAGES].any():
-        x[:, STAGES] = [row.scope.per == "video" for row in rows]           # a loop has its own constant, if none has more
+        x[:, STAGES] = [
+            row.scope.per == "video" for row in rows
+        ]  # a loop has its own constant, if none has more
     models = [row.model for row in rows]
     fitted = select(model, x, t, models)
     left_out = held_out(model, x, t, models, range(len(rows)))
@@ -138,44 +165,80 @@ def fit_published(gpu: Gpu, rows: Sequence[Row], counted: Sequence[Counted], pro
     else:
         constant_upward = nothing
     return PublishedFit(
-        gpu=gpu, rows=tuple(rows), measured=t, predicted=predict(model, fitted, x, models), left_out=left_out,
-        flops=at_peak * model.peak, model=model, fitted=fitted, draws=draws(model, x, t, models, fitted),
-        leave_one_out=errors(left_out, t, ids), leave_one_size_out=errors(by_size, t, ids),
-        leave_one_model_out=errors(by_model, t, ids), upward=errors(upward, t, ids),
+        gpu=gpu,
+        rows=tuple(rows),
+        measured=t,
+        predicted=predict(model, fitted, x, models),
+        left_out=left_out,
+        flops=at_peak * model.peak,
+        model=model,
+        fitted=fitted,
+        draws=draws(model, x, t, models, fitted),
+        leave_one_out=errors(left_out, t, ids),
+        leave_one_size_out=errors(by_size, t, ids),
+        leave_one_model_out=errors(by_model, t, ids),
+        upward=errors(upward, t, ids),
         constant_mfu=errors(constant_mfu(at_peak, t), t, ids),
-        constant_mfu_by_size=errors(constant_mfu(at_peak, t, sizes) if np.isfinite(by_size).any() else nothing, t, ids),
+        constant_mfu_by_size=errors(
+            constant_mfu(at_peak, t, sizes) if np.isfinite(by_size).any() else nothing, t, ids
+        ),
         constant_mfu_by_model=errors(constant_mfu(at_peak, t, models), t, ids),
-        constant_mfu_upward=errors(constant_upward, t, ids), constant_mfu_value=float(np.exp(np.log(at_peak / t).mean())),
+        constant_mfu_upward=errors(constant_upward, t, ids),
+        constant_mfu_value=float(np.exp(np.log(at_peak / t).mean())),
     )
 
 
-def split_impossible(gpu: Gpu, rows: Sequence[Row], counted: Sequence[Counted]
-                     ) -> tuple[list[Row], list[Counted], list[Skipped]]:
-    """Rows faster than the card's 16-bit datasheet rate are described wrongly: another size, skipped steps, fewer bits."""
+def split_impossible(
+    gpu: Gpu, rows: Sequence[Row], counted: Sequence[Counted]
+) -> tuple[list[Row], list[Counted], list[Skipped]]:
+    """Rows faster than the card's 16-bit datasheet rate are described wrongly: another size,
+    skipped steps, fewer bits."""
     model, possible, skipped = PublishedModel(gpu), [], []
     for row, work in zip(rows, counted, strict=True):
         used = model.features(row, work)[[LINEAR, ATTENTION, VAE]].sum() / row.latency_s
         if used <= MOST_UTILISATION:
             possible.append((row, work))
         else:
-            skipped.append(Skipped(row.id, row.named, gpu.name, f"needs {used:.2f} of {gpu.name}'s 16-bit peak: fewer bits, "
-                                   "skipped steps or another size than it says"))
+            skipped.append(
+                Skipped(
+                    row.id,
+                    row.named,
+                    gpu.name,
+                    f"needs {used:.2f} of {gpu.name}'s 16-bit peak: fewer bits, "
+                    "skipped steps or another size than it says",
+                )
+            )
     return [row for row, _ in possible], [work for _, work in possible], skipped
 
 
-def fit_table(table: PublishedTable, kind: str | None, progress: Callable[[str], None]
-              ) -> tuple[list[PublishedFit], dict[str, str]]:
-    """Every kind of card with enough rows, most rows first, or `kind` alone; and why the others were not fitted.
+def fit_table(
+    table: PublishedTable, kind: str | None, progress: Callable[[str], None]
+) -> tuple[list[PublishedFit], dict[str, str]]:
+    """Every kind of card with enough rows, most rows first, or `kind` alone; and why the others
+    were not fitted.
 
     Raises UserError where none has enough, or where `kind` is in the table under no name."""
     rows: dict[str, list[Row]] = {}
     for row in table.rows:
         rows.setdefault(row.gpu, []).append(row)
     if kind is not None:
-        found = kind.lower() if kind.lower() in rows else next(
-            (config.split(" ")[0] for name, config in table.gpus.items() if name.lower() == kind.lower()), None)
+        found = (
+            kind.lower()
+            if kind.lower() in rows
+            else next(
+                (
+                    config.split(" ")[0]
+                    for name, config in table.gpus.items()
+                    if name.lower() == kind.lower()
+                ),
+                None,
+            )
+        )
         if found not in rows:
-            raise UserError(f"--gpu {kind}: the table has usable rows of {', '.join(sorted(rows))}{nearest(kind, rows)}")
+            raise UserError(
+                f"--gpu {kind}: the table has usable rows of"
+                f" {', '.join(sorted(rows))}{nearest(kind, rows)}"
+            )
         rows = {found: rows[found]}
     fits, unfitted, cache = [], {}, CountCache()
     for name, of_kind in sorted(rows.items(), key=lambda item: -len(item[1])):
@@ -185,7 +248,9 @@ def fit_table(table: PublishedTable, kind: str | None, progress: Callable[[str],
         elif "bf16" not in gpu.peak_flops_per_s:
             unfitted[name] = "no bf16 rate in its datasheet"
         else:
-            of_kind, counted, impossible = split_impossible(gpu, of_kind, count_rows(of_kind, cache, progress))
+            of_kind, counted, impossible = split_impossible(
+                gpu, of_kind, count_rows(of_kind, cache, progress)
+            )
             table.skipped.extend(impossible)
             if len(of_kind) >= MIN_ROWS:
                 fits.append(fit_published(gpu, of_kind, counted, progress))
@@ -193,5 +258,8 @@ def fit_table(table: PublishedTable, kind: str | None, progress: Callable[[str],
                 unfitted[name] = f"{len(of_kind)} possible rows; at least {MIN_ROWS} are needed"
     if not fits:
         skipped = f"; {len(table.skipped)} more rows cannot be used" if table.skipped else ""
-        raise UserError(f"no GPU kind can be fitted: {'; '.join(f'{n}: {why}' for n, why in unfitted.items())}{skipped}")
+        raise UserError(
+            "no GPU kind can be fitted:"
+            f" {'; '.join(f'{n}: {why}' for n, why in unfitted.items())}{skipped}"
+        )
     return fits, unfitted

@@ -1,6 +1,8 @@
-"""Somebody else's table of measured latencies, read: every row is taken or refused with a reason, every reading is told.
+"""Somebody else's table of measured latencies, read: every row is taken or refused with a reason,
+every reading is told.
 
-A row is one video (or one step of it) on one GPU.  Nine columns are needed; others that are known are used where present.
+A row is one video (or one step of it) on one GPU.  Nine columns are needed; others that are known
+are used where present.
 """
 
 import csv
@@ -26,11 +28,34 @@ from bench.studies.published.names import (
     read_scope,
 )
 
-NEEDED = ("model", "gpu", "width", "height", "frames", "steps", "forwards_per_video", "scope", "latency_s")
-USED_WHERE_PRESENT = ("id", "task", "n_gpus", "batch", "dtype", "attention", "compile", "offload", "s_per_step")
+NEEDED = (
+    "model",
+    "gpu",
+    "width",
+    "height",
+    "frames",
+    "steps",
+    "forwards_per_video",
+    "scope",
+    "latency_s",
+)
+USED_WHERE_PRESENT = (
+    "id",
+    "task",
+    "n_gpus",
+    "batch",
+    "dtype",
+    "attention",
+    "compile",
+    "offload",
+    "s_per_step",
+)
 MAX_BYTES = 64 * 2**20
-NUMBER = re.compile(r"^\s*[~≈]?\s*(-?[\d_]*\.?\d+(?:e[+-]?\d+)?\.?|nan|-?inf)\s*"
-                    r"(s|sec|secs|seconds|ms|min|minutes|px|p|frames|steps|forwards)?\s*$", re.IGNORECASE)
+NUMBER = re.compile(
+    r"^\s*[~≈]?\s*(-?[\d_]*\.?\d+(?:e[+-]?\d+)?\.?|nan|-?inf)\s*"
+    r"(s|sec|secs|seconds|ms|min|minutes|px|p|frames|steps|forwards)?\s*$",
+    re.IGNORECASE,
+)
 TIMES = {"ms": 1e-3, "min": 60.0, "minutes": 60.0}
 THOUSANDS = re.compile(r"(?<![\d.])(\d{1,3})((?:[,' \u00a0\u202f]\d{3})+)(?![\d,])")
 DECIMAL_COMMA = re.compile(r"^(\D*\d+),(\d+\D*)$")
@@ -96,20 +121,27 @@ class PublishedTable:
 def read_table(path: Path) -> PublishedTable:
     """Raises UserError for what is no such table, or where no row can be used."""
     out = PublishedTable()
-    device_names = {device: name for name in names("gpus") for device in load(Gpu, name).device_names}
+    device_names = {
+        device: name for name in names("gpus") for device in load(Gpu, name).device_names
+    }
     lines = _csv_rows(path)
     for line, cells in enumerate(lines, start=2):
         row_id = cells.get("id") or f"line {line}"
         try:
             out.rows.append(_read_row(row_id, cells, out, device_names))
         except Unusable as reason:
-            out.skipped.append(Skipped(row_id, cells.get("model", ""), cells.get("gpu", ""), str(reason)))
+            out.skipped.append(
+                Skipped(row_id, cells.get("model", ""), cells.get("gpu", ""), str(reason))
+            )
     if not out.rows:
         if not out.skipped:
             raise UserError(f"{path}: no rows under the header")
         reasons = sorted({s.reason for s in out.skipped})
         more = f" (and {len(reasons) - 3} more reasons)" if len(reasons) > 3 else ""
-        raise UserError(f"{path}: none of its {len(out.skipped)} rows can be used: {'; '.join(reasons[:3])}{more}")
+        raise UserError(
+            f"{path}: none of its {len(out.skipped)} rows can be used:"
+            f" {'; '.join(reasons[:3])}{more}"
+        )
     return out
 
 
@@ -132,30 +164,49 @@ def _csv_rows(path: Path) -> list[dict[str, str]]:
     except UnicodeDecodeError:
         raise UserError(f"{path}: not a CSV table in UTF-8") from None
     if not text.strip() or "\0" in text:
-        raise UserError(f"{path}: {'empty' if not text.strip() else 'not a text file'}; a CSV with the columns "
-                        f"{' '.join(NEEDED)} is expected")
+        raise UserError(
+            f"{path}: {'empty' if not text.strip() else 'not a text file'}; a CSV with the columns "
+            f"{' '.join(NEEDED)} is expected"
+        )
     lines = "\n".join(line for line in text.splitlines() if not line.startswith("#")).lstrip()
     header = lines.split("\n", 1)[0]
     delimiter = max(",;\t|", key=header.count)
     try:
-        parsed = [cells for cells in csv.reader(io.StringIO(lines), delimiter=delimiter) if any(c.strip() for c in cells)]
+        parsed = [
+            cells
+            for cells in csv.reader(io.StringIO(lines), delimiter=delimiter)
+            if any(c.strip() for c in cells)
+        ]
     except csv.Error as error:
         raise UserError(f"{path}: not a CSV table: {error}") from None
     columns = [re.sub(r"[\s-]+", "_", c.strip().lower()) for c in parsed[0]] if parsed else []
     missing = [name for name in NEEDED if name not in columns]
     if len(missing) == len(NEEDED):
-        raise UserError(f"{path}: not such a table: its first line has none of the columns {' '.join(NEEDED)}")
+        raise UserError(
+            f"{path}: not such a table: its first line has none of the columns {' '.join(NEEDED)}"
+        )
     if missing:
-        near = [n for name in missing for n in [nearest(name, [c for c in columns if c not in NEEDED])] if n][:1]
-        raise UserError(f"{path}: no column {', '.join(missing)}{''.join(near)} (needed are {' '.join(NEEDED)}; "
-                        f"used where present: {' '.join(USED_WHERE_PRESENT)})")
-    doubled = sorted({c for c in columns if c in (*NEEDED, *USED_WHERE_PRESENT) and columns.count(c) > 1})
+        near = [
+            n
+            for name in missing
+            for n in [nearest(name, [c for c in columns if c not in NEEDED])]
+            if n
+        ][:1]
+        raise UserError(
+            f"{path}: no column {', '.join(missing)}{''.join(near)} (needed are {' '.join(NEEDED)};"
+            f" used where present: {' '.join(USED_WHERE_PRESENT)})"
+        )
+    doubled = sorted(
+        {c for c in columns if c in (*NEEDED, *USED_WHERE_PRESENT) and columns.count(c) > 1}
+    )
     if doubled:
         raise UserError(f"{path}: two columns are called {', '.join(doubled)}")
     return [dict(zip(columns, (c.strip() for c in cells), strict=False)) for cells in parsed[1:]]
 
 
-def _read_row(row_id: str, cells: dict[str, str], table: PublishedTable, device_names: dict[str, str]) -> Row:
+def _read_row(
+    row_id: str, cells: dict[str, str], table: PublishedTable, device_names: dict[str, str]
+) -> Row:
     given = cells.get
     gpu, remark = read_gpu(given("gpu", ""), names("gpus"), device_names)
     gpus = given("n_gpus") or "1"
@@ -169,8 +220,10 @@ def _read_row(row_id: str, cells: dict[str, str], table: PublishedTable, device_
     scope = read_scope(given("scope", ""))
     if scope.guessed:
         table.note(f"scope {given('scope')!r} is not known: read as {scope}")
-    frames, height, width, steps = (_number(name, given(name, ""), whole=True)
-                                    for name in ("frames", "height", "width", "steps"))
+    frames, height, width, steps = (
+        _number(name, given(name, ""), whole=True)
+        for name in ("frames", "height", "width", "steps")
+    )
     forwards = _number("forwards_per_video", given("forwards_per_video", ""))
     if forwards < steps * 0.49:
         raise Unusable(f"{forwards:g} forwards in {steps:g} steps: steps were skipped or cached")
@@ -182,32 +235,60 @@ def _read_row(row_id: str, cells: dict[str, str], table: PublishedTable, device_
         table.note(f"numbers with a comma: latency_s {seconds!r} read as {latency_s:g}")
     legal = _legal_size(load(Model, model_name), int(frames), int(height), int(width))
     if legal != (frames, height, width):
-        table.note(f"{given('model')}: {width:g}x{height:g}, {frames:g} frames counted as "
-                   f"{legal[2]}x{legal[1]}, {legal[0]} frames, the nearest it takes")
+        table.note(
+            f"{given('model')}: {width:g}x{height:g}, {frames:g} frames counted as "
+            f"{legal[2]}x{legal[1]}, {legal[0]} frames, the nearest it takes"
+        )
     table.gpus[given("gpu")] = gpu + (f" ({remark})" if remark else "")
-    image = bool(GIVEN_FRAMES.search(f"{given('task') or ''} {given('model')}")) and "ti2v" not in given("model").lower()
-    encodes = image and model_name.startswith(ENCODES_WHOLE_CLIP) and scope.per == "video" and scope.vae
+    image = (
+        bool(GIVEN_FRAMES.search(f"{given('task') or ''} {given('model')}"))
+        and "ti2v" not in given("model").lower()
+    )
+    encodes = (
+        image and model_name.startswith(ENCODES_WHOLE_CLIP) and scope.per == "video" and scope.vae
+    )
     table.models[given("model")] = model_name + (
-        "" if not image else " (given frames: counted as the text-to-video model, with a clip encoded beside)" if encodes
-        else " (given frames: counted as the text-to-video model)")
+        ""
+        if not image
+        else (
+            " (given frames: counted as the text-to-video model, with a clip encoded beside)"
+            if encodes
+            else " (given frames: counted as the text-to-video model)"
+        )
+    )
     return Row(
-        id=row_id, model=model_name, named=given("model"), gpu=gpu, frames=legal[0], height=legal[1], width=legal[2],
-        forwards=forwards / steps if scope.per == "step" else 1.0 if scope.per == "forward" else forwards,
-        prompts=2 if forwards >= 2 * steps else 1, scope=scope, encodes_clip=encodes, fast_attention=fast,
+        id=row_id,
+        model=model_name,
+        named=given("model"),
+        gpu=gpu,
+        frames=legal[0],
+        height=legal[1],
+        width=legal[2],
+        forwards=(
+            forwards / steps if scope.per == "step" else 1.0 if scope.per == "forward" else forwards
+        ),
+        prompts=2 if forwards >= 2 * steps else 1,
+        scope=scope,
+        encodes_clip=encodes,
+        fast_attention=fast,
         unfused=(given("compile") or "").lower().startswith(("no", "false", "eager", "0")),
-        offloaded=_says_yes(given("offload") or ""), latency_s=latency_s)
+        offloaded=_says_yes(given("offload") or ""),
+        latency_s=latency_s,
+    )
 
 
 def _says_yes(text: str) -> bool:
-    return bool(text) and not re.match(r"\W*(no|none|false|0|off|n/?a|unstated|unknown)\b", text, re.IGNORECASE)
+    return bool(text) and not re.match(
+        r"\W*(no|none|false|0|off|n/?a|unstated|unknown)\b", text, re.IGNORECASE
+    )
 
 
 def _number(name: str, text: str, whole: bool = False) -> float:
     """Raises Unusable for what is empty, no number, not finite or not positive."""
     if not text.strip():
         raise Unusable(f"{name} is empty")
-    plain = THOUSANDS.sub(lambda m: re.sub(r"\D", "", m.group()), text)        # 1,234.5
-    match = NUMBER.match(DECIMAL_COMMA.sub(r"\1.\2", plain))                  # 12,5
+    plain = THOUSANDS.sub(lambda m: re.sub(r"\D", "", m.group()), text)  # 1,234.5
+    match = NUMBER.match(DECIMAL_COMMA.sub(r"\1.\2", plain))  # 12,5
     if match is None:
         raise Unusable(f"{name} {text!r} is not a number")
     value = float(match.group(1)) * TIMES.get((match.group(2) or "").lower(), 1.0)
@@ -216,17 +297,23 @@ def _number(name: str, text: str, whole: bool = False) -> float:
     if value <= 0:
         raise Unusable(f"{name} {text}: it must be positive")
     if value > 1e9 or (whole and value != int(value)):
-        raise Unusable(f"{name} {text}: {'too large' if value > 1e9 else 'a whole number is expected'}")
+        raise Unusable(
+            f"{name} {text}: {'too large' if value > 1e9 else 'a whole number is expected'}"
+        )
     return value
 
 
 def _legal_size(model: Model, frames: int, height: int, width: int) -> tuple[int, int, int]:
-    """The nearest (frames, height, width) that VAE and patches take: harnesses round such sizes without a word.
+    """The nearest (frames, height, width) that VAE and patches take: harnesses round such sizes
+    without a word.
 
     Raises Unusable where none lies within a tenth."""
     vae, patch = model.vae, model.denoiser.patch_size
     sizes = []
-    for size, step in ((height, vae.spatial_factor * patch[1]), (width, vae.spatial_factor * patch[2])):
+    for size, step in (
+        (height, vae.spatial_factor * patch[1]),
+        (width, vae.spatial_factor * patch[2]),
+    ):
         sizes.append(max(step, math.floor(size / step + 0.5) * step))
     height_, width_ = sizes
     for delta in range(2 * vae.temporal_factor * patch[0] + 1):
@@ -235,6 +322,9 @@ def _legal_size(model: Model, frames: int, height: int, width: int) -> tuple[int
                 model.denoiser.tokens(vae.latent_shape(candidate, height_, width_))
             except ValueError:
                 continue
-            if max(abs(candidate / frames - 1), abs(height_ / height - 1), abs(width_ / width - 1)) <= 0.1:
+            if (
+                max(abs(candidate / frames - 1), abs(height_ / height - 1), abs(width_ / width - 1))
+                <= 0.1
+            ):
                 return candidate, height_, width_
     raise Unusable(f"{width}x{height}, {frames} frames: {model.name} takes nothing near that")

@@ -1,11 +1,13 @@
-"""A queue of requests of mixed shapes before one device, by discrete events.  Pure: any step times will do, no torch.
+"""A queue of requests of mixed shapes before one device, by discrete events.  Pure: any step times
+will do, no torch.
 
-Requests arrive by a Poisson process.  A policy says who runs together, and whether a request may join between two steps of
-those that run (continuous batching; Orca, OSDI 2022) or when all of them are done.  Admission is first in, first out: nobody
-is overtaken, but by requests of the shape that runs where a batch must be of one shape, and then the oldest shape is next.
+Requests arrive by a Poisson process.  A policy says who runs together, and whether a request may
+join between two steps of those that run (continuous batching; Orca, OSDI 2022) or when all of them
+are done.  Admission is first in, first out: nobody is overtaken, but by requests of the shape that
+runs where a batch must be of one shape, and then the oldest shape is next.
 
-The device does one thing at a time: a step of the requests that run together, or, when one has made all its steps, the work
-beside them (text encoding, VAE decode), which the others wait for.
+The device does one thing at a time: a step of the requests that run together, or, when one has made
+all its steps, the work beside them (text encoding, VAE decode), which the others wait for.
 """
 
 import random
@@ -53,7 +55,9 @@ class Policy:
         if self.joins not in ("batches", "steps"):
             raise ValueError(f"joins {self.joins!r} is not one of batches, steps")
         if self.max_requests < 1 or self.max_wait_s < 0:
-            raise ValueError(f"max_requests {self.max_requests}, max_wait_s {self.max_wait_s}: at least 1 and 0")
+            raise ValueError(
+                f"max_requests {self.max_requests}, max_wait_s {self.max_wait_s}: at least 1 and 0"
+            )
 
 
 @dataclass
@@ -99,8 +103,8 @@ class Served:
 
 
 def trace(count: int, shares: Sequence[float], seed: int) -> list[tuple[float, int]]:
-    """(arrival, shape) of `count` requests at one a second on average: divide by a rate for another, so that all rates
-    see the same crowd."""
+    """(arrival, shape) of `count` requests at one a second on average: divide by a rate for
+    another, so that all rates see the same crowd."""
     rng, now, out = random.Random(seed), 0.0, []
     for _ in range(count):
         now += rng.expovariate(1.0)
@@ -108,9 +112,16 @@ def trace(count: int, shares: Sequence[float], seed: int) -> list[tuple[float, i
     return out
 
 
-def simulate(arrivals: Sequence[tuple[float, int]], shapes: Sequence[Shape], policy: Policy, step_s: StepSeconds) -> Served:
+def simulate(
+    arrivals: Sequence[tuple[float, int]],
+    shapes: Sequence[Shape],
+    policy: Policy,
+    step_s: StepSeconds,
+) -> Served:
     """Serve every arrival (time, index into shapes), in order of time."""
-    coming = deque(Request(i, shape, at, shapes[shape].steps) for i, (at, shape) in enumerate(arrivals))
+    coming = deque(
+        Request(i, shape, at, shapes[shape].steps) for i, (at, shape) in enumerate(arrivals)
+    )
     waiting: deque[Request] = deque()
     running: list[Request] = []
     done, now = Served([], 0.0), 0.0
@@ -120,7 +131,10 @@ def simulate(arrivals: Sequence[tuple[float, int]], shapes: Sequence[Shape], pol
         if not running or policy.joins == "steps":
             chosen = _admit(waiting, running, shapes, policy)
             if chosen and not running and not _start(chosen, waiting, coming, policy, now):
-                now = min(chosen[0].arrival_s + policy.max_wait_s, coming[0].arrival_s if coming else float("inf"))
+                now = min(
+                    chosen[0].arrival_s + policy.max_wait_s,
+                    coming[0].arrival_s if coming else float("inf"),
+                )
                 continue
             for request in chosen:
                 waiting.remove(request)
@@ -131,7 +145,9 @@ def simulate(arrivals: Sequence[tuple[float, int]], shapes: Sequence[Shape], pol
             continue
         composition = _composition(running, len(shapes))
         seconds, steps = step_s(composition), min(r.left for r in running)
-        if policy.joins == "steps" and coming:             # the next one may join after the step that it arrives in
+        if (
+            policy.joins == "steps" and coming
+        ):  # the next one may join after the step that it arrives in
             steps = min(steps, max(1, ceil((coming[0].arrival_s - now) / seconds)))
         now += steps * seconds
         done.busy_s += steps * seconds
@@ -147,12 +163,19 @@ def simulate(arrivals: Sequence[tuple[float, int]], shapes: Sequence[Shape], pol
     return done
 
 
-def saturation(arrivals: Sequence[tuple[float, int]], shapes: Sequence[Shape], policy: Policy, step_s: StepSeconds) -> Served:
+def saturation(
+    arrivals: Sequence[tuple[float, int]],
+    shapes: Sequence[Shape],
+    policy: Policy,
+    step_s: StepSeconds,
+) -> Served:
     """The same requests, all there from the start: the most that a policy can serve."""
     return simulate([(0.0, shape) for _, shape in arrivals], shapes, policy, step_s)
 
 
-def _admit(waiting: deque[Request], running: list[Request], shapes: Sequence[Shape], policy: Policy) -> list[Request]:
+def _admit(
+    waiting: deque[Request], running: list[Request], shapes: Sequence[Shape], policy: Policy
+) -> list[Request]:
     """Who of the waiting could join those that run, oldest first."""
     chosen: list[Request] = []
     tokens, crowd = sum(shapes[r.shape].tokens for r in running), len(running)
@@ -161,7 +184,7 @@ def _admit(waiting: deque[Request], running: list[Request], shapes: Sequence[Sha
         if crowd + len(chosen) >= policy.max_requests:
             break
         if policy.one_shape and request.shape != of_shape:
-            if policy.joins == "steps":                    # else a crowd of one shape would run for ever
+            if policy.joins == "steps":  # else a crowd of one shape would run for ever
                 break
             continue
         tokens += shapes[request.shape].tokens
@@ -171,8 +194,15 @@ def _admit(waiting: deque[Request], running: list[Request], shapes: Sequence[Sha
     return chosen
 
 
-def _start(chosen: list[Request], waiting: deque[Request], coming: deque[Request], policy: Policy, now: float) -> bool:
-    """Does an idle device begin?  Once nobody more could come along, or the oldest has waited long enough."""
+def _start(
+    chosen: list[Request],
+    waiting: deque[Request],
+    coming: deque[Request],
+    policy: Policy,
+    now: float,
+) -> bool:
+    """Does an idle device begin?  Once nobody more could come along, or the oldest has waited long
+    enough."""
     blocked = not policy.one_shape and len(chosen) < len(waiting)
     full = len(chosen) == policy.max_requests or blocked
     return full or not coming or now >= chosen[0].arrival_s + policy.max_wait_s
@@ -185,10 +215,12 @@ def _composition(running: list[Request], shapes: int) -> Composition:
     return tuple(counts)
 
 
-SATURATED = 0.98          # of what a policy can serve at most: beyond, its queue grows for as long as requests come
-LOADS = (0.1, 0.25, 0.4, 0.55, 0.7, 0.8, 0.9, 0.95)      # of the best policy's most
-OWN_LOADS = (0.5, 0.8, 0.95)                              # of each policy's own, so that a slow one has a curve too
-TELLS_APART = 1.05        # rates that are closer show the same
+SATURATED = (
+    0.98  # of what a policy can serve at most: beyond, its queue grows for as long as requests come
+)
+LOADS = (0.1, 0.25, 0.4, 0.55, 0.7, 0.8, 0.9, 0.95)  # of the best policy's most
+OWN_LOADS = (0.5, 0.8, 0.95)  # of each policy's own, so that a slow one has a curve too
+TELLS_APART = 1.05  # rates that are closer show the same
 
 
 @dataclass(frozen=True)
@@ -215,17 +247,36 @@ class Sweep:
         return len(self.saturation.requests) / self.saturation.makespan_s
 
 
-def sweep(crowd: Sequence[tuple[float, int]], shapes: Sequence[Shape], policies: Sequence[Policy], step_s: StepSeconds
-          ) -> list[Sweep]:
+def sweep(
+    crowd: Sequence[tuple[float, int]],
+    shapes: Sequence[Shape],
+    policies: Sequence[Policy],
+    step_s: StepSeconds,
+) -> list[Sweep]:
     """Each policy at the same arrival rates.  crowd: as `trace` gives it, one a second."""
     most = {p.name: saturation(crowd, shapes, p, step_s) for p in policies}
     per_s = {name: len(served.requests) / served.makespan_s for name, served in most.items()}
     best = max(per_s.values())
-    wanted = sorted({share * best for share in LOADS} | {share * rate for rate in per_s.values() for share in OWN_LOADS})
+    wanted = sorted(
+        {share * best for share in LOADS}
+        | {share * rate for rate in per_s.values() for share in OWN_LOADS}
+    )
     rates = wanted[:1]
     for rate in wanted[1:]:
         if rate > TELLS_APART * rates[-1]:
             rates.append(rate)
-    return [Sweep(p, most[p.name], [
-        Load(rate, rate > SATURATED * per_s[p.name],
-             simulate([(at / rate, shape) for at, shape in crowd], shapes, p, step_s)) for rate in rates]) for p in policies]
+    return [
+        Sweep(
+            p,
+            most[p.name],
+            [
+                Load(
+                    rate,
+                    rate > SATURATED * per_s[p.name],
+                    simulate([(at / rate, shape) for at, shape in crowd], shapes, p, step_s),
+                )
+                for rate in rates
+            ],
+        )
+        for p in policies
+    ]

@@ -1,8 +1,9 @@
 """Seconds of a step of any batch, from those that were measured.  Pure, no torch.
 
-A batch of one shape lies on that shape's own curve, seconds against tokens, straight between the sizes that were measured.
-A mixed batch was either measured itself, or is fitted: seconds = fixed + linear FLOPs / rate + attention FLOPs / rate + a
-part for each request, since attention runs request by request; all parts at least 0, fitted to relative errors.
+A batch of one shape lies on that shape's own curve, seconds against tokens, straight between the
+sizes that were measured. A mixed batch was either measured itself, or is fitted: seconds = fixed +
+linear FLOPs / rate + attention FLOPs / rate + a part for each request, since attention runs request
+by request; all parts at least 0, fitted to relative errors.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from itertools import pairwise
 from bench.results.readings import Timing
 from bench.studies.serving.queue import Composition, Shape
 
-MAX_REQUESTS = 64           # in a batch: more of the smallest shape say nothing new
+MAX_REQUESTS = 64  # in a batch: more of the smallest shape say nothing new
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,9 @@ class StepTimes:
 
     costs: tuple[ShapeCost, ...]
     measured: tuple[StepTime, ...]
-    _known: dict[Composition, float] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _known: dict[Composition, float] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def seconds(self, composition: Composition) -> float:
         """Raises ValueError for more requests of one shape than were measured."""
@@ -60,7 +63,10 @@ class StepTimes:
 
     def source(self, composition: Composition) -> str:
         """measured, interpolated (one shape, between two sizes) or fitted."""
-        if any(t.composition == composition and (t.packed != (t.one_shape is not None)) for t in self.measured):
+        if any(
+            t.composition == composition and (t.packed != (t.one_shape is not None))
+            for t in self.measured
+        ):
             return "measured"
         return "interpolated" if sum(c > 0 for c in composition) == 1 else "fitted"
 
@@ -74,9 +80,16 @@ class StepTimes:
         return predict(self.parameters, features(composition, self.costs))
 
     def _of_one_shape(self, shape: int, count: int) -> float:
-        curve = sorted((t.composition[shape], t.median_s) for t in self.measured if t.one_shape == shape and not t.packed)
+        curve = sorted(
+            (t.composition[shape], t.median_s)
+            for t in self.measured
+            if t.one_shape == shape and not t.packed
+        )
         if not curve or count > curve[-1][0]:
-            raise ValueError(f"{count} requests of shape {shape} in a batch: measured up to {curve[-1][0] if curve else 0}")
+            raise ValueError(
+                f"{count} requests of shape {shape} in a batch: measured up to"
+                f" {curve[-1][0] if curve else 0}"
+            )
         for (few, before), (many, after) in pairwise(curve):
             if few <= count <= many:
                 return before + (after - before) * (count - few) / (many - few)
@@ -89,15 +102,28 @@ class StepTimes:
     @cached_property
     def parameters(self) -> list[float]:
         """Seconds: fixed, of a linear FLOP, of an attention FLOP, of a request."""
-        return fit([features(t.composition, self.costs) for t in self.packed], [t.median_s for t in self.packed])
+        return fit(
+            [features(t.composition, self.costs) for t in self.packed],
+            [t.median_s for t in self.packed],
+        )
 
     def leave_one_out(self) -> tuple[float, float] | None:
-        """Mean and worst relative error of packed batches that the fit had not seen; None where too few were measured."""
-        rows, seconds = [features(t.composition, self.costs) for t in self.packed], [t.median_s for t in self.packed]
+        """Mean and worst relative error of packed batches that the fit had not seen; None where too
+        few were measured."""
+        rows, seconds = (
+            [features(t.composition, self.costs) for t in self.packed],
+            [t.median_s for t in self.packed],
+        )
         if len(rows) <= 5:
             return None
-        errors = [abs(predict(fit(rows[:i] + rows[i + 1:], seconds[:i] + seconds[i + 1:]), rows[i]) / seconds[i] - 1)
-                  for i in range(len(rows))]
+        errors = [
+            abs(
+                predict(fit(rows[:i] + rows[i + 1 :], seconds[:i] + seconds[i + 1 :]), rows[i])
+                / seconds[i]
+                - 1
+            )
+            for i in range(len(rows))
+        ]
         return sum(errors) / len(errors), max(errors)
 
 
@@ -113,8 +139,12 @@ class MeasuredServing:
 
 def features(composition: Composition, costs: Sequence[ShapeCost]) -> list[float]:
     """What a packed batch's seconds are made of."""
-    return [1.0, float(sum(n * c.linear_flops for n, c in zip(composition, costs, strict=True))),
-            float(sum(n * c.attention_flops for n, c in zip(composition, costs, strict=True))), float(sum(composition))]
+    return [
+        1.0,
+        float(sum(n * c.linear_flops for n, c in zip(composition, costs, strict=True))),
+        float(sum(n * c.attention_flops for n, c in zip(composition, costs, strict=True))),
+        float(sum(composition)),
+    ]
 
 
 def fit(rows: Sequence[Sequence[float]], seconds: Sequence[float]) -> list[float]:
@@ -123,7 +153,7 @@ def fit(rows: Sequence[Sequence[float]], seconds: Sequence[float]) -> list[float
     from scipy.optimize import nnls
 
     matrix, target = np.array(rows), np.array(seconds)
-    scale = matrix.max(axis=0)                                  # FLOPs and ones side by side
+    scale = matrix.max(axis=0)  # FLOPs and ones side by side
     return (nnls(matrix / scale / target[:, None], np.ones(len(rows)))[0] / scale).tolist()
 
 
@@ -136,9 +166,11 @@ def largest_batch(cost: ShapeCost, max_batch: int, token_budget: int) -> int:
     return min(max(max_batch, token_budget // cost.tokens, 1), MAX_REQUESTS)
 
 
-def grid(costs: Sequence[ShapeCost], max_batch: int, token_budget: int) -> list[tuple[Composition, bool]]:
-    """(batch, packed) to measure: each shape alone in powers of two, each twice and at its largest also packed, and mixes
-    from two requests to a full budget."""
+def grid(
+    costs: Sequence[ShapeCost], max_batch: int, token_budget: int
+) -> list[tuple[Composition, bool]]:
+    """(batch, packed) to measure: each shape alone in powers of two, each twice and at its largest
+    also packed, and mixes from two requests to a full budget."""
     shapes = range(len(costs))
 
     def only(shape: int, count: int) -> Composition:
@@ -155,18 +187,29 @@ def grid(costs: Sequence[ShapeCost], max_batch: int, token_budget: int) -> list[
     if len(costs) > 1:
         mixes.append(tuple(1 for _ in shapes))
         mixes += [tuple(1 + (i == k) for k in shapes) for i in shapes]
-        mixes += [_filled(tuple(1 for _ in shapes), order, costs, token_budget)
-                  for order in [[*shapes], *([i] for i in shapes)]]
-    wanted |= {(mix, True): None for mix in mixes
-               if sum(mix) <= MAX_REQUESTS and sum(n * c.tokens for n, c in zip(mix, costs, strict=True)) <= token_budget}
+        mixes += [
+            _filled(tuple(1 for _ in shapes), order, costs, token_budget)
+            for order in [[*shapes], *([i] for i in shapes)]
+        ]
+    wanted |= {
+        (mix, True): None
+        for mix in mixes
+        if sum(mix) <= MAX_REQUESTS
+        and sum(n * c.tokens for n, c in zip(mix, costs, strict=True)) <= token_budget
+    }
     return list(wanted)
 
 
-def _filled(mix: Composition, order: Sequence[int], costs: Sequence[ShapeCost], token_budget: int) -> Composition:
+def _filled(
+    mix: Composition, order: Sequence[int], costs: Sequence[ShapeCost], token_budget: int
+) -> Composition:
     """Requests of the shapes in `order`, in turns, until the next would not fit."""
     counts, turn = list(mix), 0
     tokens = sum(n * c.tokens for n, c in zip(counts, costs, strict=True))
-    while tokens + costs[order[turn % len(order)]].tokens <= token_budget and sum(counts) < MAX_REQUESTS:
+    while (
+        tokens + costs[order[turn % len(order)]].tokens <= token_budget
+        and sum(counts) < MAX_REQUESTS
+    ):
         tokens += costs[order[turn % len(order)]].tokens
         counts[order[turn % len(order)]] += 1
         turn += 1
