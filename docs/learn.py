@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from learned_pictures import save_gif, save_strip
 from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
@@ -255,66 +256,6 @@ def rows(learned: Learned) -> dict[str, tuple[Tensor, str]]:
     }
 
 
-def to_frames(video: Tensor) -> list[np.ndarray]:
-    """(1, 3, F, H, W) in [-1, 1] -> F arrays (H, W, 3) of bytes."""
-    return list(((video[0].clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 3, 0).numpy())
-
-
-def save_strip(learned: Learned, path: Path, columns: int = 5) -> None:
-    """A picture of evenly spaced frames, one row for each video, its PSNR in the title."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    videos = rows(learned).values()
-    shown = np.linspace(0, learned.original.shape[2] - 1, columns).round().astype(int)
-    figure, axes = plt.subplots(
-        len(videos), columns, figsize=(2 * columns, 1.5 * len(videos) + 0.5), squeeze=False
-    )
-    for line, (video, caption) in zip(axes, videos, strict=True):
-        frames = to_frames(video)
-        for axis, i in zip(line, shown, strict=True):
-            axis.imshow(frames[i])
-            axis.set_axis_off()
-        line[0].set_title(caption, loc="left", fontsize=9)
-    figure.suptitle(
-        "Big Buck Bunny, (c) copyright Blender Foundation | www.bigbuckbunny.org, CC BY 3.0",
-        fontsize=7,
-        y=0.02,
-    )
-    figure.tight_layout(pad=0.4)
-    figure.savefig(path, dpi=80)
-    plt.close(figure)
-    Image.open(path).convert("RGB").quantize(192).save(path, optimize=True)  # a third of the bytes
-
-
-def save_gif(learned: Learned, path: Path, scale: int = 2) -> None:
-    """The videos side by side, moving.  One palette for all frames, so that what stands still does
-    not flicker."""
-    videos = [
-        to_frames(learned.original),
-        to_frames(learned.reconstructed),
-        to_frames(learned.sampled["heun"]),
-    ]
-    frames = [Image.fromarray(np.concatenate(parts, axis=1)) for parts in zip(*videos, strict=True)]
-    palette = frames[len(frames) // 2].quantize(96)
-    still = [
-        f.resize((f.width * scale, f.height * scale), Image.Resampling.NEAREST).quantize(
-            palette=palette, dither=Image.Dither.NONE
-        )
-        for f in frames
-    ]
-    still[0].save(
-        path,
-        save_all=True,
-        append_images=still[1:],
-        duration=round(1000 / CLIP_FPS),
-        loop=0,
-        optimize=True,
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="directory for the pictures")
@@ -343,8 +284,9 @@ def main() -> None:
     seconds = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
 
     arguments.out.mkdir(parents=True, exist_ok=True)
-    save_strip(learned, arguments.out / "learned.png")
-    save_gif(learned, arguments.out / "learned.gif")
+    save_strip(list(rows(learned).values()), arguments.out / "learned.png")
+    moving = [learned.original, learned.reconstructed, learned.sampled["heun"]]
+    save_gif(moving, CLIP_FPS, arguments.out / "learned.gif")
     result = {
         "psnr_untrained_db": learned.psnr_untrained,
         "psnr_reconstructed_db": learned.psnr_reconstructed,

@@ -1,9 +1,8 @@
 """Initial weights, losses, gradients with and without checkpointing, and that it learns:
 docs/learn.py in a short form."""
 
-import importlib.util
+import importlib
 import math
-import sys
 from dataclasses import replace
 
 import pytest
@@ -168,12 +167,9 @@ def test_psnr():
 @pytest.fixture(scope="module")
 def learn_script():
     """docs/learn.py as a module."""
-    spec = importlib.util.spec_from_file_location("learn", ROOT / "docs" / "learn.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["learn"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["learn"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "docs")
+        yield importlib.import_module("learn")
 
 
 def test_a_few_steps_lower_the_losses_and_raise_the_psnr(learn_script, tmp_path):
@@ -197,8 +193,9 @@ def test_a_few_steps_lower_the_losses_and_raise_the_psnr(learn_script, tmp_path)
     for video in learned.sampled.values():
         assert video.shape == clip.shape
     assert min(learned.psnr_sampled.values()) > learned.psnr_reconstructed - 1  # 0.04 dB below
-    learn_script.save_strip(learned, tmp_path / "strip.png")
-    learn_script.save_gif(learned, tmp_path / "moving.gif")
+    learn_script.save_strip(list(learn_script.rows(learned).values()), tmp_path / "strip.png")
+    moving = [learned.original, learned.reconstructed, learned.sampled["heun"]]
+    learn_script.save_gif(moving, learn_script.CLIP_FPS, tmp_path / "moving.gif")
     assert Image.open(tmp_path / "strip.png").width > 400
     moving = Image.open(tmp_path / "moving.gif")
     assert (moving.n_frames, moving.size) == (5, (3 * 32 * 2, 32 * 2))
