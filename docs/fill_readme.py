@@ -13,13 +13,9 @@ git tracks or would."""
 
 import argparse
 import difflib
-import json
 import re
-import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from hashlib import sha256
 from math import prod
 from pathlib import Path
 
@@ -27,112 +23,31 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
 import waterfall_svg
+from committed_results import Result, newest, of_h100, results, results_page
+from h100_plan import (
+    HALF_HOUR,
+    PLANNED_GPU,
+    PLANNED_SUITES,
+    plan_rows,
+    point_rows,
+    predict_plan,
+    read_plan,
+    table,
+)
 
-from bench.calibrate.calibration import Calibration, read_calibration
 from bench.core.errors import UserError
-from bench.core.load import load, names
+from bench.core.load import load
 from bench.core.specs.gpu import Gpu
 from bench.core.specs.model import Model
 from bench.core.specs.workload import Workload
-from bench.core.units import seconds
 from bench.count.closed import dit as closed_form
-from bench.results.records import CeilingsRecord, PointRecord
-from bench.results.store import (
-    CALIBRATION,
-    RECORDS,
-    point_records,
-    read_records,
-    read_suite,
-)
 from bench.studies.pencil.analytic import Assumptions
 from bench.studies.pencil.cross_model import cross_model
 from bench.studies.pencil.waterfall import MODEL, WORKLOAD, Bar, waterfall
 
 BLOCK = re.compile(r"(<!-- fill: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
-PLAN, PICTURE = Path("docs/h100_plan.json"), Path("docs/waterfall.svg")
+PICTURE = Path("docs/waterfall.svg")
 PAGE_H100 = Path("docs/h100.md")
-HALF_HOUR = ("h100-health", "h100-rates", "h100-anchor")
-PLANNED_SUITES, PLANNED_GPU = (*HALF_HOUR, "h100", "ablations"), "h100-sxm"
-
-
-@dataclass(frozen=True)
-class Result:
-    """One result directory."""
-
-    path: Path
-    """Relative to the repository."""
-    suite: str
-    records: list[PointRecord | CeilingsRecord]
-    calibration: Calibration | None
-
-    @property
-    def gpu(self) -> str:
-        return self.records[-1].environment.gpu
-
-    @property
-    def started_utc(self) -> str:
-        return min(r.started_utc for r in self.records)
-
-    @property
-    def command(self) -> str:
-        """How to measure this again."""
-        suite = self.suite if self.suite in names("suites") else f"{self.path}/suite.json"
-        return f"ldt-bench run {suite} --device {self.records[-1].environment.device}"
-
-    @property
-    def report(self) -> str | None:
-        return next(
-            (name for name in ("report.html", "report.md") if (ROOT / self.path / name).is_file()),
-            None,
-        )
-
-
-def results(root: Path) -> list[Result]:
-    """Every result under results/, oldest first.  Raises UserError for one that cannot be read."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "results"],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    files = (
-        listed.stdout.split("\n")
-        if listed.returncode == 0
-        else [str(p.relative_to(root)) for p in (root / "results").rglob(RECORDS)]
-    )  # a copy without its history
-    folders = sorted(
-        {Path(f).parent for f in files if Path(f).name == RECORDS and (root / f).is_file()}
-    )
-    found = [
-        Result(
-            path=folder,
-            suite=read_suite(root / folder).name,
-            records=read_records(root / folder),
-            calibration=(
-                read_calibration(root / folder) if (root / folder / CALIBRATION).is_file() else None
-            ),
-        )
-        for folder in folders
-    ]
-    return sorted(found, key=lambda r: (r.started_utc, str(r.path)))
-
-
-def newest(found: list[Result]) -> list[Result]:
-    """The newest result of each GPU and suite, by GPU."""
-    return sorted({(r.gpu, r.suite): r for r in found}.values(), key=lambda r: (r.gpu, r.suite))
-
-
-def of_h100(found: list[Result]) -> Result | None:
-    """The newest with the waterfall's end on an H100: no other card's figure stands for one."""
-    return next(
-        (
-            r
-            for r in reversed(found)
-            if r.gpu.startswith("h100") and r.calibration and r.calibration.reference
-        ),
-        None,
-    )
 
 
 def bars(found: list[Result]) -> list[Bar]:
@@ -242,49 +157,11 @@ def holdout_lines(result: Result, found: list[Result]) -> list[str]:
     ]
 
 
-def read_plan() -> dict:
-    """docs/h100_plan.json.  Raises UserError where a suite has changed since."""
-    plan = json.loads((ROOT / PLAN).read_text())
-    stale = [
-        name
-        for name in PLANNED_SUITES
-        if plan["suites"].get(name, {}).get("suite_sha256") != suite_digest(name)
-    ]
-    if stale:
-        raise UserError(
-            f"{PLAN} is of another version of {', '.join(stale)}: python docs/fill_readme.py --plan"
-        )
-    return plan
-
-
-def plan_rows(plan: dict, wanted: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """A line for each suite: its name, points, time, cost, provenance."""
-    return [
-        (
-            f"`run {name}`",
-            str(suite["points"]),
-            *spanned(suite["total"], seconds),
-            *spanned(suite["cost_usd"], dollars),
-            suite["provenance"],
-        )
-        for name in wanted
-        for suite in [plan["suites"][name]]
-    ]
-
-
-def spanned(quantity: dict, shown: Callable[[float], str]) -> tuple[str, str]:
-    return shown(quantity["value"]), f"{shown(quantity['low'])} to {shown(quantity['high'])}"
-
-
-def dollars(value: float) -> str:
-    return f"${value:.2f}"
-
-
 PLAN_HEAD = ["", "points", "time", "range", "cost", "range", "provenance"]
 
 
 def cost_block(found: list[Result]) -> str:
-    plan, price = read_plan(), load(Gpu, PLANNED_GPU).price_usd_per_hour
+    plan, price = read_plan(ROOT), load(Gpu, PLANNED_GPU).price_usd_per_hour
     assert price is not None
     return (
         table(PLAN_HEAD, plan_rows(plan, HALF_HOUR))
@@ -295,29 +172,16 @@ def cost_block(found: list[Result]) -> str:
 
 def suites_block(found: list[Result]) -> str:
     """Every planned suite, of docs/h100.md."""
-    plan = read_plan()
+    plan = read_plan(ROOT)
     return table(PLAN_HEAD, plan_rows(plan, PLANNED_SUITES)) + f"\nBasis: {plan['basis']}.\n"
 
 
 def points_block(found: list[Result]) -> str:
     """Every point of the three commands."""
-    plan = read_plan()
+    plan = read_plan(ROOT)
     return "\n".join(
         f"`{plan['suites'][name]['command']}`\n\n"
-        + table(
-            ["point", "stages", "predicted", "range"],
-            [
-                (
-                    row["point"],
-                    ", ".join(row["stages"]),
-                    *spanned(
-                        {"value": row["predicted_s"], "low": row["low_s"], "high": row["high_s"]},
-                        seconds,
-                    ),
-                )
-                for row in plan["suites"][name]["rows"]
-            ],
-        )
+        + table(["point", "stages", "predicted", "range"], point_rows(plan, name))
         for name in HALF_HOUR
     )
 
@@ -362,50 +226,6 @@ def pencil_block(found: list[Result]) -> str:
     )
 
 
-def table(head: list[str], rows: list[tuple[str, ...]]) -> str:
-    cells = [head, ["---"] * len(head), *([c.replace("|", "\\|") for c in row] for row in rows)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in cells) + "\n"
-
-
-def results_page(found: list[Result]) -> str:
-    """results/README.md: every result with the command that made it."""
-    rows = []
-    for r in found:
-        points = point_records(r.records)
-        ok, environment = sum(p.outcome == "ok" for p in points), r.records[-1].environment
-        rows.append(
-            (
-                f"[{r.path.name}]({Path(*r.path.parts[1:])})",
-                r.gpu,
-                environment.device_name,
-                f"`{r.command}`",
-                r.started_utc,
-                f"{ok} of {len(points)}",
-                environment.torch,
-                environment.code_version[:12],
-            )
-        )
-    listed = table(
-        [
-            "result",
-            "GPU",
-            "device",
-            "command that made it",
-            "started (UTC)",
-            "points ok",
-            "torch",
-            "code",
-        ],
-        rows,
-    )
-    return (
-        "# Results\n\nWritten by `python docs/fill_readme.py`. Each folder holds the records"
-        " (measured), what was fitted to them, and a report;\n`docs/schema.md` explains the files,"
-        " `ldt-bench report DIRECTORY` draws the report again.\n\n"
-        + (listed if found else "No result is in this repository yet.\n")
-    )
-
-
 BLOCKS: dict[str, Callable[[list[Result]], str]] = {
     "waterfall": waterfall_block,
     "results": results_block,
@@ -443,59 +263,6 @@ def pages() -> dict[Path, str]:
     }
 
 
-def suite_digest(name: str) -> str:
-    return sha256((ROOT / "configs/suites" / f"{name}.yaml").read_bytes()).hexdigest()[:16]
-
-
-def predict_plan() -> None:
-    """docs/h100_plan.json anew: what `run SUITE --dry-run` says of a rented card, without a record
-    of one."""
-    documents = {}
-    for name in PLANNED_SUITES:
-        command = [
-            "run",
-            name,
-            "--dry-run",
-            "--gpu",
-            PLANNED_GPU,
-            "--out",
-            "/nonexistent",
-            "--json",
-        ]
-        done = subprocess.run(
-            [sys.executable, "-m", "bench.cli", *command],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        documents[name] = json.loads(done.stdout)
-    write_plan(documents)
-
-
-def write_plan(documents: dict[str, dict]) -> None:
-    """Keep what the pages show of each suite's dry run."""
-    suites = {}
-    for name, document in documents.items():
-        provenance = {row["provenance"] for row in document["points"]}
-        suites[name] = {
-            "command": f"ldt-bench run {name} --dry-run --gpu {PLANNED_GPU}",
-            "suite_sha256": suite_digest(name),
-            "points": sum(row["point"] != "ceilings" for row in document["points"]),
-            "provenance": "/".join(sorted(map(str, provenance))),
-            "total": document["total"],
-            "cost_usd": document["cost_usd"],
-            "rows": [
-                {key: row[key] for key in ("point", "stages", "predicted_s", "low_s", "high_s")}
-                for row in document["points"]
-            ],
-        }
-    basis = next(iter(documents.values()))["basis"]
-    (ROOT / PLAN).write_text(
-        json.dumps({"gpu": PLANNED_GPU, "basis": basis, "suites": suites}, indent=1) + "\n"
-    )
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -511,7 +278,7 @@ def main() -> int:
     wanted = parser.parse_args()
     try:
         if wanted.plan:
-            predict_plan()
+            predict_plan(ROOT)
         stale = 0
         for path, text in pages().items():
             old = (ROOT / path).read_text() if (ROOT / path).is_file() else ""

@@ -11,6 +11,7 @@ from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "docs"))
 import fill_readme
+import h100_plan
 import waterfall_svg
 
 from bench.studies.pencil.waterfall import Bar
@@ -22,7 +23,7 @@ NO_H100 = "No H100 record is in this repository yet"
 def checkout(tmp_path, monkeypatch):
     """A repository without results -> run(*options): exit code."""
     (tmp_path / "docs").mkdir()
-    shutil.copy(ROOT / fill_readme.PLAN, tmp_path / "docs")
+    shutil.copy(ROOT / h100_plan.PLAN, tmp_path / "docs")
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     blocks = "\n".join(f"<!-- fill: {name} -->\n<!-- end -->\n" for name in fill_readme.BLOCKS)
     more = "\n".join(f"<!-- fill: {name} -->\n<!-- end -->\n" for name in fill_readme.H100_BLOCKS)
@@ -150,8 +151,8 @@ def test_a_figure_changed_by_hand_is_stale(checkout, capsys):
             "coast",
         ),
         (
-            lambda root: (root / fill_readme.PLAN).write_text(
-                (root / fill_readme.PLAN)
+            lambda root: (root / h100_plan.PLAN).write_text(
+                (root / h100_plan.PLAN)
                 .read_text()
                 .replace('"suite_sha256": "', '"suite_sha256": "0')
             ),
@@ -190,23 +191,23 @@ def test_a_plan_keeps_what_the_pages_show(checkout):
         for p in ("ceilings", "a", "b")
     ]
     document = {"points": rows, "total": quantity, "cost_usd": quantity, "basis": "b", "more": 1}
-    fill_readme.write_plan(dict.fromkeys(fill_readme.PLANNED_SUITES, document))
+    h100_plan.write_plan(checkout.root, dict.fromkeys(h100_plan.PLANNED_SUITES, document))
     checkout()
-    middle, span = fill_readme.spanned(quantity, fill_readme.seconds)
+    middle, span = h100_plan.spanned(quantity, h100_plan.seconds)
     assert (
         f"| `run h100-anchor` | 2 | {middle} | {span} | $60.00 | $30.00 to $120.00 | extrapolated |"
         in readme(checkout)
     )
     page = (checkout.root / fill_readme.PAGE_H100).read_text()
     assert page.count("| a | denoise_step | 7 s | 5 s to 9 s |") == 3
-    assert page.count("| `run ") == len(fill_readme.PLANNED_SUITES)
+    assert page.count("| `run ") == len(h100_plan.PLANNED_SUITES)
 
 
 def test_each_of_the_three_commands_is_predicted_to_end_in_nine_minutes():
     """And the ablations of 50 recipes under thirteen, where 35 took 22 before stages were reused;
     the anchor is in the third."""
-    suites = fill_readme.read_plan()["suites"]
-    for name in fill_readme.HALF_HOUR:
+    suites = h100_plan.read_plan(ROOT)["suites"]
+    for name in h100_plan.HALF_HOUR:
         assert suites[name]["total"]["value"] < 9 * 60, name
     assert suites["ablations"]["total"]["value"] < 13 * 60
     anchor = suites["h100-anchor"]["rows"][0]
