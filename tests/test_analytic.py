@@ -7,8 +7,11 @@ import math
 import pytest
 
 from bench.calibrate.calibration import Interval, Reference
-from bench.calibrate.predict import Estimate, Quantity
-from bench.studies.pencil.analytic import Assumptions, chain, corrected_counts
+from bench.calibrate.predict import Estimate
+from bench.core.quantity import Quantity
+from bench.studies.pencil.analytic import chain
+from bench.studies.pencil.assumptions import Assumptions
+from bench.studies.pencil.counts import corrected_counts
 from bench.studies.pencil.demand import Demand, Headroom, fleet
 from bench.studies.pencil.waterfall import guided_minutes, waterfall
 

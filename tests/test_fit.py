@@ -36,11 +36,12 @@ from bench.calibrate.fit import (
     leave_one_out,
     upward,
 )
-from bench.calibrate.predict import minutes_per_gpu_hour, predict
+from bench.calibrate.predict import predict
 from bench.core.errors import UserError
 from bench.core.load import load_point
 from bench.results.counts import Operators, StageCount
 from bench.results.environment import Environment
+from bench.results.video import minutes_per_gpu_hour
 
 TRUTH = dict(zip(NAMES, PRIOR, strict=True)) | {
     "linear_efficiency": 0.65,

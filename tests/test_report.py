@@ -11,8 +11,8 @@ from test_fit import calibration, environment
 from test_store import point_record
 
 from bench.calibrate.calibration import FittedStage
-from bench.calibrate.predict import Quantity
 from bench.core.load import load, load_point
+from bench.core.quantity import Quantity
 from bench.core.specs.suite import Suite
 from bench.count.document import count_document
 from bench.count.point import count_model
@@ -31,7 +31,8 @@ from bench.report.tables.common import (
     table,
 )
 from bench.results.records import CeilingsRecord, Probe, SentinelReading
-from bench.studies.pencil.analytic import Assumptions, chain
+from bench.studies.pencil.analytic import chain
+from bench.studies.pencil.assumptions import Assumptions
 from bench.studies.pencil.demand import Demand, Headroom
 from bench.studies.pencil.waterfall import waterfall
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from test_fit import calibration, count, environment
 
-from bench.calibrate.calibration import read_calibration
+from bench.calibrate.read import read_calibration
 from bench.core.errors import EnvironmentFault, UserError
 from bench.core.load import load_point
 from bench.measure.timing.sampling import summarise
