@@ -6,30 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
-from gpu_processes import pytest_pyfunc_call  # noqa: F401 (each gpu test in its own process)
+
+from support.cli import MICRO_SUITE, cli
+
+# Each gpu test in a process of its own.
+from support.gpu_processes import pytest_pyfunc_call  # noqa: F401
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a process for each core: more threads would fight
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-PATIENCE = float(os.environ.get("LDT_BENCH_TEST_PATIENCE", "1"))
-"""So many times as long is waited for a process, on a machine that others use too; no test asks how
-long one took."""
-ROOT = Path(__file__).resolve().parents[1]
-GOLDEN = Path(__file__).parent / "golden"
-
-MICRO_SUITE = """
-description: a few points in a few seconds
-ceilings: true
-sampling: {target_relative_half_width: 0.5, min_samples: 3, max_samples: 6, max_s: 0.2}
-point_timeout_s: PATIENT
-points:
-  - {model: tiny, workload: tiny-image, recipe: eager-fp32, stages: [denoise_step, vae_decode, vae_encode, text_encode]}
-  - {model: tiny, workload: tiny-clip, recipe: eager-fp32, stages: [denoise_step, vae_decode]}
-  - {model: tiny, workload: tiny-image, recipe: eager-fp32, set: {denoiser.depth: 2}}
-  - {model: tiny, workload: tiny-clip, recipe: eager-fp32, set: {denoiser.depth: 2}}
-  - {model: tiny-factorised, workload: tiny-clip, recipe: eager-fp32}
-headline: {model: tiny, workload: tiny-image, recipe: eager-fp32}
-""".replace("PATIENT", f"{60 * PATIENCE:g}")  # noqa: E501
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -69,28 +53,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def cli(
-    *args: str, cwd: Path | None = None, env: dict[str, str] | None = None, timeout: float = 120
-) -> subprocess.CompletedProcess:
-    """Run ldt-bench in a process of its own, as a user would."""
-    return subprocess.run(
-        [sys.executable, "-m", "bench.cli", *args],
-        capture_output=True,
-        text=True,
-        cwd=cwd or ROOT,
-        env={**os.environ, **(env or {})},
-        timeout=PATIENCE * timeout,
-        check=False,
-    )
-
-
-def variant(tmp_path: Path, name: str = "variant", **change) -> Path:
-    """The micro suite without ceilings and with some of its fields otherwise."""
-    path = tmp_path / f"{name}.yaml"
-    path.write_text(yaml.safe_dump({**yaml.safe_load(MICRO_SUITE), "ceilings": False, **change}))
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -137,7 +99,7 @@ def here(monkeypatch, capsys):
 @pytest.fixture
 def nvml(monkeypatch):
     """nvml(function=error, ...) puts a fake in the place of pynvml -> it."""
-    from fake_nvml import FakeNvml
+    from support.fake_nvml import FakeNvml
 
     def install(**broken) -> FakeNvml:
         fake = FakeNvml(**broken)
