@@ -24,9 +24,9 @@ from bench.calibrate.fit import (
     leave_one_out,
     upward,
 )
-from bench.calibrate.predict import minutes_per_gpu_hour
 from bench.core.errors import UserError
 from bench.core.load import load_point
+from bench.results.video import minutes_per_gpu_hour
 from support.calibrations import (
     BARE,
     CEILINGS,

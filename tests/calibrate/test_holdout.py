@@ -7,11 +7,12 @@ import shutil
 import numpy as np
 import pytest
 
-from bench.calibrate.calibration import default_recipe, read_calibration
+from bench.calibrate.calibration import default_recipe
 from bench.calibrate.cost_model import NAMES, Work
 from bench.calibrate.holdout import hold_out, summary
 from bench.calibrate.make import calibrate, ceilings_for
 from bench.calibrate.predict import draw_seconds
+from bench.calibrate.read import read_calibration
 from bench.calibrate.transfer import SPREAD, transfer
 from bench.core.errors import UserError
 from bench.core.load import load

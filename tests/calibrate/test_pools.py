@@ -7,13 +7,15 @@ from functools import partial
 import numpy as np
 import pytest
 
-from bench.calibrate.calibration import Calibration, read_calibration
+from bench.calibrate.calibration import Calibration
 from bench.calibrate.cost_model import NAMES, Priced, Work, seconds_by_class
+from bench.calibrate.estimate import estimate
 from bench.calibrate.fit import bootstrap, fit
 from bench.calibrate.fit_pool import ceilings_for, fit_pool, noise_of, observations_of
 from bench.calibrate.holdout import hold_out
-from bench.calibrate.make import calibrate, estimate
+from bench.calibrate.make import calibrate
 from bench.calibrate.pools import execution_of, pools, rates_key
+from bench.calibrate.read import read_calibration
 from bench.calibrate.training import of_another, training_cost
 from bench.core.errors import UserError
 from bench.core.load import load, load_point, names

@@ -143,8 +143,8 @@ def test_the_schemas_page_has_every_field_and_what_stands_beneath_it():
 def test_the_glossary_has_every_word_of_the_code():
     from typing import get_args
 
+    from bench.core.quantity import Provenance
     from bench.core.specs.model import Stage
-    from bench.results.base import Provenance
     from bench.results.records import OUTCOMES
 
     text = (ROOT / "docs/glossary.md").read_text()

@@ -9,8 +9,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from bench.calibrate.calibration import read_calibration
-from bench.calibrate.make import estimate
+from bench.calibrate.estimate import estimate
+from bench.calibrate.read import read_calibration
 from bench.core.errors import EnvironmentFault, UserError
 from bench.explore import data as explore_data
 from bench.explore import page as explore_page

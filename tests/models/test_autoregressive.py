@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench.calibrate.autoregressive import measured_clips, stage_calls
 from bench.core.errors import UserError
 from bench.core.load import load_point
 from bench.count.closed import ar as closed
@@ -20,6 +19,7 @@ from bench.count.trace import trace
 from bench.measure.points.single import measure_point
 from bench.measure.timing.clock import clock_for
 from bench.results.records import PointRecord
+from bench.studies.pencil.same_clip import measured_clips, stage_calls
 from models.ar.model import AutoregressiveTransformer, allocate_cache, decoding_calls, draw_token
 from models.ar.spec import AutoregressiveConfig, Decoding
 from models.layers import init_benchmark_weights

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from bench.calibrate.calibration import FittedStage
-from bench.calibrate.predict import Quantity
 from bench.core.load import load, load_point
+from bench.core.quantity import Quantity
 from bench.core.specs.suite import Suite
 from bench.count.document import count_document
 from bench.count.point import count_model
@@ -27,7 +27,8 @@ from bench.report.tables.common import (
     table,
 )
 from bench.results.records import CeilingsRecord, Probe, SentinelReading
-from bench.studies.pencil.analytic import Assumptions, chain
+from bench.studies.pencil.analytic import chain
+from bench.studies.pencil.assumptions import Assumptions
 from bench.studies.pencil.demand import Demand, Headroom
 from bench.studies.pencil.waterfall import waterfall
 from support.calibrations import calibration

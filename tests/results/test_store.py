@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.calibrate.calibration import read_calibration
+from bench.calibrate.read import read_calibration
 from bench.core.errors import EnvironmentFault, UserError
 from bench.results.store import (
     CALIBRATION,

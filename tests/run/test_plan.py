@@ -11,6 +11,7 @@ import yaml
 from bench.calibrate.cost_model import Ceilings
 from bench.core.errors import UserError
 from bench.core.load import load, load_point
+from bench.core.quantity import Quantity
 from bench.core.specs.gpu import Gpu, Price
 from bench.core.specs.suite import Sampling, Suite
 from bench.measure.worker.process import JobFailed
@@ -22,7 +23,6 @@ from bench.run.plan_time import (
     START_AND_FINISH_S,
     THUMB,
     Basis,
-    Span,
     basis_from,
     beside_calls,
     ceilings_time,
@@ -74,13 +74,13 @@ def test_a_stage_takes_what_the_rules_of_sampling_say(call_s, low, high):
 
 def test_price_by_hand():
     price = Price(low=2.0, high=4.0, date="", source="")
-    assert usd(Span(3600.0, 1800.0, 7200.0), price) == Span(
+    assert usd(Quantity(3600.0, 1800.0, 7200.0), price) == Quantity(
         3.0, 1.0, 8.0
     )  # 1 h x 3, 0.5 h x 2, 2 h x 4
-    assert usd(Span(90.0, 90.0, 90.0), price_of(None, 2.5)).value == pytest.approx(
+    assert usd(Quantity(90.0, 90.0, 90.0), price_of(None, 2.5)).value == pytest.approx(
         0.0625
     )  # 90 / 3600 x 2.50
-    assert usd(Span(1.0, 1.0, 1.0), None) is None
+    assert usd(Quantity(1.0, 1.0, 1.0), None) is None
     assert price_of(load(Gpu, "h100-sxm"), None).low == 1.99
     assert price_of(load(Gpu, "cpu"), None) is None
     for wrong in (0.0, -1.0, float("nan"), float("inf")):

@@ -7,7 +7,9 @@ import math
 import pytest
 
 from bench.calibrate.calibration import Interval, Reference
-from bench.studies.pencil.analytic import Assumptions, chain, corrected_counts
+from bench.studies.pencil.analytic import chain
+from bench.studies.pencil.assumptions import Assumptions
+from bench.studies.pencil.counts import corrected_counts
 from bench.studies.pencil.demand import Demand, Headroom, fleet
 from bench.studies.pencil.waterfall import guided_minutes, waterfall
 from support.pencil import ROWS, an_estimate, row

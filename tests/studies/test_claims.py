@@ -9,13 +9,13 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from bench.calibrate.predict import Quantity
 from bench.core.errors import UserError
 from bench.core.load import load, names
+from bench.core.quantity import Quantity
 from bench.core.specs.claim import Claim, Claimed
 from bench.report.tables.claims import claims_document, claims_tables, verdicts
 from bench.studies.claims.ledger import ledger
-from bench.studies.claims.verdict import CANNOT_TELL, HOLDS, Evidence, Ours, judge
+from bench.studies.claims.verdict import CANNOT_TELL, HOLDS, Evidence, judge
 from support.paths import ROOT
 
 FIVE = Claimed(value=5.0, unit="min")
@@ -91,7 +91,7 @@ def one(name: str, e: Evidence | None = None):
     ],
 )
 def test_verdicts_by_hand(claimed, ours, verdict):
-    assert judge(claimed, Ours(*ours, "fitted"), 0.10) == verdict
+    assert judge(claimed, Quantity(*ours, provenance="fitted"), 0.10) == verdict
 
 
 def test_every_row_of_the_mission_is_there():
@@ -108,7 +108,7 @@ def test_every_row_of_the_mission_is_there():
 
 def test_counted_claims_need_no_calibration():
     assert one("dit-step-flop").verdict == "off by 2x"  # multiply-accumulates printed as FLOP
-    assert one("dit-step-flop").finding.ours == Ours.exactly(2 * 524_538_298_368)
+    assert one("dit-step-flop").finding.ours == Quantity.exactly(2 * 524_538_298_368, "counted")
     document = one("image-as-llama-document")
     assert document.finding.ours.value == pytest.approx(
         2 * 524_538_298_368 * 250 / (2 * 70e9 * 1000)
@@ -146,7 +146,7 @@ def test_the_chain_is_judged_by_an_h100_and_by_no_other_card():
     for gpu in ("cpu", "h100-pcie"):
         other = minutes(evidence(gpu, 3600 / 5.03))
         assert other.verdict == "off by at least 12x"  # as without a calibration
-        assert other.finding.ours == Ours.at_most(pytest.approx(0.418, abs=5e-4))
+        assert other.finding.ours == Quantity.at_most(pytest.approx(0.418, abs=5e-4), "counted")
         assert f"the calibration is of {gpu}" in other.why
         assert other.finding.command.startswith(
             "on h100-sxm: ldt-bench run h100, then ldt-bench claims --calibration "

@@ -1,7 +1,9 @@
 """Rows of the chain, and an estimate of its minute."""
 
-from bench.calibrate.predict import Estimate, Quantity
-from bench.studies.pencil.analytic import Assumptions, chain
+from bench.calibrate.predict import Estimate
+from bench.core.quantity import Quantity
+from bench.studies.pencil.analytic import chain
+from bench.studies.pencil.assumptions import Assumptions
 from bench.studies.pencil.demand import Demand, Headroom
 
 ROWS = chain(Assumptions(), Demand(), Headroom())

@@ -10,9 +10,11 @@ encoder come on top, as with diffusion.
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from bench.core.quantity import Quantity
 from bench.core.specs.model import TOKEN_STAGES
 from bench.core.specs.point import Point
 from bench.results.records import PointRecord
+from bench.results.video import video_seconds
 from models.ar.spec import AutoregressiveConfig
 
 Bound = Literal["compute-bound", "bandwidth-bound"]
@@ -38,9 +40,7 @@ class Clip:
     stages: dict[str, dict[str, float]]
     """Stage -> calls, seconds of all, FLOP/s and modelled bytes/s, and both as shares of the
     measured ceilings."""
-    seconds: float
-    low: float
-    high: float
+    seconds: Quantity
     flops: int
     bytes: int
     """Modelled lower bound."""
@@ -53,7 +53,7 @@ class Clip:
             "workload": self.workload,
             "recipe": self.recipe,
             "stages": self.stages,
-            "latents_s": {"value": self.seconds, "low": self.low, "high": self.high},
+            "latents_s": self.seconds.as_dict(),
             "flops": self.flops,
             "bytes_modelled_min": self.bytes,
             "flops_per_byte": self.flops / self.bytes,
@@ -89,32 +89,27 @@ def _clip(record: PointRecord, flops_per_s: float, bytes_per_s: float) -> Clip |
         calls = stage_calls(Point.model_validate(record.point))
     except ValueError:  # of an earlier version, of which no point can be made any more
         return None
-    if not set(calls) <= set(record.timings):
+    seconds = video_seconds(calls, record.timings)
+    if seconds is None:
         return None
     stages: dict[str, dict[str, float]] = {}
     for stage, n in calls.items():
-        count, seconds = record.counts[stage], record.timings[stage].median_s
+        count, call_s = record.counts[stage], record.timings[stage].median_s
         stages[stage] = {
             "calls": n,
-            "seconds": n * seconds,
-            "flops_per_s": count.flops / seconds,
-            "bytes_modelled_per_s": count.bytes_modelled_min / seconds,
-            "of_gemm_ceiling": count.flops / seconds / flops_per_s,
-            "of_copy_ceiling": count.bytes_modelled_min / seconds / bytes_per_s,
+            "seconds": n * call_s,
+            "flops_per_s": count.flops / call_s,
+            "bytes_modelled_per_s": count.bytes_modelled_min / call_s,
+            "of_gemm_ceiling": count.flops / call_s / flops_per_s,
+            "of_copy_ceiling": count.bytes_modelled_min / call_s / bytes_per_s,
         }
     longest = max(stages.values(), key=lambda s: s["seconds"])
-    low, high = (
-        sum(n * getattr(record.timings[stage], end) for stage, n in calls.items())
-        for end in ("low_s", "high_s")
-    )
     return Clip(
         model=record.model,
         workload=record.workload,
         recipe=record.recipe,
         stages=stages,
-        seconds=sum(s["seconds"] for s in stages.values()),
-        low=low,
-        high=high,
+        seconds=seconds,
         flops=sum(n * record.counts[stage].flops for stage, n in calls.items()),
         bytes=sum(n * record.counts[stage].bytes_modelled_min for stage, n in calls.items()),
         bound="compute-bound"
