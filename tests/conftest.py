@@ -1,6 +1,9 @@
 """Shared fixtures.  The suite here is small enough for a few seconds and still has every stage."""
 
+import fcntl
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -63,13 +66,31 @@ def micro_suite(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def measured(tmp_path_factory, micro_suite) -> tuple[Path, subprocess.CompletedProcess]:
-    """A result directory made by one real run of the micro suite, and what that run printed."""
-    root = tmp_path_factory.mktemp("results")
-    done = cli("run", str(micro_suite), "--device", "cpu", "--out", str(root))
-    assert done.returncode == 0, done.stderr
-    (directory,) = (root / "cpu").iterdir()
-    return directory, done
+def _measured_once(tmp_path_factory, micro_suite) -> Path:
+    """One real run of the micro suite and what it printed, made by the first of the test processes
+    that asks; the others wait for it."""
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "measured"
+    root.mkdir(exist_ok=True)
+    with (root / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (root / "printed.json").exists():
+            done = cli("run", str(micro_suite), "--device", "cpu", "--out", str(root))
+            assert done.returncode == 0, done.stderr
+            printed = {"stdout": done.stdout, "stderr": done.stderr}
+            (root / "printed.json").write_text(json.dumps(printed))
+    return root
+
+
+@pytest.fixture(scope="session")
+def measured(tmp_path_factory, _measured_once) -> tuple[Path, subprocess.CompletedProcess]:
+    """A result directory made by one real run of the micro suite, and what that run printed.  Each
+    test process has its own copy."""
+    (made,) = (_measured_once / "cpu").iterdir()
+    directory = tmp_path_factory.mktemp("results") / "cpu" / made.name
+    shutil.copytree(made, directory)
+    printed = (_measured_once / "printed.json").read_text().replace(str(made), str(directory))
+    return directory, subprocess.CompletedProcess("run", 0, **json.loads(printed))
 
 
 @pytest.fixture
@@ -94,6 +115,13 @@ def here(monkeypatch, capsys):
     yield call
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def only_svg(monkeypatch):
+    """Reports of this process draw each figure in one format: a PDF takes as long as the rest."""
+    for name in ("FORMATS", "FOR_PRINT"):
+        monkeypatch.setattr(f"bench.report.markdown.{name}", ("svg",))
 
 
 @pytest.fixture

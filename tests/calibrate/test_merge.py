@@ -9,7 +9,6 @@ from bench.calibrate.make import calibrate
 from bench.calibrate.merge import merge
 from bench.core.errors import UserError
 from bench.results.store import CALIBRATION, RECORDS, SUITE, point_records, read_records, read_suite
-from support.cli import cli
 
 
 @pytest.fixture
@@ -54,22 +53,22 @@ def test_merged_they_fit_as_the_whole_does(three, tmp_path):
     )
 
 
-def test_the_command_takes_several_and_reports_the_merged_one(three, tmp_path):
+def test_the_command_takes_several_and_reports_the_merged_one(three, tmp_path, here):
     _, folders = three
     for folder in folders[1:]:
-        assert cli("calibrate", str(folder)).returncode == 2  # alone they have no ceilings
-    done = cli("calibrate", *map(str, folders), "--out", str(tmp_path / "all"), "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["headline"]["model"] == "tiny"
-    assert f"merged result: {tmp_path / 'all'}" in done.stderr
+        assert here("calibrate", str(folder))[0] == 2  # alone they have no ceilings
+    code, out, err = here("calibrate", *map(str, folders), "--out", str(tmp_path / "all"), "--json")
+    assert code == 0, err
+    assert json.loads(out)["headline"]["model"] == "tiny"
+    assert f"merged result: {tmp_path / 'all'}" in err
     assert (tmp_path / "all" / CALIBRATION).is_file()
     assert (tmp_path / "all" / "report.html").is_file()
-    again = cli("calibrate", *map(str, folders), "--out", str(tmp_path / "all"))
-    assert (again.returncode, again.stderr.count("\n")) == (2, 1)
-    assert "there already" in again.stderr
+    code, _, err = here("calibrate", *map(str, folders), "--out", str(tmp_path / "all"))
+    assert (code, err.count("\n")) == (2, 1)
+    assert "there already" in err
 
 
-def test_what_cannot_be_merged_is_one_line(three, tmp_path):
+def test_what_cannot_be_merged_is_one_line(three, tmp_path, here):
     _, (first, second, _) = three
     other = tmp_path / "other"
     shutil.copytree(second, other)
@@ -78,4 +77,4 @@ def test_what_cannot_be_merged_is_one_line(three, tmp_path):
     (other / RECORDS).write_text(text.replace(json.dumps(name), '"Another card"'))
     with pytest.raises(UserError, match="measured on Another card, and .* one card at a time"):
         merge([first, other])
-    assert cli("calibrate", str(first), "--out", str(tmp_path / "x")).returncode == 2
+    assert here("calibrate", str(first), "--out", str(tmp_path / "x"))[0] == 2

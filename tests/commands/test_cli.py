@@ -2,6 +2,7 @@
 stdout."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,11 +16,17 @@ from support.cli import cli
 from support.paths import ROOT
 
 
-def document(*args: str):
-    done = cli(*args, "--json")
-    assert done.returncode == 0, done.stderr
-    (line,) = done.stdout.splitlines()
-    return json.loads(line)
+@pytest.fixture
+def document(here):
+    """document(*args) -> the one JSON document that a command prints."""
+
+    def call(*args: str):
+        code, out, err = here(*args, "--json")
+        assert code == 0, err
+        (line,) = out.splitlines()
+        return json.loads(line)
+
+    return call
 
 
 @pytest.mark.parametrize(
@@ -75,7 +82,7 @@ def test_list_analytic_and_claims_import_no_torch(args):
     )
 
 
-def test_list():
+def test_list(document):
     entries = document("list")
     assert {e["kind"] for e in entries} == {
         "models",
@@ -96,7 +103,7 @@ def test_list():
     assert models["dit-xl-2"]["params"] == 674_834_720
 
 
-def test_count():
+def test_count(document):
     d = document("count", "dit-xl-2", "--workload", "image-512")
     assert d["forward"]["macs"] == pytest.approx(524.5e9, rel=1e-3)
     assert d["params"] == pytest.approx(675e6, rel=1e-3)
@@ -124,7 +131,7 @@ def test_count():
     )
 
 
-def test_analytic():
+def test_analytic(document):
     d = document("analytic")
     assert {r["id"] for r in d["rows"]} == {f"A{i}" for i in range(1, 18)}
     assert all(
@@ -140,7 +147,7 @@ def test_analytic():
     ]
 
 
-def test_calibrate_predict_analytic_agree(measured):
+def test_calibrate_predict_analytic_agree(measured, document):
     directory, _ = measured
     c = document("calibrate", str(directory))
     assert set(c["parameters"]) == set(PARAMETERS)
@@ -170,7 +177,7 @@ def test_calibrate_predict_analytic_agree(measured):
     assert sora["usd"] is None  # a CPU has no price
 
 
-def test_ceilings():
+def test_ceilings(document):
     d = document("ceilings", "--device", "cpu")
     assert {
         "device",
@@ -230,11 +237,10 @@ def test_ceilings():
         (["list", "--colour"], 2, "--colour"),
     ],
 )
-def test_mistakes_get_one_line_and_their_exit_code(args, code, message):
-    done = cli(*args)
-    assert done.returncode == code
-    assert done.stdout == ""
-    (line,) = done.stderr.strip().splitlines()
+def test_mistakes_get_one_line_and_their_exit_code(here, args, code, message):
+    got, out, err = here(*args)
+    assert (got, out) == (code, "")
+    (line,) = err.strip().splitlines()
     assert line.startswith("error: ")
     assert message in line
 
@@ -248,6 +254,13 @@ def test_no_cuda_is_the_environments_fault(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("args", [["count", "sora-20", "-w", "image-512"], ["fly"]])
+def test_a_mistake_in_a_process_of_its_own(args):
+    done = cli(*args)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"error: .*\n", done.stderr)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -256,12 +269,12 @@ def test_no_cuda_is_the_environments_fault(tmp_path):
         ("{}\n", "not a record"),
     ],
 )
-def test_records_without_a_valid_one(tmp_path, content, message):
+def test_records_without_a_valid_one(tmp_path, here, content, message):
     (tmp_path / RECORDS).write_text(content)
     for command in ("calibrate", "report"):
-        done = cli(command, str(tmp_path))
-        assert done.returncode == 2
-        (line,) = done.stderr.strip().splitlines()
+        code, _, err = here(command, str(tmp_path))
+        assert code == 2
+        (line,) = err.strip().splitlines()
         assert message in line
 
 
@@ -277,36 +290,36 @@ def test_a_torn_last_line_is_a_warning(measured, tmp_path):
     json.loads(done.stdout)
 
 
-def test_damaged_calibration(measured, tmp_path):
+def test_damaged_calibration(measured, tmp_path, here):
     directory = tmp_path / "copy"
     shutil.copytree(measured[0], directory)
     (directory / "calibration.json").write_text("{")
-    done = cli("analytic", "--calibration", str(directory))
-    assert (done.returncode, "makes it anew" in done.stderr) == (2, True)
+    code, _, err = here("analytic", "--calibration", str(directory))
+    assert (code, "makes it anew" in err) == (2, True)
 
 
-def test_too_few_points_say_what_would_supply_them(measured, tmp_path):
+def test_too_few_points_say_what_would_supply_them(measured, tmp_path, here):
     directory = tmp_path / "copy"
     shutil.copytree(measured[0], directory)
     kept = (directory / RECORDS).read_text().splitlines()[:2]
     record = json.loads(kept[1])
     record["timings"] = {"denoise_step": record["timings"]["denoise_step"]}
     (directory / RECORDS).write_text(kept[0] + "\n" + json.dumps(record) + "\n")
-    done = cli("calibrate", str(directory))
-    assert done.returncode == 2
-    assert "1 measured stages" in done.stderr
-    assert f"--resume {directory}" in done.stderr
+    code, _, err = here("calibrate", str(directory))
+    assert code == 2
+    assert "1 measured stages" in err
+    assert f"--resume {directory}" in err
 
 
-def test_records_of_several_devices_are_refused(measured, tmp_path):
+def test_records_of_several_devices_are_refused(measured, tmp_path, here):
     directory = tmp_path / "copy"
     shutil.copytree(measured[0], directory)
     lines = (directory / RECORDS).read_text().splitlines()
     record = json.loads(lines[-1])
     record["environment"]["device_name"] = "another"
     (directory / RECORDS).write_text("\n".join([*lines[:-1], json.dumps(record)]) + "\n")
-    done = cli("calibrate", str(directory))
-    assert (done.returncode, "several devices" in done.stderr) == (2, True)
+    code, _, err = here("calibrate", str(directory))
+    assert (code, "several devices" in err) == (2, True)
 
 
 def test_works_from_any_directory(tmp_path):

@@ -8,14 +8,14 @@ does not know yet.
 
 import json
 import shutil
-import subprocess
-import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.cli import MICRO_SUITE
+from support.cli import MICRO_SUITE, cli
 from support.paths import GOLDEN, ROOT
 
 STORED = GOLDEN / "documents.json"
@@ -119,21 +119,12 @@ def places(folder: Path) -> dict[str, str]:
     }
 
 
-def document(command: list[str], folder: Path) -> Any:
-    """What the command prints with --json."""
+def document(command: list[str], folder: Path, call: Callable) -> Any:
+    """What the command prints with --json, where call(*args) -> exit code, stdout, stderr."""
     filled = [word.format(**places(folder)) for word in command]
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.cli", *filled, "--json"],
-        cwd=ROOT,
-        text=True,
-        capture_output=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode in (0, 1), done.stderr
-    return (
-        json.loads(done.stdout.splitlines()[-1]) if command[0] == "run" else json.loads(done.stdout)
-    )
+    code, out, err = call(*filled, "--json")
+    assert code in (0, 1), err
+    return json.loads(out.splitlines()[-1] if command[0] == "run" else out)
 
 
 @pytest.fixture(scope="module")
@@ -144,9 +135,9 @@ def folder(tmp_path_factory) -> Path:
 @pytest.mark.parametrize(
     "command", [*COMMANDS, *(pytest.param(c, marks=pytest.mark.slow) for c in SLOW)]
 )
-def test_no_key_of_a_document_is_gone(command, folder):
+def test_no_key_of_a_document_is_gone(command, folder, here, only_svg):
     stored = json.loads(STORED.read_text())
-    printed = document((COMMANDS | SLOW)[command], folder)
+    printed = document((COMMANDS | SLOW)[command], folder, here)
     assert missing(stored[command], keys(printed)) == []
 
 
@@ -156,16 +147,19 @@ def test_a_renamed_key_is_seen():
     assert missing(stored, keys({"points": [{"a": 1, "b": {"median": 2}}]})) == ["points.b.value"]
 
 
+def called(*args: str) -> tuple[int, str, str]:
+    done = cli(*args, timeout=600)
+    return done.returncode, done.stdout, done.stderr
+
+
 def _store() -> None:
     """Add the commands that the file does not know; what it knows stays as it was printed then."""
-    import tempfile
-
     stored = json.loads(STORED.read_text()) if STORED.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
         for name, command in (COMMANDS | SLOW).items():
             if name not in stored:
                 print(name, flush=True)
-                stored[name] = keys(document(command, Path(folder)))
+                stored[name] = keys(document(command, Path(folder), called))
     STORED.write_text(json.dumps(stored, indent=1, sort_keys=True) + "\n")
 
 
