@@ -85,7 +85,7 @@ def doctor(
     from bench.measure.worker.process import JobFailed, Worker
     from bench.report.progress import Spinner
     from bench.report.tables.planning import acceptance_document, acceptance_table
-    from bench.studies.acceptance.grades import accept, broken
+    from bench.studies.acceptance.verdict import accept, broken
 
     check_device(device)
     check_gpu(expect, "--expect")

@@ -6,7 +6,7 @@ from rich.table import Table
 
 from bench.core.units import seconds
 from bench.report.tables.common import quantity, table
-from bench.studies.acceptance.grades import Acceptance
+from bench.studies.acceptance.verdict import Acceptance
 
 
 def acceptance_table(device_name: str, acceptance: Acceptance) -> Table:
