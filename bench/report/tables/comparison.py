@@ -7,7 +7,7 @@ from rich.table import Table
 from bench.core.errors import one_line
 from bench.core.units import seconds
 from bench.report.tables.common import table
-from bench.studies.compare.verdicts import Change, Comparison
+from bench.studies.compare.verdict import Change, Comparison
 
 COLUMNS = ("point", "stage", "#a", "#b", "#b / a", "#interval", "verdict")
 
