@@ -24,7 +24,8 @@ from bench.measure.attention.ran import (
     what_ran,
 )
 from bench.measure.device.machine import Machine
-from bench.measure.points.single import build_calls, count_stages, measure_point
+from bench.measure.points.build import build_calls, count_stages
+from bench.measure.points.single import measure_point
 from bench.measure.timing.sampling import summarise
 from bench.report.tables.device import attending, attention_rows, backend
 from bench.results.records import AttentionRan, Probe
@@ -302,8 +303,9 @@ def test_a_ceilings_attention_says_what_ran():
         with sdpa.sdpa_backend("math"):
             return kernels.attention(*QKV)
 
-    assert family_ran(call, CPU) == "math"
-    assert family_ran(lambda: None, CPU) is None
+    assert family_ran(call, CPU) == ("math", None)
+    assert family_ran(lambda: None, CPU) == (None, "no attention call was seen")
+    assert family_ran(lambda: 1 / 0, CPU) == (None, "not seen: ZeroDivisionError: division by zero")
 
 
 # --- backends in SDPA's place ---

@@ -16,9 +16,11 @@ from bench.core.specs.point import Point
 from bench.core.specs.suite import Sampling
 from bench.measure.attention import correctness
 from bench.measure.device.environment import choose_device, describe
+from bench.measure.errors import OutOfMemory
 from bench.measure.points import against
-from bench.measure.points.against import measure_against
-from bench.measure.points.single import OutOfMemory, count_stages, measure_point
+from bench.measure.points.against import Pair, measure_against
+from bench.measure.points.build import count_stages
+from bench.measure.points.single import measure_point
 from bench.measure.points.together import measure_together
 from bench.measure.points.versus import measure_peak
 from bench.measure.probes import doctor
@@ -26,7 +28,7 @@ from bench.measure.probes import kernels as probes
 from bench.measure.probes.ceilings import measure_ceilings, planned_probes
 from bench.measure.timing.check import check_timer
 from bench.measure.timing.clock import CudaClock
-from bench.measure.worker.main import serve
+from bench.measure.worker.serve import serve
 from bench.results.records import Correctness, Divergence
 
 pytestmark = pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
@@ -161,10 +163,7 @@ def test_a_point_against_its_baseline(free):
     )
     with card(free) as device:
         timings, memory, telemetry, beside = measure_against(
-            p,
-            base,
-            count_stages(p),
-            count_stages(base),
+            Pair(p, base, count_stages(p), count_stages(base)),
             device,
             CardClock(device),
             PLAN,

@@ -5,8 +5,10 @@ import torch
 from test_sampling import PLAN
 
 from bench.core.load import load_point
+from bench.measure.errors import Unsupported
 from bench.measure.points import single as measuring
-from bench.measure.points.single import Unsupported, count_stages, measure_point
+from bench.measure.points.build import count_stages
+from bench.measure.points.single import measure_point
 from bench.measure.timing.clock import clock_for
 
 CPU = torch.device("cpu")

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from bench.count.point import DTYPES
+from bench.measure.device.memory import free_memory
 from bench.measure.device.nvml import THROTTLE_REASONS
 from bench.measure.timing.clock import Clock
 
@@ -90,8 +91,6 @@ def examine(device: torch.device, clock: Clock, folder: str) -> dict[str, Any]:
 
 def read_host(readings: Readings, folder: Path) -> None:
     """Cores, load, memory, disk, clock."""
-    from bench.measure.points.single import _meminfo
-
     readings.take(
         "cores",
         lambda: (
@@ -101,7 +100,7 @@ def read_host(readings: Readings, folder: Path) -> None:
     readings.take("load_average", lambda: os.getloadavg()[0])
     readings.take(
         "host_memory_free_bytes",
-        lambda: _there(_meminfo("MemAvailable"), "no /proc/meminfo on this system"),
+        lambda: _there(free_memory(torch.device("cpu")), "no /proc/meminfo on this system"),
     )
     readings.take("disk_free_bytes", lambda: shutil.disk_usage(_existing(folder)).free)
     readings.take("clock_resolution_s", clock_tick)

@@ -20,13 +20,9 @@ from bench.count.closed.dit import dit_forward
 from bench.count.point import DTYPES
 from bench.measure.attention.backends import sdpa_backend, unsupported_reason
 from bench.measure.device.machine import this_machine
-from bench.measure.points.single import (
-    INPUTS_SEED,
-    WEIGHTS_SEED,
-    OutOfMemory,
-    Unsupported,
-    free_memory,
-)
+from bench.measure.device.memory import free_memory
+from bench.measure.errors import OutOfMemory, Unsupported
+from bench.measure.points.build import INPUTS_SEED, WEIGHTS_SEED
 from bench.measure.timing.clock import Clock, clock_for
 from bench.measure.timing.sampling import Run, take_turns
 from bench.results.readings import Timing
