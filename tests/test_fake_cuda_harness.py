@@ -23,8 +23,8 @@ from bench.measure.points.build import count_stages
 from bench.measure.points.single import measure_point
 from bench.measure.points.together import measure_together
 from bench.measure.points.versus import measure_peak
-from bench.measure.probes import doctor
 from bench.measure.probes import kernels as probes
+from bench.measure.probes import rates as node_rates
 from bench.measure.probes.ceilings import measure_ceilings, planned_probes
 from bench.measure.timing.check import check_timer
 from bench.measure.timing.clock import CudaClock
@@ -298,7 +298,7 @@ def test_what_is_slow_on_purpose_or_by_its_torch_says_so(monkeypatch):
 def test_the_doctor(monkeypatch, tmp_path):
     monkeypatch.setattr("bench.measure.timing.clock.CudaClock", CardClock)
     for name, value in (("LOAD_S", 0.001), ("LINK_BYTES", 2**20)):
-        monkeypatch.setattr(doctor, name, value)
+        monkeypatch.setattr(node_rates, name, value)
     _, done, rates = replies(
         {"job": "doctor", "folder": str(tmp_path)}, {"job": "rates", "dtypes": ["bf16", "tf32"]}
     )

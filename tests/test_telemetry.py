@@ -12,8 +12,9 @@ from test_sampling import PLAN
 
 from bench.core.load import load_point
 from bench.measure.device import telemetry
+from bench.measure.device.looks import MAX_SERIES, Tick, nothing
 from bench.measure.device.nvml import GPM_METRICS, THROTTLE_REASONS, Card, Gpm, Missing
-from bench.measure.device.telemetry import MAX_SERIES, Monitor, Tick, monitor, nothing
+from bench.measure.device.telemetry import Monitor, monitor
 from bench.measure.points import single as measuring
 from bench.measure.points.build import count_stages
 from bench.measure.points.single import measure_point

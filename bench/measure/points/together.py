@@ -66,17 +66,12 @@ def measure_together(
                     clock.now,
                     prior[i].get(stage),
                 )
-
-        def heard(key: str, samples: list[float]) -> None:
-            index, _, stage = key.partition("/")
-            on_round(int(index), stage, samples)
-
-        take_turns(runs, heard)
+        take_turns(runs, lambda key, samples: on_round(*_whose(key), samples))
         telemetry: list[dict[str, StageTelemetry]] = [{} for _ in points]
         for key, run in runs.items():
-            index, _, stage = key.partition("/")
-            call = residents[int(index)].calls[stage]
-            telemetry[int(index)][stage] = watch.finish(key, len(run.warmup), call, clock)
+            i, stage = _whose(key)
+            call = residents[i].calls[stage]
+            telemetry[i][stage] = watch.finish(key, len(run.warmup), call, clock)
         turns = f"measured in turns with {len(points) - 1} other points"
         memory = [
             _memory(device, resident.calls, resident.weights, resident.inputs, resident.own, turns)
@@ -87,11 +82,16 @@ def measure_together(
         # Last, since a capture that fails may break the context.
         timings: list[dict[str, Timing]] = [{} for _ in points]
         for key, run in runs.items():
-            index, _, stage = key.partition("/")
-            peak = memory[int(index)].by_stage.get(stage)
-            resident = residents[int(index)]
-            timings[int(index)][stage] = resident.timing(stage, run.timing(), peak, device, clock)
+            i, stage = _whose(key)
+            peak = memory[i].by_stage.get(stage)
+            timings[i][stage] = residents[i].timing(stage, run.timing(), peak, device, clock)
     return list(zip(timings, memory, telemetry, strict=True))
+
+
+def _whose(key: str) -> tuple[int, str]:
+    """ "2/vae_decode" -> which point, and its stage."""
+    index, _, stage = key.partition("/")
+    return int(index), stage
 
 
 def _check_room(

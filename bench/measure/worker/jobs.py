@@ -24,7 +24,8 @@ from bench.measure.points.single import Measured, measure_point
 from bench.measure.points.together import measure_together
 from bench.measure.points.versus import measure_peak
 from bench.measure.probes.ceilings import measure_ceilings, planned_probes
-from bench.measure.probes.doctor import examine, quick_rates
+from bench.measure.probes.doctor import examine
+from bench.measure.probes.rates import quick_rates
 from bench.measure.timing.clock import Clock, planted_slowdown
 from bench.measure.worker import protocol
 
