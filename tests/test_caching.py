@@ -10,11 +10,13 @@ from bench.core.load import load
 from bench.core.specs.model import Model
 from bench.count.closed import dit as closed_form
 from bench.count.trajectory import evaluation_flops
-from models.caching.own import BlockCache, Extrapolated, apply_cache, blocks_run
+from models.caching.apply import apply_cache
+from models.caching.own import BlockCache, Extrapolated, blocks_run
 from models.caching.schedules import CacheConfig
 from models.diffusion.trajectory import Guided, denoise, evaluation_times, step_of
-from models.pipeline import build_pipeline, example_inputs
+from models.pipeline import build_pipeline
 from models.spec import SamplerConfig
+from models.stages import example_inputs
 
 CPU, META, SHAPE = torch.device("cpu"), torch.device("meta"), (2, 4, 4)
 OWN = ("first-block", "taylor", "whole-step")

@@ -105,7 +105,8 @@ def test_memory_of_each_stage_is_between_its_weights_and_the_card():
 def test_attention_backends_give_the_same_output(attention):
     from bench.count.point import DTYPES
     from bench.measure.attention.backends import sdpa_backend
-    from models.pipeline import build_pipeline, example_inputs
+    from models.pipeline import build_pipeline
+    from models.stages import example_inputs
 
     point = load_point("tiny", "tiny-clip", "eager-bf16")
     model, device = point.model, choose_device("cuda")
@@ -171,7 +172,8 @@ def test_token_by_token_on_cuda():
 def test_two_dtypes_are_one_model_with_one_input_on_cuda():
     from test_draw import assert_one_model
 
-    from models.pipeline import build_pipeline, example_inputs
+    from models.pipeline import build_pipeline
+    from models.stages import example_inputs
 
     device, point = choose_device("cuda"), load_point("tiny", "tiny-video", "eager-fp32")
     model = point.model

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from bench.core.specs.model import has_control, with_denoiser
+from bench.core.specs.model import with_denoiser
 from bench.core.specs.point import Point
-from bench.count.point import DTYPES, ModelCount, count_point
+from bench.count.point import DTYPES, ModelCount, count_point, stage_request
 from bench.count.trajectory import trajectory_count
 from bench.measure.attention.fastest import Fastest, fastest_attention
 from bench.measure.device.machine import this_machine
@@ -15,8 +15,9 @@ from bench.measure.device.memory import bytes_of
 from bench.measure.errors import OutOfMemory, Unsupported
 from bench.measure.recipes.apply import carry_out, held, is_compiled, under, unsupported
 from bench.measure.timing.clock import Clock, clock_for
-from models.pipeline import PARTS_OF_STAGE, Drafter, build_pipeline, example_inputs, stage_calls
+from models.pipeline import PARTS_OF_STAGE, Drafter, build_pipeline
 from models.spec import DiffusersDenoiser
+from models.stages import example_inputs, stage_calls
 
 WEIGHTS_SEED, INPUTS_SEED = 0, 1
 
@@ -95,24 +96,19 @@ def build_calls(point: Point, device: torch.device) -> tuple[dict[str, Callable[
         dtype=dtype,
         seed=INPUTS_SEED,
     )
-    calls = stage_calls(
-        pipeline,
-        inputs,
-        frames=workload.frames,
-        height=workload.height,
-        width=workload.width,
-        guided=workload.guidance == "cfg",
-        steps=workload.steps,
+    sampler = None
+    if "trajectory" in point.stages:
+        sampler = point.recipe.sampler_config(workload.steps)
+    request = stage_request(
+        model,
+        workload,
         seed=INPUTS_SEED,
-        encoded_frames=workload.encoded_frames,
-        control=has_control(model),
         chunk=point.recipe.vae_chunk,
         tiling=point.recipe.vae_tile,
         train="train_step" in point.stages,
-        sampler=(
-            point.recipe.sampler_config(workload.steps) if "trajectory" in point.stages else None
-        ),
+        sampler=sampler,
     )
+    calls = stage_calls(pipeline, inputs, request)
     return hold(point, calls, device), bytes_of(vars(inputs))
 
 
