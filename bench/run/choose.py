@@ -18,12 +18,12 @@ from bench.calibrate.design import (
     sigma_of,
 )
 from bench.calibrate.fit import MODEL_ERROR
-from bench.calibrate.predict import stage_calls_per_video
 from bench.core.errors import UserError
 from bench.core.load import suite_points
 from bench.core.specs.point import Point
 from bench.core.specs.suite import Suite, SuitePoints
 from bench.measure.worker.process import Worker
+from bench.results.video import calls_per_video
 from bench.run.forecast import Forecaster
 from bench.run.jobs import Job, suite_jobs
 from bench.run.plan_time import THUMB
@@ -136,7 +136,7 @@ def _video(target: Job, forecast: Forecaster, worker: Worker) -> Work:
     if not counts:
         raise UserError(f"{target.label} cannot be counted; `ldt-bench count` says why")
     assert target.point is not None
-    calls = stage_calls_per_video(target.point.workload, counts)
+    calls = calls_per_video(target.point.workload, counts)
     works = [Work.of(counts[stage]) * n for stage, n in calls.items()]
     return sum(works[1:], works[0])
 

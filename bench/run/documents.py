@@ -2,11 +2,12 @@
 
 from typing import Any
 
+from bench.core.quantity import Quantity
 from bench.core.specs.gpu import Price
 from bench.measure.worker.process import Worker
 from bench.run.forecast import Forecaster, too_long
 from bench.run.jobs import Job
-from bench.run.plan_time import NOTHING, Span, usd
+from bench.run.plan_time import NOTHING, usd
 
 
 def plan_document(
@@ -67,7 +68,7 @@ def plan_document(
 
 def spent_document(forecaster: Forecaster, wall_s: float, price: Price | None) -> dict[str, Any]:
     """What a run took, beside what was predicted for what it did."""
-    cost = usd(Span(wall_s, wall_s, wall_s), price)
+    cost = usd(Quantity.exactly(wall_s), price)
     return {
         "wall_s": round(wall_s, 1),
         "usd": cost.as_dict() if cost else None,

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.calibrate.calibration import read_calibration
-from bench.calibrate.make import MEASURED, datasheet
+from bench.calibrate.read import read_calibration
 from bench.core.errors import UserError
-from bench.core.load import headline_point, suite_points
+from bench.core.load import datasheet, headline_point, suite_points
+from bench.core.quantity import Quantity
 from bench.core.specs.point import Point
 from bench.core.specs.suite import Suite
 from bench.core.units import seconds
@@ -20,12 +20,12 @@ from bench.measure.worker.process import JobFailed, Worker
 from bench.measure.worker.protocol import CountPoint, CountReply, PlanProbes, ReadRates
 from bench.results.counts import StageCount
 from bench.results.records import PointRecord
+from bench.results.video import MEASURED
 from bench.run.jobs import Job, recipe_pairs
 from bench.run.plan_time import (
     KNOWN,
     Basis,
     Forecast,
-    Span,
     basis_from,
     ceilings_time,
     latest_basis,
@@ -194,7 +194,7 @@ class Forecaster:
         return self.start_and_finish.value + sum(f.span.value for f in self.spent_on if f)
 
     @property
-    def start_and_finish(self) -> Span:
+    def start_and_finish(self) -> Quantity:
         """Beside the jobs."""
         return (self.basis or Basis("", "cpu")).start_and_finish
 

@@ -53,10 +53,10 @@ def measure_one(request: protocol.MeasurePoint, session: Session) -> protocol.Po
     how = {"prior": request.prior, "on_round": session.on_round}
     if baseline is None:
         measured = measure_point(point, counts, session.device, clock, request.sampling, **how)
-        return _point_reply(point, counts, measured, note=note)
+        return point_reply(point, counts, measured, note=note)
     pair = Pair(point, baseline, counts, counted(baseline), request.reused)
     *measured, against = measure_against(pair, session.device, clock, request.sampling, **how)
-    return _point_reply(point, counts, tuple(measured), note=note, against=against)
+    return point_reply(point, counts, tuple(measured), note=note, against=against)
 
 
 def measure_several(request: protocol.MeasureTogether, session: Session) -> protocol.TogetherReply:
@@ -73,7 +73,7 @@ def measure_several(request: protocol.MeasureTogether, session: Session) -> prot
         prior=request.prior,
         on_round=lambda i, stage, samples: session.on_round(f"{i}/{stage}", samples),
     )
-    replies = [_point_reply(*fields) for fields in zip(points, counts, measured, strict=True)]
+    replies = [point_reply(*fields) for fields in zip(points, counts, measured, strict=True)]
     return protocol.TogetherReply(note=note, points=replies)
 
 
@@ -155,9 +155,10 @@ def counted(point: Point) -> ModelCount:
     return _COUNTS[key]
 
 
-def _point_reply(
+def point_reply(
     point: Point, counts: ModelCount, measured: Measured, **beside: Any
 ) -> protocol.PointReply:
+    """What was measured of a point, with what was noted of its attention on the way."""
     timings, memory, telemetry = measured
     read = correctness_of(point)
     return protocol.PointReply(
