@@ -78,7 +78,7 @@ def serve_sim(
         load_point(model, name, recipe, changes) for name in names
     ]  # a mistake is said before torch is loaded
     from bench.measure.device.environment import choose_device, describe
-    from bench.measure.points.single import OutOfMemory, Unsupported
+    from bench.measure.errors import OutOfMemory, Unsupported
     from bench.report.progress import Spinner
     from bench.report.tables.serving import (
         serving_document,

@@ -10,7 +10,8 @@ from bench.report.markdown import write_report
 from bench.report.tables.ablations import ablation_rows, claim_rows, combination_rows
 from bench.report.tables.common import ablations_table, combinations_table
 from bench.results.store import SUITE, Store
-from bench.run.suite import Job, _run_job, suite_jobs
+from bench.run.jobs import Job, suite_jobs
+from bench.run.runner import Runner
 from bench.studies.ablations.gains import ablations, ablations_document, claims
 from support.ablations import record
 from support.records import environment
@@ -168,8 +169,8 @@ def test_a_point_that_was_skipped_still_says_what_it_was_to_be_held_against(tmp_
             raise JobFailed("skipped_unsupported", "needs a card")
 
     with Store(tmp_path) as store:
-        made = _run_job(job, suite, Refusing(), store, {}, None, [])
-    assert asked[0]["baseline"]["recipe"]["name"] == made.against.baseline == "eager-fp32"
+        made = Runner(suite, Refusing(), store).alone(job)
+    assert asked[0].baseline.recipe.name == made.against.baseline == "eager-fp32"
     assert made.against.timings == {}
     assert made.against.divergence_missing == "skipped_unsupported: needs a card"
     assert ablation_rows(ablations([made], None))[0][1] == "skipped_unsupported: needs a card"

@@ -460,7 +460,8 @@ def test_a_planted_slowdown_is_said_and_checked(monkeypatch):
 def test_a_planted_slowdown_is_in_the_record_and_the_ceilings_are_spared(monkeypatch):
     import torch
 
-    from bench.measure.worker import main as worker
+    from bench.measure.worker import jobs
+    from bench.measure.worker.protocol import MeasureCeilings, MeasurePoint, MeasureTogether
 
     monkeypatch.setenv(SLOWDOWN, "1.2")
     clocks = {}
@@ -471,35 +472,29 @@ def test_a_planted_slowdown_is_in_the_record_and_the_ceilings_are_spared(monkeyp
 
     def point(p, counts, device, clock, *rest, **kw):
         clocks["point"] = clock
-        return {}, POINT.memory or Empty(), {}
+        return {}, None, {}
 
     def together(points, counts, device, clock, *rest, **kw):
         clocks["together"] = clock
         return []
 
-    class Empty:
-        def model_dump(self, mode):
-            return None
-
     class Counts:
         tokens, stages = 1, {"denoise_step": count(linear_flops=1)}
 
-    monkeypatch.setattr("bench.measure.probes.ceilings.measure_ceilings", ceilings)
-    monkeypatch.setattr("bench.measure.points.single.measure_point", point)
-    monkeypatch.setattr("bench.measure.points.together.measure_together", together)
-    monkeypatch.setattr("bench.measure.points.single.count_stages", lambda p: Counts)
+    monkeypatch.setattr("bench.measure.worker.jobs.measure_ceilings", ceilings)
+    monkeypatch.setattr("bench.measure.worker.jobs.measure_point", point)
+    monkeypatch.setattr("bench.measure.worker.jobs.measure_together", together)
+    monkeypatch.setattr("bench.measure.worker.jobs.count_stages", lambda p: Counts)
     plan = {"target_relative_half_width": 0.1, "min_samples": 3, "max_samples": 3, "max_s": 1.0}
-    job = {"sampling": plan, "prior": {}, "recipes": [("fp32", "auto")], "point": POINT.point}
-    worker.run_job({**job, "job": "ceilings"}, torch.device("cpu"), CpuClock(), None)
-    done = worker.run_job({**job, "job": "point"}, torch.device("cpu"), CpuClock(), None)
-    turns = worker.run_job(
-        {**job, "job": "together", "points": []}, torch.device("cpu"), CpuClock(), None
-    )
+    session = jobs.Session(torch.device("cpu"), CpuClock())
+    jobs.answer(MeasureCeilings(recipes=[("fp32", "auto")], sampling=plan), session)
+    done = jobs.answer(MeasurePoint(point=POINT.point, sampling=plan), session)
+    turns = jobs.answer(MeasureTogether(points=[], sampling=plan, prior=[]), session)
     assert isinstance(clocks["ceilings"], CpuClock)
     assert isinstance(clocks["point"], SlowedClock)
     assert isinstance(clocks["together"], SlowedClock)
-    assert done["note"] == turns["note"]
-    assert done["note"].startswith("not a true time")
+    assert done.note == turns.note
+    assert done.note.startswith("not a true time")
 
 
 def test_comparison_says_a_planted_slowdown():

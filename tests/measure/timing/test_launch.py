@@ -5,7 +5,8 @@ import torch
 
 from bench.core.load import load_point
 from bench.measure.points import single as measuring
-from bench.measure.points.single import count_stages, measure_point
+from bench.measure.points.build import count_stages
+from bench.measure.points.single import measure_point
 from bench.measure.timing import launch as launching
 from bench.measure.timing.launch import LEAST_REPLAYS, MOST_REPLAYS, replay_seconds, time_launch
 from bench.report.tables.device import launch_rows, no_replays
