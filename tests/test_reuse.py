@@ -14,7 +14,7 @@ from bench.count.touched import TOUCHES, built, untouched
 from bench.measure.points.against import measure_against
 from bench.measure.points.single import count_stages
 from bench.measure.timing.clock import clock_for
-from bench.report.tables.ablations import ablation_rows
+from bench.report.tables.ablations import ablations_table
 from bench.results.records import PointRecord, Reused
 from bench.results.store import Store
 from bench.run.suite import _is_baseline, _run_job, suite_jobs
@@ -208,4 +208,4 @@ def test_a_step_beside_its_baseline_has_a_ratio_and_a_row():
     (row,) = ablations([step], None)
     assert row.speed_up.value == pytest.approx(2.5)
     assert (row.video_s, row.step_s.value) == (None, 4.0)
-    assert ablation_rows([row])[0][1].startswith("2.5 (")
+    assert ablations_table([row]).texts[0][1].startswith("2.5 (")
