@@ -6,7 +6,8 @@ from pathlib import Path
 
 from h100_plan import table
 
-from bench.calibrate.calibration import Calibration, read_calibration
+from bench.calibrate.calibration import Calibration
+from bench.calibrate.read import read_calibration
 from bench.core.load import names
 from bench.results.records import CeilingsRecord, PointRecord
 from bench.results.store import CALIBRATION, RECORDS, point_records, read_records, read_suite

@@ -37,13 +37,14 @@ from h100_plan import (
 
 from bench.core.errors import UserError
 from bench.core.load import load
+from bench.core.reference import MODEL, WORKLOAD
 from bench.core.specs.gpu import Gpu
 from bench.core.specs.model import Model
 from bench.core.specs.workload import Workload
 from bench.count.closed import dit as closed_form
-from bench.studies.pencil.analytic import Assumptions
+from bench.studies.pencil.assumptions import Assumptions
 from bench.studies.pencil.cross_model import cross_model
-from bench.studies.pencil.waterfall import MODEL, WORKLOAD, Bar, waterfall
+from bench.studies.pencil.waterfall import Bar, waterfall
 
 BLOCK = re.compile(r"(<!-- fill: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 PICTURE = Path("docs/waterfall.svg")

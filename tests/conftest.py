@@ -1,35 +1,22 @@
 """Shared fixtures.  The suite here is small enough for a few seconds and still has every stage."""
 
+import fcntl
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import yaml
-from gpu_processes import pytest_pyfunc_call  # noqa: F401 (each gpu test in its own process)
+
+from support.cli import MICRO_SUITE, cli
+
+# Each gpu test in a process of its own.
+from support.gpu_processes import pytest_pyfunc_call  # noqa: F401
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a process for each core: more threads would fight
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-PATIENCE = float(os.environ.get("LDT_BENCH_TEST_PATIENCE", "1"))
-"""So many times as long is waited for a process, on a machine that others use too; no test asks how
-long one took."""
-ROOT = Path(__file__).resolve().parents[1]
-GOLDEN = Path(__file__).parent / "golden"
-
-MICRO_SUITE = """
-description: a few points in a few seconds
-ceilings: true
-sampling: {target_relative_half_width: 0.5, min_samples: 3, max_samples: 6, max_s: 0.2}
-point_timeout_s: PATIENT
-points:
-  - {model: tiny, workload: tiny-image, recipe: eager-fp32, stages: [denoise_step, vae_decode, vae_encode, text_encode]}
-  - {model: tiny, workload: tiny-clip, recipe: eager-fp32, stages: [denoise_step, vae_decode]}
-  - {model: tiny, workload: tiny-image, recipe: eager-fp32, set: {denoiser.depth: 2}}
-  - {model: tiny, workload: tiny-clip, recipe: eager-fp32, set: {denoiser.depth: 2}}
-  - {model: tiny-factorised, workload: tiny-clip, recipe: eager-fp32}
-headline: {model: tiny, workload: tiny-image, recipe: eager-fp32}
-""".replace("PATIENT", f"{60 * PATIENCE:g}")  # noqa: E501
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -71,28 +58,6 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def cli(
-    *args: str, cwd: Path | None = None, env: dict[str, str] | None = None, timeout: float = 120
-) -> subprocess.CompletedProcess:
-    """Run ldt-bench in a process of its own, as a user would."""
-    return subprocess.run(
-        [sys.executable, "-m", "bench.cli", *args],
-        capture_output=True,
-        text=True,
-        cwd=cwd or ROOT,
-        env={**os.environ, **(env or {})},
-        timeout=PATIENCE * timeout,
-        check=False,
-    )
-
-
-def variant(tmp_path: Path, name: str = "variant", **change) -> Path:
-    """The micro suite without ceilings and with some of its fields otherwise."""
-    path = tmp_path / f"{name}.yaml"
-    path.write_text(yaml.safe_dump({**yaml.safe_load(MICRO_SUITE), "ceilings": False, **change}))
-    return path
-
-
 @pytest.fixture(scope="session")
 def micro_suite(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("suite") / "micro.yaml"
@@ -101,13 +66,31 @@ def micro_suite(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def measured(tmp_path_factory, micro_suite) -> tuple[Path, subprocess.CompletedProcess]:
-    """A result directory made by one real run of the micro suite, and what that run printed."""
-    root = tmp_path_factory.mktemp("results")
-    done = cli("run", str(micro_suite), "--device", "cpu", "--out", str(root))
-    assert done.returncode == 0, done.stderr
-    (directory,) = (root / "cpu").iterdir()
-    return directory, done
+def _measured_once(tmp_path_factory, micro_suite) -> Path:
+    """One real run of the micro suite and what it printed, made by the first of the test processes
+    that asks; the others wait for it."""
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "measured"
+    root.mkdir(exist_ok=True)
+    with (root / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (root / "printed.json").exists():
+            done = cli("run", str(micro_suite), "--device", "cpu", "--out", str(root))
+            assert done.returncode == 0, done.stderr
+            printed = {"stdout": done.stdout, "stderr": done.stderr}
+            (root / "printed.json").write_text(json.dumps(printed))
+    return root
+
+
+@pytest.fixture(scope="session")
+def measured(tmp_path_factory, _measured_once) -> tuple[Path, subprocess.CompletedProcess]:
+    """A result directory made by one real run of the micro suite, and what that run printed.  Each
+    test process has its own copy."""
+    (made,) = (_measured_once / "cpu").iterdir()
+    directory = tmp_path_factory.mktemp("results") / "cpu" / made.name
+    shutil.copytree(made, directory)
+    printed = (_measured_once / "printed.json").read_text().replace(str(made), str(directory))
+    return directory, subprocess.CompletedProcess("run", 0, **json.loads(printed))
 
 
 @pytest.fixture
@@ -135,9 +118,16 @@ def here(monkeypatch, capsys):
 
 
 @pytest.fixture
+def only_svg(monkeypatch):
+    """Reports of this process draw each figure in one format: a PDF takes as long as the rest."""
+    for name in ("FORMATS", "FOR_PRINT"):
+        monkeypatch.setattr(f"bench.report.markdown.{name}", ("svg",))
+
+
+@pytest.fixture
 def nvml(monkeypatch):
     """nvml(function=error, ...) puts a fake in the place of pynvml -> it."""
-    from fake_nvml import FakeNvml
+    from support.fake_nvml import FakeNvml
 
     def install(**broken) -> FakeNvml:
         fake = FakeNvml(**broken)

@@ -1,20 +1,18 @@
 """What a calibration holds, and how it is read back.  `bench.calibrate.make` makes it."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-import pydantic_core
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from bench.calibrate.cost_model import NAMES, RATES, Ceilings
 from bench.calibrate.pools import RatesKey, execution_of, models_of
 from bench.core.errors import UserError, nearest
 from bench.core.load import load, names
+from bench.core.quantity import PositiveQuantity, Quantity
 from bench.core.specs.model import TOKEN_STAGES, Model
 from bench.core.specs.recipe import Recipe
 from bench.results import base
-from bench.results.store import CALIBRATION, first_problem, read_bytes
 
 SCHEMA_VERSION = 2
 TRAINING_STAGE = "train_step"
@@ -47,15 +45,6 @@ class Parameter(Strict):
     identified: bool
     """The records say more of it than what was believed before; else value and interval are mostly
     that belief."""
-
-
-class Interval(Strict):
-    """A quantity and its 90 % interval (of the medians, 95 % or their samples' range, for a
-    measured one)."""
-
-    value: Positive
-    low: NotNegative
-    high: NotNegative
 
 
 class Errors(Strict):
@@ -108,7 +97,7 @@ class TrainingFit(Strict):
     """Training steps beside the inference fit, which they are no part of: their backward runs other
     kernels."""
 
-    factor: Interval
+    factor: PositiveQuantity
     """Seconds of a training step over those that the inference fit gives its counted operators.
     Provenance: fitted."""
     stages: Annotated[list[FittedStage], Field(min_length=1)]
@@ -184,14 +173,14 @@ class Fit(Strict):
             ", public models" if self.rates is not None and self.rates.models == "public" else ""
         )
 
-    def factor_of(self, stage: str) -> Interval | None:
+    def factor_of(self, stage: str) -> Quantity | None:
         """By which the cost model's seconds of a stage are multiplied: 1 but for training.  None
         where no training step was timed."""
         if stage == TRAINING_STAGE and self.training is not None:
             return self.training.factor
         if stage == TRAINING_STAGE and not any(s.stage == TRAINING_STAGE for s in self.stages):
             return None
-        return Interval(value=1.0, low=1.0, high=1.0)
+        return Quantity.exactly(1.0)
 
     def serves(self, recipe: Recipe) -> bool:
         """Does the recipe, though none of its points may be in the fit, run at the rates of those
@@ -216,8 +205,8 @@ class Headline(Strict):
     workload: str
     recipe: str
     gpu: str
-    minutes_per_gpu_hour: Interval
-    video_s: Interval
+    minutes_per_gpu_hour: PositiveQuantity
+    video_s: PositiveQuantity
     provenance: Literal["measured", "fitted", "extrapolated"]
     warnings: list[str]
 
@@ -229,7 +218,7 @@ class Reference(Strict):
     gemm_ceiling_flops_per_s: Positive
     denoise_minutes: Positive
     """Minutes of video per GPU-hour were there only the denoising steps."""
-    minutes: Interval
+    minutes: PositiveQuantity
     """All stages, guidance off: what `predict` says."""
     guided_minutes: Positive
     """The same with guidance on."""
@@ -345,35 +334,3 @@ def feeds_fit(stage: str) -> bool:
     bytes of the weights and would pull the half-sizes of the others; a training step has a factor
     of its own (TrainingFit)."""
     return stage not in TOKEN_STAGES and stage != TRAINING_STAGE
-
-
-def read_calibration(directory: Path) -> Calibration:
-    """calibration.json of a result.  Raises UserError where it is missing, damaged or newer."""
-    path = directory / CALIBRATION
-    if not directory.is_dir():
-        raise UserError(f"{directory}: no such result directory")
-    if not path.is_file():
-        raise UserError(
-            f"{directory}: no {CALIBRATION} in it; `ldt-bench calibrate {directory}` makes it"
-        )
-    problem = "not a JSON object"
-    try:
-        data = pydantic_core.from_json(read_bytes(path))  # bounds the depth
-        version = data.get("schema_version") if isinstance(data, dict) else None
-        if isinstance(version, int) and version > SCHEMA_VERSION:
-            raise UserError(
-                f"{path}: schema version {version} is newer than this ldt-bench's "
-                f"{SCHEMA_VERSION}; upgrade it to read this calibration"
-            )
-        if isinstance(version, int) and version < SCHEMA_VERSION:
-            raise UserError(
-                f"{path}: schema version {version} is of an older cost model; "
-                f"`ldt-bench calibrate {directory}` makes it anew from the records"
-            )
-        if isinstance(data, dict):
-            return Calibration.model_validate(data)
-    except ValidationError as error:
-        problem = first_problem(error)
-    except ValueError as error:
-        problem = str(error)
-    raise UserError(f"{path}: damaged ({problem}); `ldt-bench calibrate {directory}` makes it anew")

@@ -17,14 +17,16 @@ import numpy as np
 
 from bench.calibrate.calibration import Calibration, Fit, fit_serving
 from bench.calibrate.cost_model import Work, seconds_by_class
+from bench.calibrate.estimate import carry
 from bench.calibrate.fit import error_summary
-from bench.calibrate.make import MEASURED, carry, sentinel
-from bench.calibrate.predict import Quantity, draw_seconds, quantity
+from bench.calibrate.make import sentinel
+from bench.calibrate.predict import draw_seconds, quantity
 from bench.calibrate.transfer import check_same_kind
 from bench.core.errors import UserError
 from bench.core.specs.point import Point
 from bench.results.records import CeilingsRecord, PointRecord
 from bench.results.store import ceilings_record, point_records, read_records
+from bench.results.video import MEASURED
 
 
 @dataclass(frozen=True)
@@ -156,9 +158,7 @@ def _row(record: PointRecord, stage: str, fit: Fit, drift: float) -> HeldOut:
         ).values()
     )
     drawn = quantity(inference, draw_seconds({stage: work}, fit)[stage])
-    predicted = Quantity(
-        drawn.value * factor.value, drawn.low * factor.low, drawn.high * factor.high
-    ).scaled(drift)
+    predicted = drawn.times(factor).scaled(drift)
     value = inference * factor.value
     rate, median = baseline_rate(fit, stage), timing.median_s
     return HeldOut(
@@ -166,7 +166,7 @@ def _row(record: PointRecord, stage: str, fit: Fit, drift: float) -> HeldOut:
         stage,
         count.flops,
         predicted.as_dict(),
-        {"value": median, "low": timing.low_s, "high": timing.high_s},
+        timing.seconds.as_dict(),
         error=drift * value / median - 1,
         baseline_error=drift * count.flops / rate / median - 1 if rate else None,
         drift=drift,

@@ -4,39 +4,20 @@ headline, and the reference point of the chain."""
 import warnings
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
-from bench.calibrate.calibration import (
-    Calibration,
-    Fit,
-    Headline,
-    Interval,
-    Reference,
-    fit_is_of,
-    fit_serving,
-    read_calibration,
-)
+from bench.calibrate.calibration import Calibration, Fit, fit_serving
 from bench.calibrate.fit import TooFewPoints
-from bench.calibrate.fit_pool import ceilings_for, fit_pool
+from bench.calibrate.fit_pool import fit_pool
+from bench.calibrate.headline import headline, reference
 from bench.calibrate.pools import Pool, pools
-from bench.calibrate.predict import (
-    Estimate,
-    Quantity,
-    minutes_per_gpu_hour,
-    predict,
-    stage_calls_per_video,
-)
-from bench.calibrate.transfer import check_same_kind, transfer
-from bench.core.errors import UserError, nearest
-from bench.core.load import load, load_point, names, suite_points
-from bench.core.specs.gpu import Gpu
-from bench.core.specs.point import Point
+from bench.calibrate.read import read_calibration
+from bench.core.errors import UserError
+from bench.core.load import suite_points
 from bench.core.specs.suite import Suite
-from bench.count.cache import counted
 from bench.results.environment import cards_in
 from bench.results.records import FINISHED, CeilingsRecord, PointRecord
 from bench.results.store import (
@@ -48,10 +29,11 @@ from bench.results.store import (
     read_suite,
     write_whole,
 )
-from bench.studies.pencil.waterfall import MODEL, WORKLOAD
+from bench.results.video import (
+    MEASURED,
+)
 
 T = TypeVar("T")
-MEASURED = ("ok", "unstable")  # the robust fit bears a noisy point better than the loss of one
 
 
 def calibrate(directory: Path) -> Calibration:
@@ -109,21 +91,35 @@ def calibrate(directory: Path) -> Calibration:
         reference=None,
         reference_missing=None,
     )
-    headline, headline_missing = _or_reason(
-        lambda: _headline(suite, point_records(records), calibration)
-    )
-    reference, reference_missing = _or_reason(lambda: _reference(calibration))
-    calibration = calibration.model_copy(
-        update={
-            "headline": headline,
-            "headline_missing": headline_missing,
-            "reference": reference,
-            "reference_missing": reference_missing,
-        }
-    )
+    calibration = _with_headline(calibration, suite, records)
     with disk_faults(directory):
         write_whole(directory / CALIBRATION, calibration.model_dump_json(indent=1))
     return calibration
+
+
+def _with_headline(
+    calibration: Calibration, suite: Suite, records: list[PointRecord | CeilingsRecord]
+) -> Calibration:
+    """Its headline and reference point, or why it has none."""
+    shown, headline_missing = _or_reason(
+        lambda: headline(suite, point_records(records), calibration)
+    )
+    story, reference_missing = _or_reason(lambda: reference(calibration))
+    return calibration.model_copy(
+        update={
+            "headline": shown,
+            "headline_missing": headline_missing,
+            "reference": story,
+            "reference_missing": reference_missing,
+        }
+    )
+
+
+def _or_reason(make: Callable[[], T]) -> tuple[T | None, str | None]:
+    try:
+        return make(), None
+    except UserError as error:
+        return None, str(error)
 
 
 def _fit_pools(
@@ -176,172 +172,6 @@ def load_or_calibrate(directory: Path) -> Calibration:
     if directory.is_dir() and not (directory / CALIBRATION).is_file():
         return calibrate(directory)
     return read_calibration(directory)
-
-
-def estimate(
-    point: Point,
-    calibration: Calibration,
-    *,
-    gpu: str | None = None,
-    ceilings: Path | None = None,
-    count: Any = None,
-) -> Estimate:
-    """Count the point (imports torch where it was not counted before) and predict it by its
-    recipe's fit.  Raises UserError.
-
-    gpu: carry the calibration to this card, on its datasheet or on the ceilings measured in another
-    result. count: the point's bench.count.point.ModelCount, where the caller has it already."""
-    fitted, carried = calibration.fit_for(point.recipe, point.model), []
-    if not fit_is_of(fitted, point.model):
-        carried.append(
-            f"extrapolated: fitted on {fitted.rates.models} models, and on a CPU {point.model.name}"
-            " runs other kernels than those"
-        )
-    if (gpu is not None and gpu != calibration.gpu) or ceilings is not None:
-        calibration, fitted, words = carry(calibration, fitted, gpu, ceilings)
-        carried.append(f"extrapolated: carried over to {calibration.gpu}, on {words}")
-    count = count or counted(point)
-    predicted = predict(
-        point, count.stages, count.params, calibration, fitted, datasheet(calibration.gpu)
-    )
-    return (
-        replace(predicted, provenance="extrapolated", warnings=carried + predicted.warnings)
-        if carried
-        else predicted
-    )
-
-
-def carry(
-    calibration: Calibration, fitted: Fit, gpu: str | None, ceilings: Path | None
-) -> tuple[Calibration, Fit, str]:
-    """bench.calibrate.transfer by names: the card's, or that of the result whose ceilings are
-    taken.  Raises UserError, also between a CPU and a GPU."""
-    measured = None
-    if ceilings is not None:
-        record = ceilings_record(read_records(ceilings))
-        if record is None:
-            raise UserError(
-                f"--ceilings {ceilings}: no ceilings were measured in it; `ldt-bench run` of a"
-                " suite with `ceilings: true` does"
-            )
-        if gpu not in (None, record.environment.gpu):
-            raise UserError(
-                f"--ceilings {ceilings}: measured on {record.environment.gpu}, not on {gpu}"
-            )
-        gpu = record.environment.gpu
-        check_same_kind(calibration, gpu)
-        measured = ceilings_for(
-            record, fitted.dtype, fitted.attention, fitted.rates.attention if fitted.rates else None
-        )
-    if gpu not in names("gpus"):
-        raise UserError(
-            f"--gpu {gpu!r} is not one of {', '.join(names('gpus'))}{nearest(gpu, names('gpus'))}"
-        )
-    return transfer(calibration, fitted, load(Gpu, gpu), datasheet(calibration.gpu), measured)
-
-
-def datasheet(gpu: str) -> Gpu | None:
-    """The card's datasheet; None where none is known."""
-    return load(Gpu, gpu) if gpu in names("gpus") else None
-
-
-def _headline(suite: Suite, records: list[PointRecord], calibration: Calibration) -> Headline:
-    """Measured where every stage of the headline point was timed, else predicted.  Raises
-    UserError."""
-    measured = measured_headline(suite, records)
-    if measured is not None:
-        return measured
-    point = load_point(suite.headline.model, suite.headline.workload, suite.headline.recipe)
-    predicted = estimate(point, calibration)
-    return Headline(
-        model=point.model.name,
-        workload=point.workload.name,
-        recipe=point.recipe.name,
-        gpu=calibration.gpu,
-        minutes_per_gpu_hour=_interval(predicted.minutes_per_gpu_hour),
-        video_s=_interval(predicted.video_s),
-        provenance=predicted.provenance,
-        warnings=predicted.warnings,
-    )
-
-
-def headline_of(
-    directory: Path, calibration: Calibration | None
-) -> tuple[Headline | None, str | None]:
-    """A result's headline, and why there is none.  A measured one stands without a calibration.
-    Raises UserError."""
-    if calibration is not None:
-        return calibration.headline, calibration.headline_missing
-    headline = measured_headline(read_suite(directory), point_records(read_records(directory)))
-    return headline, None if headline else "not calibrated, and its point was not measured whole"
-
-
-def measured_headline(suite: Suite, records: list[PointRecord]) -> Headline | None:
-    """The headline where every stage of its point was timed, in one record or in several: no fit is
-    needed for it.  Else None.
-
-    The point is known by what it is, not by its name: a user's own YAML may be called like a
-    preset."""
-    point = load_point(suite.headline.model, suite.headline.workload, suite.headline.recipe)
-    own = [
-        r
-        for r in records
-        if r.outcome in MEASURED and Point.model_validate(r.point).subject == point.subject
-    ]
-    if not own:
-        return None
-    timings = {stage: timing for record in own for stage, timing in record.timings.items()}
-    calls = stage_calls_per_video(point.workload, own[0].counts)
-    if not set(calls) <= set(timings):
-        return None
-    value, low, high = (
-        sum(n * getattr(timings[stage], end) for stage, n in calls.items())
-        for end in ("median_s", "low_s", "high_s")
-    )
-    return Headline(
-        model=point.model.name,
-        workload=point.workload.name,
-        recipe=point.recipe.name,
-        gpu=own[0].environment.gpu,
-        video_s=Interval(value=value, low=low, high=high),
-        provenance="measured",
-        warnings=[r.reason for r in own if r.outcome == "unstable" and r.reason],
-        minutes_per_gpu_hour=Interval(
-            value=minutes_per_gpu_hour(point.workload, value),
-            low=minutes_per_gpu_hour(point.workload, high),
-            high=minutes_per_gpu_hour(point.workload, low),
-        ),
-    )
-
-
-def _reference(calibration: Calibration) -> Reference:
-    """Raises UserError where the fit lacks a class of work that the reference point needs."""
-    point = load_point(MODEL, WORKLOAD, calibration.default_recipe)
-    predicted = estimate(point, calibration)
-    stages = {name: q.value for name, q in predicted.stages.items()}
-    guided = 2 * stages["denoise"] + stages["vae_decode"] + 2 * stages["text_encode"]
-    return Reference(
-        gpu=calibration.gpu,
-        gemm_ceiling_flops_per_s=calibration.fit_for(point.recipe, point.model).ceilings[
-            "gemm_flops_per_s"
-        ],
-        denoise_minutes=minutes_per_gpu_hour(point.workload, stages["denoise"]),
-        minutes=_interval(predicted.minutes_per_gpu_hour),
-        guided_minutes=minutes_per_gpu_hour(point.workload, guided),
-        provenance=predicted.provenance,
-        warnings=predicted.warnings,
-    )
-
-
-def _or_reason(make: Callable[[], T]) -> tuple[T | None, str | None]:
-    try:
-        return make(), None
-    except UserError as error:
-        return None, str(error)
-
-
-def _interval(q: Quantity) -> Interval:
-    return Interval(value=q.value, low=q.low, high=q.high)
 
 
 def sentinel(records: list[PointRecord]) -> float | None:

@@ -7,6 +7,7 @@ from bench.core.errors import UserError
 from bench.core.specs.suite import Suite
 from bench.results.records import Record
 from bench.results.store import SUITE, Store, disk_faults, read_records, read_suite, write_whole
+from bench.results.video import MEASURED
 
 MERGED = "merged"
 
@@ -61,5 +62,5 @@ def _joined(suites: list[Suite]) -> Suite:
 
 def _without_repeated_failures(records: list[Record]) -> list[Record]:
     """A failure or a skip of one result does not stand over the measurement of another."""
-    measured = {r.fingerprint for r in records if r.outcome in ("ok", "unstable")}
-    return [r for r in records if r.outcome in ("ok", "unstable") or r.fingerprint not in measured]
+    measured = {r.fingerprint for r in records if r.outcome in MEASURED}
+    return [r for r in records if r.outcome in MEASURED or r.fingerprint not in measured]

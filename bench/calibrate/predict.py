@@ -1,11 +1,6 @@
 """An estimate: seconds, minutes of video per GPU-hour, dollars and kWh for any model x workload,
 from a calibration.
 
-    video_s = steps * step_s + vae_decode_s + text_encode_s * prompts + condition_encode_s
-
-with two prompts under guidance (the empty one), else one; condition_encode where frames or a
-control video are given.
-
 The interval joins the bootstrap draws of the parameters with the held-out residuals: 90 %.
 """
 
@@ -17,30 +12,20 @@ import numpy as np
 from bench.calibrate.calibration import Calibration, Fit
 from bench.calibrate.cost_model import INTERVAL, NAMES, PARAMETERS, Priced, Work, seconds_by_class
 from bench.core.errors import UserError
+from bench.core.quantity import Quantity
 from bench.core.specs.gpu import Gpu
 from bench.core.specs.point import Point
-from bench.core.specs.workload import Workload
-from bench.core.units import SECONDS_PER_HOUR, SECONDS_PER_MINUTE
+from bench.core.units import SECONDS_PER_MINUTE
 from bench.count.fits import fits_memory
 from bench.results.counts import StageCount
+from bench.results.video import (
+    JOULES_PER_KWH,
+    calls_per_video,
+    minutes_per_gpu_hour,
+    usd_per_minute,
+)
 
-JOULES_PER_KWH = 3.6e6
 UNRELIABLE = 0.5  # mean held-out error over which a prediction warns
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """A value with its 90 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def scaled(self, factor: float) -> "Quantity":
-        return Quantity(self.value * factor, self.low * factor, self.high * factor)
-
-    def as_dict(self) -> dict[str, float]:
-        return {"value": self.value, "low": self.low, "high": self.high}
 
 
 @dataclass(frozen=True)
@@ -65,11 +50,6 @@ class Estimate:
     """Leave-one-out mean and worst of the calibration's denoise steps."""
 
 
-def minutes_per_gpu_hour(workload: Workload, seconds_per_batch: float) -> float:
-    """Minutes of video an hour makes, when one batch takes so many seconds."""
-    return workload.video_s / SECONDS_PER_MINUTE * SECONDS_PER_HOUR / seconds_per_batch
-
-
 def predict(
     point: Point,
     counts: dict[str, StageCount],
@@ -83,7 +63,7 @@ def predict(
     Raises UserError where the point needs a class of work that no measured point had."""
     workload = point.workload
     theta = {name: p.value for name, p in fit.parameters.items()}
-    calls = stage_calls_per_video(workload, counts)
+    calls = calls_per_video(workload, counts)
     works = {stage: Work.of(counts[stage]) for stage in calls}
     try:
         by_class = {
@@ -118,7 +98,7 @@ def predict(
         stages={_STAGE_NAMES[s]: quantity(values[s], stage_draws[s]) for s in calls},
         step_s_by_class=by_class["denoise_step"],
         minutes_per_gpu_hour=minutes,
-        usd_per_minute=_dollars(minutes, gpu),
+        usd_per_minute=usd_per_minute(minutes, gpu.price_usd_per_hour if gpu else None),
         kwh_per_minute=kwh,
         fits_memory=fits,
         provenance="extrapolated" if _range_warnings(point, counts, fit) else "fitted",
@@ -147,18 +127,6 @@ _STAGE_NAMES = {
     "condition_encode": "condition_encode",
     "text_encode": "text_encode",
 }
-
-
-def stage_calls_per_video(workload: Workload, stages: dict[str, StageCount]) -> dict[str, int]:
-    """How often each stage runs for one batch of videos."""
-    calls = {"denoise_step": workload.steps, "vae_decode": 1}
-    if "condition_encode" in stages:
-        calls["condition_encode"] = 1
-    if "text_encode" in stages:
-        calls["text_encode"] = (
-            workload.forwards_per_step
-        )  # the prompt, and with guidance the empty one
-    return calls
 
 
 def decode_warning(counts: dict[str, StageCount], memory: int | None) -> list[str]:
@@ -251,17 +219,6 @@ def _bound_warnings(fit: Fit) -> list[str]:
             " describe the device; measure again on a quiet machine"
         )
     return out + ([] if fit.converged else ["the fit did not converge"])
-
-
-def _dollars(minutes: Quantity, gpu: Gpu | None) -> Quantity | None:
-    if gpu is None or gpu.price_usd_per_hour is None:
-        return None
-    price = gpu.price_usd_per_hour
-    return Quantity(
-        (price.low + price.high) / 2 / minutes.value,
-        price.low / minutes.high,
-        price.high / minutes.low,
-    )
 
 
 def _energy(

@@ -12,17 +12,15 @@ backward would pull down: it has one factor on what that fit says of its operato
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from bench.core.quantity import Quantity
 
 if TYPE_CHECKING:
     from bench.calibrate.calibration import Fit, FittedStage, TrainingFit
     from bench.calibrate.fit import FitResult, Observation
-
-Interval = Mapping[str, float]
-"""value, low, high."""
-
 
 # this project's choice: standard deviation of the logarithm from one training step to another,
 SPREAD = 0.2
@@ -33,9 +31,8 @@ SPREAD_POINTS = 2  # as if it had been seen in so many before any is measured
 class TrainingCost:
     """Seconds a training FLOP over seconds a forward FLOP.  Provenance: measured."""
 
-    ratio: dict[str, float]
-    """value (geometric mean of the points), low and high (90 %, of one more point: see
-    `of_another`)."""
+    ratio: Quantity
+    """The geometric mean of the points, and 90 % of one more point (see `of_another`)."""
     points: tuple[str, ...]
 
 
@@ -77,7 +74,6 @@ def fit_training(
     that it can price.
 
     stage: makes a FittedStage of an observation, its fitted and its held-out seconds."""
-    from bench.calibrate.calibration import Interval as Fitted
     from bench.calibrate.calibration import TrainingFit
 
     known = [o for o in steps if fitted.knows(o.work)]
@@ -92,15 +88,15 @@ def fit_training(
         stages.append(
             stage(
                 o,
-                float(s) * factor["value"],
-                float(s) * of_another(others)["value"] if others else None,
+                float(s) * factor.value,
+                float(s) * of_another(others).value if others else None,
             )
         )
-    return TrainingFit(factor=Fitted(**factor), stages=stages)
+    return TrainingFit(factor=factor, stages=stages)
 
 
-def of_another(ratios: list[float]) -> dict[str, float]:
-    """value, low, high: the geometric mean, and 90 % of what one more would be.
+def of_another(ratios: list[float]) -> Quantity:
+    """The geometric mean of the ratios, and 90 % of what one more would be.
 
     Student's t on the logarithms, whose variance is pooled with SPREAD as if that had been seen in
     SPREAD_POINTS points: one ratio alone, and two that agree by chance, still have a wide
@@ -112,26 +108,4 @@ def of_another(ratios: list[float]) -> dict[str, float]:
     freedom = SPREAD_POINTS + n - 1
     variance = (SPREAD_POINTS * SPREAD**2 + sum((x - middle) ** 2 for x in logs)) / freedom
     half = float(stdtrit(freedom, 0.95)) * math.sqrt(variance * (1 + 1 / n))
-    return {
-        "value": math.exp(middle),
-        "low": math.exp(middle - half),
-        "high": math.exp(middle + half),
-    }
-
-
-def times(*factors: Interval | float) -> dict[str, float]:
-    """Product of quantities whose intervals may all be at the same end at once."""
-    out = {"value": 1.0, "low": 1.0, "high": 1.0}
-    for factor in factors:
-        ends = factor if isinstance(factor, Mapping) else dict.fromkeys(out, float(factor))
-        out = {key: out[key] * ends[key] for key in out}
-    return out
-
-
-def over(a: Interval, b: Interval) -> dict[str, float]:
-    """Quotient, likewise."""
-    return {
-        "value": a["value"] / b["value"],
-        "low": a["low"] / b["high"],
-        "high": a["high"] / b["low"],
-    }
+    return Quantity(math.exp(middle), math.exp(middle - half), math.exp(middle + half))

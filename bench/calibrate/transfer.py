@@ -21,9 +21,10 @@ from statistics import NormalDist
 
 import numpy as np
 
-from bench.calibrate.calibration import Calibration, Ceiling, Fit, Interval, ProbedSizes, kind_of
+from bench.calibrate.calibration import Calibration, Ceiling, Fit, ProbedSizes, kind_of
 from bench.calibrate.cost_model import NAMES, PARAMETERS, Ceilings
 from bench.core.errors import UserError
+from bench.core.quantity import Quantity
 from bench.core.specs.gpu import Gpu
 
 SPREAD = {
@@ -131,10 +132,10 @@ def transfer(
     )
 
 
-def _wider(factor: Interval) -> Interval:
+def _wider(factor: Quantity) -> Quantity:
     """Of training: its backward is of attention most, whose kernels differ from card to card."""
     fold = math.exp(NormalDist().inv_cdf(0.95) * SPREAD_MEASURED["attention_efficiency"])
-    return Interval(value=factor.value, low=factor.low / fold, high=factor.high * fold)
+    return factor.widened(fold)
 
 
 def _scaled(fit: Fit, target: Gpu, source: Gpu | None) -> tuple[Ceilings, str, str]:

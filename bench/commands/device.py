@@ -55,7 +55,7 @@ def ceilings(
             raise EnvironmentFault(f"ceilings: {failure.outcome}: {failure.reason}") from None
     if as_json:
         return print_json(ceilings_document(record))
-    from bench.calibrate.make import datasheet
+    from bench.core.load import datasheet
 
     show(ceilings_table(record, datasheet(record.environment.gpu)), bandwidth_table(record))
     typer.echo(gemm_ceiling(record))
@@ -81,7 +81,7 @@ def doctor(
     host; under a minute.
 
     Exit code 0 for keep, 1 for suspicious or swap."""
-    from bench.calibrate.make import datasheet
+    from bench.core.load import datasheet
     from bench.measure.worker.process import JobFailed, Worker
     from bench.report.progress import Spinner
     from bench.report.tables.planning import acceptance_document, acceptance_table

@@ -125,7 +125,8 @@ def predict(
 ) -> None:
     """Predict seconds, minutes of video per GPU-hour, dollars and kWh of any model at any
     workload."""
-    from bench.calibrate.make import estimate, load_or_calibrate
+    from bench.calibrate.estimate import estimate
+    from bench.calibrate.make import load_or_calibrate
     from bench.core.load import load_point, parse_overrides
     from bench.report.documents import estimate_document
     from bench.report.progress import Spinner

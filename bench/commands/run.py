@@ -67,9 +67,8 @@ def run(
     --quiet leaves out the tables too. --dry-run measures nothing (but a quick probe on a device
     without records) and says time and cost. --budget leaves out points that are predicted not to
     fit, and says which. Exit code 1 where a point ended in error or timeout, or none ended ok."""
-    from bench.calibrate.calibration import read_calibration
-    from bench.calibrate.make import datasheet
-    from bench.core.load import load, names
+    from bench.calibrate.read import read_calibration
+    from bench.core.load import datasheet, load, names
     from bench.core.specs.suite import Suite
     from bench.core.units import parse_duration
     from bench.report.documents import run_failed
@@ -156,7 +155,7 @@ def _dry_run(
     as_json: bool,
 ) -> int:
     """Say what a run would take, and end."""
-    from bench.calibrate.make import datasheet
+    from bench.core.load import datasheet
     from bench.measure.worker.process import Worker
     from bench.report.progress import Spinner
     from bench.report.tables.planning import plan_line, plan_table
@@ -192,7 +191,7 @@ def _finish(
     """Calibrate and report a measured directory -> the JSON summary, the tables and the records.  A
     suite too small or too broken to calibrate still gets its report."""
     from bench.calibrate.make import calibrate as calibrate_result
-    from bench.calibrate.make import datasheet
+    from bench.core.load import datasheet
     from bench.report.documents import run_summary
     from bench.report.markdown import write_report
     from bench.report.tables.common import (

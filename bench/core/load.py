@@ -411,3 +411,8 @@ def _all_fields() -> list[str]:
             else [f.name for f in dataclasses.fields(cls)]
         )
     return fields
+
+
+def datasheet(gpu: str) -> Gpu | None:
+    """The card's datasheet; None where none is known."""
+    return load(Gpu, gpu) if gpu in names("gpus") else None

@@ -14,10 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from bench.calibrate.calibration import default_recipe, kind_of
-from bench.calibrate.predict import minutes_per_gpu_hour, stage_calls_per_video
 from bench.core.errors import EnvironmentFault
+from bench.core.quantity import Quantity
 from bench.results.records import SCHEMA_VERSION
 from bench.results.store import CALIBRATION, RECORDS
+from bench.results.video import (
+    MEASURED,
+    calls_per_video,
+    minutes_from,
+    video_seconds,
+)
 
 try:
     import msgspec
@@ -180,11 +186,7 @@ def _row(result: str, record: Any) -> list[Any]:
         else None
     )
     video = _video_s(record)
-    minutes = (
-        [minutes_per_gpu_hour(workload, s) for s in (video[0], video[2], video[1])]
-        if video
-        else [None] * 3
-    )
+    minutes = minutes_from(workload, video) if video else None
     energy = (record.telemetry or {}).get("denoise_step")
     joules = energy.energy.energy_j if energy is not None and energy.energy is not None else None
     environment, memory = record.environment, record.memory
@@ -209,27 +211,19 @@ def _row(result: str, record: Any) -> list[Any]:
         workload.batch,
         *((step.median_s, step.low_s, step.high_s, step.n) if step else (None,) * 4),
         flops / step.median_s if flops and step else None,
-        video[0] if video else None,
-        *minutes,
+        video.value if video else None,
+        *((minutes.value, minutes.low, minutes.high) if minutes else (None,) * 3),
         memory.peak_allocated if memory else None,
         joules,
     ]
 
 
-def _video_s(record: Any) -> tuple[float, float, float] | None:
-    """Median, low and high seconds of a whole video, where every stage of it was timed; ends are
-    added stage by stage."""
-    if "denoise_step" not in record.counts or record.outcome not in ("ok", "unstable"):
+def _video_s(record: Any) -> Quantity | None:
+    """Seconds of a whole video, where every stage of it was timed."""
+    if "denoise_step" not in record.counts or record.outcome not in MEASURED:
         return None
-    calls = stage_calls_per_video(record.point.workload, record.counts)
-    if not set(calls) <= set(record.timings):
-        return None
-    stages = [(n, record.timings[stage]) for stage, n in calls.items()]
-    return (
-        sum(n * t.median_s for n, t in stages),
-        sum(n * t.low_s for n, t in stages),
-        sum(n * t.high_s for n, t in stages),
-    )
+    calls = calls_per_video(record.point.workload, record.counts)
+    return video_seconds(calls, record.timings)
 
 
 def _read_calibration(path: Path, name: str, decoder: Any, table: Table) -> None:

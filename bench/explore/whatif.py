@@ -129,7 +129,7 @@ class Answers:
         """The estimate as JSON.  Raises UserError, EnvironmentFault."""
         from pydantic import ValidationError
 
-        from bench.calibrate.make import estimate
+        from bench.calibrate.estimate import estimate
         from bench.calibrate.transfer import check_same_kind
 
         calibration = self._calibration(question.calibration)
@@ -148,7 +148,8 @@ class Answers:
         return answer_document(question, point, predicted)
 
     def _calibration(self, name: str) -> Any:
-        from bench.calibrate.calibration import CALIBRATION, read_calibration
+        from bench.calibrate.calibration import CALIBRATION
+        from bench.calibrate.read import read_calibration
         from bench.explore.data import result_directories
 
         known = {

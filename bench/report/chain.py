@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 from bench.core.errors import UserError, nearest
 from bench.core.load import load, names
 from bench.core.specs.gpu import Gpu
-from bench.studies.pencil.analytic import Assumptions, Row, chain
+from bench.studies.pencil.analytic import chain
+from bench.studies.pencil.assumptions import Assumptions
 from bench.studies.pencil.cross_model import DTYPE, CrossRow, cross_model
 from bench.studies.pencil.demand import Demand, Headroom
+from bench.studies.pencil.rows import Row
 from bench.studies.pencil.sensitivity import Swing, calibrated_base, pencil_base, sensitivity
 from bench.studies.pencil.waterfall import Bar, waterfall
 
@@ -90,7 +92,8 @@ def analysis_document(found: Analysis) -> dict[str, Any]:
     if m is not None:
         document["same_clip"] = [c.as_dict() for c in m.clips]
         document["training_flop_over_forward_flop"] = (
-            m.training.ratio | {"points": list(m.training.points), "provenance": "measured"}
+            m.training.ratio.as_dict()
+            | {"points": list(m.training.points), "provenance": "measured"}
             if m.training
             else None
         )

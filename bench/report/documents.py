@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from bench.calibrate.calibration import Calibration, Fit
-from bench.calibrate.make import headline_of
-from bench.calibrate.predict import Estimate, Quantity
+from bench.calibrate.headline import headline_of
+from bench.calibrate.predict import Estimate
+from bench.core.quantity import Quantity
 from bench.core.specs.point import Point
 from bench.results.records import OUTCOMES, CeilingsRecord, PointRecord
 from bench.results.store import PAGE
+from bench.results.video import MEASURED
 
 
 def run_summary(
@@ -38,7 +40,7 @@ def run_failed(records: list[PointRecord | CeilingsRecord]) -> bool:
     """A run's verdict: something ended in error or timeout, or no point ended ok.  Out of memory,
     unsupported and skipped are results."""
     last = {r.fingerprint: r for r in records}.values()
-    measured = any(isinstance(r, PointRecord) and r.outcome in ("ok", "unstable") for r in last)
+    measured = any(isinstance(r, PointRecord) and r.outcome in MEASURED for r in last)
     return not measured or any(r.outcome in ("error", "timeout") for r in last)
 
 

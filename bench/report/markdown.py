@@ -12,7 +12,7 @@ from bench.report.result import Result, read_result
 from bench.report.tables import ablations as ablation_tables
 from bench.report.tables import device as device_tables
 from bench.report.tables.common import error_rows, gemm_ceiling, training_row
-from bench.report.tables.grids import interval
+from bench.report.tables.common import quantity
 from bench.results.store import disk_faults, write_whole
 
 
@@ -65,5 +65,5 @@ def markdown(result: Result, pictures: dict[str, Picture], for_print: bool) -> s
         figures=pictures,
         known_suite=result.known_suite,
         command=result.command,
-        quantity=interval,
+        quantity=quantity,
     )

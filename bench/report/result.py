@@ -10,18 +10,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.calibrate.calibration import (
-    Calibration,
-    Fit,
-    Headline,
-    Interval,
-    Reference,
-    read_calibration,
-)
-from bench.calibrate.make import MEASURED, datasheet, headline_of
-from bench.calibrate.predict import stage_calls_per_video
+from bench.calibrate.calibration import Calibration, Fit, Headline, Reference
+from bench.calibrate.headline import headline_of
+from bench.calibrate.read import read_calibration
 from bench.core.errors import UserError
-from bench.core.load import load, names
+from bench.core.load import datasheet, load, names
+from bench.core.quantity import Quantity
 from bench.core.specs.claim import Claim
 from bench.core.specs.gpu import Gpu
 from bench.core.specs.point import Point
@@ -36,10 +30,11 @@ from bench.results.store import (
     read_records,
     read_suite,
 )
+from bench.results.video import MEASURED, calls_per_video, video_seconds
 from bench.run.plan_time import price_of
 from bench.studies.ablations.gains import Ablation, ablations
 from bench.studies.claims.ledger import evidence_from, ledger
-from bench.studies.pencil.analytic import Assumptions
+from bench.studies.pencil.assumptions import Assumptions
 from bench.studies.pencil.waterfall import Bar, waterfall
 
 
@@ -51,7 +46,7 @@ class WholeVideo:
     record: PointRecord
     seconds: dict[str, float]
     """Stage -> its calls x the median of one."""
-    total: Interval
+    total: Quantity
     """Sum of the stages, with the sums of their intervals' ends."""
     video_s: float
     """Seconds of video that the batch holds."""
@@ -191,15 +186,12 @@ def _whole_video(record: PointRecord) -> WholeVideo | None:
         return None
     try:
         workload = Point.model_validate(record.point).workload
-        calls = stage_calls_per_video(workload, record.counts)
+        calls = calls_per_video(workload, record.counts)
     except (ValueError, UserError):  # a record of which no point can be made any more
         return None
-    if not set(calls) <= set(record.timings):
+    total = video_seconds(calls, record.timings)
+    if total is None:
         return None
-    value, low, high = (
-        sum(n * getattr(record.timings[stage], end) for stage, n in calls.items())
-        for end in ("median_s", "low_s", "high_s")
-    )
     read = {stage: (record.telemetry or {}).get(stage) for stage in calls}
     energies = [
         n * read[stage].energy.energy_j
@@ -209,7 +201,7 @@ def _whole_video(record: PointRecord) -> WholeVideo | None:
     return WholeVideo(
         record=record,
         seconds={s: n * record.timings[s].median_s for s, n in calls.items()},
-        total=Interval(value=value, low=low, high=high),
+        total=total,
         video_s=workload.video_s,
         joules=sum(energies) if len(energies) == len(calls) else None,
     )

@@ -1,11 +1,8 @@
 """Types that every part of a record shares."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
-
-Provenance = Literal["counted", "measured", "fitted", "extrapolated", "claimed"]
-
 
 Seconds = Annotated[float, Field(gt=1e-12, lt=1e9)]
 """Of something that was timed: rates and logarithms are taken of it."""

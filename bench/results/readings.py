@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from bench.core.quantity import Quantity
 from bench.results.base import Positive, Seconds, Strict
 
 
@@ -51,6 +52,11 @@ class Timing(Strict):
     compile_s: Seconds | None = None
     """Of the very first call where the recipe compiles: compilation and autotuning are in it, and
     in no sample and no warm-up.  A later stage finds compiled what an earlier one ran."""
+
+    @property
+    def seconds(self) -> Quantity:
+        """The median with its interval."""
+        return Quantity(self.median_s, self.low_s, self.high_s, "s", "measured")
 
     @property
     def relative_half_width(self) -> float:

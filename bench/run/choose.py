@@ -18,11 +18,11 @@ from bench.calibrate.design import (
     sigma_of,
 )
 from bench.calibrate.fit import MODEL_ERROR
-from bench.calibrate.predict import stage_calls_per_video
 from bench.core.errors import UserError
 from bench.core.load import suite_points
 from bench.core.specs.point import Point
 from bench.core.specs.suite import Suite, SuitePoints
+from bench.results.video import calls_per_video
 from bench.run.forecast import Forecaster
 from bench.run.plan_time import THUMB
 from bench.run.suite import Job, suite_jobs
@@ -92,7 +92,7 @@ def design(
         raise UserError(f"{wanted.label} cannot be counted; `ldt-bench count` says why")
     works = [
         Work.of(counts[stage]) * calls
-        for stage, calls in stage_calls_per_video(wanted.workload, counts).items()
+        for stage, calls in calls_per_video(wanted.workload, counts).items()
     ]
     video = sum(works[1:], works[0])
     chosen, before = choose(candidates, video, theta, ceilings, budget_s - spent, NOISE)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench.calibrate.calibration import read_calibration
-from bench.calibrate.make import MEASURED, datasheet
+from bench.calibrate.read import read_calibration
 from bench.core.errors import UserError
-from bench.core.load import headline_point, suite_points
+from bench.core.load import datasheet, headline_point, suite_points
+from bench.core.quantity import Quantity
 from bench.core.specs.gpu import Price
 from bench.core.specs.point import Point
 from bench.core.specs.suite import Suite
@@ -20,12 +20,12 @@ from bench.count.touched import built, untouched
 from bench.measure.worker.process import JobFailed
 from bench.results.counts import StageCount
 from bench.results.records import PointRecord
+from bench.results.video import MEASURED
 from bench.run.plan_time import (
     KNOWN,
     NOTHING,
     Basis,
     Forecast,
-    Span,
     basis_from,
     ceilings_time,
     latest_basis,
@@ -211,7 +211,7 @@ class Forecaster:
         return self.start_and_finish.value + sum(f.span.value for f in self.spent_on if f)
 
     @property
-    def start_and_finish(self) -> Span:
+    def start_and_finish(self) -> Quantity:
         """Beside the jobs."""
         return (self.basis or Basis("", "cpu")).start_and_finish
 
@@ -351,7 +351,7 @@ def plan_document(
 
 def spent_document(forecaster: Forecaster, wall_s: float, price: Price | None) -> dict[str, Any]:
     """What a run took, beside what was predicted for what it did."""
-    cost = usd(Span(wall_s, wall_s, wall_s), price)
+    cost = usd(Quantity(wall_s, wall_s, wall_s), price)
     return {
         "wall_s": round(wall_s, 1),
         "usd": cost.as_dict() if cost else None,

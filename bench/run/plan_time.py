@@ -17,9 +17,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from bench.calibrate.calibration import Fit, fit_serving, read_calibration
+from bench.calibrate.calibration import Fit, fit_serving
 from bench.calibrate.cost_model import PARAMETERS, Ceilings, Work, seconds_by_class
+from bench.calibrate.read import read_calibration
 from bench.core.errors import EnvironmentFault, UserError
+from bench.core.quantity import Quantity
 from bench.core.specs.gpu import Gpu, Price
 from bench.core.specs.point import Point
 from bench.core.specs.suite import Sampling
@@ -53,29 +55,14 @@ CUDA_START_AND_FINISH_S = 20.0  # and the card's context and its libraries
 KNOWN = ("measured", "fitted")
 
 
-@dataclass(frozen=True)
-class Span:
-    """Seconds or dollars, with the least and the most they may be."""
-
-    value: float
-    low: float
-    high: float
-
-    def __add__(self, other: "Span") -> "Span":
-        return Span(self.value + other.value, self.low + other.low, self.high + other.high)
-
-    def as_dict(self) -> dict[str, float]:
-        return {"value": self.value, "low": self.low, "high": self.high}
-
-
-NOTHING = Span(0.0, 0.0, 0.0)
+NOTHING = Quantity(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
 class Forecast:
     """One job's time."""
 
-    span: Span
+    span: Quantity
     provenance: str
     """measured, fitted or extrapolated; of several stages the weakest."""
 
@@ -102,17 +89,17 @@ class Basis:
     ceilings_s: float | None = None
 
     @property
-    def start_and_finish(self) -> Span:
+    def start_and_finish(self) -> Quantity:
         """What a run takes beside its jobs."""
         middle = CUDA_START_AND_FINISH_S if self.device == "cuda" else START_AND_FINISH_S
-        return Span(middle, middle / 2, 2 * middle)
+        return Quantity(middle, middle / 2, 2 * middle)
 
     def fit_for(self, point: Point) -> Fit | None:
         """The fit that predicts its recipe, None where none does."""
         return fit_serving(self.fits, point.recipe, point.model)
 
 
-def stage_time(call_s: float, plan: Sampling, spread: float = 1.0) -> Span:
+def stage_time(call_s: float, plan: Sampling, spread: float = 1.0) -> Quantity:
     """Warm-up and samples of a call that takes call_s.  The least where the first samples agree,
     the most where the stage's time or number of samples runs out, and halfway between the two.
 
@@ -121,18 +108,18 @@ def stage_time(call_s: float, plan: Sampling, spread: float = 1.0) -> Span:
         value = stage_time(
             call_s, plan
         ).value  # a long call takes fewer samples, so less may follow from more
-        return Span(
+        return Quantity(
             value,
             min(value, stage_time(call_s / spread, plan).low),
             max(value, stage_time(call_s * spread, plan).high),
         )
     few = long_samples(call_s)
     if few is not None:
-        return Span(*[(1 + few) * call_s] * 3)  # one warm-up
+        return Quantity(*[(1 + few) * call_s] * 3)  # one warm-up
     warm = 2 * call_s
     most = min(plan.max_samples * call_s, max(plan.max_s, min(3, plan.min_samples) * call_s))
     least = min(most, max(plan.min_samples * call_s, min(ROUND_S, plan.max_samples * call_s)))
-    return Span(warm + (least + most) / 2, warm + least, warm + most)
+    return Quantity(warm + (least + most) / 2, warm + least, warm + most)
 
 
 def call_time(
@@ -191,11 +178,11 @@ def point_time(
     if None in calls:
         return None
     fixed = basis.point_s + weights / BUILD_BYTES_PER_S[basis.device]
-    span = Span(fixed, fixed, fixed)
+    span = Quantity(fixed, fixed, fixed)
     for call_s, provenance in calls:  # type: ignore[misc]
         beside = beside_calls(call_s, basis)
         span += stage_time(call_s, plan, _spread(provenance, basis.fit_for(point)))
-        span += Span(beside, beside, beside)
+        span += Quantity(beside, beside, beside)
     provenances = {p for _, p in calls}  # type: ignore[misc]
     return Forecast(
         span, next(p for p in ("extrapolated", "fitted", "measured") if p in provenances)
@@ -230,7 +217,7 @@ def time_beside(
     for stage in (s for s in compared if s in point.stages and (s == "vae_decode" or s in reused)):
         for side, known in ((point, counts), (baseline, baseline_counts)):
             call = call_time(side, stage, known.get(stage), basis)
-            span += Span(call[0], call[0], call[0]) if call is not None else NOTHING
+            span += Quantity(call[0], call[0], call[0]) if call is not None else NOTHING
     return Forecast(span, own.provenance)
 
 
@@ -250,7 +237,7 @@ def ceilings_time(
 ) -> Forecast | None:
     """From the earlier result's, else from the probes' own work at the rule of thumb."""
     if basis.ceilings_s is not None:
-        return Forecast(Span(*[basis.ceilings_s] * 3), "measured")
+        return Forecast(Quantity(*[basis.ceilings_s] * 3), "measured")
     share = {
         "gemm": 1.0,
         "attention": THUMB["attention_efficiency"],
@@ -272,13 +259,13 @@ def ceilings_time(
     return Forecast(span, "extrapolated")
 
 
-def usd(seconds_: Span, price: Price | None) -> Span | None:
+def usd(seconds_: Quantity, price: Price | None) -> Quantity | None:
     """Dollars: the middle of the price range, from the least time at the lowest price to the most
     at the highest."""
     if price is None:
         return None
     hours = [s / SECONDS_PER_HOUR for s in (seconds_.value, seconds_.low, seconds_.high)]
-    return Span(
+    return Quantity(
         hours[0] * (price.low + price.high) / 2, hours[1] * price.low, hours[2] * price.high
     )
 

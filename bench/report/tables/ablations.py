@@ -3,7 +3,7 @@ panel's claims."""
 
 from typing import Any
 
-from bench.calibrate.predict import Quantity
+from bench.core.quantity import Quantity
 from bench.core.units import seconds
 from bench.studies.ablations.gains import QUALITY, Ablation, claims
 

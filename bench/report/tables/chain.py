@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from bench.core.quantity import Quantity
 from bench.core.units import seconds, si
 from bench.report.chain import Analysis
-from bench.report.tables.common import chain_table, table, waterfall_table
+from bench.report.tables.common import chain_table, duration, table, waterfall_table
 from bench.studies.pencil.cross_model import CrossRow, Rates, Unit
 from bench.studies.pencil.sensitivity import Swing
 
@@ -33,17 +34,12 @@ def cross_model_table(rows: Iterable[CrossRow]) -> Table:
     def at(rates: Rates, unit: Unit) -> str:
         return f"{seconds(unit.seconds(rates))}, {unit.bound(rates)}"
 
-    def usd(q: dict[str, float] | None) -> str:
-        return "–" if q is None else f"{q['low']:.2g} to {q['high']:.2g}"
+    def usd(q: Quantity | None) -> str:
+        return "–" if q is None else f"{q.low:.2g} to {q.high:.2g}"
 
     def calibrated(row: CrossRow) -> str:
         q = row.calibrated_s
-        return (
-            f"{seconds(q['value'])} ({seconds(q['low'])} to {seconds(q['high'])}),"
-            f" {row.calibrated_how}"
-            if q
-            else "–"
-        )
+        return f"{duration(q)}, {row.calibrated_how}" if q else "–"
 
     title = (
         f"A13 with time (FLOPs and bytes counted, latents alone; roofline at the {sheet.words}:"

@@ -5,10 +5,11 @@ from typing import Any
 
 from rich.table import Table
 
+from bench.core.quantity import Quantity
 from bench.core.specs.claim import TABLES
 from bench.report.tables.common import table
 from bench.studies.claims.ledger import Ledger
-from bench.studies.claims.verdict import CANNOT_TELL, HOLDS, Judged, Ours, ends
+from bench.studies.claims.verdict import CANNOT_TELL, HOLDS, Judged, ends
 
 
 def claims_document(ledger: Ledger) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def _document(j: Judged) -> dict[str, Any]:
     }
 
 
-def _interval(ours: Ours | None) -> dict[str, float | None] | None:
+def _interval(ours: Quantity | None) -> dict[str, float | None] | None:
     if ours is None:
         return None
     return {
@@ -119,7 +120,7 @@ def _claimed(j: Judged) -> str:
     )
 
 
-def _ours(ours: Ours | None) -> str:
+def _ours(ours: Quantity | None) -> str:
     if ours is None:
         return "–"
     if ours.low == ours.high:

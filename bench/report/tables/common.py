@@ -7,8 +7,9 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.calibrate.calibration import Errors, Fit, TrainingFit
-from bench.calibrate.predict import Estimate, Quantity
+from bench.calibrate.predict import Estimate
 from bench.core.errors import one_line
+from bench.core.quantity import Quantity
 from bench.core.specs.gpu import Gpu
 from bench.core.specs.model import DIFFUSION_STAGES
 from bench.core.units import seconds, si
@@ -16,7 +17,7 @@ from bench.report.tables.ablations import ablation_rows, combination_rows
 from bench.report.tables.device import attending, backend, bandwidth_rows, launching, throttling
 from bench.results.records import MEMORY_PROBES, CeilingsRecord, PointRecord
 from bench.studies.ablations.gains import Ablation
-from bench.studies.pencil.analytic import Row
+from bench.studies.pencil.rows import Row
 from bench.studies.pencil.waterfall import Bar
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from bench.report.figures.device import datasheet_rate
 from bench.report.result import Result
 from bench.report.tables import ablations as ablation_tables
 from bench.report.tables import device as device_tables
-from bench.report.tables.common import error_rows, quantity, training_row
+from bench.report.tables.common import error_rows, training_row
 
 JOULES_PER_KWH = 3.6e6
 BELIEF = "the records say no more of it than what was assumed before"
@@ -629,8 +629,3 @@ def plain(value: float) -> str:
     rounded = float(f"{value:.3g}")
     text = f"{rounded:,.{digits}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
-
-
-def interval(q) -> str:
-    """A calibration's Interval as 'value (low to high)'."""
-    return quantity(q.model_dump(include={"value", "low", "high"}))

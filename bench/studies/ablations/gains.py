@@ -11,16 +11,16 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from bench.calibrate.predict import Quantity, minutes_per_gpu_hour
+from bench.core.quantity import Provenance, Quantity
 from bench.core.specs.gpu import Price
 from bench.core.specs.point import Point
 from bench.core.specs.recipe import DTYPE_BYTES
 from bench.count.closed.dit import dit_parameters
 from bench.count.touched import changed_fields
 from bench.measure.timing.sampling import unstable_reason
-from bench.results.base import Provenance
 from bench.results.readings import Timing
 from bench.results.records import Divergence, PointRecord
+from bench.results.video import minutes_from, usd_per_minute, video_seconds
 from models.spec import DiTConfig
 
 TERNARY_BITS = 1.58  # log2 3: a weight of -1, 0 or 1 (arXiv 2402.17764)
@@ -93,7 +93,7 @@ def _row(record: PointRecord, price: Price | None) -> Ablation:
     ours_s, theirs_s = record.timings | reused, record.against.timings | reused
     video, base_video = _video(point, ours_s), _video(base, theirs_s)
     step, base_step = (
-        _quantity(t) if (t := s.get("denoise_step")) else None for s in (ours_s, theirs_s)
+        t.seconds if (t := s.get("denoise_step")) else None for s in (ours_s, theirs_s)
     )
     speed_up, provenance = None, "measured"
     if point.recipe.quantise == "ternary":
@@ -106,13 +106,7 @@ def _row(record: PointRecord, price: Price | None) -> Ablation:
         speed_up = _ratio(
             base_step.scaled(1 / base.workload.batch), step.scaled(1 / point.workload.batch)
         )
-    minutes = (
-        None
-        if video is None
-        else Quantity(
-            *(minutes_per_gpu_hour(point.workload, s) for s in (video.value, video.high, video.low))
-        )
-    )
+    minutes = None if video is None else minutes_from(point.workload, video)
     trajectory = record.timings.get("trajectory")
     firsts = [t.compile_s for t in record.timings.values() if t.compile_s is not None]
     return Ablation(
@@ -124,8 +118,8 @@ def _row(record: PointRecord, price: Price | None) -> Ablation:
         reason=record.reason or record.against.reason,
         video_s=video,
         minutes_per_gpu_hour=minutes,
-        step_s=_quantity(trajectory).scaled(1 / point.workload.steps) if trajectory else step,
-        usd_per_minute=_dollars(minutes, price),
+        step_s=trajectory.seconds.scaled(1 / point.workload.steps) if trajectory else step,
+        usd_per_minute=usd_per_minute(minutes, price),
         peak_bytes=_peak(record),
         energy_j=_energy(record, point),
         compile_s=sum(firsts) if firsts else None,
@@ -163,18 +157,7 @@ def _video(point: Point, timings: dict[str, Timing]) -> Quantity | None:
         for stage in point.stages
         if stage in ("trajectory", "vae_decode", "text_encode", "condition_encode")
     }
-    if "trajectory" not in calls or not calls.keys() <= timings.keys():
-        return None
-    return Quantity(
-        *(
-            sum(n * getattr(timings[stage], end) for stage, n in calls.items())
-            for end in ("median_s", "low_s", "high_s")
-        )
-    )
-
-
-def _quantity(timing: Timing) -> Quantity:
-    return Quantity(timing.median_s, timing.low_s, timing.high_s)
+    return video_seconds(calls, timings) if "trajectory" in calls else None
 
 
 def _ratio(a: Quantity, b: Quantity) -> Quantity:
@@ -190,18 +173,6 @@ def _product(factors: list[Quantity]) -> Quantity:
     below = math.hypot(*(math.log(f.value / f.low) for f in factors))
     above = math.hypot(*(math.log(f.high / f.value) for f in factors))
     return Quantity(value, value * math.exp(-below), value * math.exp(above))
-
-
-def _dollars(minutes: Quantity | None, price: Price | None) -> Quantity | None:
-    """Of a minute of video, at the middle of the price range; the interval takes the range's ends
-    too."""
-    if minutes is None or price is None:
-        return None
-    return Quantity(
-        (price.low + price.high) / 2 / minutes.value,
-        price.low / minutes.high,
-        price.high / minutes.low,
-    )
 
 
 def _energy(record: PointRecord, point: Point) -> float | None:

@@ -6,10 +6,11 @@ datasheet's rate, and fewer steps are no faster than their number says.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bench.core.load import load, load_point
+from bench.core.quantity import Quantity
 from bench.core.specs.claim import (
     Claim,
     CompareCountsCheck,
@@ -27,11 +28,11 @@ from bench.core.specs.workload import Workload
 from bench.core.units import SECONDS_PER_HOUR, SECONDS_PER_MINUTE
 from bench.count.closed import dit as closed_form
 from bench.studies.claims.latencies import is_small, pick_scope
-from bench.studies.claims.verdict import Evidence, Finding, Ours, how_to_tell, unheld
+from bench.studies.claims.verdict import Evidence, Finding, how_to_tell, unheld
 from models.spec import DiTConfig, VAEConfig
 
 if TYPE_CHECKING:
-    from bench.calibrate.predict import Estimate, Quantity
+    from bench.calibrate.predict import Estimate
 
 DEFAULT_RECIPE = (  # whose dtype the datasheet's rate is taken of where nothing is calibrated
     "eager-bf16"
@@ -121,7 +122,7 @@ def _conditions(point: Point, gpu: str | None = None) -> dict[str, object]:
 def _count(check: CountCheck, evidence: Evidence | None) -> Finding:
     point = _point(check.subject)
     return Finding(
-        Ours.exactly(getattr(work_of(point), check.quantity)),
+        Quantity.exactly(getattr(work_of(point), check.quantity), "counted"),
         f"counted: {check.quantity} of "
         f"{point.model.name} on {point.workload.name}, 1 multiply-accumulate = 2 FLOPs",
         conditions=_conditions(point),
@@ -133,7 +134,7 @@ def _compare_counts(check: CompareCountsCheck, evidence: Evidence | None) -> Fin
     document = 2 * tokens.params * tokens.tokens
     flops = work_of(point).denoise_flops
     return Finding(
-        Ours.exactly(flops / document),
+        Quantity.exactly(flops / document, "counted"),
         f"counted: {flops:.4g} FLOP of {point.model.name} on "
         f"{point.workload.name} over {document:.4g} = 2 x {tokens.params:.3g} parameters x "
         f"{tokens.tokens:,.0f} tokens",
@@ -196,9 +197,8 @@ def _cost(check: CostCheck, evidence: Evidence | None) -> Finding:
         and isinstance(point.model.denoiser, DiTConfig)
     ):
         hours = work_of(point).denoise_flops / peak / SECONDS_PER_HOUR
-        bound = Ours.at_least(
-            hours * gpu.price_usd_per_hour.low / (point.workload.video_s / SECONDS_PER_MINUTE)
-        )
+        minutes = point.workload.video_s / SECONDS_PER_MINUTE
+        bound = Quantity.at_least(hours * gpu.price_usd_per_hour.low / minutes, "counted")
         lacking = (
             f"counted: the denoising steps alone at 100 % of the {point.recipe.dtype} datasheet and"
             f" {gpu.price_usd_per_hour.low:g} USD an hour ({gpu.price_usd_per_hour.date}) cost"
@@ -219,8 +219,8 @@ def _utilisation(check: UtilisationCheck, evidence: Evidence | None) -> Finding:
     if held:
         work = work_of(point).step_flops / peak
 
-        def share(e: "Estimate") -> "Quantity":
-            return type(e.step_s)(work / e.step_s.value, work / e.step_s.high, work / e.step_s.low)
+        def share(e: "Estimate") -> Quantity:
+            return e.step_s.inverse(work)
 
         return _with(evidence.predict(point, share), point, gpu)
     usual = gpu.usual.get("gemm_bf16_flops_per_s") if point.recipe.dtype == "bf16" else None
@@ -268,7 +268,7 @@ def _speedup(check: SpeedupCheck, evidence: Evidence | None) -> Finding:
             "extrapolated" if "extrapolated" in (a.provenance, b.provenance) else a.provenance
         )
         return Finding(
-            Ours(a.value / b.value, a.low / b.high, a.high / b.low, provenance),
+            replace(a.ratio(b), provenance=provenance),
             f"{first.why}, over that for {after.label}; speed alone, the picture is not judged",
             first.judges and second.judges,
             conditions=conditions,
@@ -285,7 +285,10 @@ def _speedup(check: SpeedupCheck, evidence: Evidence | None) -> Finding:
             f" {steps:.4g}x, and {flops:.3g}x in FLOPs with decode and text; {lacking}"
         )
         return Finding(
-            Ours(flops, 1.0, steps, "counted"), why, command=command, conditions=conditions
+            Quantity(flops, 1.0, steps, provenance="counted"),
+            why,
+            command=command,
+            conditions=conditions,
         )
     return Finding(
         None,

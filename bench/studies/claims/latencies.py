@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.core.errors import UserError, nearest
 from bench.core.load import check_point, load, names
+from bench.core.quantity import Quantity
 from bench.core.specs.claim import LatencyTableCheck
 from bench.core.specs.gpu import Gpu
 from bench.core.specs.model import Model
@@ -18,7 +19,7 @@ from bench.core.specs.workload import Workload
 from bench.studies.claims.verdict import Evidence, Finding, how_to_tell, unheld
 
 if TYPE_CHECKING:
-    from bench.calibrate.predict import Estimate, Quantity
+    from bench.calibrate.predict import Estimate
 
 COLUMNS = (
     "id",
@@ -150,13 +151,9 @@ def pick_scope(scope: str) -> "Callable[[Estimate], Quantity | None]":
             return e.step_s
         if scope == "video":
             return e.video_s
-        stages = [
-            e.stages["denoise"],
-            *([e.stages["vae_decode"]] if scope == "denoise_and_decode" else []),
-        ]
-        return type(e.video_s)(
-            *(sum(getattr(q, end) for q in stages) for end in ("value", "low", "high"))
-        )
+        if scope == "denoise_and_decode":
+            return e.stages["denoise"] + e.stages["vae_decode"]
+        return e.stages["denoise"]
 
     return pick
 

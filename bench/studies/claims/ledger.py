@@ -7,7 +7,7 @@ rate over the FLOPs.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 from bench.core.errors import UserError, brief, nearest
 from bench.core.load import load, load_point, names
+from bench.core.quantity import Quantity
+from bench.core.reference import MODEL, WORKLOAD
 from bench.core.specs.claim import ChainCheck, Claim, Claimed, LatencyTableCheck
 from bench.core.specs.point import Point
 from bench.studies.claims.checks import finder
@@ -23,14 +25,14 @@ from bench.studies.claims.verdict import (
     Evidence,
     Finding,
     Judged,
-    Ours,
     how_to_tell,
     judged,
     unheld,
 )
-from bench.studies.pencil.analytic import Assumptions, Row, chain
+from bench.studies.pencil.analytic import chain
+from bench.studies.pencil.assumptions import Assumptions
 from bench.studies.pencil.demand import Demand, Headroom
-from bench.studies.pencil.waterfall import MODEL, WORKLOAD
+from bench.studies.pencil.rows import Row
 
 if TYPE_CHECKING:
     from bench.calibrate.calibration import Calibration
@@ -68,7 +70,7 @@ def evidence_of(directory: Path) -> Evidence:
 
 def evidence_from(calibration: "Calibration") -> Evidence:
     """What a calibration can say, counts kept."""
-    from bench.calibrate.make import estimate
+    from bench.calibrate.estimate import estimate
 
     first = calibration.default_recipe
     return Evidence(
@@ -182,8 +184,7 @@ def _chain(claim: Claim, check: ChainCheck, evidence: Evidence | None) -> Iterat
             return None
         point = load_point(MODEL, WORKLOAD, evidence.recipes[0])
         found = evidence.predict(point, lambda e: e.minutes_per_gpu_hour)
-        minutes = found.ours and {end: getattr(found.ours, end) for end in ("value", "low", "high")}
-        return chain(Assumptions(), Demand(), Headroom(), minutes), found
+        return chain(Assumptions(), Demand(), Headroom(), found.ours), found
 
     for index, row in enumerate(rows):
         if row.id in check.rows and row.printed is not None:
@@ -217,7 +218,7 @@ def _row(
     if interval is not None:
         found = calibrated[1]
         return Finding(
-            Ours(interval["value"], interval["low"], interval["high"], found.ours.provenance),
+            replace(interval, provenance=found.ours.provenance),
             found.why + note,
             found.judges,
             warnings=found.warnings,
@@ -225,15 +226,16 @@ def _row(
     most = _key(row) in check.at_most
     if row.corrected is not None and (most or _key(row) in check.at_least):
         lacking = unheld(evidence, check.gpu) if calibrated is None else calibrated[1].why
+        bound = Quantity.at_most if most else Quantity.at_least
         return Finding(
-            Ours.at_most(row.corrected) if most else Ours.at_least(row.corrected),
+            bound(row.corrected, "counted"),
             "counted, attention in full, at 100 % of the bf16 datasheet:"
             f" {'at most' if most else 'at least'} this; what a card reaches: {lacking}{note}",
             command=how_to_tell(check.gpu, "h100"),
         )
     if row.corrected is not None:
-        return Finding(Ours.exactly(row.corrected), f"counted{note}")
+        return Finding(Quantity.exactly(row.corrected, "counted"), f"counted{note}")
     return Finding(
-        Ours.exactly(row.computed),
+        Quantity.exactly(row.computed, "counted"),
         f"follows from the chain's own assumptions, which are not checked here{note}",
     )

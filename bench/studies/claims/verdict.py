@@ -14,48 +14,26 @@ a measurement.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from bench.core.errors import UserError
+from bench.core.quantity import Quantity
 from bench.core.specs.claim import Claim, Claimed
 from bench.core.specs.point import Point
 
 if TYPE_CHECKING:
-    from bench.calibrate.predict import Estimate, Quantity
+    from bench.calibrate.predict import Estimate
 
 HOLDS, CANNOT_TELL = "holds", "cannot tell"
-Provenance = Literal["counted", "measured", "fitted", "extrapolated"]
-
-
-@dataclass(frozen=True)
-class Ours:
-    """Our figure with its interval; low 0 or high infinite where it is a bound."""
-
-    value: float
-    low: float
-    high: float
-    provenance: Provenance
-
-    @classmethod
-    def exactly(cls, value: float) -> "Ours":
-        return cls(value, value, value, "counted")
-
-    @classmethod
-    def at_most(cls, value: float) -> "Ours":
-        return cls(value, 0.0, value, "counted")
-
-    @classmethod
-    def at_least(cls, value: float) -> "Ours":
-        return cls(value, value, inf, "counted")
 
 
 @dataclass(frozen=True)
 class Finding:
     """What a check brings to a claim."""
 
-    ours: Ours | None
+    ours: Quantity | None
     why: str
     judges: bool = True
     """May ours judge?  A bound or a count is shown in any case."""
@@ -78,19 +56,19 @@ class Judged:
     why: str
 
     @property
-    def ratio(self) -> Ours | None:
-        """Ours over claimed.  Of a range: over its nearest end, 1 within it; its ends over the far
+    def ratio(self) -> Quantity | None:
+        """Ours over claimed.  For a range: over its nearest end, 1 within it; its ends over the far
         ends."""
         ours = self.finding.ours
         if ours is None:
             return None
         low, high = ends(self.claimed)
         nearest = min(max(ours.value, low), high)
-        return Ours(
+        return Quantity(
             ours.value / nearest,
             0.0 if high == inf else ours.low / high,
             inf if low == 0 or ours.high == inf else ours.high / low,
-            ours.provenance,
+            provenance=ours.provenance,
         )
 
     @property
@@ -105,7 +83,7 @@ def ends(claimed: Claimed) -> tuple[float, float]:
     return claimed.low or 0.0, claimed.high or inf
 
 
-def judge(claimed: Claimed, ours: Ours, tolerance: float) -> str:
+def judge(claimed: Claimed, ours: Quantity, tolerance: float) -> str:
     """holds | off by x | cannot tell.  `off by at least x` where ours is a bound."""
     low, high = ends(claimed)
     least, most = low / (1 + tolerance), high * (1 + tolerance)
@@ -190,7 +168,7 @@ class Evidence:
         if estimate.provenance == "extrapolated":
             if error is None:
                 return Finding(
-                    Ours(q.value, q.low, q.high, "extrapolated"),
+                    replace(q, provenance="extrapolated"),
                     f"{why}: not enough to judge by",
                     judges=False,
                     warnings=warnings,
@@ -198,7 +176,7 @@ class Evidence:
             widen = 1 + error["worst"]
             why += ", so the interval is widened by the worst"
         return Finding(
-            Ours(q.value, q.low / widen, q.high * widen, estimate.provenance),
+            replace(q.widened(widen), provenance=estimate.provenance),
             why,
             warnings=warnings,
         )

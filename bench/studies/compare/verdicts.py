@@ -34,6 +34,7 @@ from bench.results.environment import Environment, cards_in
 from bench.results.readings import Timing
 from bench.results.records import CeilingsRecord, PointRecord
 from bench.results.store import ceilings_record, point_records
+from bench.results.video import MEASURED
 
 Verdict = Literal["SLOWER", "UNCLEAR", "SAME", "FASTER"]
 VERDICTS: tuple[Verdict, ...] = ("SLOWER", "UNCLEAR", "SAME", "FASTER")  # worst first
@@ -502,7 +503,7 @@ def _notes(side: str, records: Records) -> list[str]:
                 names[r.fingerprint]
             )
             text = text.split("; ")[0] if text.startswith(UNTRUE) else ""
-        if text or r.outcome not in ("ok", "unstable"):
+        if text or r.outcome not in MEASURED:
             said[
                 f"{'' if r.outcome == 'unstable' else f'{r.outcome}: '}{text}".removeprefix("ok: ")
             ].append(names[r.fingerprint])

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bench.calibrate.autoregressive import Bound
 from bench.core.errors import UserError
 from bench.core.load import load
+from bench.core.quantity import Quantity
 from bench.core.specs.gpu import Gpu
 from bench.core.specs.model import Model
 from bench.core.specs.recipe import DTYPE_BYTES
@@ -24,7 +24,8 @@ from bench.core.units import SECONDS_PER_HOUR
 from bench.count.closed import ar as closed_autoregressive
 from bench.count.closed import dit as closed_form
 from bench.count.closed.bytes import dit_bytes
-from bench.studies.pencil.analytic import Assumptions
+from bench.studies.pencil.assumptions import Assumptions
+from bench.studies.pencil.same_clip import Bound
 from models.ar.spec import AutoregressiveConfig
 
 DTYPE = "bf16"
@@ -181,7 +182,7 @@ class CrossRow:
     datasheet: Rates
     ceilings: tuple[Rates, Unit] | None
     """Measured ceilings, and the unit in their dtype."""
-    calibrated_s: dict[str, float] | None
+    calibrated_s: Quantity | None
     """From a measured calibration, with its interval; None where nothing was measured for it."""
     calibrated_how: str | None
     """measured, fitted or extrapolated."""
@@ -206,26 +207,22 @@ class CrossRow:
             "flops": self.unit.flops,
             "datasheet": at(self.datasheet, self.unit, "claimed"),
             "ceilings": at(*self.ceilings, "extrapolated") if self.ceilings else None,
-            "calibrated_s": self.calibrated_s,
+            "calibrated_s": self.calibrated_s.as_dict() if self.calibrated_s else None,
             "calibrated_provenance": self.calibrated_how,
-            "usd": self.usd,
+            "usd": self.usd.as_dict() if self.usd else None,
             "note": self.unit.note,
         }
 
     @property
-    def usd(self) -> dict[str, float] | None:
+    def usd(self) -> Quantity | None:
         """At the price range of the card that the seconds are of: the calibrated, else those at the
         ceilings, else at the datasheet."""
         if self.usd_per_hour is None:
             return None
         low, high = (p / SECONDS_PER_HOUR for p in self.usd_per_hour)
         rates, unit = self.ceilings or (self.datasheet, self.unit)
-        s = self.calibrated_s or dict.fromkeys(("value", "low", "high"), unit.seconds(rates))
-        return {
-            "value": s["value"] * (low + high) / 2,
-            "low": s["low"] * low,
-            "high": s["high"] * high,
-        }
+        seconds = self.calibrated_s or Quantity.exactly(unit.seconds(rates))
+        return seconds.times(Quantity((low + high) / 2, low, high))
 
 
 def datasheet_rates(gpu: Gpu) -> Rates:
@@ -242,7 +239,7 @@ def cross_model(
     gpu: Gpu,
     ceilings: Rates | None = None,
     measured_card: Gpu | None = None,
-    calibrated: Mapping[str, tuple[dict[str, float], str]] | None = None,
+    calibrated: Mapping[str, tuple[Quantity, str]] | None = None,
 ) -> list[CrossRow]:
     """All rows.  ceilings, measured_card: of the device that was measured, its price where it has
     one; calibrated: name of a unit -> (seconds with their interval, provenance)."""

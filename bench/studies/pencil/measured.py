@@ -4,40 +4,41 @@ models, and of training."""
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.calibrate.autoregressive import Clip, clip_of, measured_clips
 from bench.calibrate.calibration import Calibration
-from bench.calibrate.make import datasheet, estimate
+from bench.calibrate.estimate import estimate
 from bench.calibrate.predict import Estimate
-from bench.calibrate.training import TrainingCost, times, training_cost
+from bench.calibrate.training import TrainingCost, training_cost
 from bench.core.errors import UserError
-from bench.core.load import load_point
+from bench.core.load import datasheet, load_point
+from bench.core.quantity import Quantity
+from bench.core.reference import MODEL, WORKLOAD
 from bench.core.specs.gpu import Gpu
 from bench.core.specs.point import Point
 from bench.results.records import PointRecord
 from bench.results.store import point_records, read_records
-from bench.studies.pencil.analytic import Assumptions
+from bench.studies.pencil.assumptions import Assumptions
 from bench.studies.pencil.cross_model import IMAGE, SORA, TOKEN_MODEL, TOKENS, Rates
-from bench.studies.pencil.waterfall import MODEL, WORKLOAD
+from bench.studies.pencil.same_clip import Clip, clip_of, measured_clips
 
 
 @dataclass(frozen=True)
 class MeasuredChain:
-    """Quantities are {value, low, high}, 90 %."""
+    """What was measured or predicted of the chain's models on one card."""
 
     gpu: str
-    minutes: dict[str, float]
+    minutes: Quantity
     """Of video per GPU-hour, guidance off: what `predict` says of the chain's minute."""
-    sora_step_s: dict[str, float]
-    dit_step_s: dict[str, float] | None
+    sora_step_s: Quantity
+    dit_step_s: Quantity | None
     """Of one 512x512 image at batch 1; None where the fit cannot say."""
-    dit_image_s: dict[str, float] | None
+    dit_image_s: Quantity | None
     """All stages."""
     training: TrainingCost | None
     training_missing: str | None
     sora: Estimate
     """The chain's minute."""
     warnings: list[str]
-    units_s: dict[str, tuple[dict[str, float], str]]
+    units_s: dict[str, tuple[Quantity, str]]
     """Seconds of the units of bench.studies.pencil.cross_model -> with provenance."""
     clips: list[Clip]
     """The same clip by diffusion and token by token, as measured on this device."""
@@ -68,9 +69,9 @@ def measured_chain(a: Assumptions, calibration: Calibration, directory: Path) ->
         fit.dtype,
     )
     records = point_records(read_records(directory))
-    units = {SORA: (times(sora.stages["denoise"].as_dict()), sora.provenance)}
+    units = {SORA: (sora.stages["denoise"], sora.provenance)}
     if image is not None:
-        units[IMAGE] = (times(image.stages["denoise"].as_dict()), image.provenance)
+        units[IMAGE] = (image.stages["denoise"], image.provenance)
     tokens = measured_tokens(records, ceilings, recipe)
     if tokens is not None:
         units[TOKENS] = (tokens, "measured")
@@ -79,10 +80,10 @@ def measured_chain(a: Assumptions, calibration: Calibration, directory: Path) ->
     }
     return MeasuredChain(
         gpu=calibration.gpu,
-        minutes=sora.minutes_per_gpu_hour.as_dict(),
-        sora_step_s=sora.step_s.as_dict(),
-        dit_step_s=image.step_s.as_dict() if image else None,
-        dit_image_s=image.video_s.as_dict() if image else None,
+        minutes=sora.minutes_per_gpu_hour,
+        sora_step_s=sora.step_s,
+        dit_step_s=image.step_s if image else None,
+        dit_image_s=image.video_s if image else None,
         training=training,
         training_missing=missing,
         sora=sora,
@@ -94,9 +95,7 @@ def measured_chain(a: Assumptions, calibration: Calibration, directory: Path) ->
     )
 
 
-def measured_tokens(
-    records: list[PointRecord], ceilings: Rates, recipe: str
-) -> dict[str, float] | None:
+def measured_tokens(records: list[PointRecord], ceilings: Rates, recipe: str) -> Quantity | None:
     """Of the auto-regressive minute, where this very point was measured."""
     subject = load_point(TOKEN_MODEL, WORKLOAD, recipe).subject
     for record in records:
@@ -107,5 +106,5 @@ def measured_tokens(
         ):
             clip = clip_of(record, ceilings.flops_per_s, ceilings.bytes_per_s)
             if clip is not None:
-                return {"value": clip.seconds, "low": clip.low, "high": clip.high}
+                return clip.seconds
     return None

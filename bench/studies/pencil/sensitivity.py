@@ -7,18 +7,19 @@ text encoder.  A range that was measured or fitted says so; one that nobody publ
 by this project, and is there to be disagreed with.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import log
 from typing import TYPE_CHECKING, Any
 
 from bench.core.load import load
+from bench.core.reference import MODEL, WORKLOAD
 from bench.core.specs.model import Model
 from bench.core.specs.workload import Workload
 from bench.count.closed import dit as closed_form
-from bench.studies.pencil.analytic import Assumptions, corrected_counts
+from bench.studies.pencil.assumptions import Assumptions
+from bench.studies.pencil.counts import corrected_counts
 from bench.studies.pencil.demand import Demand, Headroom, fleet
-from bench.studies.pencil.waterfall import MODEL, WORKLOAD, class_seconds
+from bench.studies.pencil.waterfall import class_seconds
 
 if TYPE_CHECKING:
     from bench.calibrate.calibration import Fit
@@ -166,88 +167,68 @@ class Swing:
 
 def sensitivity(base: Base, demand: Demand, headroom: Headroom) -> list[Swing]:
     """All factors, the one that moves the fleet most first."""
-    swings: list[Swing] = []
-
-    def add(
-        factor: str,
-        settings: tuple[str, str],
-        source: str,
-        minutes: Callable[[int], float] | None = None,
-        *,
-        demands: tuple[Demand, Demand] = (demand, demand),
-        rooms: tuple[Headroom, Headroom] = (headroom, headroom),
-    ) -> None:
-        m = tuple(minutes(i) if minutes else base.minutes() for i in (0, 1))
-        fleets = tuple(
-            fleet(d.minutes_per_day, x, r.factor) for d, x, r in zip(demands, m, rooms, strict=True)
-        )
-        swings.append(Swing(factor, settings, (m[0], m[1]), (fleets[0], fleets[1]), source))
-
-    def percent(ends: tuple[float, ...]) -> tuple[str, str]:
-        return f"{ends[0]:.0%}", f"{ends[1]:.0%}"
-
-    for factor, keyword, ends in (
-        ("utilisation of the linear layers", "linear", base.linear_range),
-        ("utilisation of attention", "attention", base.attention_range),
-    ):
-        add(
-            factor,
-            (f"{ends[0]:.2f} x its seconds", f"{ends[1]:.2f} x"),
-            ends[2],
-            lambda i, keyword=keyword, ends=ends: base.minutes(**{keyword: ends[i]}),
-        )
-    low, high, source = base.decode_range
-    add(
-        "VAE decode",
-        (f"{low:.3g} s", f"{high:.3g} s"),
-        source,
-        lambda i: base.minutes(decode_s=(low, high)[i]),
-    )
-    add("guidance", ("off", "on"), "counted: two forwards", lambda i: base.minutes(forwards=1 + i))
-    add(
-        "steps",
-        (str(base.steps), str(STEPS_FEW)),
-        "stated: the pencil's, and what samplers since need (chosen)",
-        lambda i: base.minutes(steps=(base.steps, STEPS_FEW)[i]),
-    )
-    for kind in ("windowed", "factorised"):
-        linear, attention = _attention_shares(kind)
-        add(
-            f"attention {kind}",
-            ("full", kind),
-            f"counted from {MODEL}-{kind}, at full attention's rate",
-            lambda i, linear=linear, attention=attention: (
-                base.minutes(linear=linear, attention=attention) if i else base.minutes()
-            ),
-        )
-    add(
-        "share of TikTok that is generated",
-        percent(TIKTOK_SHARE),
-        TIKTOK_SHARE[2],
-        demands=_ends(demand, "tiktok_share", TIKTOK_SHARE),
-    )
-    add(
-        "share of YouTube that is generated",
-        percent(YOUTUBE_SHARE),
-        YOUTUBE_SHARE[2],
-        demands=_ends(demand, "youtube_share", YOUTUBE_SHARE),
-    )
-    add(
-        "share of the day that the fleet is busy",
-        percent(BUSY),
-        BUSY[2],
-        rooms=_ends(headroom, "utilisation", BUSY),
-    )
-    for factor, field, ends in (
-        ("peak over mean", "peak_over_mean", PEAK),
-        ("candidates per upload", "candidates_per_upload", CANDIDATES),
-    ):
-        add(factor, (f"{ends[0]:g}", f"{ends[1]:g}"), ends[2], rooms=_ends(headroom, field, ends))
+    swings = [
+        *_swings_of_minutes(base, demand, headroom),
+        *_swings_of_demand(base.minutes(), demand, headroom),
+    ]
     return sorted(swings, key=lambda s: -log(s.fold))
 
 
-def _ends(of: Any, field: str, ends: tuple[float, float, str]) -> tuple[Any, Any]:
-    return replace(of, **{field: ends[0]}), replace(of, **{field: ends[1]})
+def _swings_of_minutes(base: Base, demand: Demand, headroom: Headroom) -> list[Swing]:
+    """Factors that change how many minutes of video an hour makes."""
+
+    def swing(
+        factor: str, settings: tuple[str, str], source: str, minutes: tuple[float, float]
+    ) -> Swing:
+        fleets = tuple(fleet(demand.minutes_per_day, m, headroom.factor) for m in minutes)
+        return Swing(factor, settings, minutes, fleets, source)
+
+    def twice(varied: str, ends: tuple[float, float]) -> tuple[float, float]:
+        return tuple(base.minutes(**{varied: end}) for end in ends)
+
+    swings = []
+    for factor, varied, (low, high, source) in (
+        ("utilisation of the linear layers", "linear", base.linear_range),
+        ("utilisation of attention", "attention", base.attention_range),
+    ):
+        settings = (f"{low:.2f} x its seconds", f"{high:.2f} x")
+        swings.append(swing(factor, settings, source, twice(varied, (low, high))))
+    low, high, source = base.decode_range
+    settings = (f"{low:.3g} s", f"{high:.3g} s")
+    swings.append(swing("VAE decode", settings, source, twice("decode_s", (low, high))))
+    swings.append(
+        swing("guidance", ("off", "on"), "counted: two forwards", twice("forwards", (1, 2)))
+    )
+    steps = (base.steps, STEPS_FEW)
+    source = "stated: the pencil's, and what samplers since need (chosen)"
+    swings.append(swing("steps", (str(steps[0]), str(steps[1])), source, twice("steps", steps)))
+    for kind in ("windowed", "factorised"):
+        linear, attention = _attention_shares(kind)
+        minutes = base.minutes(), base.minutes(linear=linear, attention=attention)
+        source = f"counted from {MODEL}-{kind}, at full attention's rate"
+        swings.append(swing(f"attention {kind}", ("full", kind), source, minutes))
+    return swings
+
+
+def _swings_of_demand(minutes: float, demand: Demand, headroom: Headroom) -> list[Swing]:
+    """Factors that change how much is asked for, and how well a fleet is used."""
+    swings = []
+    for factor, field, (low, high, source), shown in (
+        ("share of TikTok that is generated", "tiktok_share", TIKTOK_SHARE, ".0%"),
+        ("share of YouTube that is generated", "youtube_share", YOUTUBE_SHARE, ".0%"),
+        ("share of the day that the fleet is busy", "utilisation", BUSY, ".0%"),
+        ("peak over mean", "peak_over_mean", PEAK, "g"),
+        ("candidates per upload", "candidates_per_upload", CANDIDATES, "g"),
+    ):
+        fleets = []
+        for end in (low, high):
+            of_demand = hasattr(demand, field)
+            asked = replace(demand, **{field: end}) if of_demand else demand
+            room = headroom if of_demand else replace(headroom, **{field: end})
+            fleets.append(fleet(asked.minutes_per_day, minutes, room.factor))
+        settings = (format(low, shown), format(high, shown))
+        swings.append(Swing(factor, settings, (minutes, minutes), tuple(fleets), source))
+    return swings
 
 
 def _attention_shares(kind: str) -> tuple[float, float]:

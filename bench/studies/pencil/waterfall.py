@@ -10,16 +10,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bench.core.load import load
+from bench.core.reference import MODEL, WORKLOAD
 from bench.core.specs.model import Model
 from bench.core.specs.workload import Workload
 from bench.count.closed import dit as closed_form
-from bench.studies.pencil.analytic import Assumptions
+from bench.studies.pencil.assumptions import Assumptions
 
 if TYPE_CHECKING:
     from bench.calibrate.calibration import Reference
     from bench.calibrate.predict import Estimate
-
-MODEL, WORKLOAD = "sora-20b", "sora-1min-512"
 
 
 @dataclass(frozen=True)
@@ -66,41 +65,35 @@ def waterfall(
         ),
         ("attention is quadratic in tokens", minutes(linear + attention), "counted"),
     ]
-    guidance = 0.5
-    guidance_provenance = "counted"
-    if reference is not None:
-        at_ceiling = values[-1][1] * reference.gemm_ceiling_flops_per_s / a.h100_flops_per_s
-        values.append(
-            (
-                f"GEMM ceiling of this {reference.gpu} instead of the H100's datasheet",
-                at_ceiling,
-                "measured",
-            )
-        )
-        if estimate is not None:
-            ideal_s = 3600 * a.video_s / 60 / at_ceiling
-            values += by_class(estimate, a, ideal_s * attention / (linear + attention))
-            guidance = guided_minutes(estimate, a) / estimate.minutes_per_gpu_hour.value
-        else:
-            values += [
-                ("utilisation of the denoiser", reference.denoise_minutes, reference.provenance),
-                ("VAE decode and text encoder", reference.minutes.value, reference.provenance),
-            ]
-            guidance = reference.guided_minutes / reference.minutes.value
-        guidance_provenance = reference.provenance
+    at_datasheet = minutes(linear + attention)
+    if reference is None:
+        return _bars(values, guidance=0.5, guidance_provenance="counted")
+    at_ceiling = at_datasheet * reference.gemm_ceiling_flops_per_s / a.h100_flops_per_s
+    ceiling = f"GEMM ceiling of this {reference.gpu} instead of the H100's datasheet"
+    values.append((ceiling, at_ceiling, "measured"))
+    if estimate is None:
+        values += [
+            ("utilisation of the denoiser", reference.denoise_minutes, reference.provenance),
+            ("VAE decode and text encoder", reference.minutes.value, reference.provenance),
+        ]
+        guidance = reference.guided_minutes / reference.minutes.value
+    else:
+        ideal_s = 3600 * a.video_s / 60 / at_ceiling
+        values += by_class(estimate, a, ideal_s * attention / (linear + attention))
+        guidance = guided_minutes(estimate, a) / estimate.minutes_per_gpu_hour.value
+    return _bars(values, guidance, reference.provenance)
+
+
+def _bars(
+    values: list[tuple[str, float, str]], guidance: float, guidance_provenance: str
+) -> list[Bar]:
+    """Each value as a multiple of the one before, and guidance apart."""
     bars, previous = [], values[0][1]
     for factor, value, provenance in values:
         bars.append(Bar(factor, value / previous, value, provenance))
         previous = value
-    bars.append(
-        Bar(
-            "extra: with classifier-free guidance",
-            guidance,
-            previous * guidance,
-            guidance_provenance,
-            extra=True,
-        )
-    )
+    extra = "extra: with classifier-free guidance"
+    bars.append(Bar(extra, guidance, previous * guidance, guidance_provenance, extra=True))
     return bars
 
 

@@ -1,0 +1,288 @@
+"""The process that touches the device: started, killed, gone; and what a broken context costs, by a
+fake one."""
+
+import io
+import json
+import os
+import signal
+import sys
+
+import pytest
+import torch
+
+from bench.core.errors import EnvironmentFault
+from bench.core.load import load
+from bench.core.specs.suite import Suite
+from bench.measure.device import environment as surroundings
+from bench.measure.points.single import OutOfMemory, Unsupported
+from bench.measure.probes import sentinel
+from bench.measure.timing import clock
+from bench.measure.worker import main as worker
+from bench.measure.worker.main import classify
+from bench.measure.worker.process import JobFailed, Worker, wants_fresh
+from bench.run.suite import suite_jobs
+from support.cli import cli
+from support.paths import ROOT
+from support.records import environment
+
+
+class Sentinel:
+    """Reads 1 s as long as the context is whole."""
+
+    whole = True
+
+    def __init__(self, device, clock): ...
+
+    def read(self) -> float:
+        if not Sentinel.whole:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return 1.0
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """serve(job, job, ...) -> events; each job is a function that stands in for the work."""
+    monkeypatch.setattr(surroundings, "choose_device", lambda name: torch.device("cuda", 0))
+    monkeypatch.setattr(surroundings, "describe", lambda device: environment())
+    monkeypatch.setattr(clock, "clock_for", lambda device: None)
+    monkeypatch.setattr(sentinel, "Sentinel", Sentinel)
+    monkeypatch.setattr(Sentinel, "whole", True)
+    monkeypatch.setattr(torch, "randn", lambda *shape, device: None)
+
+    def run(*jobs) -> list[dict]:
+        work = iter(jobs)
+        monkeypatch.setattr(worker, "run_job", lambda *args: next(work)())
+        events = io.StringIO()
+        worker.serve(io.StringIO('{"job": "point"}\n' * len(jobs)), events, "cuda")
+        return [json.loads(line) for line in events.getvalue().splitlines()][1:]
+
+    return run
+
+
+def raising(error):
+    def job():
+        raise error
+
+    return job
+
+
+def good():
+    return {"tokens": 1}
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "ends"),
+    [
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), "error", True),
+        (RuntimeError("CUDA error: device-side assert triggered"), "error", True),
+        (RuntimeError("CUDA error: out of memory"), "oom", True),
+        (
+            RuntimeError(
+                "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
+            ),
+            "oom",
+            True,
+        ),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 80 GiB"), "oom", False),
+        (OutOfMemory("does not fit"), "oom", False),
+        (Unsupported("no kernel"), "skipped_unsupported", False),
+        (ValueError("a bug"), "error", True),
+    ],
+)
+def test_after_what_may_poison_the_context_the_process_goes_and_says_so(
+    serve, capsys, error, outcome, ends
+):
+    events = serve(raising(error), good)
+    assert (events[0]["event"], events[0]["outcome"], events[0]["ends"]) == (
+        "failed",
+        outcome,
+        ends,
+    )
+    assert len(events) == (1 if ends else 2)
+    assert classify(error)[0] == outcome
+
+
+def test_a_context_that_a_graph_broke_costs_the_sentinel_and_not_the_measurement(serve, capsys):
+    def breaks():
+        Sentinel.whole = False
+        return {"tokens": 2}
+
+    assert serve(good, breaks, good) == [
+        {
+            "event": "done",
+            "tokens": 1,
+            "ends": False,
+            "sentinel": {"before_s": 1.0, "after_s": 1.0},
+        },
+        {"event": "done", "tokens": 2, "ends": True, "sentinel": None},
+    ]
+
+
+SLOW_TO_GO = """#!{python}
+import json, os, sys, time
+events = os.fdopen(int(sys.argv[sys.argv.index("--events-fd") + 1]), "w", buffering=1)
+events.write(json.dumps({{"event": "hello", "environment": {environment}}}) + "\\n")
+for line in sys.stdin:
+    what = json.loads(line)["job"]
+    events.write(json.dumps({{"event": "done" if what == "good" else "failed", "outcome": "error", "reason": "poisoned",
+                              "ends": what == "bad", "process": os.getpid()}}) + "\\n")
+    if what == "bad":
+        time.sleep(30)        # the CUDA context of a real one takes its time to go
+        sys.exit()
+"""  # noqa: E501
+
+
+def test_the_job_after_a_poisoned_one_gets_a_fresh_process(tmp_path, monkeypatch):
+    """The old one is still there when the next job comes; handed to it, that job would be lost as
+    well."""
+    fake = tmp_path / "python"
+    fake.write_text(
+        SLOW_TO_GO.format(
+            python=sys.executable, environment=repr(environment().model_dump(mode="json"))
+        )
+    )
+    fake.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(fake))
+    with Worker("cuda") as there:
+        first = there.run({"job": "good"}, 20, lambda *_: None)
+        with pytest.raises(JobFailed, match="poisoned"):
+            there.run({"job": "bad"}, 20, lambda *_: None)
+        second = there.run({"job": "good"}, 20, lambda *_: None)
+    assert first["process"] != second["process"]
+    assert "ends" not in first
+
+
+def job(quantise: str = "none", **others) -> dict:
+    return {"job": "point", "point": {"recipe": {"quantise": quantise}}, **others}
+
+
+@pytest.mark.parametrize(
+    ("asked", "fresh"),
+    [
+        (job(), False),
+        (job("ternary"), False),
+        (job("fp8"), True),
+        (job("int8-weight"), True),
+        (job(baseline=job("int8-dynamic")["point"]), True),
+        ({"job": "together", "points": [job()["point"]] * 2}, False),
+        (job("fp8") | {"job": "count"}, False),
+        ({"job": "ceilings"}, False),
+        ({"job": "point", "point": {"recipe": {}}}, False),
+    ],
+    ids=str,
+)
+def test_what_torchao_quantises_wants_a_process_of_its_own(asked, fresh):
+    assert wants_fresh(asked) == fresh
+
+
+ANSWERS = """#!{python}
+import json, os, sys
+events = os.fdopen(int(sys.argv[sys.argv.index("--events-fd") + 1]), "w", buffering=1)
+events.write(json.dumps({{"event": "hello", "environment": {environment}}}) + "\\n")
+for line in sys.stdin:
+    skipped = json.loads(line).get("skips")
+    events.write(json.dumps({{"event": "failed" if skipped else "done", "outcome": "skipped_unsupported" if skipped else "ok",
+                              "reason": str(os.getpid()), "process": os.getpid()}}) + "\\n")
+"""  # noqa: E501
+
+
+def test_a_quantised_point_is_measured_between_two_restarts_and_counts_cost_none(
+    tmp_path, monkeypatch
+):
+    fake = tmp_path / "python"
+    fake.write_text(
+        ANSWERS.format(
+            python=sys.executable, environment=repr(environment().model_dump(mode="json"))
+        )
+    )
+    fake.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(fake))
+    jobs = [
+        {"job": "count"},
+        job(),
+        job("fp8"),
+        job("fp8"),
+        {"job": "count"},
+        job("int8-weight"),
+        job(),
+        job(),
+    ]
+    jobs += [job("fp8", skips=True), job("fp8", skips=True), job()]
+    pids = []
+    with Worker("cuda") as there:
+        for asked in jobs:
+            try:
+                pids.append(str(there.run(asked, 20, lambda *_: None)["process"]))
+            except JobFailed as skipped:
+                pids.append(skipped.reason)
+    names = dict(zip(dict.fromkeys(pids), "abcdef", strict=False))
+    assert (
+        "".join(names[pid] for pid in pids) == "aabcddee" + "fff"
+    )  # what is skipped leaves its process as it was
+
+
+def test_the_worker_runs_this_code_whatever_lies_in_the_directory(tmp_path):
+    (tmp_path / "einops.py").write_text("raise ImportError('not this one')")
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench" / "__init__.py").write_text("")
+    done = cli(
+        "ceilings",
+        "--device",
+        "cpu",
+        "--json",
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_worker_that_comes_back_elsewhere_ends_the_run_and_edited_code_does_not(micro_suite):
+    with Worker("cpu") as worker:
+        first = worker.environment
+        worker._environment = first.model_copy(update={"code_version": "other"})
+        worker._start()
+        assert worker.environment == first
+        worker._environment = first.model_copy(update={"threads": 99})
+        with pytest.raises(EnvironmentFault, match="came back otherwise: threads 99"):
+            worker._start()
+
+
+def test_a_workers_traceback_goes_to_no_terminal(capfd):
+    with Worker("cpu") as worker:
+        with pytest.raises(JobFailed, match="KeyError"):
+            worker.run({"job": "point"}, 60, lambda stage, samples: None)
+        assert b"Traceback" in worker.chatter()
+        assert worker.chatter() == b""
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_worker_that_does_not_start_says_why_in_one_line(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with (
+        Worker("cpu") as worker,
+        pytest.raises(EnvironmentFault, match="did not start: .*exit code 1.; it said nothing"),
+    ):
+        assert worker.environment
+
+
+def test_a_worker_killed_for_memory_is_oom_and_the_next_job_gets_a_fresh_one(micro_suite):
+    suite = load(Suite, str(micro_suite))
+    job = {
+        "job": "point",
+        "prior": {},
+        "sampling": suite.sampling.model_dump(mode="json"),
+        "point": suite_jobs(suite)[1].point.model_dump(mode="json"),
+    }
+    with Worker("cpu") as worker:
+        assert worker.environment.device == "cpu"
+        os.kill(worker._process.pid, signal.SIGKILL)
+        with pytest.raises(JobFailed, match="signal 9") as caught:
+            # A job handed to a worker that is just dying; poll() may not have seen it yet.
+            worker._process.poll = lambda: None
+            worker.run(job, 60, lambda stage, samples: None)
+        assert caught.value.outcome == "oom"
+        del worker._process.poll
+        rounds = []
+        result = worker.run(job, 60, lambda stage, samples: rounds.append((stage, samples)))
+        assert set(result["timings"]) == {"denoise_step", "vae_decode", "vae_encode", "text_encode"}
+        assert {stage for stage, _ in rounds} == set(result["timings"])
