@@ -1,4 +1,4 @@
-"""What a prediction of a suite's time rests on: an earlier result, a quick probe, a rule of thumb."""
+"""What a prediction of a suite's time rests on: earlier result, quick probe or rule of thumb."""
 
 import statistics
 import warnings
