@@ -5,7 +5,7 @@ from typing import Any
 
 from bench.core.units import seconds
 from bench.report.numbers import digits
-from bench.report.tables.table import Table, measured, number, numbers, quantity, table
+from bench.report.tables.table import Table, measured, number, quantity, table
 from bench.studies.acceptance.verdict import Acceptance
 
 
@@ -45,7 +45,7 @@ def timer_table(point: str, checked: Mapping[str, Any]) -> Table:
     }
     return table(
         f"Seconds of a denoising step of {point}",
-        ["way", measured("median"), numbers("ratio to the bare loop")],
+        ["way", measured("median"), measured("ratio to the bare loop")],
         [
             (way, number(checked[name] or None, seconds), ratio)
             for way, (name, ratio) in ways.items()
