@@ -194,14 +194,10 @@ def _finish(
     from bench.calibrate.make import calibrate as calibrate_result
     from bench.core.load import datasheet
     from bench.report.documents import run_summary
-    from bench.report.markdown import write_report
-    from bench.report.tables.common import (
-        ablations_table,
-        combinations_table,
-        errors_table,
-        parameters_table,
-        points_table,
-    )
+    from bench.report.tables.ablations import ablations_table, combinations_table
+    from bench.report.tables.calibration import errors_table, parameters_table
+    from bench.report.tables.points import points_table
+    from bench.report.write import write_report
     from bench.results.store import (
         CALIBRATION,
         disk_faults,
@@ -224,11 +220,8 @@ def _finish(
     records = read_records(directory)
     points = point_records(records)
     rows = ablations(points, price_of(datasheet(records[-1].environment.gpu), None))
-    tables = (
-        [t for t in (ablations_table(rows), combinations_table(rows)) if t]
-        if rows
-        else [points_table(points)]
-    )
+    tables = [ablations_table(rows), combinations_table(rows)] if rows else [points_table(points)]
+    tables = [t for t in tables if t.rows]
     if calibration is not None:
         fit = calibration.fit_for(None)
         tables += [parameters_table(fit), errors_table(fit)]

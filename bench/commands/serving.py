@@ -114,7 +114,7 @@ def serve_sim(
         {"requests": requests, "seed": seed, "shares": shares},
     )
     if out is not None:
-        from bench.report.figures.all import save_queue
+        from bench.report.figures.registry import save_queue
 
         figure = save_queue(out, document)
         (out / "serving.json").write_text(json.dumps(document, allow_nan=False, indent=1) + "\n")

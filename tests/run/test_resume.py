@@ -329,7 +329,7 @@ def test_a_result_of_two_devices_keeps_no_calibration_of_one(tmp_path, measured,
     """calibrate refuses it, and the file that a run on the first device left would be taken for
     this result's."""
     monkeypatch.setattr(
-        "bench.report.markdown.write_report", lambda directory, for_print: directory / "report.md"
+        "bench.report.write.write_report", lambda directory, for_print: directory / "report.md"
     )
     directory, _ = measured
     copy, said = tmp_path / "copy", []

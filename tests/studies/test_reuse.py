@@ -11,7 +11,7 @@ from bench.measure.points.against import Pair, measure_against
 from bench.measure.points.build import count_stages
 from bench.measure.timing.clock import clock_for
 from bench.measure.worker.protocol import PointReply
-from bench.report.tables.ablations import ablation_rows
+from bench.report.tables.ablations import ablations_table
 from bench.results.records import PointRecord, Reused
 from bench.results.store import Store
 from bench.run.jobs import suite_jobs
@@ -200,4 +200,4 @@ def test_a_step_beside_its_baseline_has_a_ratio_and_a_row():
     (row,) = ablations([step], None)
     assert row.speed_up.value == pytest.approx(2.5)
     assert (row.video_s, row.step_s.value) == (None, 4.0)
-    assert ablation_rows([row])[0][1].startswith("2.5 (")
+    assert ablations_table([row]).texts[0][1].startswith("2.5 (")

@@ -2,7 +2,7 @@
 clocks read under it.
 
 A reading that cannot be had is left out of the values and named in `missing`, with why: a probe
-never ends the others. What the readings mean is for `bench.studies.acceptance.grades`.  SI units;
+never ends the others. What the readings mean is for `bench.studies.acceptance.verdict`.  SI units;
 about 20 s on a GPU, 3 s on a CPU.
 """
 

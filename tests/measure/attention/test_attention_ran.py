@@ -27,7 +27,7 @@ from bench.measure.device.machine import Machine
 from bench.measure.points.build import build_calls, count_stages
 from bench.measure.points.single import measure_point
 from bench.measure.timing.sampling import summarise
-from bench.report.tables.device import attending, attention_rows, backend
+from bench.report.tables.device import attending, attention_table, backend
 from bench.results.records import AttentionRan, Probe
 from models import kernels
 from models.dit import attention
@@ -596,7 +596,7 @@ def test_tables_show_what_ran():
             )
         }
     )
-    assert attention_rows([left, point_record(), asked]) == [
+    assert attention_table([left, point_record(), asked]).texts == [
         [
             left.label,
             "cudnn",

@@ -16,7 +16,9 @@ from bench.measure.probes.rates import read_busy, run_load
 from bench.measure.probes.readings import Readings
 from bench.measure.timing.clock import CpuClock
 from bench.measure.worker.process import JobFailed, Worker
-from bench.studies.acceptance.grades import LINK_BYTES_PER_LANE, accept, broken, form_of
+from bench.studies.acceptance.card import form_of
+from bench.studies.acceptance.thresholds import LINK_BYTES_PER_LANE
+from bench.studies.acceptance.verdict import accept, broken
 
 HEALTHY = {
     "cores": 16,
