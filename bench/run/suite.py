@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench.core.errors import UserError
-from bench.core.load import baselines, headline_point, points_together, suite_points
+from bench.core.load import expand, headline_point, suite_points
 from bench.core.specs.base import fingerprint
 from bench.core.specs.point import Point
 from bench.core.specs.recipe import Recipe
@@ -51,22 +51,21 @@ class Job:
 
 def suite_jobs(suite: Suite) -> list[Job]:
     """Ceilings first, then the points.  Raises UserError for an entry that cannot be run."""
-    points = suite_points(suite)
-    recipes = _recipes(points)
+    points = expand(suite)
+    recipes = _recipes([p.point for p in points])
     headline = headline_point(suite)
-    if headline.recipe.name not in {p.recipe.name for p in points}:
+    if headline.recipe.name not in {p.point.recipe.name for p in points}:
         raise UserError(
             f"suite {suite.name}: headline.recipe {headline.recipe.name} is measured by none of its"
             " points"
         )
-    in_turns, against = points_together(suite), baselines(suite)
     jobs = [
         Job(
-            p.fingerprint,
-            p.label,
-            p,
-            p.fingerprint in in_turns and p.fingerprint not in against,
-            against.get(p.fingerprint),
+            p.point.fingerprint,
+            p.point.label,
+            p.point,
+            p.together and p.baseline is None,
+            p.baseline,
         )
         for p in points
     ]
