@@ -125,6 +125,21 @@ def only_svg(monkeypatch):
 
 
 @pytest.fixture
+def unreported(here, monkeypatch):
+    """`here`, for runs whose records are looked at and whose calibration and report are not."""
+    from bench.core.errors import UserError
+
+    def calibrate(directory):
+        raise UserError("not asked for")
+
+    monkeypatch.setattr("bench.calibrate.make.calibrate", calibrate)
+    monkeypatch.setattr(
+        "bench.report.markdown.write_report", lambda directory, for_print: directory / "report.md"
+    )
+    return here
+
+
+@pytest.fixture
 def nvml(monkeypatch):
     """nvml(function=error, ...) puts a fake in the place of pynvml -> it."""
     from support.fake_nvml import FakeNvml

@@ -78,7 +78,7 @@ def serve_sim(
         load_point(model, name, recipe, changes) for name in names
     ]  # a mistake is said before torch is loaded
     from bench.measure.device.environment import choose_device, describe
-    from bench.measure.points.single import OutOfMemory, Unsupported
+    from bench.measure.errors import OutOfMemory, Unsupported
     from bench.report.progress import Spinner
     from bench.report.tables.serving import (
         serving_document,
@@ -114,7 +114,7 @@ def serve_sim(
         {"requests": requests, "seed": seed, "shares": shares},
     )
     if out is not None:
-        from bench.report.figures.all import save_queue
+        from bench.report.figures.registry import save_queue
 
         figure = save_queue(out, document)
         (out / "serving.json").write_text(json.dumps(document, allow_nan=False, indent=1) + "\n")

@@ -19,8 +19,9 @@ from bench.core.load import load
 from bench.core.specs.suite import Suite
 from bench.report.result import read_result
 from bench.results.store import CALIBRATION, RECORDS, SAMPLES, Store, point_records, read_records
-from bench.run.suite import _check_resume, suite_jobs
-from support.cli import MICRO_SUITE, cli, variant
+from bench.run.jobs import suite_jobs
+from bench.run.resume import check_resume
+from support.cli import FIVE_POINTS, MICRO_SUITE, variant
 from support.paths import ROOT
 from support.records import record as ceilings_record
 
@@ -88,7 +89,7 @@ def gone(pid: int) -> bool:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill -9"])
-def test_interrupted_and_resumed(tmp_path, sent):
+def test_interrupted_and_resumed(tmp_path, sent, here, only_svg):
     """Stages last half a second, so that the last is far off when the signal comes after the second
     record."""
     suite = variant(
@@ -116,8 +117,8 @@ def test_interrupted_and_resumed(tmp_path, sent):
     assert 2 <= len(before) < 5
     samples = lines(directory / SAMPLES)
 
-    done = cli("run", str(suite), "--device", "cpu", "--resume", str(directory))
-    assert done.returncode == 0, done.stderr
+    code, _, stderr = here("run", str(suite), "--device", "cpu", "--resume", str(directory))
+    assert code == 0, stderr
     after = lines(directory / RECORDS)
     assert after[: len(before)] == before  # nothing lost
     fingerprints = [json.loads(line)["fingerprint"] for line in after]
@@ -137,8 +138,7 @@ def test_interrupted_and_resumed(tmp_path, sent):
             ]
             assert record.timings["denoise_step"].samples_s[: len(flushed)] == flushed
 
-    once_more = cli("run", str(suite), "--device", "cpu", "--resume", str(directory))
-    assert once_more.returncode == 0
+    assert here("run", str(suite), "--device", "cpu", "--resume", str(directory))[0] == 0
     assert lines(directory / RECORDS) == after  # all there: nothing to measure
 
 
@@ -155,11 +155,11 @@ def test_terminated_says_how_to_go_on(tmp_path):
     assert "Traceback" not in stderr
 
 
-def test_resume_does_not_mix_suites_or_environments(tmp_path, measured, micro_suite):
+def test_resume_does_not_mix_suites_or_environments(tmp_path, measured, micro_suite, here):
     directory, _ = measured
     other = variant(tmp_path, "other")
-    done = cli("run", str(other), "--resume", str(directory))
-    assert (done.returncode, "it holds suite micro, not other" in done.stderr) == (2, True)
+    code, _, err = here("run", str(other), "--resume", str(directory))
+    assert (code, "it holds suite micro, not other" in err) == (2, True)
     copy = tmp_path / "copy"
     copy.mkdir()
     for name in (RECORDS, "suite.json"):
@@ -167,11 +167,8 @@ def test_resume_does_not_mix_suites_or_environments(tmp_path, measured, micro_su
             (directory / name).read_text().replace('"threads":', '"threads":9')
         )
     kept = (copy / "suite.json").read_bytes()
-    done = cli("run", str(micro_suite), "--resume", str(copy))
-    assert (done.returncode, "measured elsewhere or otherwise: threads 9" in done.stderr) == (
-        2,
-        True,
-    )
+    code, _, err = here("run", str(micro_suite), "--resume", str(copy))
+    assert (code, "measured elsewhere or otherwise: threads 9" in err) == (2, True)
     assert (copy / "suite.json").read_bytes() == kept  # refused before anything is written
 
 
@@ -185,16 +182,16 @@ def test_resume_takes_a_suite_that_grew_and_no_other_change(tmp_path, measured):
         path = tmp_path / "micro.yaml"
         path.write_text(yaml.safe_dump({**base, **change}))
         with pytest.raises(UserError, match=words):
-            _check_resume(directory, load(Suite, str(path)), suite_jobs(load(Suite, str(path))))
+            check_resume(directory, load(Suite, str(path)), suite_jobs(load(Suite, str(path))))
     path.write_text(
         yaml.safe_dump(
             {**base, "points": [*base["points"], {**base["points"][1], "workload": "tiny-wide"}]}
         )
     )
-    _check_resume(directory, load(Suite, str(path)), suite_jobs(load(Suite, str(path))))
+    check_resume(directory, load(Suite, str(path)), suite_jobs(load(Suite, str(path))))
 
 
-def test_what_failed_is_measured_again_on_resume(tmp_path, measured, micro_suite):
+def test_what_failed_is_measured_again_on_resume(tmp_path, measured, micro_suite, unreported):
     """A worker killed by the kernel may find memory next time; the last record of a point
     counts."""
     directory, _ = measured
@@ -204,8 +201,8 @@ def test_what_failed_is_measured_again_on_resume(tmp_path, measured, micro_suite
     records = [json.loads(line) for line in lines(directory / RECORDS)]
     records[2] |= {"outcome": "oom", "reason": "killed", "timings": {}}
     (copy / RECORDS).write_text("".join(json.dumps(r) + "\n" for r in records))
-    done = cli("run", str(micro_suite), "--device", "cpu", "--resume", str(copy))
-    assert done.returncode == 0, done.stderr
+    code, _, err = unreported("run", str(micro_suite), "--device", "cpu", "--resume", str(copy))
+    assert code == 0, err
     assert [json.loads(line) for line in lines(copy / RECORDS)][: len(records)] == records
     assert len(lines(copy / RECORDS)) == len(records) + 1
     again = point_records(read_records(copy))
@@ -213,10 +210,10 @@ def test_what_failed_is_measured_again_on_resume(tmp_path, measured, micro_suite
     assert all(r.outcome in ("ok", "unstable") for r in again)
 
 
-def test_points_measured_in_turns_go_on_after_a_kill(tmp_path):
+def test_points_measured_in_turns_go_on_after_a_kill(tmp_path, unreported):
     """All samples of the group are on disk as they come; on resume they count, and nothing is
     sampled twice."""
-    points = [{**p, "together": True} for p in yaml.safe_load(MICRO_SUITE)["points"]]
+    points = [{**p, "together": True} for p in FIVE_POINTS]
     suite = variant(
         tmp_path,
         "turns",
@@ -236,8 +233,8 @@ def test_points_measured_in_turns_go_on_after_a_kill(tmp_path):
     samples = lines(directory / SAMPLES)
     order = [(r["fingerprint"], r["stage"]) for r in map(json.loads, samples[:8])]
     assert len(set(order)) == 8  # eight stages had their first turn before any a second
-    done = cli("run", str(suite), "--device", "cpu", "--resume", str(directory))
-    assert done.returncode == 0, done.stderr
+    code, _, err = unreported("run", str(suite), "--device", "cpu", "--resume", str(directory))
+    assert code == 0, err
     assert lines(directory / SAMPLES)[: len(samples)] == samples
     records = point_records(read_records(directory))
     assert len(records) == 5
@@ -277,30 +274,28 @@ def elsewhere(directory: Path, copy: Path) -> Path:
     return copy
 
 
-def test_environments_are_mixed_when_told_and_never_within_a_record(tmp_path, measured):
+def test_environments_are_mixed_when_told_and_never_within_a_record(
+    tmp_path, measured, here, only_svg
+):
     directory, _ = measured
     copy = elsewhere(directory, tmp_path / "copy")
-    refused = cli("run", "--device", "cpu", "--resume", str(copy))
-    assert (refused.returncode, "--mix-environments" in refused.stderr) == (2, True)
-    done = cli("run", "--device", "cpu", "--resume", str(copy), "--mix-environments")
-    assert done.returncode == 0, done.stderr
-    assert "environments are mixed in it: threads" in done.stderr
+    code, _, err = here("run", "--device", "cpu", "--resume", str(copy))
+    assert (code, "--mix-environments" in err) == (2, True)
+    code, _, err = here("run", "--device", "cpu", "--resume", str(copy), "--mix-environments")
+    assert code == 0, err
+    assert "environments are mixed in it: threads" in err
     *before, last = read_records(copy)
-    here = last.environment.threads
-    assert {r.environment.threads for r in before} == {here + 9}  # each record keeps its own
+    threads = last.environment.threads
+    assert {r.environment.threads for r in before} == {threads + 9}  # each record keeps its own
     assert (
         max(last.timings["denoise_step"].samples_s) < 100
     )  # the other machine's samples are not continued
     assert "Not all of one environment" in (copy / "report.md").read_text()
-    again = cli(
-        "run", "--device", "cpu", "--resume", str(copy)
-    )  # also where only an earlier record is unlike
-    assert (again.returncode, "measured elsewhere or otherwise: threads" in again.stderr) == (
-        2,
-        True,
-    )
-    alone = cli("run", "smoke", "--mix-environments")
-    assert (alone.returncode, "goes with --resume alone" in alone.stderr) == (2, True)
+    # Also where only an earlier record is unlike.
+    code, _, err = here("run", "--device", "cpu", "--resume", str(copy))
+    assert (code, "measured elsewhere or otherwise: threads" in err) == (2, True)
+    code, _, err = here("run", "smoke", "--mix-environments")
+    assert (code, "goes with --resume alone" in err) == (2, True)
 
 
 def test_samples_of_elsewhere_are_not_continued_though_no_record_was_finished(tmp_path):
@@ -328,7 +323,7 @@ def test_a_result_of_two_devices_keeps_no_calibration_of_one(tmp_path, measured,
     """calibrate refuses it, and the file that a run on the first device left would be taken for
     this result's."""
     monkeypatch.setattr(
-        "bench.report.markdown.write_report", lambda directory, for_print: directory / "report.md"
+        "bench.report.write.write_report", lambda directory, for_print: directory / "report.md"
     )
     directory, _ = measured
     copy, said = tmp_path / "copy", []
@@ -371,7 +366,7 @@ def resume_on(copy: Path, card: str, monkeypatch) -> list[str]:
     """Go on with a result on another card, in this process -> the warnings.  The worker's
     environment is made up."""
     from bench.measure.worker.process import Worker
-    from bench.run.suite import run_suite
+    from bench.run.suite import SuiteRun
 
     started = Worker._start
 
@@ -384,7 +379,7 @@ def resume_on(copy: Path, card: str, monkeypatch) -> list[str]:
     suite = Suite.model_validate_json((copy / "suite.json").read_bytes())
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", UserWarning)
-        run_suite(suite, device="cpu", root=copy.parent, resume=copy, budget_s=None)
+        SuiteRun(suite=suite, device="cpu", root=copy.parent, resume=copy).measure()
     return [str(w.message) for w in said]
 
 

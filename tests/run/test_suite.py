@@ -4,24 +4,23 @@ end."""
 import json
 import os
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
-import bench.measure.probes.ceilings
+import bench.measure.worker.jobs
 from bench.core.errors import UserError
 from bench.core.load import load
 from bench.core.specs.suite import Suite
-from bench.measure.points.single import Unsupported
-from bench.measure.worker.main import run_job
+from bench.measure.errors import Unsupported
+from bench.measure.worker.jobs import Session, answer
+from bench.measure.worker.protocol import MeasureCeilings
 from bench.report.documents import run_failed
 from bench.results.records import OUTCOMES, CeilingsRecord
 from bench.results.store import RECORDS, SAMPLES, point_records, read_records
-from bench.run.suite import suite_jobs
-from support.cli import MICRO_SUITE, cli, variant
+from bench.run.jobs import suite_jobs
+from support.cli import FIVE_POINTS, variant
 from support.paths import ROOT
 from support.records import point_record
 from support.records import record as ceilings_record
@@ -99,7 +98,7 @@ def test_records_hold_raw_samples_environment_and_counts(measured):
         assert private not in text or len(private) < 4
 
 
-def test_calibration_and_report_are_there(measured):
+def test_calibration_and_report_are_there(measured, here):
     directory, _ = measured
     report = (directory / "report.md").read_text()
     for words in (
@@ -117,8 +116,7 @@ def test_calibration_and_report_are_there(measured):
     page = (directory / "report.html").read_text()
     assert "leave one out" in page
     assert len(page) < 1_000_000
-    again = cli("report", str(directory))
-    assert again.returncode == 0
+    assert here("report", str(directory))[0] == 0
     printed = (directory / "report.md").read_text()
     assert "[PDF](figures/waterfall.pdf)" in printed  # which `run` leaves out
     assert (directory / "figures/waterfall.pdf").stat().st_size > 5000
@@ -126,14 +124,17 @@ def test_calibration_and_report_are_there(measured):
     assert without.sub("", printed) == without.sub("", report)
 
 
-def outcomes(done: subprocess.CompletedProcess) -> dict[str, str]:
-    directory = json.loads(done.stdout.splitlines()[-1])["result_dir"]
-    return {
-        r.label: f"{r.outcome}: {r.reason}" for r in point_records(read_records(Path(directory)))
-    }
+def summary_of(printed: str) -> dict:
+    """The JSON document that a run ends with."""
+    return json.loads(printed.splitlines()[-1])
 
 
-def test_what_cannot_run_is_an_outcome_and_the_suite_goes_on(tmp_path):
+def outcomes(printed: str) -> dict[str, str]:
+    directory = Path(summary_of(printed)["result_dir"])
+    return {r.label: f"{r.outcome}: {r.reason}" for r in point_records(read_records(directory))}
+
+
+def test_what_cannot_run_is_an_outcome_and_the_suite_goes_on(tmp_path, here, only_svg):
     """Out of memory and an attention backend without a device, then a point that works; the report
     says it all."""
     suite = variant(
@@ -154,19 +155,19 @@ def test_what_cannot_run_is_an_outcome_and_the_suite_goes_on(tmp_path):
             {"model": "tiny", "workload": "tiny-image", "recipe": "eager-fp32"},
         ],
     )
-    done = cli("run", str(suite), "--device", "cpu", "--out", str(tmp_path))
-    assert done.returncode == 0, done.stderr
-    oom, unsupported, ok = outcomes(done).values()
+    code, out, err = here("run", str(suite), "--device", "cpu", "--out", str(tmp_path))
+    assert code == 0, err
+    oom, unsupported, ok = outcomes(out).values()
     assert oom.startswith("oom: needs at least")
     assert unsupported == "skipped_unsupported: attention cudnn needs CUDA"
     assert ok.startswith(("ok", "unstable"))
-    summary = json.loads(done.stdout.splitlines()[-1])
+    summary = summary_of(out)
     assert summary["outcomes"]["oom"] == summary["outcomes"]["skipped_unsupported"] == 1
-    assert "not calibrated" in done.stderr  # no ceilings here
+    assert "not calibrated" in err  # no ceilings here
     assert "oom: needs at least" in Path(summary["report"]).read_text()
 
 
-def test_a_point_over_its_time_is_stopped_and_the_next_one_runs(tmp_path):
+def test_a_point_over_its_time_is_stopped_and_the_next_one_runs(tmp_path, unreported):
     slow = {
         "model": "tiny",
         "workload": "tiny-image",
@@ -178,28 +179,27 @@ def test_a_point_over_its_time_is_stopped_and_the_next_one_runs(tmp_path):
         point_timeout_s=12.0,
         points=[slow, {"model": "tiny", "workload": "tiny-image", "recipe": "eager-fp32"}],
     )
-    done = cli("run", str(suite), "--device", "cpu", "--out", str(tmp_path))
-    assert done.returncode == 1  # a timeout is no result
-    first, second = outcomes(done).values()
+    code, out, _ = unreported("run", str(suite), "--device", "cpu", "--out", str(tmp_path))
+    assert code == 1  # a timeout is no result
+    first, second = outcomes(out).values()
     assert first == "timeout: stopped after 12 s"
     assert second.startswith(("ok", "unstable"))
 
 
-def test_budget_skips_and_says_so_and_resume_measures_the_rest(tmp_path):
+def test_budget_skips_and_says_so_and_resume_measures_the_rest(tmp_path, unreported):
     suite = variant(tmp_path)
-    done = cli("run", str(suite), "--device", "cpu", "--out", str(tmp_path), "--budget", "0.001s")
-    assert done.returncode == 1, done.stderr  # nothing was measured
-    assert set(outcomes(done).values()) == {"skipped_budget: the budget is spent"}
-    summary = json.loads(done.stdout.splitlines()[-1])
-    resumed = cli(
-        "run", "--device", "cpu", "--resume", summary["result_dir"]
-    )  # its own suite.json says the suite
-    assert resumed.returncode == 0, resumed.stderr
-    counted = json.loads(resumed.stdout.splitlines()[-1])["outcomes"]
+    on_cpu = ("run", "--device", "cpu")
+    code, out, err = unreported(*on_cpu, str(suite), "--out", str(tmp_path), "--budget", "0.001s")
+    assert code == 1, err  # nothing was measured
+    assert set(outcomes(out).values()) == {"skipped_budget: the budget is spent"}
+    # Its own suite.json says the suite.
+    code, out, err = unreported(*on_cpu, "--resume", summary_of(out)["result_dir"])
+    assert code == 0, err
+    counted = summary_of(out)["outcomes"]
     assert counted["ok"] + counted["unstable"] == 5
 
 
-def test_a_suites_point_that_cannot_be_run_is_named_before_anything_is_measured(tmp_path):
+def test_a_suites_point_that_cannot_be_run_is_named_before_anything_is_measured(tmp_path, here):
     suite = variant(
         tmp_path,
         points=[
@@ -211,13 +211,13 @@ def test_a_suites_point_that_cannot_be_run_is_named_before_anything_is_measured(
             }
         ],
     )
-    done = cli("run", str(suite), "--device", "cpu", "--out", str(tmp_path / "out"))
-    assert done.returncode == 2
-    assert "nearest: 17 or 21" in done.stderr
+    code, _, err = here("run", str(suite), "--device", "cpu", "--out", str(tmp_path / "out"))
+    assert code == 2
+    assert "nearest: 17 or 21" in err
     assert not (tmp_path / "out").exists()
 
 
-def test_a_headline_is_its_own_point_and_needs_no_fit(tmp_path):
+def test_a_headline_is_its_own_point_and_needs_no_fit(tmp_path, unreported):
     """A user's YAML called like a preset is not the preset; a measured headline stands where too
     little is there to fit."""
     (tmp_path / "tiny.yaml").write_text(
@@ -230,16 +230,16 @@ def test_a_headline_is_its_own_point_and_needs_no_fit(tmp_path):
         points=[{"model": str(tmp_path / "tiny.yaml"), **point}],
         headline={"model": "tiny", "workload": "tiny-image", "recipe": "eager-fp32"},
     )
-    done = cli("run", str(suite), "--device", "cpu", "--out", str(tmp_path))
-    assert json.loads(done.stdout.splitlines()[-1])["headline"] is None
+    _, out, _ = unreported("run", str(suite), "--device", "cpu", "--out", str(tmp_path))
+    assert summary_of(out)["headline"] is None
     suite = variant(
         tmp_path,
         "own",
         points=[{"model": "tiny", **point}],
         headline={"model": "tiny", "workload": "tiny-image", "recipe": "eager-fp32"},
     )
-    done = cli("run", str(suite), "--device", "cpu", "--out", str(tmp_path))
-    assert json.loads(done.stdout.splitlines()[-1])["headline"]["provenance"] == "measured"
+    _, out, _ = unreported("run", str(suite), "--device", "cpu", "--out", str(tmp_path))
+    assert summary_of(out)["headline"]["provenance"] == "measured"
     both = variant(
         tmp_path,
         "both",
@@ -251,19 +251,14 @@ def test_a_headline_is_its_own_point_and_needs_no_fit(tmp_path):
         suite_jobs(load(Suite, str(both)))
 
 
-def test_points_that_do_not_go_together_go_alone(tmp_path):
-    points = [{**p, "together": True} for p in yaml.safe_load(MICRO_SUITE)["points"][:2]]
+def test_points_that_do_not_go_together_go_alone(tmp_path, unreported):
+    points = [{**p, "together": True} for p in FIVE_POINTS[:2]]
     points.append({**points[1], "set": {"recipe.attention": "cudnn"}})  # not on a CPU
     suite = variant(tmp_path, points=points)
-    done = cli("run", str(suite), "--device", "cpu", "--out", str(tmp_path))
-    assert [o.split(":")[0] for o in outcomes(done).values()].count("skipped_unsupported") == 1
-    measured = [
-        r
-        for r in point_records(
-            read_records(Path(json.loads(done.stdout.splitlines()[-1])["result_dir"]))
-        )
-        if r.outcome in ("ok", "unstable")
-    ]
+    _, out, _ = unreported("run", str(suite), "--device", "cpu", "--out", str(tmp_path))
+    assert [o.split(":")[0] for o in outcomes(out).values()].count("skipped_unsupported") == 1
+    records = point_records(read_records(Path(summary_of(out)["result_dir"])))
+    measured = [r for r in records if r.outcome in ("ok", "unstable")]
     assert len(measured) == 2
     assert all(r.memory.peak_allocated for r in measured)
 
@@ -300,21 +295,18 @@ def test_a_run_fails_where_something_failed_or_nothing_was_measured(outcomes_, f
 def test_ceilings_leave_out_a_backend_that_the_device_lacks(monkeypatch):
     probed = []
     monkeypatch.setattr(
-        bench.measure.probes.ceilings,
+        bench.measure.worker.jobs,
         "measure_ceilings",
         lambda *args, **_: probed.append(args[3]) or ([], {}, []),
     )
 
     def ceilings(*recipes):
         plan = {"target_relative_half_width": 0.5, "min_samples": 3, "max_samples": 6, "max_s": 0.2}
-        job = {"job": "ceilings", "prior": {}, "sampling": plan, "recipes": recipes}
-        return run_job(job, torch.device("cpu"), None, None)
+        request = MeasureCeilings(sampling=plan, recipes=recipes)
+        return answer(request, Session(torch.device("cpu"), None)).left_out
 
-    assert (
-        ceilings(["fp32", "auto"], ["bf16", "cudnn"])["left_out"]
-        == "left out: attention cudnn needs CUDA"
-    )
+    assert ceilings(["fp32", "auto"], ["bf16", "cudnn"]) == "left out: attention cudnn needs CUDA"
     assert probed == [[("fp32", "auto")]]
-    assert ceilings(["fp32", "auto"])["left_out"] is None
+    assert ceilings(["fp32", "auto"]) is None
     with pytest.raises(Unsupported, match="attention cudnn needs CUDA"):
         ceilings(["bf16", "cudnn"])

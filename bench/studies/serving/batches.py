@@ -11,22 +11,17 @@ import torch
 from torch import Tensor
 
 from bench.core.errors import UserError
-from bench.core.specs.model import has_control
 from bench.core.specs.point import Point
 from bench.core.specs.recipe import DTYPE_BYTES
 from bench.core.specs.suite import Sampling
 from bench.core.specs.workload import Workload
 from bench.count.closed.dit import dit_forward
-from bench.count.point import DTYPES
+from bench.count.point import DTYPES, stage_request
 from bench.measure.attention.backends import sdpa_backend, unsupported_reason
 from bench.measure.device.machine import this_machine
-from bench.measure.points.single import (
-    INPUTS_SEED,
-    WEIGHTS_SEED,
-    OutOfMemory,
-    Unsupported,
-    free_memory,
-)
+from bench.measure.device.memory import free_memory
+from bench.measure.errors import OutOfMemory, Unsupported
+from bench.measure.points.build import INPUTS_SEED, WEIGHTS_SEED
 from bench.measure.timing.clock import Clock, clock_for
 from bench.measure.timing.sampling import Run, take_turns
 from bench.results.readings import Timing
@@ -40,8 +35,9 @@ from bench.studies.serving.step_times import (
     largest_batch,
 )
 from models import draw
-from models.pipeline import VideoPipeline, build_pipeline, example_inputs, stage_calls
+from models.pipeline import VideoPipeline, build_pipeline
 from models.spec import DiTConfig
+from models.stages import example_inputs, stage_calls
 
 GUIDANCE_SCALE = 5.0
 BESIDE = ("text_encode", "condition_encode", "vae_decode")
@@ -286,20 +282,10 @@ def _beside(
         dtype=DTYPES[recipe.dtype],
         seed=INPUTS_SEED,
     )
-    calls = stage_calls(
-        pipeline,
-        inputs,
-        frames=workload.frames,
-        height=workload.height,
-        width=workload.width,
-        guided=False,
-        steps=workload.steps,
-        seed=INPUTS_SEED,
-        encoded_frames=workload.encoded_frames,
-        control=has_control(model),
-        chunk=recipe.vae_chunk,
-        tiling=recipe.vae_tile,
+    request = stage_request(
+        model, workload, seed=INPUTS_SEED, chunk=recipe.vae_chunk, tiling=recipe.vae_tile
     )
+    calls = stage_calls(pipeline, inputs, request)
     runs = {
         stage: Run(partial(clock.time, calls[stage]), plan, clock.now)
         for stage in BESIDE
