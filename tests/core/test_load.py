@@ -6,19 +6,20 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench.core.errors import EnvironmentFault, UserError, nearest
+from bench.core.errors import EnvironmentFault, Renamed, UserError, nearest
 from bench.core.errors import one_line as displayed
 from bench.core.load import (
-    KINDS,
+    expand,
     headline_point,
     load,
     load_point,
-    names,
     parse_overrides,
     suite_points,
 )
+from bench.core.presets import KINDS, full_name, names, old_name
 from bench.core.specs.gpu import Gpu
 from bench.core.specs.model import Model
+from bench.core.specs.recipe import Recipe
 from bench.core.specs.suite import Suite
 from bench.core.specs.workload import Workload
 
@@ -27,7 +28,9 @@ from bench.core.specs.workload import Workload
 def test_every_preset_loads(kind):
     assert names(kind)
     for name in names(kind):
-        assert load(KINDS[kind], name).name == name
+        loaded = load(KINDS[kind], name)
+        expected = full_name(name, loaded.dtype) if kind == "recipes" else name
+        assert loaded.name == expected
 
 
 @pytest.mark.parametrize("suite", names("suites"))
@@ -57,10 +60,10 @@ def write(tmp_path, text):
     ("text", "message"),
     [
         ("a: [1, 2", "malformed YAML at line"),
-        ("- 1", "a mapping of keys is expected, not list"),
-        ("", "a mapping of keys is expected"),
+        ("- 1", "expected a mapping of keys, not list"),
+        ("", "expected a mapping of keys, found an empty file"),
         ("extends: nobody", "unknown workload 'nobody'"),
-        ("extends: [1]", "a name is expected"),
+        ("extends: [1]", "expected a name, not"),
         ("extends: image-256\nframs: 3", "frams: unknown key; did you mean frames?"),
         ("extends: image-256\nheight: -5", "height: -5"),
         (
@@ -338,6 +341,98 @@ def test_a_suite_sets_what_the_command_line_can(tmp_path):
         load(Suite, write(tmp_path, yaml.safe_dump({**SUITE, "points": [entry]})))
     )
     assert point.model.denoiser.patch_size == (1, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("old", "preset", "dtype"),
+    [
+        ("steps-4-fp32", "steps-4", "fp32"),
+        ("steps-4-bf16", "steps-4", "bf16"),
+        ("eager-fp32", "eager", "fp32"),
+        ("eager-tf32", "eager", "tf32"),
+        ("eager-fp32-math", "eager-math", "fp32"),
+        ("eager-bf16-cudnn-chunks", "eager-cudnn-chunks", "bf16"),
+    ],
+)
+def test_a_recipes_old_name_is_the_preset_in_a_dtype(old, preset, dtype):
+    """Records keep the old name, whichever way the recipe was asked for."""
+    by_old_name = load(Recipe, old)
+    assert by_old_name == load(Recipe, preset, {"dtype": dtype})
+    assert (by_old_name.name, by_old_name.dtype) == (old, dtype)
+    assert (
+        old_name(old)
+        == f"recipe {old} is {preset} with dtype {dtype} now (--set recipe.dtype={dtype})"
+    )
+    assert old_name(preset) is None
+
+
+@pytest.mark.parametrize("name", ["draft-fp32", "eager-bf16-chunks", "fast-from-fp32"])
+def test_a_recipe_whose_file_says_a_dtype_keeps_its_name(name):
+    assert load(Recipe, name).name == name
+    assert old_name(name) is None
+
+
+@pytest.mark.parametrize("name", ["fp32-steps-4", "eager-math-fp32", "steps-4-fp64"])
+def test_a_dtype_in_another_place_of_the_name_is_unknown(name):
+    assert f"unknown recipe '{name}'; did you mean " in one_line(lambda: load(Recipe, name))
+
+
+def suite_of(tmp_path, change, **entry):
+    points = [SUITE["points"][0] | entry]
+    headline = SUITE["headline"] | {"recipe": "eager"}
+    return write(
+        tmp_path, yaml.safe_dump(SUITE | {"points": points, "headline": headline} | change)
+    )
+
+
+def test_a_suites_dtypes_become_part_of_its_recipes_names(tmp_path):
+    path = suite_of(
+        tmp_path,
+        {"dtype": "fp32"},
+        recipe=["eager", "steps-4"],
+        dtype=["bf16", "fp32"],
+        baseline="eager",
+    )
+    suite = load(Suite, path)
+    assert suite.points[0].recipe == ("eager-bf16", "eager-fp32", "steps-4-bf16", "steps-4-fp32")
+    assert (suite.points[0].baseline, suite.headline.recipe) == ("eager-fp32", "eager-fp32")
+    points = expand(suite)
+    assert [p.point.recipe.name for p in points] == list(suite.points[0].recipe)
+    assert [p.baseline is None for p in points] == [False, True, False, False]
+    plain = load(Suite, suite_of(tmp_path, {}, recipe="eager"))
+    assert (plain.points[0].recipe, plain.headline.recipe) == (("eager-bf16",), "eager-bf16")
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"recipe": "eager", "dtype": "fp64"}, "points.0.dtype.0: 'fp64' is not one of 'fp32', "),
+        (
+            {"recipe": "draft-fp32", "dtype": "bf16"},
+            "points.0.dtype: recipe draft-fp32 has dtype fp32, not bf16",
+        ),
+        ({"recipe": "my.yaml", "dtype": "bf16"}, "'my.yaml' is a file; write the dtype into it"),
+        ({"recipe": "egar", "dtype": "bf16"}, "unknown recipe 'egar'; did you mean eager?"),
+    ],
+)
+def test_a_dtype_that_a_suites_recipe_cannot_have(tmp_path, entry, message):
+    assert message in one_line(lambda: suite_points(load(Suite, suite_of(tmp_path, {}, **entry))))
+
+
+def test_a_users_yaml_with_an_old_name_is_read_with_a_note(tmp_path):
+    with pytest.warns(Renamed, match="recipe eager-fp32 is eager with dtype fp32 now"):
+        (point,) = suite_points(load(Suite, suite_of(tmp_path, {}, recipe="eager-fp32")))
+    assert point == load_point("tiny", "tiny-image", "eager", {"recipe.dtype": "fp32"})
+    with pytest.warns(Renamed):
+        mine = load(Recipe, write(tmp_path, "extends: steps-4-fp32\nsteps: 5"))
+    assert (mine.name, mine.dtype, mine.steps) == ("mine", "fp32", 5)
+
+
+def test_a_name_that_begins_several_of_another_part_offers_them_all():
+    line = one_line(
+        lambda: load_point("tiny", "tiny-image", "eager", parse_overrides(["workload.text_=1"]))
+    )
+    assert "did you mean denoiser.text_width or denoiser.text_tokens?" in line
 
 
 def test_nearest_minds_no_case_and_a_message_is_one_line():
