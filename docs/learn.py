@@ -22,7 +22,7 @@ from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from models.diffusion.process import sample
+from models.diffusion.samplers import sample
 from models.dit.model import SpatioTemporalDiT
 from models.spec import DiTConfig, ObjectiveConfig, SamplerConfig, VAEConfig
 from models.training import init_training_weights, psnr, training_step, vae_training_step

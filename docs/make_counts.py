@@ -54,7 +54,7 @@ def points() -> dict[str, Point]:
 
 def count(point: Point) -> dict[str, Any]:
     """Tokens, parameters, stages and the seconds that counting took."""
-    from bench.measure.points.single import count_stages
+    from bench.measure.points.build import count_stages
 
     started = time.perf_counter()
     counted = count_stages(point)

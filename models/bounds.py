@@ -7,6 +7,7 @@ true and "8" are no numbers.
 """
 
 import dataclasses
+import difflib
 from collections.abc import Iterator
 from functools import cache
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -39,6 +40,8 @@ Depth = Annotated[int, Within(1, 1_000)]
 """Blocks: a thousand are counted in a minute."""
 DepthOrNone = Annotated[int, Within(0, 1_000)]
 Flag = Annotated[bool, Exact()]
+Triple = tuple[Few, Few, Few]
+"""Along (time, height, width)."""
 
 
 def check_bounds(config: Any) -> None:
@@ -87,3 +90,35 @@ def _within(hint: Any) -> Iterator[Within]:
     else:
         for part in get_args(hint):
             yield from _within(part)
+
+
+def require_one_of(owner: object, **accepted: tuple[str, ...]) -> None:
+    """Raises ValueError naming the field, its value, and the words that it takes."""
+    for name, words in accepted.items():
+        value = getattr(owner, name)
+        if value not in words:
+            close = difflib.get_close_matches(str(value), words, n=1)
+            raise ValueError(
+                f"{name} {value!r}: accepted are {', '.join(words)}"
+                + (f"; did you mean {close[0]}?" if close else "")
+            )
+
+
+def nearest_multiples(value: int, base: int) -> str:
+    """In words, for a message."""
+    low = value // base * base
+    return f"{low} or {low + base}" if low > 0 else f"{base}"
+
+
+def divide_into_patches(
+    latent_shape: tuple[int, int, int], patch: tuple[int, int, int]
+) -> tuple[int, int, int]:
+    """(T, H, W) latents -> patches along each axis.  Raises ValueError where they do not divide."""
+    for axis, size, step in zip(("frames", "rows", "columns"), latent_shape, patch, strict=True):
+        if size % step:
+            raise ValueError(
+                f"{size} latent {axis} do not divide into patches of {step}; "
+                f"nearest: {nearest_multiples(size, step)}"
+            )
+    t, h, w = (size // step for size, step in zip(latent_shape, patch, strict=True))
+    return t, h, w

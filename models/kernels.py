@@ -22,18 +22,16 @@ import torch.nn.functional as F
 from torch import Tensor, library, nn
 
 ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-AVX512 = (
-    ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-)  # without it, oneDNN has no bfloat16 product
+# Without it, oneDNN has no bfloat16 product.
+AVX512 = ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 ATTENTION_IN_BLOCKS = AVX512  # on AVX2 PyTorch's own is faster: 38 ms against 48 (docs/log.md)
 MIN_ROWS = 32  # of a product: under it a library's set-up outweighs what it saves
 MIN_SCORES = 2**16  # of a head: the same for attention
 SCORES_BYTES = 3 * 2**19  # of a block of attention scores: what stays in a core's cache
 DTYPES = (torch.float32, torch.bfloat16)
 HALVES = (torch.bfloat16, torch.float16)
-CHANNELS_AT_ONCE = (
-    8  # of a convolution in 16 bits: tensor cores take no fewer (NVIDIA, "Convolutional Layers")
-)
+# Of a convolution in 16 bits: tensor cores take no fewer (NVIDIA, "Convolutional Layers").
+CHANNELS_AT_ONCE = 8
 CUBLASLT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -127,9 +125,7 @@ def _by_cublaslt(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
         and x.ndim >= 2
         and x.dtype in CUBLASLT_DTYPES
         and weight.dtype == bias.dtype == x.dtype
-        and not hasattr(
-            weight, "__tensor_flatten__"
-        )  # a quantised or sparse weight, whose kernel is its own
+        and not hasattr(weight, "__tensor_flatten__")  # quantised or sparse: a kernel of its own
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
     )
@@ -191,13 +187,8 @@ def attention_by(other: Callable[..., Tensor | None]) -> Iterator[None]:
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> Tensor:
-        given = {
-            "attn_mask": attn_mask,
-            "dropout_p": dropout_p,
-            "is_causal": is_causal,
-            "scale": scale,
-            "enable_gqa": enable_gqa,
-        }
+        given = {"attn_mask": attn_mask, "dropout_p": dropout_p, "is_causal": is_causal}
+        given |= {"scale": scale, "enable_gqa": enable_gqa}
         out = other(query, key, value, **given)
         return own(query, key, value, **given) if out is None else out
 

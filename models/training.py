@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from models import draw
 from models.diffusion.process import draw_times, prediction_loss
+from models.diffusion.spec import ObjectiveConfig
 from models.dit.attention import CrossAttention
 from models.dit.blocks import FinalLayer, Modulation
 from models.dit.model import ControlBranch, SpatioTemporalDiT
 from models.layers import Embedder
-from models.spec import ObjectiveConfig
 from models.vae.model import ResBlock, VideoVAE, reparameterise
 
 START_LOGVAR = -6.0  # latents start with noise of deviation 0.05

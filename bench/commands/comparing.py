@@ -59,8 +59,8 @@ def compare(
         comparison_table,
     )
     from bench.results.store import read_records
-    from bench.studies.compare.verdicts import compare as compare_results
-    from bench.studies.compare.verdicts import compare_history
+    from bench.studies.compare.history import compare_history
+    from bench.studies.compare.pair import compare as compare_results
 
     if b is not None:
         if history is not None:

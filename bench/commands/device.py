@@ -39,7 +39,7 @@ def ceilings(
     from bench.measure.worker.process import JobFailed, Worker
     from bench.report.documents import ceilings_document
     from bench.report.progress import Spinner
-    from bench.report.tables.common import bandwidth_table, ceilings_table, gemm_ceiling
+    from bench.report.tables.ceilings import bandwidth_table, ceilings_table, gemm_ceiling
     from bench.run.suite import CEILINGS_SAMPLING, ceilings_only
 
     check_device(device)
@@ -83,9 +83,10 @@ def doctor(
     Exit code 0 for keep, 1 for suspicious or swap."""
     from bench.core.load import datasheet
     from bench.measure.worker.process import JobFailed, Worker
+    from bench.measure.worker.protocol import ExamineNode
     from bench.report.progress import Spinner
-    from bench.report.tables.planning import acceptance_document, acceptance_table
-    from bench.studies.acceptance.grades import accept, broken
+    from bench.report.tables.doctor import acceptance_document, acceptance_table
+    from bench.studies.acceptance.verdict import accept, broken
 
     check_device(device)
     check_gpu(expect, "--expect")
@@ -93,13 +94,9 @@ def doctor(
         environment = worker.environment
         try:
             with Spinner("examining this node"):
-                readings = worker.run(
-                    {"job": "doctor", "folder": str(out)},
-                    DOCTOR_TIMEOUT_S,
-                    lambda stage, samples: None,
-                )
+                readings = worker.run(ExamineNode(folder=str(out)), DOCTOR_TIMEOUT_S)
             accepted = accept(
-                readings,
+                readings.model_dump(),
                 environment.device,
                 environment.device_name,
                 environment.gpu,
@@ -142,11 +139,11 @@ def check_timer(
     import torch
 
     from bench.measure.device.environment import choose_device
-    from bench.measure.points.single import build_calls
+    from bench.measure.points.build import build_calls
     from bench.measure.timing.check import check_timer as hold_against_loop
     from bench.measure.timing.clock import clock_for, clock_without_hold
     from bench.report.progress import Spinner
-    from bench.report.tables.common import timer_table
+    from bench.report.tables.doctor import timer_table
 
     chosen = choose_device(device)
     call = build_calls(point, chosen)[0]["denoise_step"]

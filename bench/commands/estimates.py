@@ -59,9 +59,9 @@ def calibrate(
     from bench.calibrate.make import calibrate as calibrate_result
     from bench.calibrate.merge import merge
     from bench.report.documents import calibration_document
-    from bench.report.markdown import write_report
     from bench.report.progress import Spinner
-    from bench.report.tables.common import errors_table, parameters_table
+    from bench.report.tables.calibration import errors_table, parameters_table
+    from bench.report.write import write_report
 
     assert result_dirs
     directory = result_dirs[0] if len(result_dirs) == 1 else merge(result_dirs, out)
@@ -130,7 +130,7 @@ def predict(
     from bench.core.load import load_point, parse_overrides
     from bench.report.documents import estimate_document
     from bench.report.progress import Spinner
-    from bench.report.tables.common import estimate_table
+    from bench.report.tables.calibration import estimate_table
 
     with Spinner("reading the calibration"):
         calibrated = load_or_calibrate(calibration)
@@ -180,14 +180,14 @@ def analytic(
     with Spinner("the chain, with what was measured" if calibration else "the chain"):
         found = analyse(calibration, gpu, tornado=tornado)
     if figures is not None:
-        from bench.report.figures.all import save_chain
+        from bench.report.figures.registry import save_chain
         from bench.results.store import disk_faults
 
         with disk_faults(figures, measured=False):
             save_chain(figures, found.bars, found.swings)
     if as_json:
         return print_json(analysis_document(found))
-    from bench.report.tables.chain import analysis_tables
+    from bench.report.tables.pencil import analysis_tables
 
     show(*analysis_tables(found))
     for warning in found.measured.warnings if found.measured else []:
@@ -196,8 +196,8 @@ def analytic(
 
 def report(result_dir: ResultDir, as_json: Json = False) -> None:
     """Write report.html, report.md and the figures of a result anew."""
-    from bench.report.markdown import write_report
     from bench.report.progress import Spinner
+    from bench.report.write import write_report
     from bench.results.store import PAGE
 
     with Spinner("drawing the report"):

@@ -70,8 +70,8 @@ def explore(
 def _export(results: Path, path: Path, models: list[str], gpus: list[str], as_json: bool) -> None:
     from bench.core.load import names
     from bench.explore.data import read_table
+    from bench.explore.grid import grid
     from bench.explore.page import document, exported_page
-    from bench.explore.whatif import grid
     from bench.report.progress import SuiteProgress
     from bench.results.store import disk_faults, write_whole
 

@@ -43,7 +43,7 @@ def holdout(
     from bench.calibrate.holdout import hold_out, summary, warn_of_order
     from bench.calibrate.make import load_or_calibrate
     from bench.report.progress import Spinner
-    from bench.report.tables.common import holdout_errors_table, holdout_table
+    from bench.report.tables.calibration import holdout_errors_table, holdout_table
 
     with Spinner("predicting what was measured"):
         rows, left_out = hold_out(load_or_calibrate(calibration), result, carried=carried)

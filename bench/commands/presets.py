@@ -20,24 +20,20 @@ def list_presets(
 ) -> None:
     """List the presets."""
     from bench.core.load import KINDS, load, names
-    from bench.report.tables.listing import describe
+    from bench.report.listing import describe
 
     kinds = [kind] if kind else list(KINDS)
     entries = [describe(k, load(KINDS[k], name)) for k in kinds for name in names(k)]
     if as_json:
         return print_json(entries)
-    from bench.report.tables.common import table
+    from bench.report.tables.table import table
 
     show(
         *(
             table(
                 k,
-                "name",
-                "description",
-                "summary",
-                rows=[
-                    (e["name"], e["description"], e["summary"]) for e in entries if e["kind"] == k
-                ],
+                ["name", "description", "summary"],
+                [(e["name"], e["description"], e["summary"]) for e in entries if e["kind"] == k],
             )
             for k in kinds
         )
@@ -66,6 +62,6 @@ def count(
         document = count_document(point, count_point(point))
     if as_json:
         return print_json(document)
-    from bench.report.tables.common import count_table, module_table
+    from bench.report.tables.count import count_table, module_table
 
     show(count_table(document), module_table(document))

@@ -75,9 +75,10 @@ def run(
     from bench.report.progress import SuiteProgress
     from bench.report.tables.planning import headline_lines, skipped_table, spent_line
     from bench.results.store import read_suite
-    from bench.run.forecast import Forecaster, spent_document
+    from bench.run.documents import spent_document
+    from bench.run.forecast import Forecaster
     from bench.run.plan_time import price_of
-    from bench.run.suite import run_suite
+    from bench.run.suite import SuiteRun
 
     check_device(device)
     try:
@@ -110,17 +111,17 @@ def run(
     started = time.monotonic()
     with SuiteProgress(loaded.name) as progress:
         try:
-            directory = run_suite(
-                loaded,
+            directory = SuiteRun(
+                suite=loaded,
                 device=device,
                 root=out,
                 resume=resume,
-                budget_s=budget_s,
                 mix_environments=mix_environments,
+                budget_s=budget_s,
+                forecast=forecast,
                 watch=progress.watch,
                 opened=progress.opened,
-                forecast=forecast,
-            )
+            ).measure()
         except (KeyboardInterrupt, Terminated):
             if progress.directory is not None:
                 with contextlib.suppress(OSError):  # a lost terminal has no lines
@@ -159,9 +160,9 @@ def _dry_run(
     from bench.measure.worker.process import Worker
     from bench.report.progress import Spinner
     from bench.report.tables.planning import plan_line, plan_table
-    from bench.run.forecast import plan_document
+    from bench.run.documents import plan_document
+    from bench.run.jobs import suite_jobs
     from bench.run.plan_time import price_of
-    from bench.run.suite import suite_jobs
 
     jobs = suite_jobs(forecast.suite)
     with Worker("cpu" if gpu is not None else device) as worker, Spinner("counting"):
@@ -193,14 +194,10 @@ def _finish(
     from bench.calibrate.make import calibrate as calibrate_result
     from bench.core.load import datasheet
     from bench.report.documents import run_summary
-    from bench.report.markdown import write_report
-    from bench.report.tables.common import (
-        ablations_table,
-        combinations_table,
-        errors_table,
-        parameters_table,
-        points_table,
-    )
+    from bench.report.tables.ablations import ablations_table, combinations_table
+    from bench.report.tables.calibration import errors_table, parameters_table
+    from bench.report.tables.points import points_table
+    from bench.report.write import write_report
     from bench.results.store import (
         CALIBRATION,
         disk_faults,
@@ -223,11 +220,8 @@ def _finish(
     records = read_records(directory)
     points = point_records(records)
     rows = ablations(points, price_of(datasheet(records[-1].environment.gpu), None))
-    tables = (
-        [t for t in (ablations_table(rows), combinations_table(rows)) if t]
-        if rows
-        else [points_table(points)]
-    )
+    tables = [ablations_table(rows), combinations_table(rows)] if rows else [points_table(points)]
+    tables = [t for t in tables if t.rows]
     if calibration is not None:
         fit = calibration.fit_for(None)
         tables += [parameters_table(fit), errors_table(fit)]

@@ -78,7 +78,7 @@ def serve_sim(
         load_point(model, name, recipe, changes) for name in names
     ]  # a mistake is said before torch is loaded
     from bench.measure.device.environment import choose_device, describe
-    from bench.measure.points.single import OutOfMemory, Unsupported
+    from bench.measure.errors import OutOfMemory, Unsupported
     from bench.report.progress import Spinner
     from bench.report.tables.serving import (
         serving_document,
@@ -86,23 +86,14 @@ def serve_sim(
         serving_table,
         step_times_table,
     )
-    from bench.studies.serving.batches import check_servable, serve
+    from bench.studies.serving.batches import Load, check_servable, serve
 
     check_servable(points)
     chosen, shares = choose_device(device), [list(workload).count(name) for name in names]
     try:
         with Spinner("measuring steps") as spinner:
-            measured, sweeps = serve(
-                points,
-                chosen,
-                shares,
-                max_batch=max_batch,
-                token_budget=token_budget,
-                max_wait_s=wait_s,
-                requests=requests,
-                seed=seed,
-                watch=spinner.say,
-            )
+            asked = Load(shares, max_batch, token_budget, wait_s, requests, seed)
+            measured, sweeps = serve(points, chosen, asked, spinner.say)
     except (OutOfMemory, Unsupported) as fault:
         raise EnvironmentFault(f"model {model}: {fault}") from None
     document = serving_document(
@@ -114,7 +105,7 @@ def serve_sim(
         {"requests": requests, "seed": seed, "shares": shares},
     )
     if out is not None:
-        from bench.report.figures.all import save_queue
+        from bench.report.figures.registry import save_queue
 
         figure = save_queue(out, document)
         (out / "serving.json").write_text(json.dumps(document, allow_nan=False, indent=1) + "\n")

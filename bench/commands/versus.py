@@ -65,10 +65,11 @@ def versus(
     from bench.core.specs.recipe import DTYPE_BYTES
     from bench.count.point import count_point
     from bench.measure.device.environment import choose_device
-    from bench.measure.points.single import Unsupported
+    from bench.measure.errors import Unsupported
     from bench.measure.points.versus import measure_versus
     from bench.measure.timing.clock import clock_for
     from bench.measure.worker.process import JobFailed, Worker
+    from bench.measure.worker.protocol import MeasurePeak
     from bench.report.progress import Spinner
     from bench.report.tables.versus import side, versus_document, versus_line, versus_table
     from models.pipeline import PARTS_OF_STAGE
@@ -80,16 +81,10 @@ def versus(
         for point in (a, b):
             spinner.say(f"peak memory of {point.model.name}")
             try:
-                with Worker(
-                    chosen.type
-                ) as worker:  # a process each: what one took says nothing of the other
-                    peaks.append(
-                        worker.run(
-                            {"job": "peak", "point": point.model_dump(mode="json"), "stage": stage},
-                            PEAK_TIMEOUT_S,
-                            lambda *_: None,
-                        )
-                    )
+                # A process each: what one took says nothing of the other.
+                with Worker(chosen.type) as worker:
+                    request = MeasurePeak(point=point, stage=stage)
+                    peaks.append(worker.run(request, PEAK_TIMEOUT_S).model_dump())
             except JobFailed as failure:
                 raise EnvironmentFault(
                     f"{point.label}: {failure.outcome}: {failure.reason}"

@@ -16,8 +16,9 @@ import torch
 from bench.count import traffic
 from bench.count.closed import dit as closed_form
 from bench.count.trace import trace
-from models.pipeline import build_pipeline, example_inputs
+from models.pipeline import build_pipeline
 from models.spec import DiffusersDenoiser, DiffusersVAE, DiTConfig, TextEncoderConfig, VAEConfig
+from models.stages import example_inputs
 
 META = torch.device("meta")
 SHALLOW = 2

@@ -22,13 +22,11 @@ def count_document(point: Point, counted: ModelCount) -> dict[str, Any]:
     # A step is one denoising step, or of an auto-regressive model one token.
     step_flops = stages["decode_token" if point.model.autoregressive else "denoise_step"].flops
     # With guidance the empty prompt is encoded too.
-    text = (
-        stages["text_encode"].flops * workload.forwards_per_step if "text_encode" in stages else 0
-    )
+    text = 0
+    if "text_encode" in stages:
+        text = stages["text_encode"].flops * workload.forwards_per_step
     condition = stages["condition_encode"].flops if "condition_encode" in stages else 0
     made, tokens = _generation(point, counted)
-    cards = {name: load(Gpu, name).memory_bytes for name in names("gpus")}
-    weights = {part: n * DTYPE_BYTES[point.recipe.dtype] for part, n in counted.params.items()}
     return {
         "model": point.model.name,
         "workload": workload.name,
@@ -59,32 +57,37 @@ def count_document(point: Point, counted: ModelCount) -> dict[str, Any]:
         },
         **({"autoregressive": tokens} if tokens else {}),
         **({"train_step_flops": stages["train_step"].flops} if "train_step" in stages else {}),
-        "memory": {
-            "provenance": "modelled",
-            "weights_bytes": weights,
-            "forward_peak_bytes": forward.bytes_peak_activations,
-            "vae_decode_peak_bytes": stages["vae_decode"].bytes_peak_activations,
-        },
-        # By card: weights and a step; the decode apart, since it can run after the denoiser has
-        # left the card.
-        "fits": {
-            name: fits_memory(
-                point,
-                stages,
-                counted.params,
-                memory,
-                "denoiser",
-                "prefill" if tokens else "denoise_step",
-            )
-            for name, memory in cards.items()
-        },
-        "fits_vae_decode": {
-            name: fits_memory(point, stages, counted.params, memory, "vae", "vae_decode")
-            for name, memory in cards.items()
-        },
+        **_memory(point, counted),
         "cross_check": counted.cross_check,
         "uncounted_ops": forward.uncounted_ops,
         "by_module": counted.by_module,
+    }
+
+
+def _memory(point: Point, counted: ModelCount) -> dict[str, Any]:
+    """Modelled bytes, and which cards hold weights and a step; the decode apart, since it can run
+    after the denoiser has left the card."""
+    stages, params = counted.stages, counted.params
+    step = "prefill" if point.model.autoregressive else "denoise_step"
+    cards = {name: load(Gpu, name).memory_bytes for name in names("gpus")}
+
+    def fits(part: str, stage: str) -> dict[str, Any]:
+        return {
+            name: fits_memory(point, stages, params, memory, part, stage)
+            for name, memory in cards.items()
+        }
+
+    return {
+        "memory": {
+            "provenance": "modelled",
+            "weights_bytes": {
+                part: n * DTYPE_BYTES[point.recipe.dtype] for part, n in params.items()
+            },
+            "forward_peak_bytes": stages["forward"].bytes_peak_activations,
+            "vae_decode_peak_bytes": stages["vae_decode"].bytes_peak_activations,
+        },
+        "fits": fits("denoiser", step),
+        "fits_vae_decode": fits("vae", "vae_decode"),
     }
 
 

@@ -10,7 +10,8 @@ modelled.
 from collections import Counter
 from collections.abc import Iterable
 
-from bench.count.trace import PRODUCT_CLASSES, Op
+from bench.count.rules import PRODUCT_CLASSES
+from bench.count.trace import Op
 from bench.results.counts import Operators
 
 TRANSCENDENTAL = (

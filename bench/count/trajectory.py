@@ -9,13 +9,16 @@ from torch import Tensor, nn
 
 from bench.core.specs.model import with_denoiser
 from bench.core.specs.point import Point
-from bench.count.point import DTYPES, META, count_model, stage_count
+from bench.count.point import DTYPES, META, count_model
+from bench.count.stage import stage_count
 from bench.count.trace import trace
 from bench.results.counts import Operators, StageCount
-from models.caching.own import Executed, apply_cache
+from models.caching.apply import apply_cache
+from models.caching.cache import Executed
 from models.caching.schedules import CacheConfig
-from models.pipeline import build_pipeline, example_inputs
+from models.pipeline import build_pipeline
 from models.spec import DiffusersDenoiser
+from models.stages import example_inputs
 
 
 @dataclass(frozen=True)

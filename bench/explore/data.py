@@ -114,13 +114,15 @@ def read_table(results: Path) -> Table:
     """All results below a directory, hidden directories left out.  Raises EnvironmentFault without
     msgspec."""
     needs("msgspec", msgspec)
-    table, decoders = Table(), _decoders()
+    from bench.explore.decoders import CALIBRATION_DECODER, RECORD_DECODER
+
+    table = Table()
     for directory in result_directories(results):
         name = directory.relative_to(results).as_posix()
         if (directory / RECORDS).is_file():
-            _read_records(directory / RECORDS, name, decoders["record"], table)
+            _read_records(directory / RECORDS, name, RECORD_DECODER, table)
         if (directory / CALIBRATION).is_file():
-            _read_calibration(directory / CALIBRATION, name, decoders["calibration"], table)
+            _read_calibration(directory / CALIBRATION, name, CALIBRATION_DECODER, table)
     return table
 
 
@@ -252,91 +254,3 @@ def _read_calibration(path: Path, name: str, decoder: Any, table: Table) -> None
             },
         }
     )
-
-
-def _decoders() -> dict[str, Any]:
-    """What is taken of a record and of a calibration; all other keys are skipped unread.
-
-    Bounds keep what is divided by, and printed as JSON, finite and positive."""
-    from typing import Annotated
-
-    seconds = Annotated[float, msgspec.Meta(gt=1e-12, lt=1e9)]
-    whole = Annotated[int, msgspec.Meta(ge=1, lt=2**53)]
-    work = Annotated[int, msgspec.Meta(ge=0)]
-
-    def struct(name: str, *fields: Any) -> Any:
-        return msgspec.defstruct(name, fields)
-
-    timing = struct(
-        "Timing", ("median_s", seconds), ("low_s", seconds), ("high_s", seconds), ("n", work)
-    )
-    count = struct(
-        "Count",
-        ("linear_flops", work),
-        ("attention_flops", work),
-        ("conv_flops", work),
-        ("other_flops", work),
-    )
-    workload = msgspec.defstruct(
-        "Workload",
-        [
-            ("frames", whole),
-            ("height", whole),
-            ("width", whole),
-            ("fps", Annotated[float, msgspec.Meta(gt=0, lt=1e9)]),
-            ("steps", whole),
-            ("batch", whole),
-            ("guidance", str),
-        ],
-        namespace={
-            "video_s": property(
-                lambda w: w.batch * w.frames / w.fps
-            ),  # as bench.core.specs.workload.Workload has them
-            "forwards_per_step": property(lambda w: 2 if w.guidance == "cfg" else 1),
-        },
-    )
-    point = struct("Point", ("workload", workload))
-    environment = struct("Environment", ("gpu", str), ("device_name", str))
-    memory = struct("Memory", ("peak_allocated", work | None, None))
-    energy = struct("Energy", ("energy_j", Annotated[float, msgspec.Meta(gt=0, lt=1e15)]))
-    telemetry = struct("Telemetry", ("energy", energy | None, None))
-    record = struct(
-        "Record",
-        ("schema_version", int),
-        ("kind", str),
-        ("fingerprint", str),
-        ("outcome", str),
-        ("suite", str),
-        ("started_utc", str),
-        ("environment", environment),
-        ("reason", str | None, None),
-        ("model", str, ""),
-        ("workload", str, ""),
-        ("recipe", str, ""),
-        ("tokens", int | None, None),
-        ("point", point | None, None),
-        ("counts", dict[str, count], msgspec.field(default_factory=dict)),
-        ("timings", dict[str, timing], msgspec.field(default_factory=dict)),
-        ("memory", memory | None, None),
-        ("telemetry", dict[str, telemetry] | None, None),
-    )
-    errors = struct("Errors", ("mean", Annotated[float, msgspec.Meta(ge=0, lt=1e9)]))
-    fit = struct(
-        "Fit",
-        ("leave_one_out", errors | None, None),
-        ("recipes", list[str], msgspec.field(default_factory=list)),
-        ("dtype", str, "fp32"),
-    )
-    calibration = struct(
-        "Calibration",
-        ("gpu", str),
-        ("device_name", str),
-        ("suite", str),
-        ("headline_recipe", str),
-        ("fits", dict[str, fit]),
-        ("headline", struct("Headline", ("model", str)) | None, None),
-    )
-    return {
-        "record": msgspec.json.Decoder(record),
-        "calibration": msgspec.json.Decoder(calibration),
-    }

@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from bench.core.errors import EnvironmentFault
 from bench.explore.data import PIP_LINE, Table, needs
-from bench.explore.whatif import choices
+from bench.explore.grid import choices
 
 # plotly's WebGL traces compile their shaders' wrappers with Function(); no page or record adds a
 # script all the same.

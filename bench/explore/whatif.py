@@ -1,14 +1,9 @@
-"""What if: a model at a resolution, length and number of steps, by a calibration; live, and as a
-grid for a static page.
+"""What if: a model at a resolution, length and number of steps, by a calibration.
 
-Live, every answer is `bench.calibrate.make.estimate` of exactly that point; its count (seconds, by
-torch) is kept, so that another card, price or number of steps answers at once.  A page without a
-server holds a grid of such answers, exact in model, resolution and guidance, and interpolated
-between the counted lengths; `left_out_errors` says how well.
+Every answer is `bench.calibrate.estimate.estimate` of exactly that point.  Its count (seconds, by
+torch) is kept, so that another card, price or number of steps answers at once.
 """
 
-import json
-import math
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -22,18 +17,12 @@ from typing import Any
 
 from bench.core.errors import EnvironmentFault, UserError, nearest
 from bench.core.load import check_point, load, names
-from bench.core.specs.gpu import Gpu
 from bench.core.specs.model import Model
 from bench.core.specs.point import Point
 from bench.core.specs.recipe import Recipe
 from bench.core.specs.workload import Workload
 
 KEPT = 256  # counts and calibrations
-SIZES = ((256, 256), (512, 512), (832, 480), (1280, 720))  # of a grid: width, height
-SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
-GUIDANCES = ("none", "cfg")
-GRID_FPS = 24.0
-GRID_STEPS = 50
 
 
 class Superseded(Exception):
@@ -269,123 +258,3 @@ def _kept(store: OrderedDict[Any, Any], key: Any, make: Callable[[], Any]) -> An
     while len(store) > KEPT:
         store.popitem(last=False)
     return value
-
-
-def grid(
-    results: Path,
-    calibrations: list[dict[str, Any]],
-    models: list[str],
-    gpus: list[str | None],
-    watch: Callable[[int, int, str], None] = lambda done, total, label: None,
-) -> dict[str, Any]:
-    """Answers at every node, for a page without a server.  A node that cannot be predicted keeps
-    its reason.
-
-    steps: seconds of one step and of all the rest of a video, each with its interval, so that the
-    page can take any number of steps.  Interval ends are then added, as they are one machine's."""
-    answers, cells, missing = Answers(results), [], []
-    asked = [
-        (model, size, guidance) for model in models for size in SIZES for guidance in GUIDANCES
-    ]
-    for i, (model, (width, height), guidance) in enumerate(asked):
-        watch(i, len(asked), f"{model} {width}x{height} guidance {guidance}")
-        for calibration in calibrations:
-            for gpu in gpus:
-                nodes, reason = [], None
-                for seconds in SECONDS:
-                    question = Question(
-                        calibration["id"],
-                        model,
-                        width,
-                        height,
-                        seconds,
-                        GRID_FPS,
-                        GRID_STEPS,
-                        guidance,
-                        None,
-                        None if gpu == calibration["gpu"] else gpu,
-                    )
-                    try:
-                        nodes.append(_node(answers.answer(question)))
-                    except UserError as error:
-                        reason = str(error)
-                where = {
-                    "calibration": calibration["id"],
-                    "model": model,
-                    "width": width,
-                    "height": height,
-                    "guidance": guidance,
-                    "gpu": gpu or calibration["gpu"],
-                }
-                (
-                    cells.append({**where, "nodes": nodes})
-                    if len(nodes) > 1
-                    else missing.append({**where, "reason": reason})
-                )
-    return {
-        "cells": cells,
-        "missing": missing,
-        "sizes": SIZES,
-        "fps": GRID_FPS,
-        "steps": GRID_STEPS,
-        "left_out_errors": left_out_errors(cells),
-    }
-
-
-def _node(answer: dict[str, Any]) -> dict[str, Any]:
-    rest = [
-        sum(q[end] for name, q in answer["stages"].items() if name != "denoise")
-        for end in ("value", "low", "high")
-    ]
-    return {
-        "frames": answer["frames"],
-        "step": [answer["step_s"][end] for end in ("value", "low", "high")],
-        "rest": rest,
-        "provenance": answer["provenance"],
-        "warnings": answer["warnings"],
-        "fits": answer["fits_memory"],
-    }
-
-
-def left_out_errors(cells: list[dict[str, Any]]) -> dict[str, float] | None:
-    """|interpolated / predicted - 1| of seconds a step, each inner node left out in turn: twice
-    the page's distances."""
-    errors = [
-        abs(_between(a, b, mid["frames"]) / mid["step"][0] - 1)
-        for cell in cells
-        for a, mid, b in zip(cell["nodes"], cell["nodes"][1:], cell["nodes"][2:], strict=False)
-    ]
-    return (
-        {"mean": sum(errors) / len(errors), "worst": max(errors), "n": len(errors)}
-        if errors
-        else None
-    )
-
-
-def _between(a: dict[str, Any], b: dict[str, Any], frames: int) -> float:
-    """Straight in logarithms of frames and seconds, as explore.js does."""
-    share = math.log(frames / a["frames"]) / math.log(b["frames"] / a["frames"])
-    return math.exp((1 - share) * math.log(a["step"][0]) + share * math.log(b["step"][0]))
-
-
-def choices() -> dict[str, Any]:
-    """What the panel offers: presets, cards with their prices, resolutions; the demand of
-    `bench.studies.pencil.demand`."""
-    from bench.calibrate.calibration import kind_of
-    from bench.studies.pencil.demand import HOURS_PER_DAY, Demand, Headroom
-
-    cards = [load(Gpu, name) for name in names("gpus")]
-    price = {
-        c.name: c.price_usd_per_hour and json.loads(c.price_usd_per_hour.model_dump_json())
-        for c in cards
-    }
-    return {
-        "models": names("models"),
-        "sizes": SIZES,
-        "gpus": [{"name": c.name, "price": price[c.name], "kind": kind_of(c.name)} for c in cards],
-        "demand": {
-            "minutes_per_day": Demand().minutes_per_day,
-            **asdict(Headroom()),
-            "hours_per_day": HOURS_PER_DAY,
-        },
-    }

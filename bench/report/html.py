@@ -8,36 +8,21 @@ the one whose hash it names.
 import base64
 import hashlib
 import re
-from pathlib import Path
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from bench.report.figures.drawing import BLUE, INK, PAPER, PROVENANCES, Picture
+from bench.report.figures.drawing import BLUE, INK, PAPER, Picture
+from bench.report.numbers import plain
+from bench.report.render import html_tag, to_html
 from bench.report.result import Result
-from bench.report.tables import device as device_tables
-from bench.report.tables import grids
-from bench.report.tables.common import gemm_ceiling
-from bench.results.store import PAGE, write_whole
-
-MEANINGS = {
-    "counted": "from the model's own operators; exact, no device needed",
-    "measured": "timed or read on this device, with n and an interval",
-    "fitted": "by the cost model, from this result's measurements, with its held-out error",
-    "extrapolated": "fitted, but outside what was measured; the warnings say by how much",
-    "claimed": "published by somebody else, with its source",
-}
+from bench.report.tables.table import PROVENANCES
 
 
-def write_page(result: Result, pictures: dict[str, Picture]) -> Path:
-    """Write report.html beside the records -> its path.  The pictures' SVGs are in figures/."""
-    path = result.directory / PAGE
-    write_whole(path, page(result, pictures))
-    return path
-
-
-def page(result: Result, pictures: dict[str, Picture]) -> str:
-    """The whole document."""
+def page(shown: dict[str, Any], pictures: dict[str, Picture]) -> str:
+    """The whole document.  shown: of `bench.report.contents`; the SVGs lie in figures/."""
+    result: Result = shown["result"]
     loader = jinja2.PackageLoader("bench.report", ".")
     environment = jinja2.Environment(
         loader=loader,
@@ -46,11 +31,12 @@ def page(result: Result, pictures: dict[str, Picture]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters |= {"table": to_html, "tag": html_tag}
     script, style = (loader.get_source(environment, f"report.{kind}")[0] for kind in ("js", "css"))
-    shown: set[str] = set()
+    taken: set[str] = set()
 
     def take(name: str) -> Picture | None:
-        shown.add(name)
+        taken.add(name)
         return pictures.get(name)
 
     def svg(picture: Picture) -> Markup:
@@ -58,22 +44,12 @@ def page(result: Result, pictures: dict[str, Picture]) -> str:
         return inline_svg(text, picture)
 
     return environment.get_template("report.html.j2").render(
-        result=result,
+        **shown,
         picture=take,
         svg=svg,
-        rest=lambda: [p for name, p in pictures.items() if name not in shown],
-        grids=grids,
-        plain=grids.plain,
-        gaps=device_tables.gaps(result.points),
-        memory_gaps=_memory_gaps(result),
-        has_attention=bool(device_tables.attention_rows(result.points)),
-        launches=device_tables.launch_rows(result.points),
-        no_replays=device_tables.no_replays(result.points),
-        has_clocks=bool(device_tables.clock_rows(result.points)),
-        has_memory=bool(device_tables.memory_rows(result.points)),
-        gemm_ceiling=gemm_ceiling(result.ceilings) if result.ceilings else None,
+        rest=lambda: [p for name, p in pictures.items() if name not in taken],
+        plain=plain,
         provenances=PROVENANCES,
-        meanings=MEANINGS,
         dollars=_dollars(result),
         script=Markup(script),
         style=Markup(style),  # ours, read from the package
@@ -86,9 +62,8 @@ def inline_svg(text: str, picture: Picture) -> Markup:
     no metadata."""
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    text = re.sub(
-        r"<title>.*?</title>\s*", "", text, flags=re.DOTALL
-    )  # a browser would show it on every hover
+    # A browser would show the title on every hover.
+    text = re.sub(r"<title>.*?</title>\s*", "", text, flags=re.DOTALL)
     text = re.sub(r'\b(id="|url\(#|href="#)', lambda m: f"{m[1]}{picture.name}-", text)
     head, rest = text.split(">", 1)
     box = re.search(r'viewBox="[^"]+"', head)
@@ -112,11 +87,3 @@ def _dollars(result: Result) -> tuple[float, float] | None:
         return None
     minutes = result.headline.minutes_per_gpu_hour
     return (price.low / minutes.high, price.high / minutes.low) if minutes.low else None
-
-
-def _memory_gaps(result: Result) -> list[str]:
-    return list(
-        dict.fromkeys(
-            r.memory.reason for r in result.points if r.memory is not None and r.memory.reason
-        )
-    )

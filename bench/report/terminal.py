@@ -6,42 +6,42 @@ width with every word whole.
 
 from rich.console import Console, Group, RenderableType
 from rich.measure import Measurement
-from rich.table import Table
+from rich.table import Table as TerminalTable
 from rich.text import Text
+
+from bench.report.render import to_terminal
+from bench.report.tables.table import Table
 
 LONGEST_WORD = 28
 """Longer ones (paths, class names, lists in brackets) may be broken."""
 
 
-def fitted(table: RenderableType, console: Console) -> RenderableType:
-    """The table, laid out for the console's width; anything else as it is."""
-    if not isinstance(table, Table) or not table.columns:
-        return table
-    # `stage` and the like are never wrapped: their whole cell is one word.
+def fitted(table: Table, console: Console) -> RenderableType:
+    """The table, laid out for the console's width."""
+    out = to_terminal(table)
+    if not out.columns:
+        return out
+    # A cell of a column that does not wrap (`stage`) is one word.
     words = [
         max(
-            Measurement.get(console, console.options, cell).minimum
-            if not column.no_wrap
-            else len(str(cell))
+            len(str(cell))
+            if column.no_wrap
+            else min(LONGEST_WORD, Measurement.get(console, console.options, cell).minimum)
             for cell in (column.header, *column.cells)
         )
-        for column in table.columns
-    ]
-    words = [
-        min(word, LONGEST_WORD) if not column.no_wrap else word
-        for word, column in zip(words, table.columns, strict=True)
+        for column in out.columns
     ]
     n = len(words)
     if sum(words) + 3 * n + 1 > console.width:  # a border and a space on each side
         if sum(words) + 2 * (n - 1) > console.width:
-            return paragraphs(table)
-        table.box, table.pad_edge, table.padding = None, False, (0, 2, 0, 0)
-    for column, word in zip(table.columns, words, strict=True):
+            return paragraphs(out)
+        out.box, out.pad_edge, out.padding = None, False, (0, 2, 0, 0)
+    for column, word in zip(out.columns, words, strict=True):
         column.min_width = word
-    return table
+    return out
 
 
-def paragraphs(table: Table) -> Group:
+def paragraphs(table: TerminalTable) -> Group:
     """Each row as lines of `column: value`, its first cell leading; empty cells left out."""
     head = [str(column.header) for column in table.columns]
     rows = zip(*(map(str, column.cells) for column in table.columns), strict=True)

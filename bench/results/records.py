@@ -57,6 +57,8 @@ class Probe(Strict):
     """SDPA backend of an attention probe, as a recipe names it."""
     backend_ran: str | None = None
     """The family of kernels that ran, as in AttentionRan; None in records older than this field."""
+    backend_ran_missing: str | None = None
+    """Of an attention probe: why no family was read."""
     shape: dict[str, int]
     """gemm: m n k; attention: batch heads tokens head_dim; conv3d, small_conv3d and
     conv3d_benchmark (cuDNN's algorithm chosen by timing): channels frames height width; the others:
@@ -205,8 +207,9 @@ class PointRecord(_RecordBase):
     attention_ran: AttentionRan | None = None
     """None where the point has no attention, and in records older than this field."""
     correctness: Correctness | None = None
-    """None where nothing was checked (a CPU's small points), and in records older than this
-    field."""
+    """None where nothing was compared, and in records older than this field."""
+    correctness_missing: str | None = None
+    """Why nothing was compared."""
 
     @model_validator(mode="after")
     def _can_be_calibrated(self) -> "PointRecord":

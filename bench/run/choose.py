@@ -22,10 +22,11 @@ from bench.core.errors import UserError
 from bench.core.load import suite_points
 from bench.core.specs.point import Point
 from bench.core.specs.suite import Suite, SuitePoints
+from bench.measure.worker.process import Worker
 from bench.results.video import calls_per_video
+from bench.run.basis import THUMB
 from bench.run.forecast import Forecaster
-from bench.run.plan_time import THUMB
-from bench.run.suite import Job, suite_jobs
+from bench.run.jobs import Job, suite_jobs
 
 SWEEPS = 50  # without a plan, to compare with
 NOISE = 0.01  # of a measured median, as a GPU's are; MODEL_ERROR comes on top
@@ -53,7 +54,7 @@ def design(
     wanted: Point,
     entries: list[SuitePoints],
     forecast: Forecaster,
-    worker: Any,
+    worker: Worker,
     budget_s: float,
     *,
     gpu: str | None,
@@ -76,49 +77,68 @@ def design(
     theta, ceilings = _state(forecast, wanted)
     if ceilings is None:
         return None
-    ceilings_job = next((job for job in suite_jobs(forecast.suite) if job.point is None), None)
-    begun = forecast.predict(ceilings_job, worker) if ceilings_job is not None else None
-    spent = begun.span.value if begun else 0.0
-    candidates, which = [], []
-    for i, (job, point) in enumerate(zip(jobs, points, strict=True)):
-        counts, predicted = forecast.count(job, worker), forecast.predict(job, worker)
-        watch(i + 1)
-        works = tuple(Work.of(counts[s]) for s in point.stages if feeds_fit(s) and s in counts)
-        if predicted is not None and set(point.stages) <= set(counts) and works:
-            candidates.append(Candidate(job.label, works, predicted.span.value))
-            which.append(i)
-    counts = forecast.count(target, worker)
-    if not counts:
-        raise UserError(f"{wanted.label} cannot be counted; `ldt-bench count` says why")
-    works = [
-        Work.of(counts[stage]) * calls
-        for stage, calls in calls_per_video(wanted.workload, counts).items()
-    ]
-    video = sum(works[1:], works[0])
-    chosen, before = choose(candidates, video, theta, ceilings, budget_s - spent, NOISE)
+    spent_s = _ceilings_s(forecast, worker)
+    candidates, which = _candidates(jobs, forecast, worker, watch)
+    video = _video(target, forecast, worker)
+    left_s = budget_s - spent_s
+    chosen, before = choose(candidates, video, theta, ceilings, left_s, NOISE)
     rng = np.random.default_rng(0)
-    sweeps = [at_random(candidates, budget_s - spent, rng) for _ in range(SWEEPS)]
+    sweeps = [at_random(candidates, left_s, rng) for _ in range(SWEEPS)]
+    unplanned = [_sigma(sweep, candidates, video, theta, ceilings) for sweep in sweeps]
     return {
         "points": [
             {
                 "index": which[c.index],
                 "point": candidates[c.index].label,
                 "predicted_s": candidates[c.index].cost_s,
-                "spent_s": spent + c.spent_s,
+                "spent_s": spent_s + c.spent_s,
                 "sigma": c.sigma,
             }
             for c in chosen
         ],
-        "ceilings_s": spent,
+        "ceilings_s": spent_s,
         "sigma_before": before,
         "sigma_after": chosen[-1].sigma if chosen else before,
-        "sigma_unplanned": float(
-            np.median([_sigma(sweep, candidates, video, theta, ceilings) for sweep in sweeps])
-        ),
-        "cheapest_s": spent + min((c.cost_s for c in candidates), default=0.0),
+        "sigma_unplanned": float(np.median(unplanned)),
+        "cheapest_s": spent_s + min((c.cost_s for c in candidates), default=0.0),
         "basis": basis.words,
         "provenance": "extrapolated" if not basis.fits else "fitted",
     }
+
+
+def _ceilings_s(forecast: Forecaster, worker: Worker) -> float:
+    """Seconds that the suite's ceilings take before any point."""
+    job = next((job for job in suite_jobs(forecast.suite) if job.point is None), None)
+    predicted = forecast.predict(job, worker) if job is not None else None
+    return predicted.span.value if predicted else 0.0
+
+
+def _candidates(
+    jobs: list[Job], forecast: Forecaster, worker: Worker, watch: Callable[[int], None]
+) -> tuple[list[Candidate], list[int]]:
+    """The jobs that can be counted and predicted, and their places among all."""
+    candidates, which = [], []
+    for i, job in enumerate(jobs):
+        assert job.point is not None
+        stages = job.point.stages
+        counts, predicted = forecast.count(job, worker), forecast.predict(job, worker)
+        watch(i + 1)
+        works = tuple(Work.of(counts[s]) for s in stages if feeds_fit(s) and s in counts)
+        if predicted is not None and set(stages) <= set(counts) and works:
+            candidates.append(Candidate(job.label, works, predicted.span.value))
+            which.append(i)
+    return candidates, which
+
+
+def _video(target: Job, forecast: Forecaster, worker: Worker) -> Work:
+    """The work of the wanted video.  Raises UserError where it cannot be counted."""
+    counts = forecast.count(target, worker)
+    if not counts:
+        raise UserError(f"{target.label} cannot be counted; `ldt-bench count` says why")
+    assert target.point is not None
+    calls = calls_per_video(target.point.workload, counts)
+    works = [Work.of(counts[stage]) * n for stage, n in calls.items()]
+    return sum(works[1:], works[0])
 
 
 def _state(forecast: Forecaster, wanted: Point) -> tuple[np.ndarray, Ceilings | None]:

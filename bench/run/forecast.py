@@ -6,49 +6,30 @@ earlier result, a datasheet or a quick probe.  `run --dry-run` asks it for every
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from bench.calibrate.read import read_calibration
 from bench.core.errors import UserError
 from bench.core.load import datasheet, headline_point, suite_points
 from bench.core.quantity import Quantity
-from bench.core.specs.gpu import Price
 from bench.core.specs.point import Point
 from bench.core.specs.suite import Suite
 from bench.core.units import seconds
 from bench.count.touched import built, untouched
-from bench.measure.worker.process import JobFailed
+from bench.measure.worker.process import JobFailed, Worker
+from bench.measure.worker.protocol import CountPoint, CountReply, PlanProbes, ReadRates
 from bench.results.counts import StageCount
 from bench.results.records import PointRecord
 from bench.results.video import MEASURED
-from bench.run.plan_time import (
-    KNOWN,
-    NOTHING,
-    Basis,
-    Forecast,
-    basis_from,
-    ceilings_time,
-    latest_basis,
-    point_time,
-    probed_basis,
-    thumb_basis,
-    time_beside,
-    usd,
-)
+from bench.run.basis import KNOWN, Basis, basis_from, latest_basis, probed_basis, thumb_basis
+from bench.run.jobs import Job, recipe_pairs
+from bench.run.plan_time import Forecast, ceilings_time, point_time, time_beside
 
 COUNT_TIMEOUT_S = 300.0
 # of the budget to count in, before anything is measured; what is measured is counted but once
 LOOK_AHEAD_SHARE = 0.05
 HEADLINE_SHARE = 0.5  # of the budget that the headline's point may take to be put first
 TIMEOUT_FACTOR = 3.0  # of a point's predicted time, before it is taken for hung
-
-
-class Job(Protocol):
-    """bench.run.suite.Job."""
-
-    fingerprint: str
-    label: str
-    point: Point | None
 
 
 @dataclass
@@ -68,7 +49,7 @@ class Forecaster:
     """Predictions of the jobs that this run carried out."""
 
     def begin(
-        self, worker: Any, jobs: list[Job], *, gpu: str | None = None, probe: bool = False
+        self, worker: Worker, jobs: list[Job], *, gpu: str | None = None, probe: bool = False
     ) -> None:
         """The calibration that was named, else the latest of this device, else its datasheet, else
         (probe) a quick look.
@@ -96,19 +77,17 @@ class Forecaster:
         if self.basis is None and probe:
             dtypes = list(dict.fromkeys(job.point.recipe.dtype for job in jobs if job.point))
             try:
-                rates = worker.run(
-                    {"job": "rates", "dtypes": dtypes}, COUNT_TIMEOUT_S, lambda stage, samples: None
-                )
+                rates = worker.run(ReadRates(dtypes=dtypes), COUNT_TIMEOUT_S)
             except JobFailed:
                 return  # a dtype that this device lacks: then nothing is known
-            self.basis = probed_basis(rates["gemm_flops_per_s"], rates["copy_bytes_per_s"], device)
+            self.basis = probed_basis(rates.gemm_flops_per_s, rates.copy_bytes_per_s, device)
 
     @property
     def known(self) -> bool:
         """Does it rest on measurements of this device, so that a point may be left out for it?"""
         return self.basis is not None and bool(self.basis.fits)
 
-    def predict(self, job: Job, worker: Any | None) -> Forecast | None:
+    def predict(self, job: Job, worker: Worker | None) -> Forecast | None:
         """A job's forecast; None where nothing is known.  worker: to count with; None: only where
         no count is needed."""
         if self.basis is None:
@@ -120,34 +99,28 @@ class Forecaster:
             self.made[job.fingerprint] = forecast
         return self.made[job.fingerprint]
 
-    def count(self, job: Job, worker: Any) -> dict[str, StageCount]:
+    def count(self, job: Job, worker: Worker) -> dict[str, StageCount]:
         """A point's counts; none where counting fails, which measuring it then says."""
         assert job.point is not None
         return self._count(job.point, worker)
 
-    def _count(self, point: Point, worker: Any) -> dict[str, StageCount]:
+    def _count(self, point: Point, worker: Worker) -> dict[str, StageCount]:
         if point.fingerprint not in self.counts:
             try:
-                answer = worker.run(
-                    {"job": "count", "point": point.model_dump(mode="json")},
-                    COUNT_TIMEOUT_S,
-                    lambda stage, samples: None,
-                )
+                counted = worker.run(CountPoint(point=point), COUNT_TIMEOUT_S)
             except JobFailed:
-                answer = {"counts": {}, "weights": 0}
-            self.counts[point.fingerprint] = {
-                s: StageCount.model_validate(c) for s, c in answer["counts"].items()
-            }
-            self.weights[point.fingerprint] = answer["weights"]
+                counted = CountReply()
+            self.counts[point.fingerprint] = counted.counts
+            self.weights[point.fingerprint] = counted.weights
         return self.counts[point.fingerprint]
 
-    def over(self, job: Job, worker: Any, left: float) -> str | None:
+    def over(self, job: Job, worker: Worker, left: float) -> str | None:
         """Why a job does not fit in what is left of the budget: by measurements of this device, or
         where even the low end of a rule of thumb is too long."""
         forecast = self.predict(job, worker) if job.point is not None else None
-        return None if forecast is None else _too_long(forecast, left, "are left")
+        return None if forecast is None else too_long(forecast, left, "are left")
 
-    def time_limit(self, job: Job, worker: Any) -> float:
+    def time_limit(self, job: Job, worker: Worker) -> float:
         """Seconds after which a job is taken for hung: the suite's, or three times the prediction
         where that is more, so that a slow card still ends its calls.  This is the one rule; a
         budget alone may cut it shorter, and a job that does not fit in what is left is not begun
@@ -157,7 +130,7 @@ class Forecaster:
             self.suite.point_timeout_s, TIMEOUT_FACTOR * forecast.span.value if forecast else 0.0
         )
 
-    def headline_first(self, jobs: list[Job], worker: Any, budget_s: float) -> list[Job]:
+    def headline_first(self, jobs: list[Job], worker: Worker, budget_s: float) -> list[Job]:
         """The author's order of value, but for the headline's own point: it goes first (after the
         ceilings) where it is known to take no more than half of the budget."""
         if not self.known:
@@ -177,7 +150,7 @@ class Forecaster:
             *(job for job in jobs if job not in first and job not in ceilings),
         ]
 
-    def _look_ahead(self, jobs: list[Job], worker: Any, most_s: float) -> None:
+    def _look_ahead(self, jobs: list[Job], worker: Worker, most_s: float) -> None:
         """Predict in order while there is time for it, so that what is left out later has its
         seconds beside it."""
         started = time.monotonic()
@@ -186,7 +159,7 @@ class Forecaster:
                 return
             self.predict(job, worker)
 
-    def note(self, job: Job, record: Any, worker: Any) -> None:
+    def note(self, job: Job, record: Any, worker: Worker) -> None:
         """A job was carried out: keep what was, or would have been, said of it, by the counts that
         its record has.
 
@@ -225,10 +198,10 @@ class Forecaster:
             if r.outcome == "skipped_budget"
         ]
 
-    def _point(self, job: Job, worker: Any | None) -> Forecast | None:
+    def _point(self, job: Job, worker: Worker | None) -> Forecast | None:
         assert job.point is not None
         assert self.basis is not None
-        baseline = getattr(job, "baseline", None)
+        baseline = job.baseline
         if baseline is None:
             return self._alone(job.point, worker)
         if worker is None:
@@ -251,7 +224,7 @@ class Forecaster:
             self.basis,
         )
 
-    def _alone(self, point: Point, worker: Any | None) -> Forecast | None:
+    def _alone(self, point: Point, worker: Worker | None) -> Forecast | None:
         assert self.basis is not None
         if set(point.stages) <= set(self.basis.measured.get(point.fingerprint, {})):
             return point_time(point, {}, 0, self.suite.sampling, self.basis)  # no count is needed
@@ -262,105 +235,25 @@ class Forecaster:
             point, counts, self.weights[point.fingerprint], self.suite.sampling, self.basis
         )
 
-    def _ceilings(self, worker: Any | None) -> Forecast | None:
+    def _ceilings(self, worker: Worker | None) -> Forecast | None:
         assert self.basis is not None
         probes: list[Any] = []
         if self.basis.ceilings_s is None:
             if worker is None:
                 return None
-            recipes = list(
-                dict.fromkeys(
-                    (p.recipe.dtype, p.recipe.attention) for p in suite_points(self.suite)
-                )
+            request = PlanProbes(
+                device=self.basis.device,
+                recipes=recipe_pairs(point.recipe for point in suite_points(self.suite)),
+                memory_bytes=self.memory_bytes,
             )
             try:
-                probes = worker.run(
-                    {
-                        "job": "probes",
-                        "device": self.basis.device,
-                        "recipes": recipes,
-                        "memory_bytes": self.memory_bytes,
-                    },
-                    COUNT_TIMEOUT_S,
-                    lambda stage, samples: None,
-                )["probes"]
+                probes = worker.run(request, COUNT_TIMEOUT_S).probes
             except JobFailed:
                 return None
         return ceilings_time(probes, self.suite.sampling, self.basis)
 
 
-def plan_document(
-    forecaster: Forecaster,
-    jobs: list[Job],
-    worker: Any,
-    gpu: str,
-    price: Price | None,
-    budget_s: float | None,
-) -> dict[str, Any]:
-    """`run --dry-run`: every job's time, their sum and its cost; with a budget, what would be left
-    out."""
-    points, skipped, total = [], [], forecaster.start_and_finish
-    if budget_s is not None:
-        jobs = forecaster.headline_first(jobs, worker, budget_s)
-    left, unknown = (
-        budget_s if budget_s is None else budget_s - total.low,
-        [],
-    )  # the start is in the budget
-    for job in jobs:
-        forecast = forecaster.predict(job, worker)
-        row = {
-            "point": job.label,
-            "stages": list(job.point.stages) if job.point else [],
-            "predicted_s": forecast.span.value if forecast else None,
-            "low_s": forecast.span.low if forecast else None,
-            "high_s": forecast.span.high if forecast else None,
-            "provenance": forecast.provenance if forecast else None,
-        }
-        points.append(row)
-        span = forecast.span if forecast else NOTHING
-        if forecast is None:
-            unknown.append(job.label)
-        why = (
-            _too_long(forecast, left, "would be left")
-            if forecast is not None and left is not None
-            else None
-        )
-        if why is not None:
-            skipped.append({"point": job.label, "predicted_s": span.value, "reason": why})
-            continue
-        total += span
-        left = left - span.value if left is not None else None
-    cost = usd(total, price)
-    return {
-        "dry_run": True,
-        "suite": forecaster.suite.name,
-        "gpu": gpu,
-        "points": points,
-        "skipped": skipped,
-        "start_and_finish_s": forecaster.start_and_finish.value,
-        "total_s": total.value,
-        "total": total.as_dict(),
-        "cost_usd": cost.as_dict() if cost else None,
-        "price_usd_per_hour": price.model_dump() if price else None,
-        "basis": (
-            forecaster.basis.words if forecaster.basis else "none: nothing is known of this device"
-        ),
-        "unknown": unknown,
-    }
-
-
-def spent_document(forecaster: Forecaster, wall_s: float, price: Price | None) -> dict[str, Any]:
-    """What a run took, beside what was predicted for what it did."""
-    cost = usd(Quantity(wall_s, wall_s, wall_s), price)
-    return {
-        "wall_s": round(wall_s, 1),
-        "usd": cost.as_dict() if cost else None,
-        "predicted_s": forecaster.predicted_s(),
-        "basis": forecaster.basis.words if forecaster.basis else None,
-    }
-
-
-def _too_long(forecast: Forecast, left: float, what_is: str) -> str | None:
+def too_long(forecast: Forecast, left: float, what_is: str) -> str | None:
     """Why a job is left out; None where it fits."""
     if forecast.least_s <= left:
         return None

@@ -19,8 +19,9 @@ from diffusers import hooks
 from diffusers.hooks import faster_cache, pyramid_attention_broadcast
 from torch import Tensor, nn
 
-from models.caching.own import Cache
+from models.caching.cache import Cache
 from models.caching.schedules import CacheConfig
+from models.denoiser import Denoiser
 
 NEVER_BY_COUNT = 1 << 30  # a hook that counts to it never computes for having counted
 ALL_TIMES = (-1, 2)  # what the callback says, 0 or 1, lies within; 3 does not
@@ -33,7 +34,7 @@ TAYLOR_PARTS = [r"(.*_)?(blocks|layers)\.\d+\.(attn\d?|ffn?|ff\d?|mlp|ff_context
 class DiffusersCache(Cache):
     """First-block, TaylorSeer, MagCache, PAB or FasterCache on a PublicDenoiser."""
 
-    def __init__(self, denoiser: nn.Module, config: CacheConfig):
+    def __init__(self, denoiser: Denoiser, config: CacheConfig):
         """Raises ValueError with the reason where diffusers' hook does not take the class."""
         models, name = list(denoiser.experts), denoiser.spec.diffusers
         reason = (
@@ -97,7 +98,7 @@ class DiffusersCache(Cache):
             for hook, state in zip(self._hooks, states, strict=True):
                 hook.state = state
         with self.denoiser.model.cache_context(self._branch):
-            return self._forward(x, t, **condition)
+            return self.denoiser.compute(x, t, **condition)
 
     def _time(self) -> int:
         """What PAB and FasterCache read as the timestep: within their range where they are to use

@@ -1,44 +1,13 @@
-"""Features kept between the evaluations of a trajectory, and used again on a fixed schedule
-(models.caching.schedules).
+"""Caches of own denoisers, between their blocks.  Shapes: B batch, N tokens, D width."""
 
-`apply_cache(denoiser, config)` changes how a denoiser runs until `remove()`: own ones here, public
-ones by diffusers' hooks (models.caching.hooks).  Each branch of guidance has a state of its own,
-and `begin` forgets them all.
-
-    cache = apply_cache(pipeline.denoiser, config) # after compiling its blocks, where they are
-    compiled
-    cache.begin(evaluations)                       # of each branch
-    ... for each evaluation: denoiser(x, t, **condition)
-    ...                      with cache.branch("unconditional"): denoiser(x, t, **unconditional)
-    cache.executed                                 # what ran, for exact counts
-
-Shapes: B batch, N tokens, D width.
-"""
-
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any
 
 from torch import Tensor, nn
 
-from models.caching.schedules import CacheConfig, OwnCache
+from models.caching.cache import Cache, Executed
+from models.caching.schedules import CacheConfig
 from models.dit.model import SpatioTemporalDiT
-
-CONDITIONAL, UNCONDITIONAL = "conditional", "unconditional"
-
-
-@dataclass(frozen=True)
-class Executed:
-    """One evaluation that took place."""
-
-    branch: str
-    index: int
-    """Within its branch."""
-    computed: bool
-    """In full; else with what the cache holds."""
-    expert: int = 0
-    """Of a public model that holds several."""
 
 
 @dataclass
@@ -66,78 +35,6 @@ class Extrapolated:
         return value + (value - earlier) * ((index - last) / (last - before))
 
 
-class Cache:
-    """The schedule and its bookkeeping, common to all kinds."""
-
-    def __init__(self, denoiser: nn.Module, config: CacheConfig):
-        self.denoiser, self.config = denoiser, config
-        self.executed: list[Executed] = []
-        self._branch, self._schedule, self._done = CONDITIONAL, (), {}
-        self._forward = denoiser.forward
-        denoiser.forward = self._evaluate  # on the instance, so that the module stays what it is
-        denoiser.cache = self
-
-    def begin(self, evaluations: int) -> None:
-        """Forget everything: a new trajectory of so many evaluations a branch."""
-        self._schedule = self.config.schedule(evaluations)
-        self._branch, self._done, self.executed = CONDITIONAL, {}, []
-        self._forget()
-
-    @contextmanager
-    def branch(self, name: str) -> Iterator[None]:
-        """Evaluations within have the state of this branch."""
-        before, self._branch = self._branch, name
-        try:
-            yield
-        finally:
-            self._branch = before
-
-    def remove(self) -> None:
-        """Leave the denoiser as it was."""
-        del self.denoiser.forward, self.denoiser.cache
-        self._forget()
-
-    def _evaluate(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-        """Raises ValueError where `begin` has not said that so many evaluations would follow."""
-        index, expert = self._done.get(self._branch, 0), getattr(self.denoiser, "expert", 0)
-        if index >= len(self._schedule):
-            raise ValueError(
-                f"evaluation {index + 1} of the {self._branch} branch, where begin() was told of "
-                f"{len(self._schedule)}; call begin() before each trajectory"
-            )
-        first = not any((e.branch, e.expert) == (self._branch, expert) for e in self.executed)
-        computed = (
-            self._schedule[index] or first
-        )  # an expert that has not run yet has nothing to use again
-        out = self._run(index, computed, x, t, condition)
-        self._done[self._branch] = index + 1
-        self.executed.append(Executed(self._branch, index, computed, expert))
-        return out
-
-    def _run(
-        self, index: int, computed: bool, x: Tensor, t: Tensor, condition: dict[str, Tensor]
-    ) -> Tensor:
-        raise NotImplementedError
-
-    def _forget(self) -> None:
-        raise NotImplementedError
-
-
-class WholeStepCache(Cache):
-    """The denoiser's output is used again.  Own and public models."""
-
-    def _forget(self) -> None:
-        self._outputs: dict[tuple[str, int], Tensor] = {}
-
-    def _run(
-        self, index: int, computed: bool, x: Tensor, t: Tensor, condition: dict[str, Tensor]
-    ) -> Tensor:
-        key = (self._branch, getattr(self.denoiser, "expert", 0))
-        if computed:
-            self._outputs[key] = self._forward(x, t, **condition)
-        return self._outputs[key]
-
-
 class BlockCache(Cache):
     """The first block runs; what the others added to its output is used again, or extrapolated.
     Own models."""
@@ -150,9 +47,8 @@ class BlockCache(Cache):
             )
         super().__init__(denoiser, config)
         self._order = 1 if config.kind == "taylor" else 0
-        self._index: int | None = (
-            None  # of the evaluation that runs; None outside, as for forward_packed
-        )
+        # Of the evaluation that runs; None outside, as for forward_packed.
+        self._index: int | None = None
         self._reuse = False
         self._entered: Tensor | None = None
         self._blocks = list(denoiser.blocks)
@@ -172,7 +68,7 @@ class BlockCache(Cache):
     ) -> Tensor:
         self._index, self._reuse = index, not computed
         try:
-            return self._forward(x, t, **condition)
+            return self.denoiser.compute(x, t, **condition)
         finally:
             self._index, self._reuse, self._entered = None, False, None
 
@@ -212,28 +108,6 @@ class _CachedBlock(nn.Module):
             return super().__getattr__(name)
         except AttributeError:
             return getattr(super().__getattr__("block"), name)
-
-
-def apply_cache(denoiser: nn.Module, config: CacheConfig) -> Cache:
-    """Let an own or a public denoiser run under a cache.
-
-    Raises ValueError with the reason where it cannot."""
-    if getattr(denoiser, "cache", None) is not None:
-        raise ValueError(
-            f"the denoiser has a cache already ({denoiser.cache.config.kind}); remove() it first"
-        )
-    if config.kind == "whole-step":
-        return WholeStepCache(denoiser, config)
-    if not isinstance(denoiser, SpatioTemporalDiT):
-        from models.caching.hooks import DiffusersCache  # diffusers takes seconds to import
-
-        return DiffusersCache(denoiser, config)
-    if config.kind not in get_args(OwnCache):
-        raise ValueError(
-            f"cache {config.kind} is diffusers', for public models; own ones take "
-            f"{', '.join(get_args(OwnCache))}"
-        )
-    return BlockCache(denoiser, config)
 
 
 def blocks_run(denoiser: nn.Module, executed: list[Executed]) -> int:

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from models.caching.schedules import DraftConfig
-from models.diffusion.process import sample
+from models.diffusion.samplers import sample
+from models.diffusion.spec import SamplerConfig
 from models.diffusion.trajectory import Guided, evaluation_times, step_of
-from models.spec import SamplerConfig
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def denoise_drafted(
 ) -> Drafted:
     """Noise (B, C, T, H, W) -> latents of the same shape, by both models.
 
-    Each may run under a cache (models.caching.own), which then counts its own evaluations.
+    Each may run under a cache (models.caching.cache), which then counts its own evaluations.
     Raises ValueError where the two do not give the same shape."""
     times, by_draft = evaluation_times(sampler), drafted_evaluations(config, sampler)
     of_draft = draft.begin(

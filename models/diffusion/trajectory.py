@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from models.caching.own import CONDITIONAL, UNCONDITIONAL
-from models.diffusion.process import sample
-from models.spec import SamplerConfig
+from models.caching.cache import CONDITIONAL, UNCONDITIONAL
+from models.diffusion.samplers import sample
+from models.diffusion.spec import SamplerConfig
 
 
 def evaluation_times(config: SamplerConfig) -> tuple[float, ...]:

@@ -13,8 +13,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from models.dit.attention import CrossAttention, Layout, SelfAttention, heads_first, qk_norm
+from models.dit.spec import DiTConfig
 from models.layers import MLP, Linear, gated, gelu_tanh, modulated_norm
-from models.spec import DiTConfig
 
 Rope = tuple[Tensor, Tensor] | None
 

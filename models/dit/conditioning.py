@@ -6,7 +6,7 @@ Shapes: B batch, C channels, T H W latents.
 import torch
 from torch import Tensor
 
-from models.spec import VAEShape
+from models.vae.spec import VAEShape
 
 BEGINS = ("image-to-video", "extend", "loop")
 ENDS = ("extend-backward", "loop")

@@ -14,8 +14,10 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from models.denoiser import Denoiser
 from models.dit.attention import Grid, Layout
 from models.dit.blocks import FinalLayer, Rope, make_blocks
+from models.dit.spec import DiTConfig
 from models.dit.windowed import WindowPlan
 from models.layers import (
     Embedder,
@@ -25,13 +27,12 @@ from models.layers import (
     sincos_positions,
     sinusoidal_embedding,
 )
-from models.spec import DiTConfig
 
 TIME_FREQUENCIES = 256  # width of the sinusoidal timestep embedding, as in DiT
 TIME_SCALE = 1000.0  # t in [0, 1] is embedded as DiT's 0..1000
 
 
-class SpatioTemporalDiT(nn.Module):
+class SpatioTemporalDiT(Denoiser):
     """DiT (arXiv 2212.09748) over video patches.  What a config chooses:
     `models.spec.DiTConfig`."""
 
@@ -61,7 +62,7 @@ class SpatioTemporalDiT(nn.Module):
             tuple, Layout
         ] = {}  # the last shape alone is kept, as a denoising loop uses one
 
-    def forward(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+    def compute(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         """Predict noise or velocity.
 
         x (B, C, T, H, W) latents, t (B,) in [0, 1] -> (B, C_out, T, H, W).  The condition, as the

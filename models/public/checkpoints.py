@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models.dit.model import TIME_SCALE, SpatioTemporalDiT
-from models.spec import DiTConfig
+from models.dit.spec import DiTConfig
 
 State = dict[str, Tensor]
 

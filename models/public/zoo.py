@@ -15,12 +15,13 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from models.denoiser import Denoiser
 from models.public.adapters import ADAPTERS
+from models.public.spec import DiffusersDenoiser, DiffusersVAE
 from models.public.weights import load_weights
-from models.spec import DiffusersDenoiser, DiffusersVAE
 
 
-class PublicDenoiser(nn.Module):
+class PublicDenoiser(Denoiser):
     """A public denoiser.  Where it holds two experts, `expert` says which one runs; `at` sets
     it."""
 
@@ -48,7 +49,7 @@ class PublicDenoiser(nn.Module):
         if self.spec.boundary is not None:
             self.expert = 0 if t >= self.spec.boundary else 1
 
-    def forward(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+    def compute(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         """x (B, C, T, H, W), t (B,) in [0, 1], condition as example_condition gives it -> (B, >= C,
         T, H, W)."""
         prepared = self._of_shape(x)

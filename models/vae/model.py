@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models import draw, kernels
-from models.spec import VAEConfig
+from models.vae.spec import VAEConfig
 
 State = dict[nn.Module, Tensor]
 """Last input frames of each convolution along time, by layer; empty before the first part."""

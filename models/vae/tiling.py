@@ -6,7 +6,7 @@ from math import ceil
 from typing import ClassVar
 
 from models.bounds import Few, FewOrNone, check_bounds
-from models.spec import VAEConfig
+from models.vae.spec import VAEConfig
 
 
 @dataclass(frozen=True, kw_only=True)

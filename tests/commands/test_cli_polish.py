@@ -156,14 +156,15 @@ def test_tables_fit_the_terminal_and_break_no_number(here, monkeypatch, command,
 def test_a_table_too_wide_is_a_paragraph_a_row():
     from rich.console import Console
 
-    from bench.report.tables.common import table
+    from bench.report.tables.table import numbers, table
     from bench.report.terminal import fitted
 
+    columns = ["parameter", numbers("value"), "unit"]
     rows = [("linear_efficiency_of_it", "0.848", "share_of_ceiling"), ("conv", "–", "x")]
     for width, starts in ((70, "┏"), (52, "parameter"), (40, "parameter: linear_efficiency_of_it")):
         console = Console(width=width)
         with console.capture() as captured:
-            console.print(fitted(table("Fit", "parameter", "#value", "unit", rows=rows), console))
+            console.print(fitted(table("Fit", columns, rows), console))
         lines = captured.get().splitlines()
         assert lines[0].strip() == "Fit"
         assert lines[1].startswith(starts), (width, lines)

@@ -13,12 +13,14 @@ from bench.core.errors import UserError
 from bench.core.load import load_point
 from bench.count.closed import dit as closed_form
 from bench.count.document import count_document
-from bench.count.point import count_model, count_point, stage_count
-from bench.count.trace import UncountedOperator, trace
+from bench.count.point import count_model, count_point
+from bench.count.rules import UncountedOperator
+from bench.count.stage import stage_count
+from bench.count.trace import trace
 from models.dit.model import SpatioTemporalDiT
-from models.pipeline import _train
 from models.spec import DiTConfig, TextEncoderConfig, VAEConfig
-from models.text import TextEncoder
+from models.stages import train_once
+from models.text.model import TextEncoder
 from models.vae.model import VideoVAE
 from models.vae.parts import decode_in_parts
 from models.vae.tiling import Tiling, few_parts
@@ -179,12 +181,12 @@ def test_three_counters_agree_on_training_any_dit(config, grid, checkpointing):
         empty(2, config.in_channels, *latents),
         model.example_condition(latents, 2, empty, unconditional=False),
     )
-    traced = trace(lambda: _train(model, x, condition))
+    traced = trace(lambda: train_once(model, x, condition))
     expected = closed_form.dit_train(config, latents, 2)
     assert traced.flops_by_class() == expected
     assert traced.torch_flops == sum(expected.values())
     model.gradient_checkpointing = checkpointing
-    again = trace(lambda: _train(model, x, condition))
+    again = trace(lambda: train_once(model, x, condition))
     if checkpointing:
         assert traced.torch_flops < again.torch_flops < 4 / 3 * traced.torch_flops + 1
     else:

@@ -14,7 +14,8 @@ from bench.count import shipped
 from bench.count.cache import counted
 from bench.count.shipped import FILE, counting_code, shipped_count
 from bench.measure.timing.clock import clock_for
-from bench.measure.worker import main as worker
+from bench.measure.worker import jobs
+from bench.measure.worker.protocol import CountPoint, MeasurePoint, read_request
 from support.paths import ROOT
 from support.plans import PLAN
 
@@ -117,23 +118,19 @@ def test_the_worker_counts_no_preset(monkeypatch):
     def never(*_):
         raise AssertionError("a preset was counted")
 
-    monkeypatch.setattr("bench.measure.points.single.count_stages", never)
+    monkeypatch.setattr(jobs, "count_stages", never)
     monkeypatch.setattr("bench.count.point.count_point", never)
-    monkeypatch.setattr(worker, "_COUNTS", {})
+    monkeypatch.setattr(jobs, "_COUNTS", {})
     point = load_point("tiny", "tiny-clip", "eager-fp32", stages=("denoise_step", "vae_decode"))
-    job = {"job": "count", "point": point.model_dump(mode="json")}
-    cpu = torch.device("cpu")
-    answer = worker.run_job(json.loads(json.dumps(job)), cpu, None, None)  # what a dry run asks
+    session = jobs.Session(torch.device("cpu"), clock_for(torch.device("cpu")))
+    request = CountPoint(point=point).model_dump(mode="json")
+    answer = jobs.answer(read_request(json.loads(json.dumps(request))), session)  # of a dry run
     params = shipped_count(point).params
-    assert answer["weights"] == 4 * (params["denoiser"] + params["vae"])
-    plan = PLAN.model_copy(update={"min_samples": 2, "max_samples": 2, "max_s": 0.1}).model_dump(
-        mode="json"
-    )
-    measured = worker.run_job(
-        {**job, "job": "point", "sampling": plan, "prior": {}}, cpu, clock_for(cpu), lambda *_: None
-    )
-    assert measured["counts"] == answer["counts"]
-    assert measured["tokens"] == shipped_count(point).tokens
+    assert answer.weights == 4 * (params["denoiser"] + params["vae"])
+    plan = PLAN.model_copy(update={"min_samples": 2, "max_samples": 2, "max_s": 0.1})
+    measured = jobs.answer(MeasurePoint(point=point, sampling=plan), session)
+    assert measured.counts == answer.counts
+    assert measured.tokens == shipped_count(point).tokens
     assert counted(point).params == params  # and `predict` counts none either
 
 

@@ -13,11 +13,13 @@ from bench.calibrate.estimate import estimate
 from bench.calibrate.read import read_calibration
 from bench.core.errors import EnvironmentFault, UserError
 from bench.explore import data as explore_data
+from bench.explore import grid as explore_grid
 from bench.explore import page as explore_page
 from bench.explore import whatif as explore_whatif
 from bench.explore.data import read_table
+from bench.explore.grid import grid, left_out_errors
 from bench.explore.server import ExploreServer
-from bench.explore.whatif import Answers, grid, left_out_errors
+from bench.explore.whatif import Answers
 from bench.results.store import point_records, read_records
 from bench.studies.pencil import demand
 from support.explore import EVIL, InProcess, ask, evil, lines, rewrite
@@ -187,9 +189,9 @@ def test_a_question_that_cannot_be_answered_says_why(results, words, said):
 
 
 def test_the_grid_holds_exact_answers_and_says_how_well_it_interpolates(results, monkeypatch):
-    monkeypatch.setattr(explore_whatif, "SIZES", ((64, 64), (65, 64)))
-    monkeypatch.setattr(explore_whatif, "SECONDS", (0.5, 1.0, 2.0))
-    monkeypatch.setattr(explore_whatif, "GUIDANCES", ("none",))
+    monkeypatch.setattr(explore_grid, "SIZES", ((64, 64), (65, 64)))
+    monkeypatch.setattr(explore_grid, "SECONDS", (0.5, 1.0, 2.0))
+    monkeypatch.setattr(explore_grid, "GUIDANCES", ("none",))
     cells = grid(results, read_table(results).calibrations, ["tiny"], [None])
     assert {(c["width"], c["guidance"]) for c in cells["cells"]} == {(64, "none")}
     assert {(c["width"], c["guidance"]) for c in cells["missing"]} == {(65, "none")}
@@ -215,11 +217,11 @@ def test_a_cpus_calibration_answers_for_no_gpu_and_the_panel_offers_none(results
     (calibration,) = read_table(results).calibrations
     assert (calibration["kind"], calibration["default_recipe"]) == ("cpu", "eager-fp32")
     offered = [
-        g["name"] for g in explore_whatif.choices()["gpus"] if g["kind"] == calibration["kind"]
+        g["name"] for g in explore_grid.choices()["gpus"] if g["kind"] == calibration["kind"]
     ]
     assert offered == ["cpu"]
-    monkeypatch.setattr(explore_whatif, "SIZES", ((64, 64),))
-    monkeypatch.setattr(explore_whatif, "GUIDANCES", ("none",))
+    monkeypatch.setattr(explore_grid, "SIZES", ((64, 64),))
+    monkeypatch.setattr(explore_grid, "GUIDANCES", ("none",))
     cells = grid(results, [calibration], ["tiny"], ["h100-sxm"])
     assert cells["cells"] == []
     assert "is not carried over to h100-sxm" in cells["missing"][0]["reason"]
@@ -385,9 +387,9 @@ def test_an_exported_page_needs_nothing_and_runs_nothing_of_a_record(results):
 
 
 def test_export_by_the_command(here, results, tmp_path, monkeypatch):
-    monkeypatch.setattr(explore_whatif, "SIZES", ((64, 64),))
-    monkeypatch.setattr(explore_whatif, "SECONDS", (0.5, 1.0))
-    monkeypatch.setattr(explore_whatif, "GUIDANCES", ("cfg",))
+    monkeypatch.setattr(explore_grid, "SIZES", ((64, 64),))
+    monkeypatch.setattr(explore_grid, "SECONDS", (0.5, 1.0))
+    monkeypatch.setattr(explore_grid, "GUIDANCES", ("cfg",))
     page = tmp_path / "page.html"
     code, out, err = here(
         "explore", "--results", str(results), "--export", str(page), "-m", "tiny", "--json"

@@ -10,8 +10,8 @@ import threading
 
 import pytest
 
+from bench.explore import grid as explore_grid
 from bench.explore import page as explore_page
-from bench.explore import whatif as explore_whatif
 from bench.explore.data import read_table
 from bench.explore.server import ExploreServer
 from bench.studies.pencil.demand import Demand, Headroom, fleet
@@ -51,10 +51,10 @@ def served(results):
 @pytest.fixture
 def exported(results, tmp_path, monkeypatch) -> str:
     evil(results)
-    monkeypatch.setattr(explore_whatif, "SIZES", ((64, 64),))
-    monkeypatch.setattr(explore_whatif, "SECONDS", (1.0, 2.0, 4.0))
+    monkeypatch.setattr(explore_grid, "SIZES", ((64, 64),))
+    monkeypatch.setattr(explore_grid, "SECONDS", (1.0, 2.0, 4.0))
     table = read_table(results)
-    cells = explore_whatif.grid(results, table.calibrations, ["tiny"], [None])
+    cells = explore_grid.grid(results, table.calibrations, ["tiny"], [None])
     (tmp_path / "page.html").write_text(
         explore_page.exported_page(explore_page.document(table, cells))
     )

@@ -14,7 +14,8 @@ from bench.core.errors import UserError
 from bench.core.load import load_point
 from bench.count.closed import ar as closed
 from bench.count.document import count_document
-from bench.count.point import count_point, stage_count
+from bench.count.point import count_point
+from bench.count.stage import stage_count
 from bench.count.trace import trace
 from bench.measure.points.single import measure_point
 from bench.measure.timing.clock import clock_for

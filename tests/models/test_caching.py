@@ -9,10 +9,12 @@ from bench.core.load import load
 from bench.core.specs.model import Model
 from bench.count.closed import dit as closed_form
 from bench.count.trajectory import evaluation_flops
-from models.caching.own import BlockCache, Extrapolated, apply_cache, blocks_run
+from models.caching.apply import apply_cache
+from models.caching.own import BlockCache, Extrapolated, blocks_run
 from models.caching.schedules import CacheConfig
 from models.diffusion.trajectory import Guided, denoise, evaluation_times, step_of
-from models.pipeline import build_pipeline, example_inputs
+from models.pipeline import build_pipeline
+from models.stages import example_inputs
 from support.caching import CPU, META, SHAPE, built, euler, guided
 from support.zoo_reduced import REDUCED, reduced
 

@@ -16,15 +16,14 @@ from torch import Tensor
 from models.diffusion.process import (
     EDGE,
     add_noise,
-    build_scheduler,
     coefficients,
     convert,
     diffusion_coefficient,
     draw_times,
     prediction_loss,
-    sample,
     target,
 )
+from models.diffusion.samplers import build_scheduler, sample
 from models.spec import Diffusion, ObjectiveConfig, Path, Prediction, SamplerConfig
 
 PATHS, PREDICTIONS, FORMS = get_args(Path), get_args(Prediction), get_args(Diffusion)

@@ -7,11 +7,12 @@ import torch
 from bench.core.load import load
 from bench.core.specs.model import Model
 from bench.count.closed import dit as closed_form
-from models.caching.own import apply_cache
+from models.caching.apply import apply_cache
 from models.caching.schedules import CacheConfig, DraftConfig
 from models.diffusion.draft import denoise_drafted, drafted_evaluations
 from models.diffusion.trajectory import Guided, denoise, evaluation_times
-from models.pipeline import build_pipeline, example_inputs
+from models.pipeline import build_pipeline
+from models.stages import example_inputs
 from support.caching import CPU, SHAPE, built, euler, guided
 
 

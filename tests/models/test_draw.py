@@ -8,8 +8,9 @@ import torch
 
 from bench.core.load import load_point
 from models import draw
-from models.pipeline import build_pipeline, example_inputs, stage_calls
+from models.pipeline import build_pipeline
 from models.spec import SamplerConfig
+from models.stages import StageRequest, example_inputs, stage_calls
 from models.training import init_training_weights
 from support.draw import assert_one_model, same_but_rounded
 from support.zoo_reduced import reduced
@@ -113,9 +114,8 @@ def test_the_pixels_that_are_encoded_are_the_same_too():
             pipeline, batch=1, channels=4, latent_shape=(1, 8, 8), device=CPU, dtype=dtype, seed=1
         )
         pipeline.vae.encode = lambda video: seen.append(video) or (zeros, zeros)
-        stage_calls(pipeline, inputs, frames=1, height=32, width=32, guided=False, steps=1, seed=2)[
-            "vae_encode"
-        ]()
+        request = StageRequest(frames=1, height=32, width=32, guided=False, steps=1, seed=2)
+        stage_calls(pipeline, inputs, request)["vae_encode"]()
     assert same_but_rounded(*seen)
 
 
@@ -153,7 +153,7 @@ def test_training_starts_from_the_same_weights():
 def test_a_stochastic_sampler_kicks_both_dtypes_alike(config):
     """A model whose answer is the same whatever it is asked: what is left to part the two is the
     noise and its rounding."""
-    from models.diffusion.process import sample
+    from models.diffusion.samplers import sample
 
     unsaid = dict.fromkeys(("diffusion", "diffusion_norm", "last_step", "eta"))
     sampler = SamplerConfig(**{**unsaid, "prediction": "velocity", "steps": 4, **config})

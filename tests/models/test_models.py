@@ -7,7 +7,8 @@ import torch
 from bench.core.load import load_point
 from models.dit.model import patchify, unpatchify
 from models.layers import apply_rope, rope_angles, sincos_positions
-from models.pipeline import build_pipeline, example_inputs, stage_calls
+from models.pipeline import build_pipeline
+from models.stages import StageRequest, example_inputs, stage_calls
 from models.vae.model import reparameterise
 from support.own import CPU, dit, vae
 
@@ -282,9 +283,8 @@ def test_weights_and_inputs_repeat_by_seed():
             dtype=torch.float32,
             seed=1,
         )
-        return stage_calls(
-            pipeline, inputs, frames=1, height=64, width=64, guided=False, steps=1, seed=1
-        )["forward"]()
+        request = StageRequest(frames=1, height=64, width=64, guided=False, steps=1, seed=1)
+        return stage_calls(pipeline, inputs, request)["forward"]()
 
     assert torch.equal(output(0), output(0))
     assert not torch.equal(output(0), output(1))

@@ -17,9 +17,10 @@ from bench.core.load import load, load_point, names
 from bench.core.specs.model import Model
 from bench.count.point import META, count_model
 from bench.count.trace import Trace, trace
-from models.pipeline import VideoPipeline, build_pipeline, example_inputs, stage_calls
+from models.pipeline import VideoPipeline, build_pipeline
 from models.public import zoo
 from models.spec import DiffusersDenoiser
+from models.stages import StageRequest, example_inputs, stage_calls
 from support.paths import GOLDEN, ROOT
 from support.zoo_reduced import REDUCED, reduced
 
@@ -199,9 +200,7 @@ def reduced_calls(model, workload, device, stages):
         seed=0,
     )
     pipeline.denoiser.prepare(inputs.latents)
-    return stage_calls(
-        pipeline,
-        inputs,
+    request = StageRequest(
         frames=workload.frames,
         height=workload.height,
         width=workload.width,
@@ -209,6 +208,7 @@ def reduced_calls(model, workload, device, stages):
         steps=4,
         seed=0,
     )
+    return stage_calls(pipeline, inputs, request)
 
 
 def check_stages(name, shapes):

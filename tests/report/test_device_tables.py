@@ -15,8 +15,10 @@ from bench.count.point import count_model
 from bench.measure.device.telemetry import nothing
 from bench.measure.timing.sampling import summarise
 from bench.report.documents import ceilings_document
-from bench.report.tables.common import bandwidth_table, ceilings_table, count_table, points_table
-from bench.report.tables.device import bandwidth_rows, clock_rows, gaps, memory_rows, traffic_rows
+from bench.report.tables.ceilings import bandwidth_table, ceilings_table
+from bench.report.tables.count import count_table
+from bench.report.tables.device import clocks_table, gaps, memory_table, traffic_table
+from bench.report.tables.points import points_table
 from bench.results.readings import Memory, StageMemory
 from bench.results.records import CeilingsRecord, PointRecord, Probe
 from support.calibrations import calibration, estimate
@@ -94,7 +96,7 @@ def test_the_report_says_what_is_measured_modelled_and_derived(nvml):
     record.counts["denoise_step"] = count(
         linear_flops=10**9, bytes_modelled_min=10**9, bytes_modelled_max=3 * 10**9
     )
-    assert traffic_rows([record]) == [
+    assert traffic_table([record]).texts == [
         [
             "tiny tiny-clip eager-fp32",
             "denoise_step",
@@ -105,7 +107,7 @@ def test_the_report_says_what_is_measured_modelled_and_derived(nvml):
             "90 J",
         ]
     ]
-    assert clock_rows([record])[0][3:] == [
+    assert clocks_table([record]).texts[0][3:] == [
         "1980 MHz",
         "2619 MHz",
         "650 W",
@@ -149,7 +151,7 @@ def test_memory_beside_its_model():
     )
     record = point_record().model_copy(update={"memory": memory})
     record.counts["denoise_step"] = count(linear_flops=1, bytes_peak_activations=3 * gib)
-    assert memory_rows([record]) == [
+    assert memory_table([record]).texts == [
         [
             "tiny tiny-clip eager-fp32",
             "denoise_step",
@@ -162,7 +164,7 @@ def test_memory_beside_its_model():
         ]
     ]
     cpu = Memory(weights=gib, inputs=1, peak_allocated=2 * gib, peak_reserved=None, reason="a CPU")
-    assert [row[1] for row in memory_rows([record.model_copy(update={"memory": cpu})])] == [
+    assert [row[1] for row in memory_table([record.model_copy(update={"memory": cpu})]).texts] == [
         "denoise_step",
         "whole process",
     ]
@@ -199,7 +201,7 @@ def test_bandwidth_by_size_and_the_ceiling_beyond_the_caches():
     )
     assert record.peak("copy") == pytest.approx(1.5e12)  # the largest array's best, not the cache's
     assert record.peak("copy", "fp32") == pytest.approx(1e12)
-    assert bandwidth_rows(record) == [
+    assert bandwidth_table(record).texts == [
         ["1 MiB", "fp32", "2.1 TB/s", "–", "4 TB/s", "–"],
         ["1 GiB", "fp32", "1 TB/s", "–", "–", "–"],
         ["1 GiB", "bf16", "1.5 TB/s", "–", "–", "–"],

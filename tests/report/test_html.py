@@ -9,13 +9,18 @@ import matplotlib.pyplot as plt
 import pytest
 
 from bench.core.load import load
+from bench.core.quantity import Quantity
 from bench.core.specs.suite import Suite
+from bench.core.units import seconds
 from bench.measure.device.telemetry import nothing
 from bench.report.figures import drawing
-from bench.report.figures.all import latency_vs_tokens, save_all
 from bench.report.figures.drawing import PROVENANCES
+from bench.report.figures.latency import latency_vs_tokens
+from bench.report.figures.registry import save_all
+from bench.report.numbers import binary, change, plain, traffic_rate
+from bench.report.render import to_html
 from bench.report.result import read_result
-from bench.report.tables.grids import plain, sort_key
+from bench.report.tables.table import counted, measured, number, quantity, span, table
 from bench.results.readings import Memory
 from bench.results.store import SUITE, Store
 from support.pages import EVIL, WORSE, a_gpus_result, written
@@ -119,8 +124,8 @@ def test_every_number_in_a_table_says_its_provenance_on_hover_and_in_text(gpu_pa
     assert len(numbers) > 100
     for attrs, words in numbers:
         assert (attrs.get("title") or "").split(":")[0] in PROVENANCES, (attrs, words)
-    for table in gpu_page.split("<table>")[1:]:
-        headings = table.split("</thead>")[0]
+    for text in gpu_page.split("<table>")[1:]:
+        headings = text.split("</thead>")[0]
         assert (
             any(f">{word}</span>" in headings for word in PROVENANCES)
             or "provenance" in headings
@@ -132,7 +137,7 @@ def test_what_is_shown_of_a_gpu(gpu_page):
     text = " ".join(Seen(gpu_page).texts[0].split())
     for words in (
         "SM clock (MHz)",
-        "70.7 %",
+        "70.7%",
         "the driver has no GPM",
         "throttled: hw_thermal_slowdown 13%",
     ):
@@ -224,32 +229,24 @@ def test_the_same_records_draw_the_same_files(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "key"),
+    ("cell", "text", "key"),
     [
-        ("28.5 ms (28 ms to 29 ms)", 0.0285),
-        ("1.39 h", 5004.0),
-        ("3 min", 180.0),
-        ("1,024", 1024.0),
-        ("85.8 GFLOP/s", 85.8e9),
-        ("256 MiB", 2.0**28),
-        ("1.5 kB", 1500.0),
-        ("-57.8%", -57.8),
-        ("+9.1%", 9.1),
-        ("5.44e-06", 5.44e-6),
-        ("3 s", 3.0),
-        ("37.9 GB/s to 40 GB/s", 37.9e9),
-        ("666 µs", 666e-6),
-        ("1980 MHz (1 to 2)", 1980e6),
-        ("12 m", 12.0),
-        ("12 B", 12.0),
-        ("–", None),
-        ("n=3", None),
-        ("", None),
-        ("hw_slowdown 12 %", None),
+        (quantity(Quantity(0.0285, 0.028, 0.029), seconds), "28.5 ms (28 ms to 29 ms)", "0.0285"),
+        (number(5004.0, seconds), "83.4 min", "5004.0"),
+        (number(2**28, binary), "256 MiB", str(2**28)),
+        (number(-0.578, change), "-57.8%", "-0.578"),
+        (span(37.9e9, 40e9, traffic_rate), "37.9 GB/s to 40 GB/s", "37900000000.0"),
+        (number(0.0), "0", "0.0"),
+        (number(None), "–", None),
+        ("n=3", "n=3", None),
     ],
 )
-def test_a_table_sorts_by_what_a_text_says(text, key):
-    assert sort_key(text) == (None if key is None else pytest.approx(key))
+def test_a_page_sorts_by_the_value_behind_a_text(cell, text, key):
+    made = table("t", [counted("size"), measured("x")], [[number(2**20, binary), cell]])
+    ((head, _),) = [th for th in Seen(to_html(made)).all("th") if th[0]["scope"] == "row"]
+    ((attrs, shown),) = Seen(to_html(made)).all("td")
+    assert (shown, attrs.get("data-key")) == (text, key)
+    assert head["data-key"] == str(2**20)
 
 
 @pytest.mark.parametrize(

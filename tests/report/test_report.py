@@ -10,22 +10,21 @@ from bench.calibrate.calibration import FittedStage
 from bench.core.load import load, load_point
 from bench.core.quantity import Quantity
 from bench.core.specs.suite import Suite
+from bench.core.units import seconds
 from bench.count.document import count_document
 from bench.count.point import count_model
 from bench.measure.timing.sampling import summarise
 from bench.report.documents import ceilings_document
-from bench.report.figures import all as figures
-from bench.report.markdown import write_report
+from bench.report.figures import registry as figures
+from bench.report.figures.accuracy import predicted_vs_measured
 from bench.report.progress import SuiteProgress
 from bench.report.result import Result, sentinel_spread
-from bench.report.tables.common import (
-    chain_table,
-    count_table,
-    duration,
-    gemm_ceiling,
-    points_table,
-    table,
-)
+from bench.report.tables.ceilings import gemm_ceiling
+from bench.report.tables.count import count_table
+from bench.report.tables.pencil import chain_table
+from bench.report.tables.points import points_table
+from bench.report.tables.table import quantity, table
+from bench.report.write import write_report
 from bench.results.records import CeilingsRecord, Probe, SentinelReading
 from bench.studies.pencil.analytic import chain
 from bench.studies.pencil.assumptions import Assumptions
@@ -40,7 +39,7 @@ from support.terminal import shown
     "name", ["[bold]x", "[/x]", "tiny[depth=8,frames=17]", ":smile:", "a\\", "x\x1b[31m\ny"]
 )
 def test_names_are_shown_as_they_are(name):
-    text = shown(table(name, name, rows=[[name]]))
+    text = shown(table(name, [name], [[name]]))
     assert text.count(name.replace("\x1b", "\\x1b").replace("\n", "\\n")) == 3
 
 
@@ -57,7 +56,7 @@ def test_figures_are_written_as_people_read_them():
     text = shown(chain_table(chain(Assumptions(), Demand(), Headroom())), 200)
     assert "262,144" in text
     assert "2.621e+05" not in text
-    assert duration(Quantity(1.69e6, 1.5e6, 2e6)) == "469 h (417 h to 556 h)"
+    assert quantity(Quantity(1.69e6, 1.5e6, 2e6), seconds).text == "469 h (417 h to 556 h)"
 
 
 def test_stage_names_do_not_fold_on_a_narrow_terminal():
@@ -82,7 +81,7 @@ def test_the_report_says_how_the_machine_drifted(measured):
 
 
 def test_the_gemm_ceiling_says_its_shape():
-    def probe(n: int, seconds: float) -> Probe:
+    def probe(n: int, taken_s: float) -> Probe:
         return Probe(
             kind="gemm",
             dtype="fp32",
@@ -90,7 +89,7 @@ def test_the_gemm_ceiling_says_its_shape():
             shape={"m": n, "n": n, "k": n},
             flops=2 * n**3,
             bytes_moved=None,
-            timing=summarise([seconds] * 7, [], "converged", True),
+            timing=summarise([taken_s] * 7, [], "converged", True),
         )
 
     record = CeilingsRecord(
@@ -164,7 +163,7 @@ def test_no_prediction_falls_outside_its_figure():
     fitted = fitted.model_copy(
         update={"fits": {"eager-bf16": fitted.fit_for(None).model_copy(update={"stages": stages})}}
     )
-    axes, below = figures.predicted_vs_measured(result(fitted=fitted)).figure.axes
+    axes, below = predicted_vs_measured(result(fitted=fitted)).figure.axes
     assert below.get_ylim()[1] > 4900
     low, high = axes.get_ylim()
     assert low < 0.01 < 50.0 < high

@@ -13,9 +13,20 @@ from bench.core.specs.suite import Suite
 from bench.core.units import parse_duration
 from bench.measure.timing.sampling import summarise
 from bench.measure.worker.process import JobFailed
+from bench.measure.worker.protocol import (
+    CeilingsReply,
+    CountPoint,
+    CountReply,
+    MeasureCeilings,
+    PlanProbes,
+    PointReply,
+    ProbesReply,
+)
 from bench.results.environment import Environment
 from bench.results.store import read_records
+from bench.run import budget as budgets
 from bench.run import forecast as forecasting
+from bench.run import record as recording
 from bench.run import suite as running
 from bench.run.forecast import Forecaster
 from support.records import counted, environment
@@ -51,19 +62,17 @@ class Card:
     def chatter(self) -> bytes:
         return b""
 
-    def run(self, job, timeout_s, on_round):
-        if job["job"] == "probes":
-            return {"probes": []}
-        if job["job"] == "ceilings":
-            return self._spend(CEILINGS_S, timeout_s, "ceilings", {"probes": [], "telemetry": None})
-        point = job["point"]
+    def run(self, request, timeout_s, on_round=None):
+        if isinstance(request, PlanProbes):
+            return ProbesReply(probes=[])
+        if isinstance(request, MeasureCeilings):
+            return self._spend(CEILINGS_S, timeout_s, "ceilings", CeilingsReply())
+        point = request.point.model_dump(mode="json")
         counts = {stage: self._count(point, stage) for stage in point["stages"]}
-        if job["job"] == "count":
+        if isinstance(request, CountPoint):
             self.t += COUNT_S
-            return {
-                "counts": counts,
-                "weights": 40 * 10**9 if "denoise_step" in point["stages"] else 10**9,
-            }
+            whole = "denoise_step" in point["stages"]
+            return CountReply(counts=counts, weights=40 * 10**9 if whole else 10**9)
         name = label(point)
         seconds = (
             SHORT_S
@@ -80,12 +89,7 @@ class Card:
             stage: summarise([s] * 3, [s], "converged", True).model_dump()
             for stage, s in calls.items()
         }
-        return self._spend(
-            seconds,
-            timeout_s,
-            name,
-            {"counts": counts, "timings": timings, "memory": None, "telemetry": None},
-        )
+        return self._spend(seconds, timeout_s, name, PointReply(counts=counts, timings=timings))
 
     def _spend(self, seconds, timeout_s, name, answer):
         self.begun.append(name)
@@ -125,18 +129,17 @@ def measure(monkeypatch, tmp_path):
     def run(name: str, budget: str | None, step_s: float = 57.0):
         card, suite = Card(step_s), load(Suite, name)
         clock = SimpleNamespace(monotonic=lambda: card.t)
-        monkeypatch.setattr(running, "time", clock)
-        monkeypatch.setattr(forecasting, "time", clock)
+        for module in (budgets, forecasting, recording):
+            monkeypatch.setattr(module, "time", clock)
         monkeypatch.setattr(running, "Worker", lambda device: card)
         forecast = Forecaster(suite, tmp_path, None)
-        directory = running.run_suite(
-            suite,
+        directory = running.SuiteRun(
+            suite=suite,
             device="cuda",
             root=tmp_path,
-            resume=None,
             forecast=forecast,
             budget_s=None if budget is None else parse_duration(budget),
-        )
+        ).measure()
         records = read_records(directory)
         outcomes = {
             "ceilings" if r.kind == "ceilings" else label(r.point): r.outcome for r in records

@@ -15,27 +15,32 @@ from bench.core.quantity import Quantity
 from bench.core.specs.gpu import Gpu, Price
 from bench.core.specs.suite import Sampling, Suite
 from bench.measure.worker.process import JobFailed
+from bench.measure.worker.protocol import CountReply
 from bench.results.counts import StageCount
 from bench.results.store import read_records
-from bench.run.forecast import TIMEOUT_FACTOR, Forecaster, plan_document, spent_document
-from bench.run.plan_time import (
+from bench.run.basis import (
     POINT_S,
     START_AND_FINISH_S,
     THUMB,
     Basis,
     basis_from,
+    latest_basis,
+    probed_basis,
+    thumb_basis,
+)
+from bench.run.budget import over_budget
+from bench.run.documents import plan_document, spent_document
+from bench.run.forecast import TIMEOUT_FACTOR, Forecaster
+from bench.run.jobs import suite_jobs
+from bench.run.plan_time import (
     beside_calls,
     ceilings_time,
-    latest_basis,
     point_time,
     price_of,
-    probed_basis,
     stage_time,
-    thumb_basis,
     time_beside,
     usd,
 )
-from bench.run.suite import _over_budget, suite_jobs
 from support.cli import MICRO_SUITE, cli
 from support.records import counted, point_record
 
@@ -197,11 +202,11 @@ class FakeWorker:
         self.flops, self.fails, self.counted = flops, fails, []
         self.environment = SimpleNamespace(gpu="cpu", device="cpu", device_name="here")
 
-    def run(self, job, timeout_s, on_round):
-        self.counted.append(job["job"])
+    def run(self, request, timeout_s):
+        self.counted.append(request.job)
         if self.fails:
             raise JobFailed("error", "no")
-        return {"counts": {"denoise_step": counted(linear_flops=self.flops)}, "weights": 0}
+        return CountReply(counts={"denoise_step": counted(linear_flops=self.flops)})
 
 
 def suite_of(*points, headline="tiny-clip") -> Suite:
@@ -243,12 +248,12 @@ def test_a_budget_leaves_out_what_is_predicted_not_to_fit(tmp_path):
         FakeWorker(),
         forecaster(suite, {"tiny-image": 6.0, "tiny-clip": 0.1}, tmp_path),
     )
-    why = _over_budget(image, 20.0, [], worker, forecast, PLAN)
+    why = over_budget(image, 20.0, [], worker, forecast, PLAN)
     assert why == "predicted to take 24 s (measured), 20 s of the budget are left"  # 4 x 6 s
-    assert _over_budget(image, 25.0, [], worker, forecast, PLAN) is None
-    assert _over_budget(clip, 20.0, [], worker, forecast, PLAN) is None
-    assert _over_budget(image, None, [], worker, forecast, PLAN) is None
-    assert _over_budget(clip, 0.0, [], worker, forecast, PLAN) == "the budget is spent"
+    assert over_budget(image, 25.0, [], worker, forecast, PLAN) is None
+    assert over_budget(clip, 20.0, [], worker, forecast, PLAN) is None
+    assert over_budget(image, None, [], worker, forecast, PLAN) is None
+    assert over_budget(clip, 0.0, [], worker, forecast, PLAN) == "the budget is spent"
     assert worker.counted == []  # an earlier measurement needs no count
     record = point_record().model_copy(
         update={"fingerprint": image.fingerprint, "outcome": "skipped_budget", "reason": why}
@@ -262,16 +267,16 @@ def test_without_a_basis_the_best_rate_so_far_bounds_it_for_public_models_too(tm
     suite = suite_of(("dit-xl-2-diffusers", "image-256"), ("tiny", "tiny-clip"))
     public, own = suite_jobs(suite)
     worker, forecast = FakeWorker(flops=10**12), Forecaster(suite, tmp_path, None)
-    assert _over_budget(public, 1.0, [], worker, forecast, PLAN) is None  # nothing measured yet
-    why = _over_budget(public, 4.0, [1e12, 5e11], worker, forecast, PLAN)  # 5 calls x 1e12 / 1e12
+    assert over_budget(public, 1.0, [], worker, forecast, PLAN) is None  # nothing measured yet
+    why = over_budget(public, 4.0, [1e12, 5e11], worker, forecast, PLAN)  # 5 calls x 1e12 / 1e12
     assert why == "would take at least 5 s, 4 s of the budget are left"
-    assert _over_budget(public, 6.0, [1e12], worker, forecast, PLAN) is None
+    assert over_budget(public, 6.0, [1e12], worker, forecast, PLAN) is None
     assert worker.counted == ["count"]  # once
-    assert _over_budget(own, 1e9, [1e12], worker, forecast, PLAN) is None
-    assert "at least" in _over_budget(own, 1e-3, [1e9], worker, forecast, PLAN)
+    assert over_budget(own, 1e9, [1e12], worker, forecast, PLAN) is None
+    assert "at least" in over_budget(own, 1e-3, [1e9], worker, forecast, PLAN)
     broken = Forecaster(suite, tmp_path, None)
     assert (
-        _over_budget(public, 4.0, [1e12], FakeWorker(fails=True), broken, PLAN) is None
+        over_budget(public, 4.0, [1e12], FakeWorker(fails=True), broken, PLAN) is None
     )  # measuring it will say why
 
 
@@ -280,9 +285,9 @@ def test_the_fewest_calls_follow_the_rules_of_sampling(tmp_path):
     suite = suite_of(("dit-xl-2-diffusers", "image-256"))
     (job,) = suite_jobs(suite)
     worker, forecast = FakeWorker(flops=57 * 10**12), Forecaster(suite, tmp_path, None)
-    assert _over_budget(job, 172.0, [1e12], worker, forecast, PLAN) is None
+    assert over_budget(job, 172.0, [1e12], worker, forecast, PLAN) is None
     assert (
-        _over_budget(job, 170.0, [1e12], worker, forecast, PLAN)
+        over_budget(job, 170.0, [1e12], worker, forecast, PLAN)
         == "would take at least 171 s, 170 s of the budget are left"
     )
 
@@ -295,9 +300,9 @@ def test_a_rule_of_thumb_leaves_out_what_does_not_fit_at_its_low_end(tmp_path):
     forecast = Forecaster(suite, tmp_path, None, basis=Basis("", "cpu", rates={"fp32": FREE}))
     assert forecast.predict(job, worker).span.value == pytest.approx(5 * 2 + POINT_S, rel=1e-3)
     assert forecast.predict(job, worker).least_s == pytest.approx(5 * 1 + POINT_S, rel=1e-3)
-    assert _over_budget(job, 6.0, [], worker, forecast, PLAN) is None
+    assert over_budget(job, 6.0, [], worker, forecast, PLAN) is None
     assert (
-        _over_budget(job, 5.0, [], worker, forecast, PLAN)
+        over_budget(job, 5.0, [], worker, forecast, PLAN)
         == "predicted to take 10.6 s (extrapolated), at the least 5.6 s, 5 s of the budget are left"
     )
 

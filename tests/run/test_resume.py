@@ -19,7 +19,8 @@ from bench.core.load import load
 from bench.core.specs.suite import Suite
 from bench.report.result import read_result
 from bench.results.store import CALIBRATION, RECORDS, SAMPLES, Store, point_records, read_records
-from bench.run.suite import _check_resume, suite_jobs
+from bench.run.jobs import suite_jobs
+from bench.run.resume import check_resume
 from support.cli import FIVE_POINTS, MICRO_SUITE, variant
 from support.paths import ROOT
 from support.records import record as ceilings_record
@@ -181,13 +182,13 @@ def test_resume_takes_a_suite_that_grew_and_no_other_change(tmp_path, measured):
         path = tmp_path / "micro.yaml"
         path.write_text(yaml.safe_dump({**base, **change}))
         with pytest.raises(UserError, match=words):
-            _check_resume(directory, load(Suite, str(path)), suite_jobs(load(Suite, str(path))))
+            check_resume(directory, load(Suite, str(path)), suite_jobs(load(Suite, str(path))))
     path.write_text(
         yaml.safe_dump(
             {**base, "points": [*base["points"], {**base["points"][1], "workload": "tiny-wide"}]}
         )
     )
-    _check_resume(directory, load(Suite, str(path)), suite_jobs(load(Suite, str(path))))
+    check_resume(directory, load(Suite, str(path)), suite_jobs(load(Suite, str(path))))
 
 
 def test_what_failed_is_measured_again_on_resume(tmp_path, measured, micro_suite, unreported):
@@ -322,7 +323,7 @@ def test_a_result_of_two_devices_keeps_no_calibration_of_one(tmp_path, measured,
     """calibrate refuses it, and the file that a run on the first device left would be taken for
     this result's."""
     monkeypatch.setattr(
-        "bench.report.markdown.write_report", lambda directory, for_print: directory / "report.md"
+        "bench.report.write.write_report", lambda directory, for_print: directory / "report.md"
     )
     directory, _ = measured
     copy, said = tmp_path / "copy", []
@@ -365,7 +366,7 @@ def resume_on(copy: Path, card: str, monkeypatch) -> list[str]:
     """Go on with a result on another card, in this process -> the warnings.  The worker's
     environment is made up."""
     from bench.measure.worker.process import Worker
-    from bench.run.suite import run_suite
+    from bench.run.suite import SuiteRun
 
     started = Worker._start
 
@@ -378,7 +379,7 @@ def resume_on(copy: Path, card: str, monkeypatch) -> list[str]:
     suite = Suite.model_validate_json((copy / "suite.json").read_bytes())
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", UserWarning)
-        run_suite(suite, device="cpu", root=copy.parent, resume=copy, budget_s=None)
+        SuiteRun(suite=suite, device="cpu", root=copy.parent, resume=copy).measure()
     return [str(w.message) for w in said]
 
 

@@ -9,16 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 
-import bench.measure.probes.ceilings
+import bench.measure.worker.jobs
 from bench.core.errors import UserError
 from bench.core.load import load
 from bench.core.specs.suite import Suite
-from bench.measure.points.single import Unsupported
-from bench.measure.worker.main import run_job
+from bench.measure.errors import Unsupported
+from bench.measure.worker.jobs import Session, answer
+from bench.measure.worker.protocol import MeasureCeilings
 from bench.report.documents import run_failed
 from bench.results.records import OUTCOMES, CeilingsRecord
 from bench.results.store import RECORDS, SAMPLES, point_records, read_records
-from bench.run.suite import suite_jobs
+from bench.run.jobs import suite_jobs
 from support.cli import FIVE_POINTS, variant
 from support.paths import ROOT
 from support.records import point_record
@@ -294,21 +295,18 @@ def test_a_run_fails_where_something_failed_or_nothing_was_measured(outcomes_, f
 def test_ceilings_leave_out_a_backend_that_the_device_lacks(monkeypatch):
     probed = []
     monkeypatch.setattr(
-        bench.measure.probes.ceilings,
+        bench.measure.worker.jobs,
         "measure_ceilings",
         lambda *args, **_: probed.append(args[3]) or ([], {}, []),
     )
 
     def ceilings(*recipes):
         plan = {"target_relative_half_width": 0.5, "min_samples": 3, "max_samples": 6, "max_s": 0.2}
-        job = {"job": "ceilings", "prior": {}, "sampling": plan, "recipes": recipes}
-        return run_job(job, torch.device("cpu"), None, None)
+        request = MeasureCeilings(sampling=plan, recipes=recipes)
+        return answer(request, Session(torch.device("cpu"), None)).left_out
 
-    assert (
-        ceilings(["fp32", "auto"], ["bf16", "cudnn"])["left_out"]
-        == "left out: attention cudnn needs CUDA"
-    )
+    assert ceilings(["fp32", "auto"], ["bf16", "cudnn"]) == "left out: attention cudnn needs CUDA"
     assert probed == [[("fp32", "auto")]]
-    assert ceilings(["fp32", "auto"])["left_out"] is None
+    assert ceilings(["fp32", "auto"]) is None
     with pytest.raises(Unsupported, match="attention cudnn needs CUDA"):
         ceilings(["bf16", "cudnn"])

@@ -6,11 +6,11 @@ from bench.core.load import load
 from bench.core.specs.gpu import Price
 from bench.core.specs.suite import Suite
 from bench.measure.worker.process import JobFailed
-from bench.report.markdown import write_report
-from bench.report.tables.ablations import ablation_rows, claim_rows, combination_rows
-from bench.report.tables.common import ablations_table, combinations_table
+from bench.report.tables.ablations import ablations_table, combinations_table, panel_table
+from bench.report.write import write_report
 from bench.results.store import SUITE, Store
-from bench.run.suite import Job, _run_job, suite_jobs
+from bench.run.jobs import Job, suite_jobs
+from bench.run.runner import Runner
 from bench.studies.ablations.gains import ablations, ablations_document, claims
 from support.ablations import record
 from support.records import environment
@@ -109,14 +109,14 @@ def test_a_disturbed_baseline_wins_no_race():
     assert "baseline's trajectory" in rows["steps-4-bf16"].unsteady
     assert {name for name, row in rows.items() if row.on_front} == {"fp8-bf16"}
     assert claims(list(rows.values()), "cuda")[0]["fastest"]["recipe"] == "fp8-bf16"
-    assert "unsteady" in ablation_rows([rows["steps-4-bf16"]])[0][1]
+    assert "unsteady" in ablations_table([rows["steps-4-bf16"]]).texts[0][1]
 
 
 def test_a_simulated_recipe_has_a_counted_bound_and_no_measured_gain():
     row = by_name([record("ternary-bf16", 11.0)])["ternary-bf16"]
     assert row.speed_up_provenance == "counted"
     assert not row.on_front
-    assert "at most" in ablation_rows([row])[0][1]
+    assert "at most" in ablations_table([row]).texts[0][1]
     assert claims([row], "cuda")[0]["fastest"] is None
 
 
@@ -143,16 +143,15 @@ def test_what_did_not_run_keeps_its_row_and_its_reason():
     rows = ablations(
         [record("fp8-bf16", 1.0, outcome="skipped_unsupported"), record("steps-4-bf16", 1.0)], None
     )
-    cells = ablation_rows(rows)
-    assert cells[0][:2] == ("fp8-bf16", "skipped_unsupported: needs a card")
+    cells = ablations_table(rows).texts
+    assert cells[0][:2] == ["fp8-bf16", "skipped_unsupported: needs a card"]
     assert len({len(line) for line in cells}) == 1
     document = ablations_document(rows, "cuda")
     assert document["rows"][0]["speed_up"] is None
     assert document["rows"][1]["speed_up"]["value"] == pytest.approx(4.0)
-    assert combination_rows(rows) == []
-    assert combinations_table(rows) is None
-    assert ablations_table(rows).row_count == 2
-    assert len(claim_rows(rows, "cuda")) == 3
+    assert combinations_table(rows).rows == []
+    assert len(cells) == 2
+    assert len(panel_table(rows, "cuda").rows) == 3
 
 
 def test_a_point_that_was_skipped_still_says_what_it_was_to_be_held_against(tmp_path):
@@ -168,11 +167,13 @@ def test_a_point_that_was_skipped_still_says_what_it_was_to_be_held_against(tmp_
             raise JobFailed("skipped_unsupported", "needs a card")
 
     with Store(tmp_path) as store:
-        made = _run_job(job, suite, Refusing(), store, {}, None, [])
-    assert asked[0]["baseline"]["recipe"]["name"] == made.against.baseline == "eager-fp32"
+        made = Runner(suite, Refusing(), store).alone(job)
+    assert asked[0].baseline.recipe.name == made.against.baseline == "eager-fp32"
     assert made.against.timings == {}
     assert made.against.divergence_missing == "skipped_unsupported: needs a card"
-    assert ablation_rows(ablations([made], None))[0][1] == "skipped_unsupported: needs a card"
+    assert (
+        ablations_table(ablations([made], None)).texts[0][1] == "skipped_unsupported: needs a card"
+    )
 
 
 def test_the_report_has_its_ablations(tmp_path):

@@ -13,7 +13,7 @@ from bench.core.quantity import Quantity
 from bench.core.specs.gpu import Gpu
 from bench.count.point import count_point
 from bench.report.chain import Analysis, analyse, analysis_document
-from bench.report.tables.chain import analysis_tables
+from bench.report.tables.pencil import analysis_tables
 from bench.studies.pencil.analytic import chain
 from bench.studies.pencil.assumptions import Assumptions
 from bench.studies.pencil.counts import corrected_counts

@@ -382,7 +382,7 @@ def test_the_document_is_json_and_the_tables_show_every_claim():
     assert by_id["dollars-per-minute"]["ours"]["high"] is None
     assert by_id["L0674"]["ours"] is by_id["L0674"]["ratio"] is None
     assert by_id["L0674"]["source"].startswith("github sayakpaul/diffusers-torchao")
-    assert sum(t.row_count for t in claims_tables(UNCALIBRATED)[:-1]) == len(UNCALIBRATED.judged)
+    assert sum(len(t.rows) for t in claims_tables(UNCALIBRATED)[:-1]) == len(UNCALIBRATED.judged)
 
 
 def test_the_command(here):

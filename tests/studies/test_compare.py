@@ -13,15 +13,11 @@ from bench.measure.timing.sampling import summarise
 from bench.report.tables.comparison import comparison_document, comparison_markdown
 from bench.results.records import CeilingsRecord, Probe, SentinelReading
 from bench.results.store import RECORDS
-from bench.studies.compare.verdicts import (
-    THRESHOLD,
-    Comparison,
-    _median_error,
-    _successive_sd,
-    compare,
-    compare_history,
-    judge,
-)
+from bench.studies.compare.history import compare_history
+from bench.studies.compare.pair import compare
+from bench.studies.compare.shared import THRESHOLD
+from bench.studies.compare.spread import median_error, successive_sd
+from bench.studies.compare.verdict import Comparison, judge
 from support.records import count, environment, point_record
 
 STAGES = 16
@@ -194,10 +190,10 @@ def test_seeded():
 
 def test_the_error_of_a_median_knows_that_neighbours_agree():
     rng = np.random.default_rng(10)
-    alone = np.mean([_median_error(timing(0.05, rng, n=60, noise=0.01), rng) for _ in range(30)])
+    alone = np.mean([median_error(timing(0.05, rng, n=60, noise=0.01), rng) for _ in range(30)])
     shuffled = np.mean(
         [
-            _median_error(
+            median_error(
                 summarise(
                     list(rng.permutation(timing(0.05, rng, n=60).samples_s)),
                     [1.0],
@@ -210,7 +206,7 @@ def test_the_error_of_a_median_knows_that_neighbours_agree():
         ]
     )
     assert alone > 1.3 * shuffled
-    assert _median_error(summarise([1.0, 1.1, 1.2], [1.0], "timeout", True), rng) == pytest.approx(
+    assert median_error(summarise([1.0, 1.1, 1.2], [1.0], "timeout", True), rng) == pytest.approx(
         0.4 * np.log(1.2)
     )
 
@@ -325,8 +321,8 @@ def test_a_history_is_of_one_cohort_and_of_earlier_runs():
 
 def test_a_trend_hardly_widens_the_spread():
     x = 0.02 * np.arange(5)
-    assert _successive_sd(x) == pytest.approx(0.02 / np.sqrt(2))
-    assert _successive_sd(x) < x.std(ddof=1) / 2
+    assert successive_sd(x) == pytest.approx(0.02 / np.sqrt(2))
+    assert successive_sd(x) < x.std(ddof=1) / 2
 
 
 # Real records and the command.
@@ -464,7 +460,8 @@ def test_a_planted_slowdown_is_said_and_checked(monkeypatch):
 def test_a_planted_slowdown_is_in_the_record_and_the_ceilings_are_spared(monkeypatch):
     import torch
 
-    from bench.measure.worker import main as worker
+    from bench.measure.worker import jobs
+    from bench.measure.worker.protocol import MeasureCeilings, MeasurePoint, MeasureTogether
 
     monkeypatch.setenv(SLOWDOWN, "1.2")
     clocks = {}
@@ -475,35 +472,29 @@ def test_a_planted_slowdown_is_in_the_record_and_the_ceilings_are_spared(monkeyp
 
     def point(p, counts, device, clock, *rest, **kw):
         clocks["point"] = clock
-        return {}, POINT.memory or Empty(), {}
+        return {}, None, {}
 
     def together(points, counts, device, clock, *rest, **kw):
         clocks["together"] = clock
         return []
 
-    class Empty:
-        def model_dump(self, mode):
-            return None
-
     class Counts:
         tokens, stages = 1, {"denoise_step": count(linear_flops=1)}
 
-    monkeypatch.setattr("bench.measure.probes.ceilings.measure_ceilings", ceilings)
-    monkeypatch.setattr("bench.measure.points.single.measure_point", point)
-    monkeypatch.setattr("bench.measure.points.together.measure_together", together)
-    monkeypatch.setattr("bench.measure.points.single.count_stages", lambda p: Counts)
+    monkeypatch.setattr("bench.measure.worker.jobs.measure_ceilings", ceilings)
+    monkeypatch.setattr("bench.measure.worker.jobs.measure_point", point)
+    monkeypatch.setattr("bench.measure.worker.jobs.measure_together", together)
+    monkeypatch.setattr("bench.measure.worker.jobs.count_stages", lambda p: Counts)
     plan = {"target_relative_half_width": 0.1, "min_samples": 3, "max_samples": 3, "max_s": 1.0}
-    job = {"sampling": plan, "prior": {}, "recipes": [("fp32", "auto")], "point": POINT.point}
-    worker.run_job({**job, "job": "ceilings"}, torch.device("cpu"), CpuClock(), None)
-    done = worker.run_job({**job, "job": "point"}, torch.device("cpu"), CpuClock(), None)
-    turns = worker.run_job(
-        {**job, "job": "together", "points": []}, torch.device("cpu"), CpuClock(), None
-    )
+    session = jobs.Session(torch.device("cpu"), CpuClock())
+    jobs.answer(MeasureCeilings(recipes=[("fp32", "auto")], sampling=plan), session)
+    done = jobs.answer(MeasurePoint(point=POINT.point, sampling=plan), session)
+    turns = jobs.answer(MeasureTogether(points=[], sampling=plan, prior=[]), session)
     assert isinstance(clocks["ceilings"], CpuClock)
     assert isinstance(clocks["point"], SlowedClock)
     assert isinstance(clocks["together"], SlowedClock)
-    assert done["note"] == turns["note"]
-    assert done["note"].startswith("not a true time")
+    assert done.note == turns.note
+    assert done.note.startswith("not a true time")
 
 
 def test_comparison_says_a_planted_slowdown():

@@ -7,13 +7,16 @@ import torch
 from bench.core.load import load, load_point
 from bench.core.specs.suite import Suite
 from bench.count.touched import TOUCHES, built, untouched
-from bench.measure.points.against import measure_against
-from bench.measure.points.single import count_stages
+from bench.measure.points.against import Pair, measure_against
+from bench.measure.points.build import count_stages
 from bench.measure.timing.clock import clock_for
-from bench.report.tables.ablations import ablation_rows
+from bench.measure.worker.protocol import PointReply
+from bench.report.tables.ablations import ablations_table
 from bench.results.records import PointRecord, Reused
 from bench.results.store import Store
-from bench.run.suite import _is_baseline, _run_job, suite_jobs
+from bench.run.jobs import suite_jobs
+from bench.run.record import is_baseline
+from bench.run.runner import Runner
 from bench.studies.ablations.gains import ablations
 from support.ablations import STAGES, record
 from support.plans import PLAN
@@ -75,16 +78,12 @@ def test_only_what_changes_is_called_and_the_clips_are_still_compared():
     )
     plan = PLAN.model_copy(update={"min_samples": 2, "max_samples": 2, "max_s": 0.1})
     timings, memory, telemetry, against = measure_against(
-        point,
-        base,
-        counts,
-        theirs,
+        Pair(point, base, counts, theirs, {"text_encode": reading, "vae_decode": reading}),
         CPU,
         clock_for(CPU),
         plan,
         prior={},
         on_round=lambda *_: None,
-        reused={"text_encode": reading, "vae_decode": reading},
     )
     assert set(timings) == set(against.timings) == set(telemetry) == {"trajectory"}
     assert against.reused == {"text_encode": reading, "vae_decode": reading}
@@ -101,10 +100,7 @@ def test_one_step_is_compared_where_no_trajectory_is():
     )
     plan = PLAN.model_copy(update={"min_samples": 2, "max_samples": 2, "max_s": 0.1})
     *_, against = measure_against(
-        point,
-        base,
-        count_stages(point),
-        count_stages(base),
+        Pair(point, base, count_stages(point), count_stages(base)),
         CPU,
         clock_for(CPU),
         plan,
@@ -144,24 +140,21 @@ def test_the_suite_hands_the_baselines_own_readings_to_the_worker(tmp_path):
             },
         }
     )
-    assert _is_baseline(base, environment())
-    assert not _is_baseline(made, environment())
-    assert not _is_baseline(base.model_copy(update={"outcome": "unstable"}), environment())
+    assert is_baseline(base, environment())
+    assert not is_baseline(made, environment())
+    assert not is_baseline(base.model_copy(update={"outcome": "unstable"}), environment())
     worker = Answering(
-        {
-            "counts": {s: c.model_dump() for s, c in made.counts.items()},
-            "timings": {"trajectory": made.timings["trajectory"].model_dump()},
-        }
+        PointReply(counts=made.counts, timings={"trajectory": made.timings["trajectory"]})
     )
     with Store(tmp_path) as store:
-        _run_job(steps, suite, worker, store, {}, None, [], None, {steps.baseline.subject: base})
-        _run_job(steps, suite, worker, store, {}, None, [], None, {})
+        Runner(suite, worker, store, own={steps.baseline.subject: base}).alone(steps)
+        Runner(suite, worker, store).alone(steps)
     with_own, without = worker.asked
-    assert set(with_own["reused"]) == {
+    assert set(with_own.reused) == {
         "vae_decode"
     }  # of the stages that the baseline's own point timed
-    assert with_own["reused"]["vae_decode"]["timing"]["median_s"] == 2.0
-    assert without["reused"] == {}
+    assert with_own.reused["vae_decode"].timing.median_s == 2.0
+    assert without.reused == {}
 
 
 def test_a_reused_stage_is_part_of_the_video_on_both_sides():
@@ -207,4 +200,4 @@ def test_a_step_beside_its_baseline_has_a_ratio_and_a_row():
     (row,) = ablations([step], None)
     assert row.speed_up.value == pytest.approx(2.5)
     assert (row.video_s, row.step_s.value) == (None, 4.0)
-    assert ablation_rows([row])[0][1].startswith("2.5 (")
+    assert ablations_table([row]).texts[0][1].startswith("2.5 (")

@@ -5,8 +5,9 @@ import torch
 from bench.core.load import load
 from bench.core.specs.model import Model
 from models.diffusion.trajectory import Guided
-from models.pipeline import build_pipeline, example_inputs
+from models.pipeline import build_pipeline
 from models.spec import SamplerConfig
+from models.stages import example_inputs
 
 CPU, META, SHAPE = torch.device("cpu"), torch.device("meta"), (2, 4, 4)
 

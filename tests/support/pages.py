@@ -9,7 +9,7 @@ from bench.core.quantity import Quantity
 from bench.core.specs.suite import Suite
 from bench.measure.timing.sampling import summarise
 from bench.report.figures import drawing
-from bench.report.markdown import write_report
+from bench.report.write import write_report
 from bench.results.readings import Energy, Memory, Series, StageMemory, StageTelemetry, Summary
 from bench.results.records import CeilingsRecord, Probe
 from bench.results.store import CALIBRATION, PAGE, SUITE, Store

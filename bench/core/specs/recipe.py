@@ -75,7 +75,7 @@ class Recipe(Spec):
     factorised}."""
     cache: CacheConfig | None = None
     """Features kept between the steps of a trajectory, and used again on a fixed schedule
-    (models.caching.own)."""
+    (models.caching.cache)."""
     draft: Draft | None = None
     """Draft, then verify: a small model takes some steps of a trajectory.  Own denoisers."""
     offload: Literal["none", "weights", "activations"] = "none"

@@ -15,21 +15,19 @@ Shapes: B batch, A heads, N queries, L keys, E head_dim.
 """
 
 import contextlib
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from bench.core.specs.point import Point
+from bench.measure.attention.watching import WINDOWS, Enough, watching
 from bench.measure.recipes.graphs import ungraphed
 from bench.results.records import Correctness
-from models import kernels
-from models.dit import attention
+from models.dit.windowed import WindowPlan
 from models.pipeline import PARTS_OF_STAGE
 from models.spec import DiTConfig
 
@@ -56,10 +54,6 @@ class WrongNumbers(Exception):
         self.correctness = correctness
 
 
-class _Enough(Exception):
-    """Ends an eager run of what will be compiled."""
-
-
 @dataclass(frozen=True)
 class Attended:
     """One attention call of a model: operands as they lay in memory, and what came out."""
@@ -79,11 +73,17 @@ class Attended:
 
 
 _READ: dict[str, Correctness] = {}
+_MISSING: dict[str, str] = {}
 
 
 def correctness_of(point: Point) -> Correctness | None:
-    """What the last measurement of this point found, once; None where it has no attention."""
+    """What the last measurement of this point found, once; None where nothing was compared."""
     return _READ.pop(point.subject, None)
+
+
+def correctness_missing(point: Point) -> str:
+    """Why the last measurement of this point compared nothing, once."""
+    return _MISSING.pop(point.subject, "no attention call was seen")
 
 
 def checked(point: Point, calls: dict[str, Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
@@ -91,15 +91,18 @@ def checked(point: Point, calls: dict[str, Callable[..., Any]]) -> dict[str, Cal
 
     Raises WrongNumbers, then or (compiled) now."""
     stage = next((stage for stage in point.stages if PARTS_OF_STAGE[stage] == "denoiser"), None)
+    _MISSING.pop(point.subject, None)
     if stage is None:
+        _MISSING[point.subject] = "no stage runs the denoiser"
         return calls
     ran = getattr(calls[stage], "recipe", point.recipe)  # with the backend that was chosen
     check = Check(point, tolerance(ran.dtype, ran.attention))
     if point.recipe.compile == "none":
         return calls | {stage: CheckedOnce(calls[stage], check, look=True)}
     denoiser = point.model.denoiser
-    # Uncompiled, FlexAttention would write all scores out.
-    if not (isinstance(denoiser, DiTConfig) and denoiser.attention == "windowed"):
+    if isinstance(denoiser, DiTConfig) and denoiser.attention == "windowed":
+        _MISSING[point.subject] = "uncompiled, windowed attention would write all scores out"
+    else:
         check.eagerly(calls[stage])
     return calls | {stage: CheckedOnce(calls[stage], check, look=False)}
 
@@ -142,50 +145,23 @@ class Check:
         """Run what will be compiled uncompiled, as far as its first attention over all tokens."""
         tokens = self.point.model.tokens(self.point.workload)
         uncompiled = torch.compiler.set_stance("force_eager")
-        with contextlib.suppress(_Enough), torch.inference_mode(), uncompiled, self.looking(tokens):
+        with contextlib.suppress(Enough), torch.inference_mode(), uncompiled, self.looking(tokens):
             call()
 
-    @contextlib.contextmanager
-    def looking(self, stop: int | None = None) -> Iterator[None]:
-        """Every attention of a model that runs within is seen.  stop: raise _Enough after one with
-        so many query rows.
+    def looking(self, stop: int | None = None) -> contextlib.AbstractContextManager[None]:
+        """Every attention of a model that runs within is looked into.  stop: raise Enough after one
+        with so many query rows."""
 
-        Names are replaced rather than a torch function mode pushed: FlexAttention is compiled by
-        itself inside a call, and a mode on the stack would be compiled into it."""
-        inside = False
+        def see(attend: Callable[..., Tensor], *args: Any, **given: Any) -> Tensor:
+            out = attend(*args, **given)
+            call = _attended(out, *args, **given)
+            if call is not None:
+                self.look(call)
+                if stop is not None and call.q.shape[0] * call.q.shape[2] >= stop:
+                    raise Enough
+            return out
 
-        def seeing(function: Callable[..., Tensor], seen: See) -> Callable[..., Tensor]:
-            def run(*args: Any, **kwargs: Any) -> Tensor:
-                nonlocal inside
-                if inside:  # SDPA within the model's own attention is the same call
-                    return function(*args, **kwargs)
-                inside = True
-                try:
-                    out = function(*args, **kwargs)
-                finally:
-                    inside = False
-                found = seen(out, *args, **kwargs)
-                if found is not None:
-                    self.look(found)
-                    if stop is not None and found.q.shape[0] * found.q.shape[2] >= stop:
-                        raise _Enough
-                return out
-
-            return run
-
-        @contextlib.contextmanager
-        def seeing_through(by: Callable[..., Any], other: Callable[..., Any]) -> Iterator[None]:
-            with by(other), _put(F, "scaled_dot_product_attention", lambda f: seeing(f, _by_sdpa)):
-                yield
-
-        with contextlib.ExitStack() as stack:
-            for owner, name, seen in SEEN:
-                stack.enter_context(_put(owner, name, lambda f, seen=seen: seeing(f, seen)))
-            # It puts a recipe's own in SDPA's place, within the call.
-            stack.enter_context(
-                _put(kernels, "attention_by", lambda by: functools.partial(seeing_through, by))
-            )
-            yield
+        return watching(see, WINDOWS)
 
     def look(self, call: Attended) -> None:
         """Compare a call of a shape that was not seen yet.  Raises WrongNumbers."""
@@ -197,7 +173,9 @@ class Check:
         self.shapes.add(shape)
         try:
             read = compared(call, self.allowed)
-        except torch.OutOfMemoryError:  # a point that just fits is not lost for its check
+        except torch.OutOfMemoryError as error:  # a point that just fits is not lost for its check
+            line = str(error).splitlines()[0]
+            _MISSING[self.point.subject] = f"no memory for the float64 reference: {line}"
             return
         if read is None:
             return
@@ -218,17 +196,6 @@ class Check:
         if read is not None:
             _READ[self.point.subject] = read
         raise WrongNumbers(f"wrong numbers: {bad:,} of the stage's output are not finite", read)
-
-
-@contextlib.contextmanager
-def _put(owner: Any, name: str, wrap: Callable[[Any], Any]) -> Iterator[None]:
-    """What a name stands for, wrapped for a while."""
-    before = getattr(owner, name)
-    setattr(owner, name, wrap(before))
-    try:
-        yield
-    finally:
-        setattr(owner, name, before)
 
 
 def insist(read: Correctness) -> None:
@@ -310,27 +277,27 @@ def _reference(call: Attended, b: int, a: int, rows: Tensor) -> tuple[Tensor, Te
     return scores[kept].softmax(-1) @ v, kept
 
 
-def _by_kernel(out: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> Attended:
-    return Attended(q, k, v, out)
-
-
-def _by_sdpa(
+def _attended(
     out: Tensor,
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attn_mask: Tensor | None = None,
+    attn_mask: Tensor | WindowPlan | None = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
     **_: Any,
 ) -> Attended | None:
-    return (
-        Attended(query, key, value, out, attn_mask, is_causal, scale) if query.ndim == 4 else None
-    )
+    """A call with SDPA's arguments, own attention's or windowed attention's, whose fourth is its
+    plan; None for what has no heads."""
+    if isinstance(attn_mask, WindowPlan):
+        return _by_windows(out, query, key, value, attn_mask)
+    if query.ndim != 4:
+        return None
+    return Attended(query, key, value, out, attn_mask, is_causal, scale)
 
 
-def _by_windows(out: Tensor, q: Tensor, k: Tensor, v: Tensor, plan: Any) -> Attended:
+def _by_windows(out: Tensor, q: Tensor, k: Tensor, v: Tensor, plan: WindowPlan) -> Attended:
     @torch.inference_mode(False)  # the plan keeps what is made here, for training too
     def seen_by(rows: Tensor) -> Tensor:
         (_, back), (place, first, last) = plan.order, plan.seen  # places in tile order
@@ -341,12 +308,3 @@ def _by_windows(out: Tensor, q: Tensor, k: Tensor, v: Tensor, plan: Any) -> Atte
         return sees.all(0)[:, back]
 
     return Attended(q, k, v, out, seen_by=seen_by)
-
-
-See = Callable[..., Attended | None]
-SEEN: tuple[tuple[Any, str, See], ...] = (
-    (F, "scaled_dot_product_attention", _by_sdpa),
-    (kernels, "attention", _by_kernel),
-    (attention, "window_attention", _by_windows),
-)
-"""Where models get their attention: a module, a name in it, and how its calls are read."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bench.measure.attention.backends import sdpa_backend, unsupported_reason
-from bench.measure.attention.ran import Enough, Sightings, watching
+from bench.measure.attention.watching import Enough, Sightings, watching
 from bench.measure.device.machine import Machine
 from bench.measure.timing.clock import Clock
 
@@ -68,7 +68,7 @@ def fastest_attention(forward: Callable[[], Any], machine: Machine, clock: Clock
 def _largest(forward: Callable[[], Any]) -> tuple | None:
     """The shape of the forward's largest attention call, by running it until that came a third
     time."""
-    sightings = Sightings({}, {})
+    sightings = Sightings()
 
     def see(
         attend: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, *args: Any, **given: Any
@@ -87,7 +87,7 @@ def _until(forward: Callable[[], Any], largest: tuple, backend: str) -> Callable
     """The forward under a backend, up to the end of the last attention call that is wanted."""
 
     def run() -> None:
-        sightings = Sightings({}, {})
+        sightings = Sightings()
 
         def see(
             attend: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, *args: Any, **given: Any

@@ -10,6 +10,7 @@ times are worth more.
 
 import contextlib
 import dataclasses
+import functools
 import inspect
 import os
 import re
@@ -18,24 +19,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend
 
 from bench.core.specs.point import Point
 from bench.measure.attention.backends import note_taken, taken
+from bench.measure.attention.watching import Enough, Sightings, watching
 from bench.measure.recipes.apply import under
 from bench.measure.recipes.graphs import ungraphed
 from bench.results.records import AttentionRan
-from models import kernels
-from models.dit import windowed as windowed_attention
+from models.dit.windowed import WindowPlan
 
 STAGES = ("denoise_step", "trajectory", "train_step", "decode_token", "prefill", "text_encode")
 ENOUGH = 3  # sightings of the largest call: text refiners of public models hold two blocks
-LEAVE_WHOLE = (
-    "decode_token",
-    "prefill",
-)  # a cache that was half filled would not be the same again
+# A cache that was half filled would not be the same again.
+LEAVE_WHOLE = ("decode_token", "prefill")
 
 KERNELS = (  # in a kernel's name; the first that matches
     ("sage", r"qk_int_sv_|\b_attn_fwd\b"),  # SageAttention 2 and 1
@@ -68,52 +66,6 @@ CHOICES = {
 # replayed as graphs in the same process.
 KEEP_CUPTI = {"TEARDOWN_CUPTI": "0", "DISABLE_CUPTI_LAZY_REINIT": "1"}
 
-See = Callable[..., Tensor]
-"""(attend, q, k, v, and SDPA's other arguments) -> what attend gives for them."""
-
-
-class Enough(Exception):
-    """Ends a call from within."""
-
-
-@contextlib.contextmanager
-def watching(see: See) -> Iterator[None]:
-    """Every attention call within goes through `see`: own models', and those of libraries that call
-    SDPA by its name."""
-    own, sdpa, flex = (
-        kernels.attention,
-        F.scaled_dot_product_attention,
-        windowed_attention.flex_windows,
-    )
-    inside = False
-
-    def through(attend: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def seen(query: Tensor, key: Tensor, value: Tensor, *args: Any, **given: Any) -> Tensor:
-            nonlocal inside
-            if inside:  # own attention calls SDPA in its turn
-                return attend(query, key, value, *args, **given)
-            inside = True
-            try:
-                return see(attend, query, key, value, *args, **given)
-            finally:
-                inside = False
-
-        return seen
-
-    def by_flex(*args: Any, **given: Any) -> Tensor:
-        with torch.compiler.set_stance("default"):  # uncompiled it writes all scores out
-            out = flex(*args, **given)
-        note_taken("flex")
-        return out
-
-    kernels.attention, F.scaled_dot_product_attention = through(own), through(sdpa)
-    windowed_attention.flex_windows = through(by_flex)
-    try:
-        yield
-    finally:
-        kernels.attention, F.scaled_dot_product_attention = own, sdpa
-        windowed_attention.flex_windows = flex
-
 
 @contextlib.contextmanager
 def as_python(compiled: bool) -> Iterator[None]:
@@ -125,26 +77,6 @@ def as_python(compiled: bool) -> Iterator[None]:
         ungraphed(),
     ):
         yield
-
-
-@dataclass
-class Sightings:
-    """How often each shape of attention call came."""
-
-    counts: dict[tuple, int]
-    work: dict[tuple, int]
-
-    def add(self, q: Tensor, k: Tensor) -> tuple:
-        """Count a call by its shape -> that shape."""
-        shape = (tuple(q.shape), tuple(k.shape), q.dtype)
-        self.counts[shape] = self.counts.get(shape, 0) + 1
-        self.work[shape] = q.numel() * k.shape[-2]
-        return shape
-
-    @property
-    def largest(self) -> tuple:
-        """The shape with the most products."""
-        return max(self.work, key=self.work.__getitem__)
 
 
 @dataclass(frozen=True)
@@ -166,20 +98,15 @@ def attention_ran(
         return None
     call = calls[stage]
     recipe = getattr(call, "recipe", point.recipe)  # with the backend that `fastest` chose
-    whole = (
-        stage in LEAVE_WHOLE or recipe.offload != "none"
-    )  # hooks that fetch weights end only with the call
+    # Hooks that fetch weights end only with the call.
+    whole = stage in LEAVE_WHOLE or recipe.offload != "none"
     chosen_by = {"auto": "torch", "fastest": "measured"}.get(point.recipe.attention, "recipe")
     try:
         with under(recipe):
             sightings, seen = _look(inspect.unwrap(call), device, whole, recipe.compiles)
     except Exception as error:  # also memory that runs out
-        line = (str(error).strip().splitlines() or [""])[0]
         return AttentionRan(
-            backend="unknown",
-            chosen_by=chosen_by,
-            kernel=None,
-            reason=f"not seen: {type(error).__name__}: {line}",
+            backend="unknown", chosen_by=chosen_by, kernel=None, reason=_not_seen(error)
         )
     if not seen:
         return None
@@ -204,28 +131,37 @@ def attention_ran(
     )
 
 
-def family_ran(call: Callable[[], Any], device: torch.device) -> str | None:
-    """The family of kernels of a call's largest attention; None where none was seen."""
+def family_ran(call: Callable[[], Any], device: torch.device) -> tuple[str | None, str | None]:
+    """(the family of kernels of a call's largest attention, None); where none was seen (None, the
+    reason)."""
     try:
         sightings, seen = _look(call, device, whole=True, compiled=False)
-    except Exception:  # as in attention_ran
-        return None
-    return seen[sightings.largest].family if seen else None
+    except Exception as error:  # as in attention_ran
+        return None, _not_seen(error)
+    return (seen[sightings.largest].family, None) if seen else (None, "no attention call was seen")
+
+
+def _not_seen(error: Exception) -> str:
+    line = (str(error).strip().splitlines() or [""])[0]
+    return f"not seen: {type(error).__name__}: {line}"
 
 
 def _look(
     call: Callable[..., Any], device: torch.device, whole: bool, compiled: bool
 ) -> tuple[Sightings, dict[tuple, Ran]]:
-    sightings, seen = Sightings({}, {}), {}
+    sightings, seen = Sightings(), {}
 
     def see(
         attend: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, *args: Any, **given: Any
     ) -> Tensor:
         shape = sightings.add(q, k)
+        call = functools.partial(attend, q, k, v, *args, **given)
+        if args and isinstance(args[0], WindowPlan):
+            call = functools.partial(_by_flex, call)
         if shape in seen:
-            out = attend(q, k, v, *args, **given)
+            out = call()
         else:
-            out, seen[shape] = profiled(lambda: attend(q, k, v, *args, **given), (q, k, v), device)
+            out, seen[shape] = profiled(call, (q, k, v), device)
         if not whole and shape == sightings.largest and sightings.counts[shape] >= ENOUGH:
             raise Enough
         return out
@@ -233,6 +169,13 @@ def _look(
     with as_python(compiled), watching(see), contextlib.suppress(Enough):
         call()
     return sightings, seen
+
+
+def _by_flex(attend: Callable[[], Tensor]) -> Tensor:
+    with torch.compiler.set_stance("default"):  # uncompiled it writes all scores out
+        out = attend()
+    note_taken("flex")
+    return out
 
 
 def profiled(

@@ -8,11 +8,9 @@ Where one call takes that long by itself, the counter is read around each of the
 no call is made for it alone; else a window of its own follows the samples.
 """
 
-import statistics
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,41 +18,13 @@ import torch
 from bench.core.load import load, names
 from bench.core.specs.gpu import Gpu
 from bench.measure.device.environment import gpu_name
+from bench.measure.device.looks import Tick, Window, energy_over, nothing, summarised
 from bench.measure.device.nvml import Card, Gpm, Missing
 from bench.measure.timing.clock import Clock
 from bench.measure.timing.sampling import ENERGY_WINDOW_S
-from bench.results.readings import READINGS, UTILISATIONS, Energy, Series, StageTelemetry, Summary
+from bench.results.readings import READINGS, UTILISATIONS, Energy, StageTelemetry
 
 INTERVAL_S = 0.1
-MAX_SERIES = 200
-NOTED = 0.05  # share of the samples over which a throttle reason is held against the stage
-SLOWDOWNS = {"hw_slowdown", "sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown"}
-
-
-@dataclass(frozen=True)
-class Tick:
-    """One look at the card."""
-
-    t_s: float
-    stage: str
-    call: int
-    """Which call of its stage was under way, from 0; those of the energy window are numbered on."""
-    values: dict[str, float]
-    reasons: list[str] | None
-    missing: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Window:
-    """Counter and GPM around one long call."""
-
-    call: int
-    """Its number, as in Tick."""
-    seconds: float
-    joules: float | None
-    found: dict[str, float]
-    """Utilisations."""
-    missing: dict[str, str]
 
 
 class Monitor:
@@ -119,39 +89,21 @@ class Monitor:
         if call is not None and clock is not None:
             around = [w for w in self._windows.get(stage, []) if w.call >= warmup]
             energy, found, missing = (
-                self._over(around) if around else self._energy_window(stage, call, clock)
+                energy_over(around) if around else self._energy_window(stage, call, clock)
             )
             missing |= self._no_bandwidth(found, missing)
         self._now = None  # what comes before the next stage belongs to none
         ticks = [t for t in list(self.ticks) if t.stage == stage]
         timed = [t for t in ticks if warmup <= t.call < timed_calls]
         used = timed or [t for t in ticks if t.call >= timed_calls]
-        summaries = {
-            name: _summary([t.values[name] for t in used if name in t.values]) for name in READINGS
-        }
-        fractions = _fractions([t.reasons for t in used if t.reasons is not None])
-        for name in (*READINGS, "throttle_fractions"):
-            if (fractions if name == "throttle_fractions" else summaries[name]) is None:
-                said = [t.missing[name] for t in used if name in t.missing]
-                missing[name] = said[-1] if said else "the stage was over before the first sample"
         dram = found.get("dram_util_percent")
-        derived = (
-            None
-            if dram is None or "dram_bytes_per_s_derived" in missing or self.bandwidth is None
-            else dram / 100 * self.bandwidth
-        )
-        return StageTelemetry(
-            reason=None,
-            missing=missing,
-            n=len(used),
-            **summaries,
+        derived = None
+        if dram is not None and "dram_bytes_per_s_derived" not in missing and self.bandwidth:
+            derived = dram / 100 * self.bandwidth
+        return summarised(
+            used,
+            missing,
             sampled_over="timed" if timed else "energy" if used else None,
-            throttle_fractions=fractions,
-            throttled=None
-            if fractions is None
-            else any(fractions.get(r, 0.0) > NOTED for r in SLOWDOWNS),
-            power_limited=None if fractions is None else fractions.get("sw_power_cap", 0.0) > NOTED,
-            series=_series(used) if used else None,
             energy=energy,
             **{name: found.get(name) for name in UTILISATIONS},
             dram_bytes_per_s_derived=derived,
@@ -200,34 +152,6 @@ class Monitor:
                 Window(number, seconds, joules, found, missing)
             )
         return seconds
-
-    def _over(
-        self, windows: list[Window]
-    ) -> tuple[Energy | None, dict[str, float], dict[str, str]]:
-        """Energy of the calls whose counter could be read, and utilisations weighted by time."""
-        missing: dict[str, str] = {}
-        for window in windows:
-            missing |= window.missing
-        counted = [w for w in windows if w.joules is not None]
-        energy = None
-        if counted:
-            joules, seconds = sum(w.joules or 0.0 for w in counted), sum(w.seconds for w in counted)
-            energy = Energy(
-                energy_j=joules / len(counted),
-                power_w=joules / seconds,
-                calls=len(counted),
-                window_s=seconds,
-            )
-            missing.pop("energy", None)
-        found: dict[str, float] = {}
-        for name in UTILISATIONS:
-            read = [w for w in windows if name in w.found]
-            if read:
-                found[name] = sum(w.found[name] * w.seconds for w in read) / sum(
-                    w.seconds for w in read
-                )
-                missing.pop(name, None)
-        return energy, found, missing
 
     def _open(self) -> tuple[float | None, Gpm | None, dict[str, str]]:
         """(joules on the counter, a GPM sample, why one is missing)."""
@@ -318,47 +242,4 @@ def monitor(device: torch.device) -> Monitor:
         return Monitor(None, str(error))
     return Monitor(
         card, None, load(Gpu, name).bandwidth_bytes_per_s if name in names("gpus") else None
-    )
-
-
-def nothing(reason: str) -> StageTelemetry:
-    """Telemetry of a stage that could not be watched."""
-    return StageTelemetry(
-        reason=reason,
-        missing={},
-        n=0,
-        sampled_over=None,
-        **dict.fromkeys(READINGS),
-        throttle_fractions=None,
-        throttled=None,
-        power_limited=None,
-        series=None,
-        energy=None,
-        **dict.fromkeys(UTILISATIONS),
-        dram_bytes_per_s_derived=None,
-    )
-
-
-def _summary(values: list[float]) -> Summary | None:
-    return (
-        Summary(min=min(values), median=statistics.median(values), max=max(values), n=len(values))
-        if values
-        else None
-    )
-
-
-def _fractions(samples: list[list[str]]) -> dict[str, float] | None:
-    if not samples:
-        return None
-    seen = dict.fromkeys(reason for reasons in samples for reason in reasons)
-    return {reason: sum(reason in reasons for reasons in samples) / len(samples) for reason in seen}
-
-
-def _series(ticks: list[Tick]) -> Series:
-    step = -(-len(ticks) // MAX_SERIES)  # rounded up
-    kept = ticks[::step]
-    return Series(
-        t_s=[round(t.t_s - ticks[0].t_s, 3) for t in kept],
-        throttle_reasons=[t.reasons for t in kept],
-        **{name: [t.values.get(name) for t in kept] for name in READINGS},
     )

@@ -8,190 +8,195 @@ nothing of how a picture looks.
 
 import gc
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bench.core.specs.point import Point
-from bench.core.specs.recipe import DTYPE_BYTES
 from bench.core.specs.suite import Sampling
-from bench.count.point import ModelCount
+from bench.count.point import ModelCount, bytes_of_weights
 from bench.count.touched import built
 from bench.measure.attention import ran as attention_ran
 from bench.measure.attention.correctness import checked
-from bench.measure.device.telemetry import monitor
-from bench.measure.points.single import (
-    build_calls,
-    check_supported,
-    first_call,
+from bench.measure.device.memory import (
+    allocated,
     free_memory,
     memory_of,
-    refuse_to_swap,
     reset_peak,
     resting,
-    said_in_one_line,
     stage_memory,
 )
+from bench.measure.device.telemetry import monitor
+from bench.measure.points.build import build_calls, check_supported, first_call, said_in_one_line
+from bench.measure.points.single import refuse_to_swap
 from bench.measure.recipes.apply import around
 from bench.measure.timing.clock import Clock
 from bench.measure.timing.sampling import Run, baseline_plan, sample, take_turns
 from bench.results.readings import Memory, StageMemory, StageTelemetry, Timing
 from bench.results.records import Against, Divergence, Reused
-from models.pipeline import PARTS_OF_STAGE
 
 MOST_OF_FREE_MEMORY = 0.8  # that the baseline may take of what is free once the point is there
+NOTHING_TO_COMPARE = "neither a trajectory nor a denoising step is among the stages"
 
-Measured = tuple[dict[str, Timing], Memory, dict[str, StageTelemetry], Against]
+Calls = dict[str, Callable[..., Any]]
+"""By stage."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A point, its baseline, and what is known of both before either is built."""
+
+    point: Point
+    baseline: Point
+    counts: ModelCount
+    baseline_counts: ModelCount
+    reused: dict[str, Reused] = field(default_factory=dict)
+    """Stages that the recipe leaves as the baseline's own point had them; not timed again."""
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Those that are timed."""
+        return tuple(stage for stage in self.point.stages if stage not in self.reused)
+
+    @property
+    def built(self) -> tuple[Point, Point]:
+        """Both with the parts that are needed alone."""
+        return built(self.point, self.reused), built(self.baseline, self.reused)
 
 
 def measure_against(
-    point: Point,
-    baseline: Point,
-    counts: ModelCount,
-    baseline_counts: ModelCount,
+    pair: Pair,
     device: torch.device,
     clock: Clock,
     plan: Sampling,
     *,
     prior: dict[str, list[float]],
     on_round: Callable[[str, list[float]], None],
-    reused: dict[str, Reused] | None = None,
-) -> Measured:
+) -> tuple[dict[str, Timing], Memory, dict[str, StageTelemetry], Against]:
     """Time the stages of a point in turns with its baseline's -> (timings, memory, telemetry, the
     comparison).
 
-    reused: stages that the recipe leaves as the baseline's own point had them; they are not timed
-    again. Raises OutOfMemory and Unsupported as measure_point does.  Where both do not fit at once,
-    the baseline follows."""
-    check_supported(point, device)
-    reused = reused or {}
-    stages = tuple(stage for stage in point.stages if stage not in reused)
-    point, whole, baseline = built(point, reused), baseline, built(baseline, reused)
-    weights = _weights(point, counts)
+    prior, on_round: as of measure_point, of the point alone.  Raises OutOfMemory and Unsupported as
+    measure_point does.  Where both do not fit at once, the baseline follows."""
+    check_supported(pair.point, device)
+    point, baseline = pair.built
+    weights = bytes_of_weights(point, pair.counts.params)
     if device.type == "cpu":
-        refuse_to_swap(point, counts, weights)
+        refuse_to_swap(point, pair.counts, weights)
     with said_in_one_line(point), around(point.recipe, baseline.recipe), torch.inference_mode():
         gc.collect()
         reset_peak(device)
-        others = (
-            torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
-        )  # the sentinel's operands
+        others = allocated(device)  # the sentinel's operands
         calls, given = _built(point, device)
+        at_rest = resting(device, others, weights + given)
         calls = checked(point, calls)
-        firsts = _first_calls(
-            point, stages, calls, device, clock, others, resting(device, others, weights + given)
-        )
+        firsts = _first_calls(point, pair.stages, calls, device, clock, others, at_rest)
         memory = memory_of(device, weights, given, firsts.peaks)
-        needed = _weights(baseline, baseline_counts) + max(
-            baseline_counts.stages[stage].bytes_peak_activations for stage in baseline.stages
-        )
-        free = free_memory(device)
-        crowded = free is not None and needed > MOST_OF_FREE_MEMORY * free
+        crowded = _crowded(baseline, pair.baseline_counts, device)
         base_calls = None if crowded else _built(baseline, device)[0]
-        runs, telemetry = _in_turns(
-            point,
-            baseline,
-            stages,
-            calls,
-            base_calls,
-            firsts.seconds,
-            device,
-            clock,
-            plan,
-            prior,
-            on_round,
-        )
+        turns = _Turns(device, clock, plan, prior, on_round)
+        runs, telemetry = turns.take(pair.stages, calls, base_calls, baseline, firsts.seconds)
         attention_ran.note(point, calls, device)
         outputs = _outputs(point, calls)
         timings = {
-            stage: (
-                runs[f"0/{stage}"].timing().model_copy(update={"compile_s": firsts.compiled[stage]})
-            )
-            for stage in stages
+            stage: runs[f"0/{stage}"].timing().model_copy(update={"compile_s": compile_s})
+            for stage, compile_s in firsts.compiled.items()
         }
-        if base_calls is None:
+        if base_calls is not None:
+            base = {stage: runs[f"1/{stage}"].timing() for stage in pair.stages}
+        else:
             del calls
             runs.clear()
-            gc.collect()
-            reset_peak(device)
-            base_calls, _ = _built(baseline, device)
-            base = {
-                stage: sample(lambda stage=stage: clock.time(base_calls[stage]), plan, clock.now)
-                for stage in stages
-            }
-        else:
-            base = {stage: runs[f"1/{stage}"].timing() for stage in stages}
+            base_calls, base = _afterwards(baseline, pair.stages, device, clock, plan)
         divergence = divergence_of(outputs, _outputs(baseline, base_calls)) if outputs else None
-    return (
-        timings,
-        memory,
-        telemetry,
-        Against(
-            baseline=baseline.recipe.name,
-            point=whole.model_dump(mode="json"),
-            in_turns=not crowded,
-            reason=(
-                f"the baseline needs {needed / 1e9:.3g} GB beside it, {free / 1e9:.3g} GB are free"
-                if crowded
-                else None
-            ),
-            timings=base,
-            reused=reused,
-            divergence=divergence,
-            divergence_missing=(
-                None
-                if divergence
-                else "neither a trajectory nor a denoising step is among the stages"
-            ),
-        ),
+    against = Against(
+        baseline=baseline.recipe.name,
+        point=pair.baseline.model_dump(mode="json"),
+        in_turns=crowded is None,
+        reason=crowded,
+        timings=base,
+        reused=pair.reused,
+        divergence=divergence,
+        divergence_missing=None if divergence else NOTHING_TO_COMPARE,
     )
+    return timings, memory, telemetry, against
 
 
-def _in_turns(
-    point: Point,
-    baseline: Point,
-    stages: tuple[str, ...],
-    calls: dict[str, Callable[..., Any]],
-    base_calls: dict[str, Callable[..., Any]] | None,
-    made: dict[str, float],
-    device: torch.device,
-    clock: Clock,
-    plan: Sampling,
-    prior: dict[str, list[float]],
-    on_round: Callable[[str, list[float]], None],
-) -> tuple[dict[str, Run], dict[str, StageTelemetry]]:
-    """The runs "0/stage" of the point and "1/stage" of the baseline, timed, and the point's
-    telemetry.
+def _crowded(baseline: Point, counts: ModelCount, device: torch.device) -> str | None:
+    """Why the baseline does not fit beside the point that is resident."""
+    activations = max(counts.stages[stage].bytes_peak_activations for stage in baseline.stages)
+    needed, free = bytes_of_weights(baseline, counts.params) + activations, free_memory(device)
+    if free is None or needed <= MOST_OF_FREE_MEMORY * free:
+        return None
+    return f"the baseline needs {needed / 1e9:.3g} GB beside it, {free / 1e9:.3g} GB are free"
 
-    made: seconds of the call that each stage of the point has behind it, which belongs to its
-    warm-up."""
-    with monitor(device) as watch:
-        runs = {}
-        for stage in stages:  # stage by stage, so that those to be compared are neighbours
-            watch.expect(f"0/{stage}", made[stage])
-            runs[f"0/{stage}"] = _run(
-                watch, f"0/{stage}", calls[stage], clock, plan, prior.get(stage), [made[stage]]
-            )
-            if base_calls is not None:
-                first_call(baseline, base_calls[stage], clock)
-                runs[f"1/{stage}"] = _run(
-                    watch, f"1/{stage}", base_calls[stage], clock, baseline_plan(plan), None, []
+
+def _afterwards(
+    baseline: Point, stages: tuple[str, ...], device: torch.device, clock: Clock, plan: Sampling
+) -> tuple[Calls, dict[str, Timing]]:
+    """The baseline, built and timed once the point has gone."""
+    gc.collect()
+    reset_peak(device)
+    calls, _ = _built(baseline, device)
+    timings = {
+        stage: sample(lambda stage=stage: clock.time(calls[stage]), plan, clock.now)
+        for stage in stages
+    }
+    return calls, timings
+
+
+@dataclass(frozen=True)
+class _Turns:
+    """How both are visited in turns."""
+
+    device: torch.device
+    clock: Clock
+    plan: Sampling
+    prior: dict[str, list[float]]
+    on_round: Callable[[str, list[float]], None]
+
+    def take(
+        self,
+        stages: tuple[str, ...],
+        calls: Calls,
+        base_calls: Calls | None,
+        baseline: Point,
+        made: dict[str, float],
+    ) -> tuple[dict[str, Run], dict[str, StageTelemetry]]:
+        """The runs "0/stage" of the point and "1/stage" of the baseline, timed, and the point's
+        telemetry.
+
+        made: seconds of the call that each stage of the point has behind it, which belongs to its
+        warm-up."""
+        clock, runs = self.clock, {}
+        with monitor(self.device) as watch:
+
+            def run(key: str, call: Callable[[], Any], plan: Sampling, *before: Any) -> Run:
+                return Run(
+                    lambda: watch.timed(key, lambda: clock.time(call)), plan, clock.now, *before
                 )
 
-        def heard(key: str, samples: list[float]) -> None:
-            if key.startswith("0/"):
-                on_round(key.partition("/")[2], samples)
+            for stage in stages:  # stage by stage, so that those to be compared are neighbours
+                ours, theirs, first = f"0/{stage}", f"1/{stage}", made[stage]
+                watch.expect(ours, first)
+                runs[ours] = run(ours, calls[stage], self.plan, self.prior.get(stage), [first])
+                if base_calls is not None:
+                    first_call(baseline, base_calls[stage], clock)
+                    runs[theirs] = run(theirs, base_calls[stage], baseline_plan(self.plan))
+            take_turns(runs, self._heard)
+            telemetry = {}
+            for stage in stages:
+                own = runs[f"0/{stage}"]
+                warm = len(own.warmup) - len(own.first)
+                telemetry[stage] = watch.finish(f"0/{stage}", warm, calls[stage], clock)
+        return runs, telemetry
 
-        take_turns(runs, heard)
-        telemetry = {}
-        for stage in stages:
-            run = runs[f"0/{stage}"]
-            telemetry[stage] = watch.finish(
-                f"0/{stage}", len(run.warmup) - len(run.first), calls[stage], clock
-            )
-    return runs, telemetry
+    def _heard(self, key: str, samples: list[float]) -> None:
+        side, _, stage = key.partition("/")
+        if side == "0":
+            self.on_round(stage, samples)
 
 
 def divergence_of(outputs: dict[str, Tensor], baseline: dict[str, Tensor]) -> Divergence:
@@ -234,22 +239,21 @@ def _compared(point: Point) -> str | None:
     return next((stage for stage in ("trajectory", "denoise_step") if stage in point.stages), None)
 
 
-def _outputs(point: Point, calls: dict[str, Callable[..., Any]]) -> dict[str, Tensor]:
+def _outputs(point: Point, calls: Calls) -> dict[str, Tensor]:
     """Latents after the whole trajectory (or the one step) and the clip they decode to, in host
     memory; nothing where neither is among the stages."""
     stage = _compared(point)
     if stage is None:
         return {}
     kept = calls[stage]
-    latents = (
-        kept.output if kept.output is not None else kept()
-    )  # None where the stage was not timed
+    # Nothing was kept where the stage was not timed.
+    latents = kept.output if kept.output is not None else kept()
     decoded = stage == "trajectory" and "vae_decode" in point.stages
     video = {"video": calls["vae_decode"](latents).float().cpu()} if decoded else {}
     return {"latents": latents.float().cpu(), **video}
 
 
-def _built(point: Point, device: torch.device) -> tuple[dict[str, Callable[..., Any]], int]:
+def _built(point: Point, device: torch.device) -> tuple[Calls, int]:
     with torch.inference_mode(False):  # what inference mode makes could not be trained
         calls, given = build_calls(point, device)
     stage = _compared(point)
@@ -270,7 +274,7 @@ class _Firsts:
 def _first_calls(
     point: Point,
     stages: tuple[str, ...],
-    calls: dict[str, Callable[..., Any]],
+    calls: Calls,
     device: torch.device,
     clock: Clock,
     others: int,
@@ -286,20 +290,3 @@ def _first_calls(
         if device.type == "cuda":
             firsts.peaks[stage] = stage_memory(device, others, at_rest)
     return firsts
-
-
-def _run(
-    watch: Any,
-    key: str,
-    call: Callable[[], Any],
-    clock: Clock,
-    plan: Sampling,
-    prior: list[float] | None,
-    first: list[float],
-) -> Run:
-    return Run(lambda: watch.timed(key, lambda: clock.time(call)), plan, clock.now, prior, first)
-
-
-def _weights(point: Point, count: ModelCount) -> int:
-    parts = {PARTS_OF_STAGE[stage] for stage in point.stages}
-    return sum(count.params[part] for part in parts) * DTYPE_BYTES[point.recipe.dtype]

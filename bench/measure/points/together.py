@@ -7,32 +7,26 @@ points hold is taken off. On a CPU the process's peak is that of all of them, an
 
 import gc
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from bench.core.specs.point import Point
-from bench.core.specs.recipe import DTYPE_BYTES
 from bench.core.specs.suite import Sampling
-from bench.count.point import ModelCount
+from bench.count.point import ModelCount, bytes_of_weights
 from bench.measure.attention import ran as attention_ran
 from bench.measure.attention.correctness import checked
+from bench.measure.device.memory import allocated, free_memory, room, stage_memory
 from bench.measure.device.telemetry import monitor
-from bench.measure.points.single import (
-    Unsupported,
-    build_calls,
-    check_supported,
-    first_call,
-    free_memory,
-    room,
-    stage_memory,
-)
+from bench.measure.errors import Unsupported
+from bench.measure.points.build import build_calls, check_supported, first_call
+from bench.measure.points.single import Measured
 from bench.measure.recipes.apply import around, can_be_captured
 from bench.measure.timing.clock import Clock
 from bench.measure.timing.launch import time_launch
 from bench.measure.timing.sampling import Run, take_turns
 from bench.results.readings import Memory, StageMemory, StageTelemetry, Timing
-from models.pipeline import PARTS_OF_STAGE
 
 MOST_OF_FREE_MEMORY = 0.5  # that all points together may take
 
@@ -46,94 +40,123 @@ def measure_together(
     *,
     prior: list[dict[str, list[float]]],
     on_round: Callable[[int, str, list[float]], None],
-) -> list[tuple[dict[str, Timing], Memory, dict[str, StageTelemetry]]]:
+) -> list[Measured]:
     """Time the stages of all points in turns -> (timings, memory, telemetry) of each.
 
     Raises Unsupported where one of them cannot run here or they do not fit together: they are then
     measured one by one."""
     for point in points:
         check_supported(point, device)
-    weights = [_weights(point, count) for point, count in zip(points, counts, strict=True)]
-    peaks = [
-        max(count.stages[stage].bytes_peak_activations for stage in point.stages)
-        for point, count in zip(points, counts, strict=True)
+    weights = [
+        bytes_of_weights(point, count.params) for point, count in zip(points, counts, strict=True)
     ]
-    free = free_memory(device)
-    if free is not None and sum(weights) + max(peaks) > MOST_OF_FREE_MEMORY * free:
-        raise Unsupported(
-            f"{len(points)} points together take {(sum(weights) + max(peaks)) / 1e9:.3g} GB, more"
-            f" than half of the {free / 1e9:.3g} GB that are free"
-        )
+    _check_room(points, counts, weights, device)
     gc.collect()
-    runs: dict[str, Run] = {}
-    calls: dict[str, Callable[[], Any]] = {}
-    given, own = [], []
-    timings: list[dict[str, Timing]] = []
-    memory: list[Memory] = []
-    firsts: dict[str, float | None] = {}
-    with (
-        monitor(device) as watch,
-        torch.inference_mode(),
-        around(*(point.recipe for point in points)),
-    ):
-        for i, point in enumerate(points):
-            before = _allocated(device)
-            stages, size = build_calls(point, device)
-            stages = checked(point, stages)
-            given.append(size)
-            own.append(_allocated(device) - before)
-            for stage in point.stages:
+    together = around(*(point.recipe for point in points))
+    with monitor(device) as watch, torch.inference_mode(), together:
+        residents = [
+            _Resident.build(point, held, device, clock)
+            for point, held in zip(points, weights, strict=True)
+        ]
+        runs: dict[str, Run] = {}
+        for i, resident in enumerate(residents):
+            for stage, call in resident.calls.items():
                 key = f"{i}/{stage}"
-                calls[key] = stages[stage]
-                firsts[key] = first_call(point, calls[key], clock)
                 runs[key] = Run(
-                    lambda key=key: watch.timed(key, lambda: clock.time(calls[key])),
+                    lambda key=key, call=call: watch.timed(key, lambda: clock.time(call)),
                     plan,
                     clock.now,
                     prior[i].get(stage),
                 )
-        take_turns(
-            runs,
-            lambda key, samples: on_round(
-                int(key.partition("/")[0]), key.partition("/")[2], samples
-            ),
-        )
-        telemetry = {
-            key: watch.finish(key, len(run.warmup), calls[key], clock) for key, run in runs.items()
-        }
+        take_turns(runs, lambda key, samples: on_round(*_whose(key), samples))
+        telemetry: list[dict[str, StageTelemetry]] = [{} for _ in points]
+        for key, run in runs.items():
+            i, stage = _whose(key)
+            call = residents[i].calls[stage]
+            telemetry[i][stage] = watch.finish(key, len(run.warmup), call, clock)
         turns = f"measured in turns with {len(points) - 1} other points"
-        for i, point in enumerate(points):
-            stages = {stage: calls[f"{i}/{stage}"] for stage in point.stages}
-            memory.append(_memory(device, stages, weights[i], given[i], own[i], turns))
-        for i, point in enumerate(points):
-            attention_ran.note(
-                point, {stage: calls[f"{i}/{stage}"] for stage in point.stages}, device
-            )
-        for i, point in enumerate(points):  # last: a capture that fails may break the context
-            timings.append({})
-            for stage in point.stages:
-                timing, peak = runs[f"{i}/{stage}"].timing(), memory[i].by_stage.get(stage)
-                launch = None
-                if can_be_captured(point.recipe, stage):
-                    launch = time_launch(
-                        calls[f"{i}/{stage}"],
-                        device,
-                        clock,
-                        timing.median_s,
-                        free=lambda: room(device),
-                        needed=peak.activations if peak else None,
-                    )
-                timings[i][stage] = timing.model_copy(
-                    update={"launch": launch, "compile_s": firsts[f"{i}/{stage}"]}
-                )
-    return [
-        (timings[i], memory[i], {stage: telemetry[f"{i}/{stage}"] for stage in point.stages})
-        for i, point in enumerate(points)
+        memory = [
+            _memory(device, resident.calls, resident.weights, resident.inputs, resident.own, turns)
+            for resident in residents
+        ]
+        for resident in residents:
+            attention_ran.note(resident.point, resident.calls, device)
+        # Last, since a capture that fails may break the context.
+        timings: list[dict[str, Timing]] = [{} for _ in points]
+        for key, run in runs.items():
+            i, stage = _whose(key)
+            peak = memory[i].by_stage.get(stage)
+            timings[i][stage] = residents[i].timing(stage, run.timing(), peak, device, clock)
+    return list(zip(timings, memory, telemetry, strict=True))
+
+
+def _whose(key: str) -> tuple[int, str]:
+    """ "2/vae_decode" -> which point, and its stage."""
+    index, _, stage = key.partition("/")
+    return int(index), stage
+
+
+def _check_room(
+    points: list[Point], counts: list[ModelCount], weights: list[int], device: torch.device
+) -> None:
+    """Raises Unsupported where the points do not fit together."""
+    peaks = [
+        max(count.stages[stage].bytes_peak_activations for stage in point.stages)
+        for point, count in zip(points, counts, strict=True)
     ]
+    needed, free = sum(weights) + max(peaks), free_memory(device)
+    if free is not None and needed > MOST_OF_FREE_MEMORY * free:
+        raise Unsupported(
+            f"{len(points)} points together take {needed / 1e9:.3g} GB, more"
+            f" than half of the {free / 1e9:.3g} GB that are free"
+        )
 
 
-def _allocated(device: torch.device) -> int:
-    return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+@dataclass
+class _Resident:
+    """One of the points on the device."""
+
+    point: Point
+    calls: dict[str, Callable[[], Any]]
+    """By stage, in the order of the point's stages."""
+    weights: int
+    inputs: int
+    """Bytes, as counted."""
+    own: int
+    """Bytes that building it allocated."""
+    firsts: dict[str, float | None]
+    """Seconds of a stage's very first call where the recipe compiles."""
+
+    @classmethod
+    def build(cls, point: Point, weights: int, device: torch.device, clock: Clock) -> "_Resident":
+        before = allocated(device)
+        every, inputs = build_calls(point, device)
+        every = checked(point, every)
+        own = allocated(device) - before
+        calls = {stage: every[stage] for stage in point.stages}
+        firsts = {stage: first_call(point, call, clock) for stage, call in calls.items()}
+        return cls(point, calls, weights, inputs, own, firsts)
+
+    def timing(
+        self,
+        stage: str,
+        timing: Timing,
+        peak: StageMemory | None,
+        device: torch.device,
+        clock: Clock,
+    ) -> Timing:
+        """A stage's timing with its launch beside a replay, and what compiling it took."""
+        launch = None
+        if can_be_captured(self.point.recipe, stage):
+            launch = time_launch(
+                self.calls[stage],
+                device,
+                clock,
+                timing.median_s,
+                free=lambda: room(device),
+                needed=peak.activations if peak else None,
+            )
+        return timing.model_copy(update={"launch": launch, "compile_s": self.firsts[stage]})
 
 
 def _memory(
@@ -153,7 +176,7 @@ def _memory(
             peak_reserved=None,
             reason=f"{turns}: the process's peak is that of all of them",
         )
-    others = _allocated(device) - own
+    others = allocated(device) - own
     peaks: dict[str, StageMemory] = {}
     for stage, call in stages.items():
         torch.cuda.reset_peak_memory_stats(device)
@@ -171,8 +194,3 @@ def _memory(
             " of them"
         ),
     )
-
-
-def _weights(point: Point, count: ModelCount) -> int:
-    parts = {PARTS_OF_STAGE[stage] for stage in point.stages}
-    return sum(count.params[part] for part in parts) * DTYPE_BYTES[point.recipe.dtype]

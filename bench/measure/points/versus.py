@@ -7,10 +7,8 @@ a bootstrap that draws whole rounds.
 """
 
 import gc
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -19,7 +17,8 @@ import torch
 
 from bench.core.specs.point import Point
 from bench.core.specs.suite import Sampling
-from bench.measure.points.single import build_calls, check_supported, first_call, reset_peak
+from bench.measure.device.memory import PROCESS, read_bytes, reset_peak
+from bench.measure.points.build import build_calls, check_supported, first_call
 from bench.measure.recipes.apply import around
 from bench.measure.timing.clock import Clock
 from bench.measure.timing.sampling import ROUND_S, Run
@@ -142,26 +141,16 @@ def measure_peak(point: Point, stage: str, device: torch.device) -> dict[str, An
     )  # imports what is needed: diffusers' classes take 100 MB
     gc.collect()
     reset_peak(device)
-    before = 0 if device.type == "cuda" else _resident("VmRSS")
+    before = 0 if device.type == "cuda" else read_bytes(PROCESS, "VmRSS")
     call = build_calls(point, device)[0][stage]
     with torch.inference_mode():
         call()
         call()  # what a first call keeps for the second is part of the peak
     if device.type == "cuda":
         return {"peak_bytes": torch.cuda.max_memory_allocated(device), "source": "CUDA allocator"}
-    after = _resident("VmHWM")
+    after = read_bytes(PROCESS, "VmHWM")
     known = before is not None and after is not None
     return {
         "peak_bytes": after - before if known else None,
         "source": "VmHWM of a process of its own",
     }
-
-
-def _resident(key: str) -> int | None:
-    try:
-        match = re.search(
-            rf"^{key}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), flags=re.MULTILINE
-        )
-    except OSError:
-        return None
-    return int(match[1]) * 1024 if match else None

@@ -9,13 +9,13 @@ import torch
 
 from bench.core.specs.suite import Sampling
 from bench.measure.attention.ran import family_ran
+from bench.measure.device.memory import room
 from bench.measure.device.telemetry import Monitor, monitor
-from bench.measure.points.single import room
 from bench.measure.probes.kernels import Planned, planned
 from bench.measure.recipes.apply import precision
 from bench.measure.timing.clock import Clock
 from bench.measure.timing.sampling import sample
-from bench.results.readings import StageTelemetry, Timing
+from bench.results.readings import StageTelemetry
 from bench.results.records import Probe
 
 LONGEST_CALL_S = 1.0
@@ -47,10 +47,9 @@ def measure_ceilings(
                 left_out.append(why)
                 continue
             try:
-                timing, ran = _timed(
-                    probe, device, watch, clock, plan, prior.get(probe.key), on_round
+                probes.append(
+                    _timed(probe, device, watch, clock, plan, prior.get(probe.key), on_round)
                 )
-                probes.append(Probe(**probe.fields, backend_ran=ran, timing=timing))
                 continue
             except Exception as error:  # a kernel, a library or the allocator, in many ways
                 first_error = first_error or error.with_traceback(None)  # that holds operands
@@ -74,7 +73,7 @@ def _timed(
     plan: Sampling,
     prior: list[float] | None,
     on_round: Callable[[str, list[float]], None],
-) -> tuple[Timing, str | None]:
+) -> Probe:
     """How long a probe takes, and of attention the family of kernels that ran."""
     call, kind = probe.make(), probe.fields["kind"]
     with precision(probe.fields["dtype"]):
@@ -85,7 +84,8 @@ def _timed(
             prior=prior,
             on_round=lambda samples: on_round(probe.key, samples),
         )
-        return timing, family_ran(call, device) if kind == "attention" else None
+        ran, missing = family_ran(call, device) if kind == "attention" else (None, None)
+    return Probe(**probe.fields, backend_ran=ran, backend_ran_missing=missing, timing=timing)
 
 
 def context_is_whole(device: torch.device) -> bool:

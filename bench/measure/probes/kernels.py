@@ -1,5 +1,4 @@
-"""Which probes there are for a device's ceilings, what each needs, and its operands: random, never
-zeros.
+"""Which probes there are for a device's ceilings, and what each needs.
 
 Memory is read (a sum), written (a fill), copied, and streamed (STREAM's triad) from arrays that fit
 the smallest cache to ones far over the largest: rate against size shows the knees.  GELU stands for
@@ -13,17 +12,12 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from bench.core.specs.recipe import DTYPE_BYTES
 from bench.core.specs.suite import Sampling
 from bench.count.closed.dit import attention_flops
-from bench.count.point import DTYPES
-from bench.measure.attention.backends import sdpa_backend
-from bench.measure.attention.correctness import Attended, compared, insist, tolerance
-from bench.measure.recipes.apply import precision
+from bench.measure.probes import operands
 from bench.measure.recipes.cudnn import benchmarked
-from models import kernels
 
 MOST_OF_FREE_MEMORY = 0.5
 """That operands and result may take; a library's workspace and other processes need the rest."""
@@ -86,7 +80,6 @@ SIZES = {
 class Planned:
     """A probe to come.  Its operands are made only when its turn comes."""
 
-    key: str
     fields: dict[str, Any]
     """Of its Probe."""
     needed: int
@@ -96,10 +89,19 @@ class Planned:
     """well; short: a rung of the ladder, which has many; few: long calls."""
 
     @property
+    def key(self) -> str:
+        """Names its samples."""
+        return "/".join(self._words)
+
+    @property
     def label(self) -> str:
+        return " ".join(self._words)
+
+    @property
+    def _words(self) -> list[str]:
         size = "x".join(map(str, self.fields["shape"].values()))
         what = (self.fields[name] for name in ("kind", "dtype", "backend"))
-        return " ".join(filter(None, [*what, size]))
+        return list(filter(None, [*what, size]))
 
     def plan(self, plan: Sampling) -> Sampling:
         """How it is sampled, by that of the suite."""
@@ -160,34 +162,42 @@ def _computing(
             yield _attention_probe(shape, dtype, backend, device, seed, "few")
 
 
+def _fields(
+    kind: str,
+    dtype: str,
+    shape: dict[str, int],
+    *,
+    backend: str | None = None,
+    flops: int | None = None,
+    moved: int | None = None,
+) -> dict[str, Any]:
+    """What a Probe says of itself before it is timed."""
+    work = {"flops": flops, "bytes_moved": moved}
+    return {"kind": kind, "dtype": dtype, "backend": backend, "shape": shape, **work}
+
+
 def _gemm_probe(
     shape: tuple[int, int, int], dtype: str, device: torch.device, seed: int
 ) -> Planned:
     m, n, k = shape
+    fields = _fields("gemm", dtype, {"m": m, "n": n, "k": k}, flops=2 * m * n * k)
     needed = DTYPE_BYTES[dtype] * (m * k + n * k + m * n)
-    return _planned(
-        "gemm",
-        dtype,
-        None,
-        {"m": m, "n": n, "k": k},
-        needed,
-        lambda: _gemm(m, n, k, device, dtype, seed),
-        flops=2 * m * n * k,
-    )
+    return Planned(fields, needed, lambda: operands.gemm(m, n, k, device, dtype, seed))
 
 
 def _conv_probe(
     kind: str, shape: tuple[int, int, int, int], dtype: str, device: torch.device, seed: int
 ) -> Planned:
     c, t, h, w = shape
-    needed = DTYPE_BYTES[dtype] * (2 * c * t * h * w + 27 * c * c)
     named = {"channels": c, "frames": t, "height": h, "width": w}
+    fields = _fields(kind, dtype, named, flops=2 * 27 * c * c * t * h * w)
+    needed = DTYPE_BYTES[dtype] * (2 * c * t * h * w + 27 * c * c)
 
     def make() -> Callable[[], Any]:
-        call = _conv3d(c, t, h, w, device, dtype, seed, kind != "small_conv3d")
+        call = operands.conv3d(shape, device, dtype, seed, own=kind != "small_conv3d")
         return partial(benchmarked, call) if kind == "conv3d_benchmark" else call
 
-    return _planned(kind, dtype, None, named, needed, make, flops=2 * 27 * c * c * t * h * w)
+    return Planned(fields, needed, make)
 
 
 def _attention_probe(
@@ -199,173 +209,38 @@ def _attention_probe(
     sampled: str,
 ) -> Planned:
     b, a, n, e = shape
+    named = {"batch": b, "heads": a, "tokens": n, "head_dim": e}
+    flops = attention_flops(b, a, n, n, e)
+    fields = _fields("attention", dtype, named, backend=backend, flops=flops)
     scores = 2 * b * a * n * n if backend == "math" else 0  # and their softmax
     needed = DTYPE_BYTES[dtype] * (4 * b * a * n * e + scores)
-    named = {"batch": b, "heads": a, "tokens": n, "head_dim": e}
-    return _planned(
-        "attention",
-        dtype,
-        backend,
-        named,
-        needed,
-        lambda: _attention(b, a, n, e, device, dtype, backend, seed),
-        flops=attention_flops(b, a, n, n, e),
-        sampled=sampled,
-    )
+
+    def make() -> Callable[[], Any]:
+        return operands.attention(shape, device, dtype, backend, seed)
+
+    return Planned(fields, needed, make, sampled)
 
 
 def _moving(
     device: torch.device, recipes: list[tuple[str, str]], seed: int, room: float | None
 ) -> Iterator[Planned]:
-    sizes = SIZES[device.type]
+    sizes, short = SIZES[device.type], "short"
     for dtype in dict.fromkeys(dtype for dtype, _ in recipes):
         for size in sizes.activation_bytes:
-            n = size // DTYPE_BYTES[dtype]
-            yield _planned(
-                "activation",
-                dtype,
-                None,
-                {"bytes": size},
-                2 * size,
-                lambda n=n, d=dtype: _activation(n, device, d, seed),
-                moved=2 * size,
-                sampled="short",
-            )
+            fields = _fields("activation", dtype, {"bytes": size}, moved=2 * size)
+            make = partial(operands.activation, size // DTYPE_BYTES[dtype], device, dtype, seed)
+            yield Planned(fields, 2 * size, make, short)
     fresh = sizes.fresh_bytes
-    yield _planned(
-        "fresh_write",
-        "fp32",
-        None,
-        {"bytes": fresh},
-        fresh,
-        lambda: lambda: torch.empty(fresh // 4, device=device).fill_(1.5),
-        moved=fresh,
-        sampled="short",
-    )
+    fields = _fields("fresh_write", "fp32", {"bytes": fresh}, moved=fresh)
+    yield Planned(fields, fresh, partial(operands.fresh_write, fresh // 4, device), short)
     halves = [dtype for dtype, _ in recipes if dtype in ("bf16", "fp16")]
     largest = largest_array(device, room)
-    arrays = Arrays(largest, device, seed)
+    arrays = operands.Arrays(largest, device, seed)
     for dtype in dict.fromkeys(["fp32", *halves]):
         for size in (rung for rung in sizes.memory_bytes if rung <= largest):
             for kind, passes in (("copy", 2), ("triad", 3), ("read", 1), ("write", 1)):
                 # Only the copy of the largest array is a ceiling; the rest is a curve.
                 ceiling = (kind, dtype, size) == ("copy", "fp32", largest)
-                n = size // DTYPE_BYTES[dtype]
-                yield _planned(
-                    kind,
-                    dtype,
-                    None,
-                    {"bytes": size},
-                    3 * size,
-                    lambda kind=kind, n=n, d=dtype: _memory(kind, n, arrays.of(d)),
-                    moved=passes * size,
-                    sampled="well" if ceiling else "short",
-                )
-
-
-def _planned(
-    kind: str,
-    dtype: str,
-    backend: str | None,
-    shape: dict[str, int],
-    needed: int,
-    make: Callable[[], Callable[[], Any]],
-    *,
-    flops: int | None = None,
-    moved: int | None = None,
-    sampled: str = "well",
-) -> Planned:
-    size = "x".join(map(str, shape.values()))
-    key = "/".join(filter(None, [kind, dtype, backend, size]))
-    fields = {
-        "kind": kind,
-        "dtype": dtype,
-        "backend": backend,
-        "shape": shape,
-        "flops": flops,
-        "bytes_moved": moved,
-    }
-    return Planned(key, fields, needed, make, sampled)
-
-
-def _randn(*shape: int, device: torch.device, dtype: str, seed: int) -> torch.Tensor:
-    return torch.randn(
-        *shape,
-        device=device,
-        dtype=DTYPES[dtype],
-        generator=torch.Generator(device).manual_seed(seed),
-    )
-
-
-def _gemm(m: int, n: int, k: int, device: torch.device, dtype: str, seed: int) -> Callable[[], Any]:
-    a, b = (
-        _randn(m, k, device=device, dtype=dtype, seed=seed),
-        _randn(n, k, device=device, dtype=dtype, seed=seed + 1),
-    )
-    return lambda: kernels.linear(a, b)  # weights (n, k), as a linear layer holds them
-
-
-def _attention(
-    b: int, a: int, n: int, e: int, device: torch.device, dtype: str, backend: str, seed: int
-) -> Callable[[], Any]:
-    """Raises WrongNumbers where the backend is off a float64 reference: no rate is then worth
-    anything."""
-    q, k, v = (_randn(b, a, n, e, device=device, dtype=dtype, seed=seed + i) for i in range(3))
-
-    def call() -> Any:
-        with sdpa_backend(backend):
-            return kernels.attention(q, k, v)
-
-    with precision(dtype):
-        read = compared(Attended(q, k, v, call()), tolerance(dtype, backend))
-    if read is not None:
-        insist(read)
-    return call
-
-
-def _activation(n: int, device: torch.device, dtype: str, seed: int) -> Callable[[], Any]:
-    x = _randn(n, device=device, dtype=dtype, seed=seed)
-    return lambda: F.gelu(x, approximate="tanh")
-
-
-def _conv3d(
-    c: int, t: int, h: int, w: int, device: torch.device, dtype: str, seed: int, own: bool
-) -> Callable[[], Any]:
-    """own: as own VAEs run it, channels last; else as PyTorch does by itself."""
-    x, weight = (
-        _randn(*shape, device=device, dtype=dtype, seed=seed + i)
-        for i, shape in enumerate(((1, c, t, h, w), (c, c, 3, 3, 3)))
-    )
-    if not own:
-        return lambda: F.conv3d(x, weight, padding=1)
-    x, weight = (a.contiguous(memory_format=torch.channels_last_3d) for a in (x, weight))
-    return lambda: kernels.conv3d(x, weight, None, (1, 1, 1), (1, 1, 1))
-
-
-class Arrays:
-    """Three arrays of so many bytes, of one dtype at a time, made when first asked for; smaller
-    probes take their beginnings."""
-
-    def __init__(self, size: int, device: torch.device, seed: int):
-        self._size, self._device, self._seed = size, device, seed
-        self._made: tuple[str, list[torch.Tensor]] = "", []
-
-    def of(self, dtype: str) -> list[torch.Tensor]:
-        """Random, never zeros."""
-        if self._made[0] != dtype:
-            self._made = "", []  # the others are let go first
-            length = min(self._size, 2**22) // DTYPE_BYTES[dtype]
-            block = _randn(length, device=self._device, dtype=dtype, seed=self._seed)
-            copies = self._size // (block.numel() * DTYPE_BYTES[dtype])
-            self._made = dtype, [block.repeat(copies) for _ in range(3)]
-        return self._made[1]
-
-
-def _memory(kind: str, n: int, arrays: list[torch.Tensor]) -> Callable[[], Any]:
-    a, b, c = (array[:n] for array in arrays)
-    return {
-        "copy": lambda: a.copy_(b),
-        "triad": lambda: torch.add(b, c, alpha=3.0, out=a),  # STREAM's triad: a = b + s c
-        "read": lambda: torch.sum(b),
-        "write": lambda: a.fill_(1.5),  # of 0 a library may make a memset
-    }[kind]
+                fields = _fields(kind, dtype, {"bytes": size}, moved=passes * size)
+                make = partial(operands.memory, kind, size // DTYPE_BYTES[dtype], arrays, dtype)
+                yield Planned(fields, 3 * size, make, "well" if ceiling else short)

@@ -23,7 +23,7 @@ from bench.measure.recipes.cudnn import benchmarked
 from bench.measure.recipes.graphs import graph_forward
 from bench.measure.recipes.quantise import make_sparse, quantise
 from bench.measure.timing.launch import capture_graph
-from models.caching.own import apply_cache
+from models.caching.apply import apply_cache
 from models.pipeline import PARTS_OF_STAGE, VideoPipeline
 from models.vae.model import VideoVAE
 

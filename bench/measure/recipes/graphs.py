@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.measure.timing.launch import Capture
+from models.denoiser import Denoiser
 
 _off = False
 
@@ -74,6 +75,9 @@ class Graphed:
 
 
 def graph_forward(denoiser: nn.Module, capture: Capture) -> None:
-    """Let a denoiser's forward be replayed from CUDA graphs."""
-    denoiser.forward = Graphed(denoiser, denoiser.forward, capture)
+    """Let a denoiser's forward be replayed from CUDA graphs.  Raises ValueError for an
+    auto-regressive one, whose calls read a cache that grows."""
+    if not isinstance(denoiser, Denoiser):
+        raise ValueError("cuda_graph: only a denoiser's forward is captured")
+    denoiser.through = Graphed(denoiser, denoiser.compute, capture)
     denoiser.graphs = True

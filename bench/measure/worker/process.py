@@ -1,6 +1,7 @@
 """The suite's side of the worker process: start it, hand it a job, hear its rounds, outlive its
 death.  No torch."""
 
+import contextlib
 import json
 import os
 import selectors
@@ -14,35 +15,20 @@ from typing import Any
 
 from bench.core.errors import EnvironmentFault
 from bench.core.verbosity import verbosity
+from bench.measure.worker.protocol import Answer, Request, wants_fresh
 from bench.results.environment import Environment, cards_in
+from bench.results.records import Correctness
 
 START_TIMEOUT_S = 300.0  # importing torch from a cold, slow disk takes minutes
-
-
-MEASURES = ("point", "together", "ceilings", "peak")
-
-
-def wants_fresh(job: dict[str, Any]) -> bool:
-    """Does a job quantise by torchao?  Its import and its tensors change settings and dispatch of
-    the whole process."""
-    points = (
-        [job.get("point"), job.get("baseline"), *job.get("points", [])]
-        if job["job"] in MEASURES
-        else []
-    )
-    return any(
-        point and point["recipe"].get("quantise", "none") not in ("none", "ternary")
-        for point in points
-    )
 
 
 class JobFailed(Exception):
     """A job ended otherwise than ok."""
 
-    def __init__(self, outcome: str, reason: str, fields: dict[str, Any] | None = None):
-        """fields: of the record, that are known all the same."""
+    def __init__(self, outcome: str, reason: str, correctness: Correctness | None = None):
+        """correctness: what was read of it, where it computes wrong numbers."""
         super().__init__(reason)
-        self.outcome, self.reason, self.fields = outcome, reason, fields or {}
+        self.outcome, self.reason, self.correctness = outcome, reason, correctness
 
 
 class Worker:
@@ -88,25 +74,22 @@ class Worker:
         return self._environment
 
     def run(
-        self, job: dict[str, Any], timeout_s: float, on_round: Callable[[str, list[float]], None]
-    ) -> dict[str, Any]:
+        self,
+        request: Request[Answer],
+        timeout_s: float,
+        on_round: Callable[[str, list[float]], None] = lambda stage, samples: None,
+    ) -> Answer:
         """Run one job.  Raises JobFailed with its outcome: timeout, oom, error,
         skipped_unsupported.
 
         One that `wants_fresh` has a process for itself, as far as what was measured goes."""
-        alone = wants_fresh(job)
+        alone = wants_fresh(request)
         if alone and self._measured:
             self.kill()
         if self._process is None or self._process.poll() is not None:
             self._start()
-        assert self._process is not None
-        assert self._process.stdin is not None
+        self._send(request)
         deadline = time.monotonic() + timeout_s
-        try:
-            self._process.stdin.write(json.dumps(job).encode() + b"\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it died just now: the read below says how
         while True:
             event = self._read(deadline)
             if event is None:
@@ -116,17 +99,26 @@ class Worker:
             if kind == "round":
                 on_round(event["stage"], event["samples_s"])
                 continue
-            began = (
-                event.get("outcome") != "skipped_unsupported"
-            )  # which is said before anything is built
-            self._measured = self._measured or (began and job["job"] in MEASURES)
+            # What is skipped is so before anything is built.
+            began = event.get("outcome") != "skipped_unsupported"
+            self._measured = self._measured or (began and request.measures)
             if event.pop("ends", False) or (alone and began):
                 self.kill()  # it is going, and would take the next job with it
             if kind == "done":
-                return event
-            if kind == "failed":
-                raise JobFailed(event["outcome"], event["reason"], event.get("fields"))
-            raise AssertionError(f"worker sent {kind!r}")
+                return request.reply.model_validate(event)
+            assert kind == "failed", f"worker sent {kind!r}"
+            read = event.get("correctness")
+            correctness = Correctness.model_validate(read) if read else None
+            raise JobFailed(event["outcome"], event["reason"], correctness)
+
+    def _send(self, request: Request) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        line = json.dumps(request.model_dump(mode="json"))
+        # A worker that died just now says so in what is read next.
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(line.encode() + b"\n")
+            self._process.stdin.flush()
 
     def kill(self) -> None:
         if self._process is not None:
@@ -138,6 +130,28 @@ class Worker:
 
     def _start(self) -> None:
         self.kill()
+        self._spawn()
+        try:
+            hello = self._read(time.monotonic() + START_TIMEOUT_S)
+        except JobFailed as failure:
+            said = self.chatter().decode(errors="replace").strip().splitlines()
+            last = said[-1] if said else "it said nothing"
+            raise EnvironmentFault(
+                f"the measuring process did not start: {failure.reason}; {last}"
+            ) from None
+        if hello is None:
+            self.kill()
+            raise EnvironmentFault(
+                f"the measuring process did not start within {START_TIMEOUT_S:.0f} s"
+            )
+        if hello["event"] == "failed":
+            self.kill()
+            raise EnvironmentFault(hello["reason"])
+        environment = Environment.model_validate(hello["environment"])
+        self._check_same(environment)
+        self._environment = environment
+
+    def _spawn(self) -> None:
         read_fd, write_fd = os.pipe()
         # The parent's own code, whatever lies in the directory it is run from.
         path = os.pathsep.join(
@@ -164,24 +178,9 @@ class Worker:
         os.close(write_fd)
         self._events = os.fdopen(read_fd, "rb", buffering=0)
         self._buffer = b""
-        try:
-            hello = self._read(time.monotonic() + START_TIMEOUT_S)
-        except JobFailed as failure:
-            last = (
-                self.chatter().decode(errors="replace").strip().splitlines() or ["it said nothing"]
-            )[-1]
-            raise EnvironmentFault(
-                f"the measuring process did not start: {failure.reason}; {last}"
-            ) from None
-        if hello is None:
-            self.kill()
-            raise EnvironmentFault(
-                f"the measuring process did not start within {START_TIMEOUT_S:.0f} s"
-            )
-        if hello["event"] == "failed":
-            self.kill()
-            raise EnvironmentFault(hello["reason"])
-        environment = Environment.model_validate(hello["environment"])
+
+    def _check_same(self, environment: Environment) -> None:
+        """Raises EnvironmentFault where a process that was started again is elsewhere."""
         # Only the code may differ: a checkout that is edited meanwhile costs no measurement, and
         # each record says its own.
         differences = self._environment.differences(environment) if self._environment else []
@@ -195,7 +194,6 @@ class Worker:
                 f"the measuring process came back otherwise: {'; '.join(differences)}; what was "
                 "measured is kept, and --resume says what can go on"
             )
-        self._environment = environment
 
     def _read(self, deadline: float) -> dict[str, Any] | None:
         """The next event; None at the deadline.  Raises JobFailed where the worker died."""
@@ -216,14 +214,7 @@ class Worker:
         assert self._process is not None
         code = self._process.wait()
         if code == -9:  # nobody here sent it: on Linux that is the kernel's out-of-memory killer
-            return (
-                "oom",
-                "the measuring process was killed (signal 9), most likely for want of memory",
-            )
-        return (
-            "error",
-            (
-                "the measuring process died"
-                f" ({f'signal {-code}' if code < 0 else f'exit code {code}'})"
-            ),
-        )
+            killed = "the measuring process was killed (signal 9), most likely for want of memory"
+            return "oom", killed
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        return "error", f"the measuring process died ({how})"

@@ -3,7 +3,7 @@ and for a glance."""
 
 import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import log10
 from pathlib import Path
@@ -15,6 +15,8 @@ import matplotlib.pyplot as plt
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from bench.core.errors import one_line
+from bench.report.tables.table import PROVENANCES
+from bench.results.readings import Timing
 
 STYLE = Path(__file__).with_name("paper.mplstyle")
 FORMATS = ("svg", "png")
@@ -33,15 +35,13 @@ COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER)
 MARKERS = ("o", "s", "^", "D", "v", "P")
 HATCHES = ("", "////", "\\\\\\\\", "xxxx", "||||", "----")  # no dots: an SVG draws each as a circle
 STAGES = ("denoise_step", "vae_decode", "vae_encode", "text_encode", "condition_encode")
-PROVENANCES = ("claimed", "counted", "measured", "fitted", "extrapolated")
 PROVENANCE_COLOURS = dict(zip(PROVENANCES, (GREY, BLUE, GREEN, ORANGE, PURPLE), strict=True))
 PROVENANCE_HATCHES = dict(zip(PROVENANCES, ("", "////", "\\\\\\\\", "||||", "xxxx"), strict=True))
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure and what is said under it: what is shown, with which provenance and how many
-    samples."""
+    """A figure and its caption: its contents, their provenance, the number of samples."""
 
     figure: plt.Figure
     caption: str
@@ -70,14 +70,12 @@ def save(
         },
     }
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="Glyph .* missing"
-        )  # of a user's name; the SVG has it as text
+        # A user's name may have a glyph that the font lacks; the SVG has it as text.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
         for kind in formats:
             drawing.figure.savefig(directory / f"{name}.{kind}", metadata=about[kind])
-            drawing.figure.set_layout_engine(
-                "none"
-            )  # laid out once: half of the time that drawing takes
+            # Laid out once: the layout takes half of the time of a drawing.
+            drawing.figure.set_layout_engine("none")
     plt.close(drawing.figure)
     return Picture(name, title, words)
 
@@ -158,3 +156,13 @@ def spread_of(counts: Sequence[int]) -> str:
         if min(counts) == max(counts)
         else f"n = {min(counts)} to {max(counts)}"
     )
+
+
+def samples_of(timings: Iterable[Timing]) -> str:
+    """'n = 3 to 60 calls, 95 %'."""
+    timings = list(timings)
+    if not timings:
+        return "their samples not in this result"
+    unsure = any(t.confidence < 0.95 for t in timings)
+    known = "under six of them their range" if unsure else "95 %"
+    return f"{spread_of([t.n for t in timings])} calls, {known}"

@@ -1,113 +1,147 @@
-"""Tables of the ablations: what a recipe gains, how far its output is from the baseline's, and the
-panel's claims."""
+"""Ablations: the gain of a recipe, the distance of its output from the baseline's, and the panel's
+claims."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from bench.core.quantity import Quantity
 from bench.core.units import seconds
+from bench.report.numbers import energy
+from bench.report.tables.table import DASH, Cell, Column, Table, measured, number, quantity, table
 from bench.studies.ablations.gains import QUALITY, Ablation, claims
 
-COLUMNS = (
+COLUMNS = [
     "recipe",
-    "speed-up (interval)",
-    "relative L2 of latents",
-    "cosine",
-    "PSNR of video",
-    "step",
-    "video",
-    "minutes/h",
-    "USD/minute",
-    "peak memory",
-    "energy",
-    "first calls",
-)
+    measured("speed-up (interval)"),
+    measured("relative L2 of latents"),
+    measured("cosine", detail=True),
+    measured("PSNR of video"),
+    measured("step", detail=True),
+    measured("video"),
+    measured("minutes/h", detail=True),
+    measured("USD/minute", detail=True),
+    measured("peak memory", detail=True),
+    measured("energy", detail=True),
+    measured("first calls", detail=True),
+]
 
 
-def ablation_rows(rows: list[Ablation]) -> list[tuple[str, ...]]:
-    """A line for each recipe, as COLUMNS; what was not measured is a dash, what did not run its
-    reason."""
+def ablations_table(rows: Sequence[Ablation]) -> Table:
+    """Each recipe beside its baseline; a counted speed-up says so itself.
+
+    A dash stands for a reading that was not taken; a recipe that did not run has its reason."""
     several = len({row.model for row in rows}) > 1
-    return [_cells(row, f"{row.model}: {row.recipe}" if several else row.recipe) for row in rows]
+    names = [f"{row.model}: {row.recipe}" if several else row.recipe for row in rows]
+    return table(
+        f"Recipes against {rows[0].baseline}",
+        COLUMNS,
+        [_cells(row, name) for row, name in zip(rows, names, strict=True)],
+        note="* on the Pareto front of speed and divergence; weights random: quality cannot tell",
+    )
 
 
-def _cells(row: Ablation, name: str) -> tuple[str, ...]:
+def _cells(row: Ablation, name: str) -> list[Cell | str]:
     name += " *" if row.on_front else ""
     if row.video_s is None and row.speed_up is None:
-        return (name, f"{row.outcome}: {row.reason}", *[""] * (len(COLUMNS) - 2))
-    d = row.divergence
-    return (
+        return [name, f"{row.outcome}: {row.reason}", *[""] * (len(COLUMNS) - 2)]
+    minutes, usd = row.minutes_per_gpu_hour, row.usd_per_minute
+    return [
         name,
         speed_up(row),
-        "exact" if d and d.identical else f"{d.relative_l2:.2g}" if d else "–",
-        f"{d.cosine:.4f}" if d else "–",
-        f"{d.psnr_db:.0f} dB" if d and d.psnr_db is not None else "–",
-        seconds(row.step_s.value) if row.step_s else "–",
-        seconds(row.video_s.value) if row.video_s else "–",
-        f"{row.minutes_per_gpu_hour.value:.3g}" if row.minutes_per_gpu_hour else "–",
-        f"{row.usd_per_minute.value:.3g}" if row.usd_per_minute else "–",
-        f"{row.peak_bytes / 1e9:.3g} GB" if row.peak_bytes else "–",
-        f"{row.energy_j:.3g} J" if row.energy_j else "–",
-        seconds(row.compile_s) if row.compile_s else "–",
-    )
+        *_divergence_cells(row),
+        number(row.step_s.value if row.step_s else None, seconds),
+        number(row.video_s.value if row.video_s else None, seconds),
+        number(minutes.value if minutes else None),
+        number(usd.value if usd else None),
+        number(row.peak_bytes or None, lambda size: f"{size / 1e9:.3g} GB"),
+        number(row.energy_j or None, energy),
+        number(row.compile_s or None, seconds),
+    ]
 
 
-def speed_up(row: Ablation) -> str:
+def _divergence_cells(row: Ablation) -> list[Cell]:
+    """Relative L2, cosine, PSNR."""
+    d = row.divergence
+    if d is None:
+        return [number(None)] * 3
+    l2 = Cell("exact", 0.0) if d.identical else number(d.relative_l2, lambda x: f"{x:.2g}")
+    return [
+        l2,
+        number(d.cosine, lambda x: f"{x:.4f}"),
+        number(d.psnr_db, lambda x: f"{x:.0f} dB"),
+    ]
+
+
+def speed_up(row: Ablation) -> Cell:
     """'1.43 (1.41 to 1.45)'; a counted, an unsteady one and one not taken in turns say so."""
     if row.speed_up is None:
-        return "–"
+        return Cell(DASH)
     if row.speed_up_provenance == "counted":
-        return f"at most {row.speed_up.value:.3g} (counted)"
-    return (
-        _span(row.speed_up)
-        + ("" if row.in_turns else ", not in turns")
-        + (", unsteady" if row.unsteady else "")
+        text = f"at most {row.speed_up.value:.3g} (counted)"
+        return Cell(text, row.speed_up.value, provenance="counted")
+    notes = ("" if row.in_turns else ", not in turns") + (", unsteady" if row.unsteady else "")
+    return Cell(quantity(row.speed_up).text + notes, row.speed_up.value)
+
+
+def combinations_table(rows: Iterable[Ablation]) -> Table:
+    """Recipes that combine others beside the product of their parts; it may be empty."""
+    return table(
+        "Combined, beside the product of the parts",
+        [
+            "recipe",
+            "parts",
+            measured("product of their speed-ups (derived)"),
+            measured("together"),
+            measured("together / product"),
+        ],
+        [
+            [
+                row.recipe,
+                " x ".join(row.parts),
+                quantity(row.product)
+                if row.product
+                else f"{DASH} (a part was not measured, or is unsteady)",
+                quantity(row.speed_up) if row.speed_up else f"{row.outcome}: {row.reason}",
+                number(
+                    row.speed_up.value / row.product.value
+                    if row.speed_up and row.product
+                    else None,
+                    lambda ratio: f"{ratio:.2f}",
+                ),
+            ]
+            for row in rows
+            if row.parts
+        ],
     )
 
 
-def combination_rows(rows: list[Ablation]) -> list[tuple[str, ...]]:
-    """Recipes that combine others: measured beside the product of their parts."""
-    return [
-        (
-            row.recipe,
-            " x ".join(row.parts),
-            _span(row.product) if row.product else "– (a part was not measured, or is unsteady)",
-            _span(row.speed_up) if row.speed_up else f"{row.outcome}: {row.reason}",
-            f"{row.speed_up.value / row.product.value:.2f}"
-            if row.speed_up and row.product
-            else "–",
-        )
-        for row in rows
-        if row.parts
-    ]
-
-
-def claim_rows(rows: list[Ablation], device: str) -> list[tuple[str, ...]]:
+def panel_table(rows: list[Ablation], device: str) -> Table:
     """The panel's claims: the fastest recipe here, the fastest with as many steps, the verdict."""
-
-    def best(entry: dict[str, Any] | None) -> str:
-        if entry is None:
-            return "–"
-        return (
-            f"{entry['speed_up']['value']:.3g} ({entry['recipe']}"
-            + (
-                f"; {entry['fewer_steps']:.3g} times fewer steps"
-                if entry["fewer_steps"] > 1
-                else ""
-            )
-            + ")"
-        )
-
-    return [
-        (
-            c["claim"],
-            best(c["fastest"]),
-            best(c["fastest_without_fewer_steps"]),
-            c["verdict"],
-            QUALITY,
-        )
-        for c in claims(rows, device)
-    ]
+    return table(
+        "The panel's speed-ups",
+        [
+            Column("claimed", provenance="claimed"),
+            measured("fastest here"),
+            measured("fastest with as many steps"),
+            "verdict on speed",
+            "on quality",
+        ],
+        [
+            [
+                claim["claim"],
+                _fastest(claim["fastest"]),
+                _fastest(claim["fastest_without_fewer_steps"]),
+                claim["verdict"],
+                QUALITY,
+            ]
+            for claim in claims(rows, device)
+        ],
+    )
 
 
-def _span(q: Quantity) -> str:
-    return f"{q.value:.3g} ({q.low:.3g} to {q.high:.3g})"
+def _fastest(entry: dict[str, Any] | None) -> Cell:
+    if entry is None:
+        return Cell(DASH)
+    fewer = entry["fewer_steps"]
+    steps = f"; {fewer:.3g} times fewer steps" if fewer > 1 else ""
+    value = entry["speed_up"]["value"]
+    return Cell(f"{value:.3g} ({entry['recipe']}{steps})", value)

@@ -3,13 +3,14 @@
 from math import inf
 from typing import Any
 
-from rich.table import Table
-
 from bench.core.quantity import Quantity
 from bench.core.specs.claim import TABLES
-from bench.report.tables.common import table
+from bench.report.numbers import printed
+from bench.report.tables.table import DASH, Cell, Table, claimed, number, numbers, table
 from bench.studies.claims.ledger import Ledger
-from bench.studies.claims.verdict import CANNOT_TELL, HOLDS, Judged, ends
+from bench.studies.claims.verdict import CANNOT_TELL, HOLDS, Judged
+
+FIGURES = [claimed("claimed"), numbers("ours"), numbers("ours / claimed")]
 
 
 def claims_document(ledger: Ledger) -> dict[str, Any]:
@@ -61,87 +62,81 @@ def verdicts(ledger: Ledger) -> dict[str, int]:
     }
 
 
+def claims_table(document: dict[str, Any]) -> Table:
+    """Every claim with its reason, from the ledger's document."""
+    rows = []
+    for c in document["claims"]:
+        name = c["quantity"] if c["id"] == c["claim"] else f"{c['id']}: {c['quantity']}"
+        rows.append([name, *_figures(c), c["verdict"], c["why"]])
+    return table("Published claims against ours", ["claim", *FIGURES, "verdict", "why"], rows)
+
+
 def claims_tables(ledger: Ledger) -> list[Table]:
     """One for each table of claims, one for the rest, and the reasons, which many rows share."""
-    reasons = {
-        why: number for number, why in enumerate(dict.fromkeys(j.why for j in ledger.judged), 1)
-    }
+    whys = dict.fromkeys(j.why for j in ledger.judged)
+    reasons = {why: str(i) for i, why in enumerate(whys, 1)}
     groups: dict[str, list[Judged]] = {}
     for j in ledger.judged:
         groups.setdefault(j.claim.name if j.claim.check.kind in TABLES else "", []).append(j)
-    out = [_table(name, group, reasons) for name, group in groups.items()]
     return [
-        *out,
-        table("Why", "#", "reason", rows=[(str(number), why) for why, number in reasons.items()]),
+        *(_group_table(name, group, reasons) for name, group in groups.items()),
+        table("Why", ["#", "reason"], [(i, why) for why, i in reasons.items()]),
     ]
 
 
-def _table(name: str, group: list[Judged], reasons: dict[str, int]) -> Table:
+def _group_table(name: str, group: list[Judged], reasons: dict[str, str]) -> Table:
     claim = group[0].claim
-    title = (
-        f"{name}: {claim.statement} (claimed: {claim.source})"
-        if name
-        else "Claims, each against ours"
-    )
+    rows = [[j.id, j.quantity, *_figures(_document(j)), j.verdict, reasons[j.why]] for j in group]
     return table(
-        title,
-        "claim",
-        "what",
-        "#claimed",
-        "#ours",
-        "#ratio",
-        "verdict",
-        "#why",
-        rows=[
-            (
-                j.id,
-                j.quantity,
-                f"{_claimed(j)} {j.claimed.unit}",
-                _ours(j.finding.ours),
-                "–" if j.ratio is None else _number(j.ratio.value),
-                j.verdict,
-                str(reasons[j.why]),
-            )
-            for j in group
-        ],
+        f"{name}: {claim.statement}" if name else "Claims, each against ours",
+        ["claim", "quantity", *FIGURES, "verdict", numbers("why")],
+        rows,
+        note=claim.source if name else "",
     )
 
 
-def _claimed(j: Judged) -> str:
-    low, high = ends(j.claimed)
+def _figures(claim: dict[str, Any]) -> list[Cell]:
+    """Claimed, ours and their ratio, from a claim's document."""
+    theirs, ours, ratio = claim["claimed"], claim["ours"], claim["ratio"]
+    source = f"{claim['source']}; accepted within {claim['tolerance']:.0%}"
+    cells = [Cell(f"{_between(theirs)} {claim['unit']}", _value(theirs), source)]
+    untold, provenance = Cell(DASH, how="cannot be told from here"), claim["provenance"]
+    cells.append(
+        Cell(f"{_between(ours)} ({provenance})", ours["value"], provenance=provenance)
+        if ours
+        else untold
+    )
+    cells.append(
+        number(ratio["value"], printed, "ours over claimed", provenance) if ratio else untold
+    )
+    return cells
+
+
+def _value(quantity: float | dict[str, float | None]) -> float | None:
+    """The number to sort by: a range's lower end, or its only one."""
+    if not isinstance(quantity, dict):
+        return quantity
+    return next((q for q in (quantity[e] for e in ("value", "low", "high")) if q is not None), None)
+
+
+def _between(quantity: float | dict[str, float | None]) -> str:
+    """A value, with its ends where it has any; an open end is a bound."""
+    if not isinstance(quantity, dict):
+        return printed(quantity)
+    value, low, high = (quantity[end] for end in ("value", "low", "high"))
+    if high is None:
+        return f"at least {printed(low)}"
+    if not low:
+        return f"at most {printed(high)}"
     if low == high:
-        return _number(low)
-    return (
-        f"at most {_number(high)}"
-        if not low
-        else f"at least {_number(low)}"
-        if high == inf
-        else f"{_number(low)} to {_number(high)}"
-    )
-
-
-def _ours(ours: Quantity | None) -> str:
-    if ours is None:
-        return "–"
-    if ours.low == ours.high:
-        text = _number(ours.value)
-    elif ours.high == inf:
-        text = f"at least {_number(ours.low)}"
-    else:
-        text = (
-            f"at most {_number(ours.high)}"
-            if not ours.low
-            else f"{_number(ours.value)} ({_number(ours.low)} to {_number(ours.high)})"
-        )
-    return f"{text} {ours.provenance}"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e7 else f"{value:,.4g}"
+        return printed(low)
+    ends = f"{printed(low)} to {printed(high)}"
+    return ends if value is None else f"{printed(value)} ({ends})"
 
 
 def claims_lines(ledger: Ledger) -> list[str]:
-    """How many of each verdict, what was no claim, and what would tell the rest."""
+    """The number of each verdict, the rows that are no claims, and the commands that would tell the
+    rest."""
     counted = verdicts(ledger)
     lines = [", ".join(f"{n} {verdict}" for verdict, n in counted.items())]
     if ledger.left_out:

@@ -2,14 +2,11 @@
 
 from typing import Any
 
-from rich.table import Table
-
 from bench.core.errors import one_line
 from bench.core.units import seconds
-from bench.report.tables.common import table
-from bench.studies.compare.verdicts import Change, Comparison
-
-COLUMNS = ("point", "stage", "#a", "#b", "#b / a", "#interval", "verdict")
+from bench.report.render import to_markdown
+from bench.report.tables.table import Cell, Table, measured, number, span, table
+from bench.studies.compare.verdict import Change, Comparison
 
 
 def comparison_document(c: Comparison, a: list[str], b: str) -> dict[str, Any]:
@@ -37,15 +34,41 @@ def comparison_document(c: Comparison, a: list[str], b: str) -> dict[str, Any]:
 
 
 def comparison_table(c: Comparison) -> Table:
-    title = (
-        "b / a, seconds of b over seconds of a (measured; intervals hold together with 95 %):"
-        f" {c.verdict}"
+    """Seconds of b over seconds of a, and their typical ratio."""
+    rows = [[change.point, change.stage, *_cells(change)] for change in c.changes]
+    if c.typical:
+        rows.append(["median of all", "", *_cells(c.typical)])
+    return table(
+        f"b / a, seconds of b over seconds of a: {c.verdict}",
+        [
+            "point",
+            "stage",
+            measured("a"),
+            measured("b"),
+            measured("b / a"),
+            measured("interval"),
+            "verdict",
+        ],
+        rows,
+        note="intervals hold together with 95 %",
     )
-    return table(title, *COLUMNS, rows=_rows(c))
+
+
+def _cells(change: Change) -> list[Cell | str]:
+    return [
+        *(number(s, seconds) if s is not None else "" for s in (change.a, change.b)),
+        number(change.ratio, _ratio),
+        span(change.low, change.high, _ratio),
+        change.verdict,
+    ]
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.3f}"
 
 
 def comparison_lines(c: Comparison) -> list[str]:
-    """What the table rests on, one line each."""
+    """The grounds of the table, one line each."""
     counts = ", ".join(f"{n} {verdict}" for verdict, n in c.counts.items() if n)
     codes = ", ".join(dict.fromkeys(c.code_a))
     lines = [
@@ -63,37 +86,6 @@ def comparison_lines(c: Comparison) -> list[str]:
 
 def comparison_markdown(c: Comparison) -> str:
     """A table for a comment on a change."""
-
-    def cells(values: Any) -> str:
-        return "| " + " | ".join(one_line(v).replace("|", "\\|") for v in values) + " |"
-
-    rule = ["---:" if column.startswith("#") else "---" for column in COLUMNS]
     head, *notes = comparison_lines(c)
-    return "\n".join(
-        [
-            f"**{head}**",
-            "",
-            cells(column.removeprefix("#") for column in COLUMNS),
-            cells(rule),
-            *map(cells, _rows(c)),
-            "",
-            *(f"- {one_line(line)}" for line in [*notes, *c.warnings]),
-        ]
-    )
-
-
-def _rows(c: Comparison) -> list[tuple[str, ...]]:
-    def row(change: Change) -> tuple[str, ...]:
-        a, b = (seconds(v) if v is not None else "" for v in (change.a, change.b))
-        return (
-            change.point,
-            change.stage,
-            a,
-            b,
-            f"{change.ratio:.3f}",
-            f"{change.low:.3f} to {change.high:.3f}",
-            change.verdict,
-        )
-
-    typical = [("median of all", "", *row(c.typical)[2:])] if c.typical else []
-    return [row(change) for change in c.changes] + typical
+    lines = [f"**{head}**", "", to_markdown(comparison_table(c)), ""]
+    return "\n".join([*lines, *(f"- {one_line(note)}" for note in [*notes, *c.warnings])])

@@ -1,57 +1,198 @@
-"""What the device did beside the clock: bandwidth across sizes, memory, traffic, throttling.  Rows
-of plain text, for the terminal and for report.md alike; every column says whether it is measured,
-modelled or derived."""
+"""What the device did beside the clock: memory, clocks, launches, attention, traffic.  A column
+says whether it is measured, modelled or derived."""
 
 from collections.abc import Iterable
 
-from bench.core.units import seconds, si
-from bench.results.readings import StageTelemetry, Timing
-from bench.results.records import MEMORY_PROBES, CeilingsRecord, PointRecord, Probe
-
-Rows = list[list[str]]
-
-
-def bandwidth_rows(record: CeilingsRecord) -> Rows:
-    """[array, dtype, copy, triad, read, write]: bytes/s, measured, by size."""
-    rates = {
-        (p.dtype, p.shape["bytes"], p.kind): si(p.rate, "B/s")
-        for p in record.probes
-        if p.kind in MEMORY_PROBES
-    }
-    return [
-        [binary(size), dtype, *(rates.get((dtype, size, kind), "–") for kind in MEMORY_PROBES)]
-        for dtype, size in dict.fromkeys(key[:2] for key in rates)
-    ]
+from bench.core.units import seconds
+from bench.report.numbers import binary, energy, traffic_rate, whole
+from bench.report.tables.table import Cell, Column, Table, counted, measured, number, span, table
+from bench.results.environment import Environment
+from bench.results.readings import StageTelemetry, Summary, Timing
+from bench.results.records import PointRecord, Probe
 
 
-def traffic_rows(records: Iterable[PointRecord]) -> Rows:
-    """[point, stage, modelled bytes / time, DRAM utilisation, derived bytes/s, tensor pipes, joules
-    a call]."""
+def memory_table(records: Iterable[PointRecord]) -> Table:
+    """Weights and peaks by stage; on a CPU the peak of the whole process."""
     rows = []
-    for record in records:
-        for stage, timing in record.timings.items():
-            count, seen = record.counts[stage], (record.telemetry or {}).get(stage)
-            low, high = (
-                si(b / timing.median_s, "B/s")
-                for b in (count.bytes_modelled_min, count.bytes_modelled_max)
+    for r in records:
+        if r.memory is None:
+            continue
+        weights = number(r.memory.weights, binary)
+        for stage in r.timings:
+            modelled = r.memory.weights + r.counts[stage].bytes_peak_activations
+            peak = r.memory.by_stage.get(stage)
+            read = (
+                [peak.peak_allocated, peak.peak_reserved, peak.device_used, peak.activations]
+                if peak
+                else [None] * 4
             )
-            rows.append([record.label, stage, f"{low} to {high}", *_gpm(seen)])
-    return rows
+            cells = (number(size, binary) for size in (modelled, *read))
+            rows.append([r.label, stage, weights, *cells])
+        if not r.memory.by_stage and r.memory.peak_allocated is not None:
+            whole_process = number(r.memory.peak_allocated, binary)
+            rows.append([r.label, "whole process", weights, None, whole_process, None, None, None])
+    return table(
+        "Memory by stage",
+        [
+            "point",
+            "stage",
+            counted("weights"),
+            counted("weights and peak of activations (modelled)"),
+            measured("peak allocated"),
+            measured("reserved"),
+            measured("device in use after"),
+            measured("activations (derived)"),
+        ],
+        rows,
+    )
 
 
-def _gpm(seen: StageTelemetry | None) -> list[str]:
+def traffic_table(records: Iterable[PointRecord]) -> Table:
+    """Bytes moved, utilisation and energy of each stage."""
+    rows = []
+    for r in records:
+        for stage, timing in r.timings.items():
+            count, seen = r.counts[stage], (r.telemetry or {}).get(stage)
+            fused, unfused = (
+                b / timing.median_s for b in (count.bytes_modelled_min, count.bytes_modelled_max)
+            )
+            rows.append([r.label, stage, span(fused, unfused, traffic_rate), *_counters(seen)])
+    return table(
+        "Traffic, utilisation and energy",
+        [
+            "point",
+            "stage",
+            counted("modelled bytes over time (fused to unfused)"),
+            measured("DRAM utilisation (GPM)"),
+            measured("DRAM bytes/s (derived: utilisation x datasheet)"),
+            measured("tensor pipes busy (GPM)"),
+            measured("energy of a call (counter)"),
+        ],
+        rows,
+    )
+
+
+def _counters(seen: StageTelemetry | None) -> list[Cell]:
     if seen is None:
-        return ["–"] * 4
+        return [number(None)] * 4
     return [
-        _percent(seen.dram_util_percent),
-        "–" if seen.dram_bytes_per_s_derived is None else si(seen.dram_bytes_per_s_derived, "B/s"),
-        _percent(seen.tensor_util_percent),
-        "–" if seen.energy is None else si(seen.energy.energy_j, "J"),
+        number(seen.dram_util_percent, _percent),
+        number(seen.dram_bytes_per_s_derived, traffic_rate),
+        number(seen.tensor_util_percent, _percent),
+        number(seen.energy.energy_j if seen.energy else None, energy),
     ]
+
+
+def _percent(value: float) -> str:
+    return f"{value:.3g} %"
+
+
+def clocks_table(records: Iterable[PointRecord]) -> Table:
+    """Median and range of each reading, for the stages that have any."""
+    return table(
+        "Clocks, power and temperature",
+        [
+            "point",
+            "stage",
+            measured("samples"),
+            measured("SM clock, median (range)"),
+            measured("memory clock"),
+            measured("power reading"),
+            measured("temperature"),
+            Column("clocks held down", provenance="measured"),
+        ],
+        [
+            [
+                r.label,
+                stage,
+                number(seen.n, whole),
+                _reading(seen.sm_clock_hz, 1e-6, "MHz"),
+                _reading(seen.memory_clock_hz, 1e-6, "MHz"),
+                _reading(seen.power_w, 1.0, "W"),
+                _reading(seen.temperature_c, 1.0, "°C"),
+                throttling(seen) or "no",
+            ]
+            for r in records
+            for stage, seen in (r.telemetry or {}).items()
+            if seen.n
+        ],
+    )
+
+
+def _reading(summary: Summary | None, factor: float, unit: str) -> Cell:
+    if summary is None:
+        return number(None)
+    low, middle, high = (f"{factor * v:.4g}" for v in (summary.min, summary.median, summary.max))
+    text = f"{middle} {unit}" if low == high else f"{middle} {unit} ({low} to {high})"
+    return Cell(text, summary.median)
+
+
+def launches_table(records: Iterable[PointRecord]) -> Table:
+    """The stages that were replayed as a CUDA graph."""
+    rows = []
+    for r in records:
+        for stage, timing in r.timings.items():
+            launch = timing.launch
+            if launch is None or None in (launch.replay_s, launch.gap_s, launch.gap):
+                continue
+            rows.append(
+                [
+                    r.label,
+                    stage,
+                    number(launch.eager_s, seconds),
+                    number(launch.replay_s, seconds),
+                    Cell(f"{1e3 * launch.gap_s:.3g} ms, {launch.gap:.1%}", launch.gap_s),
+                    "yes" if launch.host_bound else "no",
+                ]
+            )
+    return table(
+        "Launches: the same call replayed as a CUDA graph",
+        [
+            "point",
+            "stage",
+            measured("eager, median"),
+            measured("graph replay, median"),
+            measured("gap"),
+            "host bound",
+        ],
+        rows,
+    )
+
+
+def attention_table(records: Iterable[PointRecord]) -> Table:
+    """The kernel that ran, whatever the recipe asked for."""
+    rows = []
+    for r in records:
+        ran = r.attention_ran
+        if ran is None:
+            continue
+        fastest_first = sorted(ran.candidates_s.items(), key=lambda candidate: candidate[1])
+        raced = ", ".join(f"{name} {seconds(s)}" for name, s in fastest_first)
+        notes = "; ".join(filter(None, [raced, ran.reason]))
+        kernel = short(ran.kernel) if ran.kernel else None
+        rows.append([r.label, ran.backend, ran.chosen_by, kernel, notes or None])
+    return table(
+        "Attention: the kernel that ran",
+        [
+            "point",
+            Column("backend that ran", provenance="measured"),
+            "chosen by",
+            "longest kernel",
+            Column("candidates, seconds to the second attention's end", provenance="measured"),
+        ],
+        rows,
+    )
+
+
+def environment_table(environment: Environment) -> Table:
+    """Every field that a record keeps of its environment."""
+    fields = environment.model_dump().items()
+    rows = [(name, None if value is None else str(value)) for name, value in fields]
+    return table("Environment", ["what", "value"], rows)
 
 
 def gaps(records: Iterable[PointRecord]) -> list[str]:
-    """Why energy or utilisation is not there, each reason once."""
+    """Why energy or utilisation was not read, each reason once."""
     reasons: dict[str, None] = {}
     for record in records:
         for seen in (record.telemetry or {}).values():
@@ -62,120 +203,20 @@ def gaps(records: Iterable[PointRecord]) -> list[str]:
     return list(reasons)
 
 
-def memory_rows(records: Iterable[PointRecord]) -> Rows:
-    """[point, stage, weights, modelled peak, peak allocated, reserved, device, activations], by
-    stage where there is CUDA."""
-    rows = []
-    for record in records:
-        memory = record.memory
-        if memory is None:
-            continue
-        for stage in record.timings:
-            modelled = binary(memory.weights + record.counts[stage].bytes_peak_activations)
-            peak = memory.by_stage.get(stage)
-            measured = (
-                [peak.peak_allocated, peak.peak_reserved, peak.device_used, peak.activations]
-                if peak
-                else [None] * 4
-            )
-            rows.append(
-                [record.label, stage, binary(memory.weights), modelled, *map(binary, measured)]
-            )
-        if not memory.by_stage and memory.peak_allocated is not None:
-            rows.append(
-                [
-                    record.label,
-                    "whole process",
-                    binary(memory.weights),
-                    "–",
-                    binary(memory.peak_allocated),
-                    "–",
-                    "–",
-                    "–",
-                ]
-            )
-    return rows
-
-
-def clock_rows(records: Iterable[PointRecord]) -> Rows:
-    """[point, stage, samples, SM clock, memory clock, power, temperature, throttled]; nothing where
-    nothing was read."""
-    rows = []
-    for record in records:
-        for stage, seen in (record.telemetry or {}).items():
-            if seen.n:
-                rows.append(
-                    [
-                        record.label,
-                        stage,
-                        str(seen.n),
-                        _span(seen.sm_clock_hz, 1e-6, "MHz"),
-                        _span(seen.memory_clock_hz, 1e-6, "MHz"),
-                        _span(seen.power_w, 1.0, "W"),
-                        _span(seen.temperature_c, 1.0, "°C"),
-                        throttling(seen) or "no",
-                    ]
-                )
-    return rows
-
-
-def launch_rows(records: Iterable[PointRecord]) -> Rows:
-    """[point, stage, eager, graph replay, gap, host bound]; nothing where nothing was replayed."""
-    rows = []
-    for record in records:
-        for stage, timing in record.timings.items():
-            launch = timing.launch
-            if (
-                launch is not None
-                and launch.replay_s is not None
-                and launch.gap_s is not None
-                and launch.gap is not None
-            ):
-                rows.append(
-                    [
-                        record.label,
-                        stage,
-                        seconds(launch.eager_s),
-                        seconds(launch.replay_s),
-                        f"{1e3 * launch.gap_s:.3g} ms, {launch.gap:.1%}",
-                        "yes" if launch.host_bound else "no",
-                    ]
-                )
-    return rows
+def memory_gaps(records: Iterable[PointRecord]) -> list[str]:
+    """Why peak memory was not read, each reason once."""
+    reasons = (r.memory.reason for r in records if r.memory is not None)
+    return list(dict.fromkeys(filter(None, reasons)))
 
 
 def no_replays(records: Iterable[PointRecord]) -> list[str]:
-    """Why stages have no replay: each reason once, with the stages it holds for."""
+    """Why stages have no replay: each reason once, with its stages."""
     reasons: dict[str, dict[str, None]] = {}
     for record in records:
         for stage, timing in record.timings.items():
             if timing.launch is not None and timing.launch.reason:
                 reasons.setdefault(timing.launch.reason, {})[stage] = None
     return [f"{', '.join(stages)}: {reason}" for reason, stages in reasons.items()]
-
-
-def attention_rows(records: Iterable[PointRecord]) -> Rows:
-    """[point, backend that ran, chosen by, kernel, seconds of the candidates]; nothing where
-    nothing was recorded."""
-    rows = []
-    for record in records:
-        ran = record.attention_ran
-        if ran is not None:
-            raced = ", ".join(
-                f"{name} {seconds(s)}"
-                for name, s in sorted(ran.candidates_s.items(), key=lambda c: c[1])
-            )
-            notes = "; ".join(filter(None, [raced, ran.reason]))
-            rows.append(
-                [
-                    record.label,
-                    ran.backend,
-                    ran.chosen_by,
-                    short(ran.kernel) if ran.kernel else "–",
-                    notes or "–",
-                ]
-            )
-    return rows
 
 
 KERNEL_NAME = 60  # characters of a kernel's name that a table holds; the record has all
@@ -227,24 +268,3 @@ def throttling(seen: StageTelemetry | None) -> str:
         if reason != "gpu_idle" and (seen.throttled or reason == "sw_power_cap")
     )
     return f"{'throttled' if seen.throttled else 'power-limited'}: {reasons} of the samples"
-
-
-def binary(size: int | None) -> str:
-    """2 ** 28 -> '256 MiB'."""
-    if size is None:
-        return "–"
-    for power, prefix in ((40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")):
-        if size >= 2**power:
-            return f"{size / 2**power:.4g} {prefix}"
-    return f"{size} B"
-
-
-def _span(summary, factor: float, unit: str) -> str:
-    if summary is None:
-        return "–"
-    low, middle, high = (f"{factor * v:.4g}" for v in (summary.min, summary.median, summary.max))
-    return f"{middle} {unit}" if low == high else f"{middle} {unit} ({low} to {high})"
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g} %"

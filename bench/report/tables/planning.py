@@ -1,38 +1,12 @@
-"""What `doctor` and `run --dry-run` print."""
+"""Plans and runs: the table of `run --dry-run`, the points of `plan`, the last lines of `run`."""
 
 from typing import Any
 
-from rich.table import Table
-
 from bench.core.units import seconds
-from bench.report.tables.common import quantity, table
-from bench.studies.acceptance.grades import Acceptance
+from bench.report.numbers import dollars
+from bench.report.tables.table import Cell, Table, number, numbers, quantity, table
 
-
-def acceptance_table(device_name: str, acceptance: Acceptance) -> Table:
-    return table(
-        f"{device_name}: {acceptance.verdict} (measured, against published and datasheet figures)",
-        "check",
-        "verdict",
-        "measured",
-        "expected",
-        "why",
-        rows=[
-            (c.name, c.verdict, c.measured or "–", c.expected or "–", c.why or "")
-            for c in acceptance.checks
-        ],
-    )
-
-
-def acceptance_document(environment: Any, acceptance: Acceptance) -> dict[str, Any]:
-    """`doctor --json`."""
-    return {
-        **acceptance.as_dict(),
-        "gpu": environment.gpu,
-        "device_name": environment.device_name,
-        "device": environment.device,
-        "provenance": "measured",
-    }
+Z_90 = 1.645
 
 
 def plan_table(plan: dict[str, Any]) -> Table:
@@ -40,95 +14,67 @@ def plan_table(plan: dict[str, Any]) -> Table:
     left_out = {row["point"] for row in plan["skipped"]}
     return table(
         f"{plan['suite']} on {plan['gpu']}, predicted; nothing was measured",
-        "point",
-        "stages",
-        "#time",
-        "provenance",
-        "note",
-        rows=[
-            (
+        ["point", "stages", numbers("time"), "provenance", "note"],
+        [
+            [
                 row["point"],
                 " ".join(row["stages"]),
-                (
-                    "–"
-                    if row["predicted_s"] is None
-                    else (
-                        f"{seconds(row['predicted_s'])} ({seconds(row['low_s'])} to"
-                        f" {seconds(row['high_s'])})"
-                    )
-                ),
+                _predicted(row),
                 row["provenance"] or "unknown",
                 "over the budget" if row["point"] in left_out else "",
-            )
+            ]
             for row in plan["points"]
         ],
     )
 
 
-def plan_line(plan: dict[str, Any]) -> str:
-    total, cost = plan["total"], plan["cost_usd"]
-    money = (
-        "no price is known: give --price"
-        if cost is None
-        else f"{dollars(cost['value'])} ({dollars(cost['low'])} to {dollars(cost['high'])})"
+def _predicted(row: dict[str, Any]) -> Cell | None:
+    if row["predicted_s"] is None:
+        return None
+    return quantity(
+        {"value": row["predicted_s"], "low": row["low_s"], "high": row["high_s"]}, seconds
     )
+
+
+def plan_line(plan: dict[str, Any]) -> str:
+    cost = plan["cost_usd"]
+    money = quantity(cost, dollars).text if cost else "no price is known: give --price"
     unknown = f"; without {', '.join(plan['unknown'])}" if plan["unknown"] else ""
     return (
-        f"total: {seconds(total['value'])} ({seconds(total['low'])} to {seconds(total['high'])}),"
-        f" start and finish included{unknown}; {money}\nbasis: {plan['basis']}"
+        f"total: {quantity(plan['total'], seconds).text}, start and finish included{unknown};"
+        f" {money}\nbasis: {plan['basis']}"
     )
 
 
 def skipped_table(skipped: list[dict[str, Any]]) -> Table:
-    """What a budget left out."""
+    """The points that a budget left out."""
     return table(
         "Left out by the budget",
-        "point",
-        "#predicted",
-        "reason",
-        rows=[
-            (
-                row["point"],
-                "–" if row["predicted_s"] is None else seconds(row["predicted_s"]),
-                row["reason"],
-            )
-            for row in skipped
-        ],
+        ["point", numbers("predicted"), "reason"],
+        [(row["point"], number(row["predicted_s"], seconds), row["reason"]) for row in skipped],
     )
 
 
 def spent_line(spent: dict[str, Any]) -> str:
-    said = (
-        "nothing was predicted"
-        if spent["predicted_s"] is None
-        else f"predicted {seconds(spent['predicted_s'])}"
-    )
-    usd = spent["usd"]
-    money = (
-        ""
-        if usd is None
-        else f", {dollars(usd['value'])}"
-        + (
-            ""
-            if usd["low"] == usd["high"]
-            else f" ({dollars(usd['low'])} to {dollars(usd['high'])})"
-        )
-    )
+    predicted, usd = spent["predicted_s"], spent["usd"]
+    said = "nothing was predicted" if predicted is None else f"predicted {seconds(predicted)}"
+    money = ""
+    if usd is not None:
+        exact = usd["low"] == usd["high"]
+        money = f", {dollars(usd['value']) if exact else quantity(usd, dollars).text}"
     return f"spent: {seconds(spent['wall_s'])} ({said}){money}"
 
 
 def headline_lines(summary: dict[str, Any]) -> list[str]:
-    """From `run`'s summary: the headline in words, and a warning where most of what it rests on is
-    noise."""
+    """From `run`'s summary: the headline in words, and a warning where most points are noisy."""
     h, outcomes = summary["headline"], summary["outcomes"]
-    words = (
-        f"none: {summary['headline_missing']}"
-        if h is None
-        else (
-            f"{quantity(h['minutes_per_gpu_hour'])} minutes of video per GPU-hour, {h['model']}"
-            f" {h['workload']} {h['recipe']} on {h['gpu']} ({h['provenance']})"
+    if h is None:
+        words = f"none: {summary['headline_missing']}"
+    else:
+        words = (
+            f"{quantity(h['minutes_per_gpu_hour']).text} minutes of video per GPU-hour,"
+            f" {h['model']} {h['workload']} {h['recipe']} on {h['gpu']} ({h['provenance']})"
         )
-    )
     lines, measured = [f"headline: {words}"], outcomes["ok"] + outcomes["unstable"]
     if 2 * outcomes["unstable"] > measured:
         lines.append(
@@ -138,36 +84,31 @@ def headline_lines(summary: dict[str, Any]) -> list[str]:
     return lines
 
 
-def dollars(value: float) -> str:
-    return f"${value:.2f}" if value >= 1 else f"${value:.3g}"
-
-
 def design_table(document: dict[str, Any]) -> Table:
     """From `plan`'s document."""
     return table(
         f"Points worth measuring for {document['for']} on {document['gpu']}, in order; nothing was"
         " measured",
-        "point",
-        "#takes",
-        "#spent",
-        "#prediction then known to",
-        rows=[
-            (
+        ["point", numbers("takes"), numbers("spent"), numbers("prediction then known to")],
+        [
+            [
                 row["point"],
-                seconds(row["predicted_s"]),
-                seconds(row["spent_s"]),
-                f"±{1.645 * row['sigma']:.1%}",
-            )
+                number(row["predicted_s"], seconds),
+                number(row["spent_s"], seconds),
+                number(Z_90 * row["sigma"], lambda half: f"±{half:.1%}"),
+            ]
             for row in document["points"]
         ],
     )
 
 
 def design_line(document: dict[str, Any]) -> str:
-    """What it rests on, and a uniform sweep beside it.  90 % intervals to first order."""
+    """Its basis, and a uniform sweep beside it.  90 % intervals to first order."""
+    before, after, unplanned = (
+        Z_90 * document[f"sigma_{name}"] for name in ("before", "after", "unplanned")
+    )
     return (
-        f"before: ±{1.645 * document['sigma_before']:.0%}; after {len(document['points'])} points:"
-        f" ±{1.645 * document['sigma_after']:.1%}; in the same time without a plan:"
-        f" ±{1.645 * document['sigma_unplanned']:.1%} (90 %, of the model's parameters"
-        f" alone)\nbasis: {document['basis']}"
+        f"before: ±{before:.0%}; after {len(document['points'])} points: ±{after:.1%}; in the same"
+        f" time without a plan: ±{unplanned:.1%} (90 %, of the model's parameters alone)\n"
+        f"basis: {document['basis']}"
     )

@@ -1,15 +1,14 @@
-"""What a fit to somebody else's table has to say: tables for people, the document of `calibrate
---from --json`."""
+"""A fit to somebody else's table: the document of `calibrate --from --json`, and its tables."""
 
 from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
-from bench.core.units import si
-from bench.report.tables.common import table
+from bench.core.quantity import Quantity
+from bench.report.numbers import digits, percent, whole, work_rate
+from bench.report.tables.table import Cell, Table, number, numbers, quantity, table
 from bench.studies.published.fit import at_bound
 from bench.studies.published.held_out import Errors, PublishedFit
 from bench.studies.published.names import Scope
@@ -89,7 +88,7 @@ def _fit_document(fit: PublishedFit) -> dict[str, Any]:
 
 
 def _fixed(fit: PublishedFit, i: int) -> dict[str, Any]:
-    """What a parameter that is not free is held at, and why."""
+    """The value of a parameter that is not free, and why."""
     p, value = fit.model.parameters[i], float(fit.fitted.theta[i])
     if fit.tied(i):
         return {"same_as": fit.model.names[0], "why": "two rates could not be told apart"}
@@ -131,157 +130,150 @@ def _errors(e: Errors | None) -> dict[str, Any] | None:
 
 
 def readings_tables(read: PublishedTable, unfitted: dict[str, str]) -> list[Table]:
-    """What each name was taken for, and what was left out and why."""
+    """What each name was read as, and what was left out and why."""
     names = [
         *(("model", theirs, ours) for theirs, ours in read.models.items()),
         *(("gpu", theirs, ours) for theirs, ours in read.gpus.items()),
     ]
-    out = [
+    reasons: dict[str, list[str]] = {}
+    for skipped in read.skipped:
+        reasons.setdefault(skipped.reason, []).append(skipped.id)
+    most_first = sorted(reasons.items(), key=lambda item: -len(item[1]))
+    tables = [
         table(
-            "names of the table, and what they were taken for",
-            "kind",
-            "in the table",
-            "taken for",
-            rows=names,
-        )
+            "Names of the table, and how they were read", ["kind", "in the table", "read as"], names
+        ),
+        table("Readings", ["note"], [(note,) for note in read.notes]),
+        table(
+            f"{len(read.skipped)} rows that cannot be used",
+            ["reason", numbers("rows"), "which"],
+            [(reason, number(len(ids), whole), ", ".join(ids)) for reason, ids in most_first],
+        ),
+        table("Kinds of card that were not fitted", ["gpu", "reason"], unfitted.items()),
     ]
-    if read.notes:
-        out.append(table("readings", "note", rows=[(n,) for n in read.notes]))
-    if read.skipped:
-        reasons: dict[str, list[str]] = {}
-        for s in read.skipped:
-            reasons.setdefault(s.reason, []).append(s.id)
-        ordered = Counter({reason: len(ids) for reason, ids in reasons.items()}).most_common()
-        out.append(
-            table(
-                f"{len(read.skipped)} rows that cannot be used",
-                "reason",
-                "#rows",
-                "which",
-                rows=[(reason, str(n), ", ".join(reasons[reason])) for reason, n in ordered],
-            )
-        )
-    if unfitted:
-        out.append(
-            table("kinds of card that were not fitted", "gpu", "reason", rows=unfitted.items())
-        )
-    return out
+    return [tables[0], *(t for t in tables[1:] if t.rows)]
 
 
 def published_tables(fit: PublishedFit) -> list[Table]:
-    """Parameters, errors, rows."""
+    """Parameters, spread of the models, errors, rows."""
+    return [_parameters_table(fit), _scatter_table(fit), _held_out_table(fit), _rows_table(fit)]
+
+
+def _parameters_table(fit: PublishedFit) -> Table:
     rows = []
     for i, p in enumerate(fit.model.parameters):
         value, low, high = fit.interval(i)
         free = i in fit.fitted.free
-        bound = " at its bound" if at_bound(fit.model, fit.fitted, i) else ""
-        rate = f" = {si(value * fit.model.peak, 'FLOP/s')}" if p.name in RATES else ""
-        rows.append(
-            (
-                p.name,
-                f"{value:.3g} ({low:.3g} to {high:.3g})" if free else f"{value:.3g}",
-                p.unit + rate,
-                (
-                    f"fitted{bound}"
-                    if free
-                    else (
-                        "fixed: the same as linear_efficiency"
-                        if fit.tied(i)
-                        else f"fixed: {_fixed(fit, i)['why']}"
-                    )
-                ),
-            )
-        )
-    parameters = table(
-        f"{fit.gpu.name}: {len(fit.fitted.free)} parameters fitted to {len(fit.rows)} rows (free:"
-        " those under which the table is most probable)",
-        "parameter",
-        "#value (90 %)",
-        "unit",
-        "how",
-        rows=rows,
+        rate = f" = {work_rate(value * fit.model.peak)}" if p.name in RATES else ""
+        known = quantity(Quantity(value, low, high)) if free else number(value)
+        rows.append((p.name, known, p.unit + rate, _how(fit, i)))
+    return table(
+        f"{fit.gpu.name}: {len(fit.fitted.free)} parameters fitted to {len(fit.rows)} rows",
+        ["parameter", numbers("value (90 %)"), "unit", "how"],
+        rows,
+        note="free: those under which the table is most probable",
     )
 
-    def line(name: str, e: Errors | None, baseline: Errors | None) -> tuple[str, ...]:
-        if e is None:
-            return name, "–", "–", "–", "–", "–", "too few rows, or one group"
-        return (
-            name,
-            f"{e.mean:.1%}",
-            f"{e.median:.1%}",
-            f"{e.worst:.1%}",
-            str(e.n),
-            f"{baseline.mean:.1%}" if baseline else "–",
-            e.worst_row,
-        )
 
-    held_out = table(
+def _how(fit: PublishedFit, i: int) -> str:
+    """How a parameter got its value."""
+    if i in fit.fitted.free:
+        return "fitted at its bound" if at_bound(fit.model, fit.fitted, i) else "fitted"
+    if fit.tied(i):
+        return "fixed: the same as linear_efficiency"
+    return f"fixed: {_fixed(fit, i)['why']}"
+
+
+def _held_out_table(fit: PublishedFit) -> Table:
+    groups = [
+        ("each row", fit.leave_one_out, fit.constant_mfu),
+        ("each model's size and frames", fit.leave_one_size_out, fit.constant_mfu_by_size),
+        ("each model", fit.leave_one_model_out, fit.constant_mfu_by_model),
+        ("the larger half by FLOPs", fit.upward, fit.constant_mfu_upward),
+    ]
+    return table(
         f"{fit.gpu.name}: error on rows that took no part in the fit, its choice of parameters"
-        " included; beside it that of one utilisation for all FLOPs"
-        f" ({fit.constant_mfu_value:.3f}), held out alike",
-        "held out",
-        "#mean",
-        "#median",
-        "#worst",
-        "#rows",
-        "#one utilisation, mean",
-        "worst row",
-        rows=[
-            line("each row", fit.leave_one_out, fit.constant_mfu),
-            line("each model's size and frames", fit.leave_one_size_out, fit.constant_mfu_by_size),
-            line("each model", fit.leave_one_model_out, fit.constant_mfu_by_model),
-            line("the larger half by FLOPs", fit.upward, fit.constant_mfu_upward),
+        " included",
+        [
+            "held out",
+            numbers("mean"),
+            numbers("median"),
+            numbers("worst"),
+            numbers("rows"),
+            numbers("one utilisation, mean"),
+            "worst row",
         ],
+        [[name, *_error_cells(error, baseline)] for name, error, baseline in groups],
+        note=f"beside it that of one utilisation for all FLOPs, {fit.constant_mfu_value:.3f}, held"
+        " out alike",
     )
-    each = table(
-        f"{fit.gpu.name}: rows (measured by others; fitted, and by a fit without the row)",
-        "row",
-        "model",
-        "size x frames",
-        "#forwards",
-        "holds",
-        "#measured s",
-        "#fitted s",
-        "#ratio",
-        "#left out s",
-        rows=[
-            (
+
+
+def _error_cells(error: Errors | None, baseline: Errors | None) -> list[Cell | str | None]:
+    if error is None:
+        return [*[None] * 5, "too few rows, or one group"]
+    return [
+        *(number(share, percent()) for share in (error.mean, error.median, error.worst)),
+        number(error.n, whole),
+        number(baseline.mean if baseline else None, percent()),
+        error.worst_row,
+    ]
+
+
+def _rows_table(fit: PublishedFit) -> Table:
+    five = digits(5)
+    held_out = [out if out == out else None for out in fit.left_out]  # NaN where not predicted
+    return table(
+        f"{fit.gpu.name}: rows",
+        [
+            "row",
+            "model",
+            "size x frames",
+            numbers("forwards"),
+            "holds",
+            numbers("measured s"),
+            numbers("fitted s"),
+            numbers("ratio"),
+            numbers("left out s"),
+        ],
+        [
+            [
                 r.id,
                 r.model,
                 f"{r.width}x{r.height}x{r.frames}",
-                f"{r.forwards:g}",
+                number(r.forwards, digits(6)),
                 "all stages" if r.scope == ALL_STAGES else str(r.scope),
-                f"{t:.5g}",
-                f"{p:.5g}",
-                f"{p / t:.3f}",
-                f"{out:.5g}" if out == out else "–",
-            )
-            for r, t, p, out in zip(
-                fit.rows, fit.measured, fit.predicted, fit.left_out, strict=True
-            )
+                number(t, five),
+                number(p, five),
+                number(p / t, lambda ratio: f"{ratio:.3f}"),
+                number(out, five),
+            ]
+            for r, t, p, out in zip(fit.rows, fit.measured, fit.predicted, held_out, strict=True)
         ],
+        note="measured by others; fitted, and by a fit without the row",
     )
-    return [parameters, _scatter_table(fit), held_out, each]
 
 
 def _scatter_table(fit: PublishedFit) -> Table:
-    """What the rows differ by beside the physics: the factor of each model, and noise."""
+    """Differences of the models that the physics leaves: the factor of each, and noise."""
     count = Counter(row.model for row in fit.rows)
-    alone = len(count) == 1 or len(count) == len(fit.rows)
-    unseen = (
-        "how models differ cannot be told from one of them, or from one row of each"
-        if alone
-        else (
-            f"spread of models {fit.fitted.tau:.0%}; a model that is not here: 1, within a factor"
-            f" of {np.exp(Z_90 * np.hypot(fit.fitted.tau, fit.fitted.noise)):.2f} in 90 %"
+    spread, noise = fit.fitted.tau, fit.fitted.noise
+    if len(count) == 1 or len(count) == len(fit.rows):
+        unseen = "one model, or one row of each, cannot tell how models differ"
+    else:
+        factor = np.exp(Z_90 * np.hypot(spread, noise))
+        unseen = (
+            f"spread of models {spread:.0%}; a model that is not here: 1, within a factor of"
+            f" {factor:.2f} in 90 %"
         )
-    )
-    rows = [(name, str(count[name]), f"{np.exp(f):.3f}") for name, f in fit.fitted.factors.items()]
+    rows = [
+        (name, number(count[name], whole), f"{np.exp(f):.3f}")
+        for name, f in fit.fitted.factors.items()
+    ]
+    everyone = ("every model", number(len(fit.rows), whole), "1 (none differs)")
     return table(
-        f"{fit.gpu.name}: seconds of a model over those of the rates alone (noise"
-        f" {fit.fitted.noise:.1%}; {unseen})",
-        "model",
-        "#rows",
-        "#factor",
-        rows=rows or [("every model", str(len(fit.rows)), "1 (none differs)")],
+        f"{fit.gpu.name}: seconds of a model over those of the rates alone",
+        ["model", numbers("rows"), numbers("factor")],
+        rows or [everyone],
+        note=f"noise {noise:.1%}; {unseen}",
     )

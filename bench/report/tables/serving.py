@@ -1,13 +1,12 @@
-"""A simulated queue as a document and tables; its figure is in bench.report.figures.chain."""
+"""A simulated queue as a document and tables; its figure is in bench.report.figures.serving."""
 
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from rich.table import Table
-
 from bench.core.units import SECONDS_PER_HOUR, SECONDS_PER_MINUTE, seconds
-from bench.report.tables.common import table
+from bench.report.numbers import percent, whole
+from bench.report.tables.table import Cell, Table, counted, measured, number, numbers, span, table
 from bench.results.environment import Environment
 from bench.studies.serving.queue import Load, Served, Shape, Sweep
 from bench.studies.serving.step_times import MeasuredServing, StepTimes
@@ -26,8 +25,6 @@ def serving_document(
     crowd: dict[str, Any],
 ) -> dict[str, Any]:
     """`serve-sim --json`.  crowd: requests, seed, and each shape's share."""
-    times, names = measured.times, [shape.name for shape in measured.shapes]
-    left_out = times.leave_one_out()
     return {
         "model": model,
         "recipe": recipe,
@@ -35,50 +32,65 @@ def serving_document(
         "gpu": environment.gpu,
         "provenance": PROVENANCE,
         **crowd,
-        "workloads": [
+        "workloads": _workloads(measured),
+        "step_times": _step_times(measured),
+        "mixed_fit": _mixed_fit(measured.times),
+        "policies": [_policy(sweep, measured.shapes, measured.times) for sweep in sweeps],
+    }
+
+
+def _workloads(measured: MeasuredServing) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": shape.name,
+            "tokens": shape.tokens,
+            "steps": shape.steps,
+            "video_s": shape.video_s,
+            "step_linear_flops": cost.linear_flops,
+            "step_attention_flops": cost.attention_flops,
+            "beside_s": shape.beside_s,
+            "stages": {
+                stage: {"value": t.median_s, "low": t.low_s, "high": t.high_s, "n": t.n}
+                for stage, t in beside.items()
+            },
+        }
+        for shape, cost, beside in zip(
+            measured.shapes, measured.times.costs, measured.beside, strict=True
+        )
+    ]
+
+
+def _step_times(measured: MeasuredServing) -> list[dict[str, Any]]:
+    names, costs = [shape.name for shape in measured.shapes], measured.times.costs
+    out = []
+    for t in measured.times.measured:
+        requests = {name: n for name, n in zip(names, t.composition, strict=True) if n}
+        out.append(
             {
-                "name": shape.name,
-                "tokens": shape.tokens,
-                "steps": shape.steps,
-                "video_s": shape.video_s,
-                "step_linear_flops": cost.linear_flops,
-                "step_attention_flops": cost.attention_flops,
-                "beside_s": shape.beside_s,
-                "stages": {
-                    stage: {"value": t.median_s, "low": t.low_s, "high": t.high_s, "n": t.n}
-                    for stage, t in beside.items()
-                },
-            }
-            for shape, cost, beside in zip(
-                measured.shapes, times.costs, measured.beside, strict=True
-            )
-        ],
-        "step_times": [
-            {
-                "requests": {
-                    name: count for name, count in zip(names, t.composition, strict=True) if count
-                },
+                "requests": requests,
                 "packed": t.packed,
                 "tokens": sum(
-                    n * c.tokens for n, c in zip(t.composition, times.costs, strict=True)
+                    n * cost.tokens for n, cost in zip(t.composition, costs, strict=True)
                 ),
                 "step_s": {"value": t.median_s, "low": t.low_s, "high": t.high_s},
                 "n": t.n,
                 "provenance": "measured",
             }
-            for t in times.measured
-        ],
-        "mixed_fit": None
-        if not times.packed
-        else {
-            "provenance": "fitted",
-            "points": len(times.packed),
-            "parameters": dict(zip(PARAMETERS, times.parameters, strict=True)),
-            "leave_one_out": None
-            if left_out is None
-            else {"mean": left_out[0], "worst": left_out[1]},
-        },
-        "policies": [_policy(sweep, measured.shapes, times) for sweep in sweeps],
+        )
+    return out
+
+
+def _mixed_fit(times: StepTimes) -> dict[str, Any] | None:
+    """The line through packed batches of several shapes; None where none was measured."""
+    if not times.packed:
+        return None
+    left_out = times.leave_one_out()
+    error = None if left_out is None else {"mean": left_out[0], "worst": left_out[1]}
+    return {
+        "provenance": "fitted",
+        "points": len(times.packed),
+        "parameters": dict(zip(PARAMETERS, times.parameters, strict=True)),
+        "leave_one_out": error,
     }
 
 
@@ -129,94 +141,91 @@ def _throughput(served: Served, shapes: Sequence[Shape]) -> dict[str, float]:
 
 def step_times_table(document: dict[str, Any]) -> Table:
     """The measured batches."""
-    rows = [
-        (
-            " + ".join(f"{n} {name}" for name, n in t["requests"].items()),
-            "packed" if t["packed"] else "batch",
-            f"{t['tokens']:,}",
-            seconds(t["step_s"]["value"]),
-            f"{seconds(t['step_s']['low'])} to {seconds(t['step_s']['high'])}",
-            str(t["n"]),
-            f"{t['tokens'] / t['step_s']['value']:,.0f}",
-        )
-        for t in document["step_times"]
-    ]
     return table(
-        f"One denoising step of a batch, {document['model']}, {document['recipe']} (measured)",
-        "requests",
-        "way",
-        "#tokens",
-        "#median",
-        "#interval",
-        "#n",
-        "#tokens/s",
-        rows=rows,
+        f"One denoising step of a batch, {document['model']}, {document['recipe']}",
+        [
+            "requests",
+            "way",
+            counted("tokens"),
+            measured("median"),
+            measured("interval"),
+            measured("n"),
+            measured("tokens/s"),
+        ],
+        [
+            [
+                " + ".join(f"{n} {name}" for name, n in t["requests"].items()),
+                "packed" if t["packed"] else "batch",
+                number(t["tokens"], whole),
+                number(t["step_s"]["value"], seconds),
+                span(t["step_s"]["low"], t["step_s"]["high"], seconds),
+                number(t["n"], str),
+                number(t["tokens"] / t["step_s"]["value"], whole),
+            ]
+            for t in document["step_times"]
+        ],
     )
 
 
 def serving_table(document: dict[str, Any]) -> Table:
-    """Each policy at its loads, and at most."""
+    """Each policy at every third of its loads, and at most; the document has them all."""
     rows = []
     for policy in document["policies"]:
+        name, most = policy["name"], policy["saturation"]
         below = [load for load in policy["loads"] if not load["saturated"]]
-        for load in below[::-1][::3][::-1]:  # the document has them all
-            rows.append(
-                (
-                    policy["name"],
-                    f"{load['arrivals_per_hour']:,.0f}",
-                    f"{load['minutes_per_gpu_hour']:.3g}",
-                    *(seconds(load["latency_s"][name]) for name in PERCENTILES),
-                    f"{load['utilisation']:.0%}",
-                    f"{load['mean_batch']:.2f}",
-                )
-            )
-        most = policy["saturation"]
+        rows += [_load_cells(name, load) for load in below[::-1][::3][::-1]]
+        videos = most["videos_per_hour"]
         rows.append(
-            (
-                policy["name"],
-                f"at most {most['videos_per_hour']:,.0f}",
-                f"{most['minutes_per_gpu_hour']:.3g}",
-                "–",
-                "–",
-                "–",
-                "100%",
-                f"{most['mean_batch']:.2f}",
-            )
+            [
+                name,
+                Cell(f"at most {whole(videos)}", videos),
+                number(most["minutes_per_gpu_hour"]),
+                *[None] * len(PERCENTILES),
+                number(1.0, percent(0)),
+                number(most["mean_batch"], _batch),
+            ]
         )
     return table(
-        f"{document['requests']:,} requests ({document['provenance']})",
-        "policy",
-        "#arrivals/h",
-        "#min/GPU-h",
-        *(f"#{name}" for name in PERCENTILES),
-        "#busy",
-        "#batch",
-        rows=rows,
+        f"{document['requests']:,} requests",
+        [
+            "policy",
+            numbers("arrivals/h"),
+            numbers("min/GPU-h"),
+            *map(numbers, PERCENTILES),
+            numbers("busy"),
+            numbers("batch"),
+        ],
+        rows,
+        note=document["provenance"],
     )
+
+
+def _load_cells(policy: str, load: dict[str, Any]) -> list[Cell | str]:
+    return [
+        policy,
+        number(load["arrivals_per_hour"], whole),
+        number(load["minutes_per_gpu_hour"]),
+        *(number(load["latency_s"][name], seconds) for name in PERCENTILES),
+        number(load["utilisation"], percent(0)),
+        number(load["mean_batch"], _batch),
+    ]
+
+
+def _batch(requests: float) -> str:
+    return f"{requests:.2f}"
 
 
 def serving_lines(document: dict[str, Any]) -> list[str]:
-    """What the tables rest on, and what batching gains."""
-    policies = {p["name"]: p["saturation"]["videos_per_hour"] for p in document["policies"]}
-    base, lines = next(iter(policies)), []
-    lines.append(
-        "at most, beside "
-        + base
-        + ": "
-        + ", ".join(
-            f"{name} {most / policies[base]:.2f} x"
-            for name, most in policies.items()
-            if name != base
-        )
-    )
-    fit = document["mixed_fit"]
+    """The gain of batching, and the ground of the fitted batches."""
+    most = {p["name"]: p["saturation"]["videos_per_hour"] for p in document["policies"]}
+    base, *others = most
+    gains = ", ".join(f"{name} {most[name] / most[base]:.2f} x" for name in others)
+    lines, fit = [f"at most, beside {base}: {gains}"], document["mixed_fit"]
     if fit is not None:
         error = fit["leave_one_out"]
-        known = (
-            "too few batches to hold one out"
-            if error is None
-            else f"held out: mean {error['mean']:.1%}, worst {error['worst']:.1%}"
-        )
+        known = "too few batches to hold one out"
+        if error is not None:
+            known = f"held out: mean {error['mean']:.1%}, worst {error['worst']:.1%}"
         lines.append(
             f"mixed batches that were not measured are fitted on {fit['points']} that were; {known}"
         )

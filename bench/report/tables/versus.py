@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
-from rich.table import Table
-
 from bench.core.specs.point import Point
-from bench.core.units import seconds, si
-from bench.report.tables.common import quantity, table
+from bench.core.units import seconds
+from bench.report.numbers import digits, in_units, traffic, work_rate
+from bench.report.tables.table import Table, counted, measured, number, quantity, table
 
 EQUAL_FLOPS = 0.005  # share by which two sides may differ and still count as the same work
 
@@ -80,55 +79,47 @@ def versus_document(
 
 
 def versus_table(document: Mapping[str, Any]) -> Table:
-    rows = [
-        (
-            f"{name}  {s['model']}",
-            s["recipe"],
-            si(s["flops"], "FLOP", 4),
-            seconds(s["median_s"]),
-            si(s["flops_per_s"], "FLOP/s"),
-            si(s["peak_bytes"], "B") if s["peak_bytes"] else "–",
-            si(s["counted_peak_bytes"], "B"),
-        )
-        for name, s in document["sides"].items()
-    ]
-    title = (
-        f"{document['stage']} of {document['workload']} on {document['device']} "
-        f"(measured, {document['rounds']} rounds in turns; FLOPs counted)"
-    )
+    """Both sides."""
     return table(
-        title,
-        "side",
-        "recipe",
-        "#FLOPs",
-        "#median",
-        "#rate",
-        "#peak, measured",
-        "#peak, counted",
-        rows=rows,
+        f"{document['stage']} of {document['workload']} on {document['device']}",
+        [
+            "side",
+            "recipe",
+            counted("FLOPs"),
+            measured("median"),
+            measured("rate"),
+            measured("peak, measured"),
+            counted("peak, counted"),
+        ],
+        [
+            [
+                f"{name}  {side['model']}",
+                side["recipe"],
+                number(side["flops"], in_units("FLOP", 4)),
+                number(side["median_s"], seconds),
+                number(side["flops_per_s"], work_rate),
+                number(side["peak_bytes"] or None, traffic),
+                number(side["counted_peak_bytes"], traffic),
+            ]
+            for name, side in document["sides"].items()
+        ],
+        note=f"{document['rounds']} rounds in turns",
     )
 
 
 def versus_line(document: Mapping[str, Any]) -> str:
-    """The verdict on a, and what it rests on."""
+    """The verdict on a, and its grounds."""
     flops = document["flops_a"] / document["flops_b"] - 1
-    equal = (
-        f"FLOPs equal to {abs(flops):.2%}"
-        if document["flops_equal"]
-        else (
-            f"FLOPs of a differ by {flops:+.1%}; for equal FLOPs"
-            f" {quantity(document['ratio_per_flop'], 4)}"
-        )
+    ratio, per_flop = (
+        quantity(document[name], digits(4)).text for name in ("ratio", "ratio_per_flop")
     )
-    peaks = [
-        f"{ratio:.3g} {how}"
-        for ratio, how in (
-            (document["peak_ratio"], "measured"),
-            (document["counted_peak_ratio"], "counted"),
-        )
-        if ratio
-    ]
+    if document["flops_equal"]:
+        equal = f"FLOPs equal to {abs(flops):.2%}"
+    else:
+        equal = f"FLOPs of a differ by {flops:+.1%}; for equal FLOPs {per_flop}"
+    ratios = {"measured": document["peak_ratio"], "counted": document["counted_peak_ratio"]}
+    peaks = ", ".join(f"{value:.3g} {how}" for how, value in ratios.items() if value)
     return (
-        f"a is {document['verdict']}: time of b / time of a {quantity(document['ratio'], 4)} at 95"
-        f" %; {equal}; peak memory of b / a {', '.join(peaks)}"
+        f"a is {document['verdict']}: time of b / time of a {ratio} at 95 %; {equal}; peak memory"
+        f" of b / a {peaks}"
     )

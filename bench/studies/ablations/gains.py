@@ -132,21 +132,18 @@ def _row(record: PointRecord, price: Price | None) -> Ablation:
             for name in changed_fields(point.recipe, base.recipe)
         },
         fewer_steps=base.workload.steps / point.workload.steps,
-        unsteady=next(
-            filter(
-                None,
-                (
-                    unstable_reason(side + stage, timing)
-                    for side, timings in (
-                        ("", record.timings),
-                        ("baseline's ", record.against.timings),
-                    )
-                    for stage, timing in timings.items()
-                ),
-            ),
-            None,
-        ),
+        unsteady=_unsteady(record),
     )
+
+
+def _unsteady(record: PointRecord) -> str | None:
+    """Which stage of either side is known to no better than a fifth; None where all are."""
+    assert record.against is not None
+    for side, timings in (("", record.timings), ("baseline's ", record.against.timings)):
+        for stage, timing in timings.items():
+            if reason := unstable_reason(side + stage, timing):
+                return reason
+    return None
 
 
 def _video(point: Point, timings: dict[str, Timing]) -> Quantity | None:

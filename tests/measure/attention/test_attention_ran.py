@@ -24,9 +24,10 @@ from bench.measure.attention.ran import (
     what_ran,
 )
 from bench.measure.device.machine import Machine
-from bench.measure.points.single import build_calls, count_stages, measure_point
+from bench.measure.points.build import build_calls, count_stages
+from bench.measure.points.single import measure_point
 from bench.measure.timing.sampling import summarise
-from bench.report.tables.device import attending, attention_rows, backend
+from bench.report.tables.device import attending, attention_table, backend
 from bench.results.records import AttentionRan, Probe
 from models import kernels
 from models.dit import attention
@@ -284,16 +285,16 @@ def test_a_look_costs_three_blocks_and_leaves_nothing_behind(monkeypatch):
 
 def test_a_measured_point_hands_on_what_ran():
     from bench.measure.timing.clock import clock_for
-    from bench.measure.worker.main import _point_fields
+    from bench.measure.worker.jobs import point_reply
     from support.plans import PLAN
 
     point = own("eager-fp32")
     counts = count_stages(point)
     quick = PLAN.model_copy(update={"min_samples": 2, "max_samples": 2, "max_s": 0.1})
-    fields = measure_point(
+    measured = measure_point(
         point, counts, CPU, clock_for(CPU), quick, prior={}, on_round=lambda *_: None
     )
-    assert _point_fields(point, counts, *fields)["attention_ran"]["backend"] == "flash"
+    assert point_reply(point, counts, measured).attention_ran.backend == "flash"
 
 
 def test_a_ceilings_attention_says_what_ran():
@@ -301,8 +302,9 @@ def test_a_ceilings_attention_says_what_ran():
         with sdpa.sdpa_backend("math"):
             return kernels.attention(*QKV)
 
-    assert family_ran(call, CPU) == "math"
-    assert family_ran(lambda: None, CPU) is None
+    assert family_ran(call, CPU) == ("math", None)
+    assert family_ran(lambda: None, CPU) == (None, "no attention call was seen")
+    assert family_ran(lambda: 1 / 0, CPU) == (None, "not seen: ZeroDivisionError: division by zero")
 
 
 # --- backends in SDPA's place ---
@@ -594,7 +596,7 @@ def test_tables_show_what_ran():
             )
         }
     )
-    assert attention_rows([left, point_record(), asked]) == [
+    assert attention_table([left, point_record(), asked]).texts == [
         [
             left.label,
             "cudnn",

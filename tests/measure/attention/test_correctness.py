@@ -20,13 +20,17 @@ from bench.measure.attention.correctness import (
     correctness_of,
     tolerance,
 )
-from bench.measure.points.single import build_calls, count_stages, measure_point
+from bench.measure.points.build import build_calls, count_stages
+from bench.measure.points.single import measure_point
 from bench.measure.timing.clock import clock_for
-from bench.measure.worker import main as worker
+from bench.measure.worker.failures import classify, context_survives
+from bench.measure.worker.jobs import Session, answer
 from bench.measure.worker.process import JobFailed
+from bench.measure.worker.protocol import MeasurePoint, read_request
 from bench.results.records import Correctness
 from bench.results.store import Store
-from bench.run.suite import _run_job, suite_jobs
+from bench.run.jobs import suite_jobs
+from bench.run.runner import Runner
 from models import kernels
 from models.dit.windowed import WindowPlan, tiled_windows
 from support.plans import PLAN
@@ -200,10 +204,9 @@ def test_a_wrong_kernel_ends_the_point_before_any_sample(monkeypatch, fault):
     else:
         assert read.relative_error > 0.1 > read.tolerance
         assert "off a float64 reference in 256 random rows" in str(caught.value)
-    outcome, line = worker.classify(caught.value)
+    outcome, line = classify(caught.value)
     assert (outcome, line) == ("error", str(caught.value))
-    assert worker.context_survives(caught.value)  # the next point needs no fresh process
-    assert worker.fields_of(caught.value)["correctness"]["tolerance"] == read.tolerance
+    assert context_survives(caught.value)  # the next point needs no fresh process
 
 
 def test_an_output_that_is_not_finite_is_an_error_though_attention_was_right():
@@ -229,13 +232,11 @@ def test_the_record_of_a_wrong_point_is_an_error_with_its_reading(tmp_path, micr
         environment = __import__("test_fit").environment()
 
         def run(self, job, timeout_s, on_round):
-            raise JobFailed(
-                "error", "wrong numbers: ...", {"correctness": read.model_dump(mode="json")}
-            )
+            raise JobFailed("error", "wrong numbers: ...", read)
 
     suite = load(Suite, str(micro_suite))
     with Store(tmp_path / "result") as store:
-        record = _run_job(suite_jobs(suite)[1], suite, Worker(), store, {}, None, [])
+        record = Runner(suite, Worker(), store).alone(suite_jobs(suite)[1])
     assert (record.outcome, record.correctness, record.timings) == ("error", read, {})
 
 
@@ -262,16 +263,11 @@ def test_a_compiled_point_runs_eagerly_up_to_its_first_attention(monkeypatch):
 def test_the_worker_says_it_of_each_point(tmp_path, micro_suite):
     suite = load(Suite, str(micro_suite))
     point = suite_jobs(suite)[1].point
-    job = {
-        "job": "point",
-        "point": point.model_dump(mode="json"),
-        "sampling": TWO_CALLS.model_dump(mode="json"),
-        "prior": {},
-    }
-    result = worker.run_job(json.loads(json.dumps(job)), CPU, clock_for(CPU), lambda *_: None)
-    assert Correctness.model_validate(result["correctness"]).tokens == point.model.tokens(
-        point.workload
-    )
+    request = MeasurePoint(point=point, sampling=TWO_CALLS)
+    sent = json.loads(json.dumps(request.model_dump(mode="json")))
+    reply = answer(read_request(sent), Session(CPU, clock_for(CPU)))
+    assert reply.correctness.tokens == point.model.tokens(point.workload)
+    assert reply.correctness_missing is None
 
 
 def test_an_attention_that_a_recipe_puts_in_sdpas_place_is_looked_into(monkeypatch):

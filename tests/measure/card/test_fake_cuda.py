@@ -30,7 +30,7 @@ from bench.core.specs.point import Point
 from bench.core.specs.recipe import FIRST_FIELDS, Recipe
 from bench.core.specs.workload import Workload
 from bench.count.point import DTYPES
-from bench.measure.points.single import build_calls
+from bench.measure.points.build import build_calls
 from models.public import meta as zoo_meta
 from models.spec import DiffusersDenoiser, DiffusersVAE, DiTConfig
 from support.fake_cuda import CUDA, card

@@ -15,17 +15,19 @@ from bench.core.specs.point import Point
 from bench.core.specs.suite import Sampling
 from bench.measure.attention import correctness
 from bench.measure.device.environment import choose_device, describe
+from bench.measure.errors import OutOfMemory
 from bench.measure.points import against
-from bench.measure.points.against import measure_against
-from bench.measure.points.single import OutOfMemory, count_stages, measure_point
+from bench.measure.points.against import Pair, measure_against
+from bench.measure.points.build import count_stages
+from bench.measure.points.single import measure_point
 from bench.measure.points.together import measure_together
 from bench.measure.points.versus import measure_peak
-from bench.measure.probes import doctor
 from bench.measure.probes import kernels as probes
+from bench.measure.probes import rates as node_rates
 from bench.measure.probes.ceilings import measure_ceilings, planned_probes
 from bench.measure.timing.check import check_timer
 from bench.measure.timing.clock import CudaClock
-from bench.measure.worker.main import serve
+from bench.measure.worker.serve import serve
 from bench.results.records import Correctness, Divergence
 from support.fake_cuda import CUDA, Event, card
 
@@ -161,10 +163,7 @@ def test_a_point_against_its_baseline(free):
     )
     with card(free) as device:
         timings, memory, telemetry, beside = measure_against(
-            p,
-            base,
-            count_stages(p),
-            count_stages(base),
+            Pair(p, base, count_stages(p), count_stages(base)),
             device,
             CardClock(device),
             PLAN,
@@ -299,7 +298,7 @@ def test_what_is_slow_on_purpose_or_by_its_torch_says_so(monkeypatch):
 def test_the_doctor(monkeypatch, tmp_path):
     monkeypatch.setattr("bench.measure.timing.clock.CudaClock", CardClock)
     for name, value in (("LOAD_S", 0.001), ("LINK_BYTES", 2**20)):
-        monkeypatch.setattr(doctor, name, value)
+        monkeypatch.setattr(node_rates, name, value)
     _, done, rates = replies(
         {"job": "doctor", "folder": str(tmp_path)}, {"job": "rates", "dtypes": ["bf16", "tf32"]}
     )

@@ -10,7 +10,8 @@ from bench.core.load import load, load_point
 from bench.core.specs.suite import Sampling, Suite
 from bench.measure.device.environment import choose_device, describe
 from bench.measure.device.telemetry import monitor
-from bench.measure.points.single import count_stages, measure_point
+from bench.measure.points.build import count_stages
+from bench.measure.points.single import measure_point
 from bench.measure.timing.clock import CudaClock
 from bench.results.store import point_records, read_records
 from support.cli import cli
@@ -104,7 +105,8 @@ def test_memory_of_each_stage_is_between_its_weights_and_the_card():
 def test_attention_backends_give_the_same_output(attention):
     from bench.count.point import DTYPES
     from bench.measure.attention.backends import sdpa_backend
-    from models.pipeline import build_pipeline, example_inputs
+    from models.pipeline import build_pipeline
+    from models.stages import example_inputs
 
     point = load_point("tiny", "tiny-clip", "eager-bf16")
     model, device = point.model, choose_device("cuda")
@@ -168,7 +170,8 @@ def test_token_by_token_on_cuda():
 
 
 def test_two_dtypes_are_one_model_with_one_input_on_cuda():
-    from models.pipeline import build_pipeline, example_inputs
+    from models.pipeline import build_pipeline
+    from models.stages import example_inputs
     from support.draw import assert_one_model
 
     device, point = choose_device("cuda"), load_point("tiny", "tiny-video", "eager-fp32")
@@ -224,7 +227,7 @@ RECIPES = {
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_recipes_on_cuda_stay_near_their_baseline(recipe):
     from bench.measure.device.machine import this_machine
-    from bench.measure.points.against import measure_against
+    from bench.measure.points.against import Pair, measure_against
     from bench.measure.recipes.apply import unsupported
 
     sizes = {"denoiser.width": 512, "denoiser.num_heads": 8, "workload.steps": 4}
@@ -238,10 +241,7 @@ def test_recipes_on_cuda_stay_near_their_baseline(recipe):
         pytest.skip(reason)
     plan = Sampling(target_relative_half_width=0.5, min_samples=2, max_samples=3, max_s=0.2)
     timings, memory, _, against = measure_against(
-        point,
-        base,
-        count_stages(point),
-        count_stages(base),
+        Pair(point, base, count_stages(point), count_stages(base)),
         device,
         CudaClock(device),
         plan,
@@ -271,7 +271,7 @@ def test_recipes_on_cuda_stay_near_their_baseline(recipe):
 def test_the_kernel_that_ran_is_the_one_that_was_asked_for(recipe, family):
     from bench.measure.attention.ran import attention_ran
     from bench.measure.device.machine import this_machine
-    from bench.measure.points.single import build_calls
+    from bench.measure.points.build import build_calls
     from bench.measure.recipes.apply import unsupported
 
     device = choose_device("cuda")
@@ -297,7 +297,7 @@ def test_the_kernel_that_ran_is_the_one_that_was_asked_for(recipe, family):
 
 
 def test_a_graphed_denoiser_gives_what_the_eager_one_does_at_every_step():
-    from bench.measure.points.single import build_calls
+    from bench.measure.points.build import build_calls
 
     device, made = choose_device("cuda"), []
     for recipe in ("eager-bf16", "cuda-graph-bf16"):

@@ -10,10 +10,12 @@ import torch
 
 from bench.core.load import load_point
 from bench.measure.device import telemetry
+from bench.measure.device.looks import MAX_SERIES, Tick, nothing
 from bench.measure.device.nvml import GPM_METRICS, THROTTLE_REASONS, Card, Gpm, Missing
-from bench.measure.device.telemetry import MAX_SERIES, Monitor, Tick, monitor, nothing
+from bench.measure.device.telemetry import Monitor, monitor
 from bench.measure.points import single as measuring
-from bench.measure.points.single import count_stages, measure_point
+from bench.measure.points.build import count_stages
+from bench.measure.points.single import measure_point
 from bench.measure.timing.clock import clock_for
 from bench.measure.timing.sampling import sample
 from bench.report.tables.device import throttling

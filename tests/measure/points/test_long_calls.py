@@ -12,8 +12,9 @@ from bench.measure.device.nvml import Card
 from bench.measure.device.telemetry import Monitor
 from bench.measure.points import against as beside
 from bench.measure.points import single as measuring
-from bench.measure.points.against import measure_against
-from bench.measure.points.single import count_stages, measure_point
+from bench.measure.points.against import Pair, measure_against
+from bench.measure.points.build import count_stages
+from bench.measure.points.single import measure_point
 from models import kernels
 from support.fake_nvml import FakeClock, watched
 from support.plans import PLAN
@@ -132,7 +133,7 @@ def test_in_turns_with_a_baseline_each_side_is_called_three_times(card, monkeypa
     point, counts = counted()
     base = load_point("tiny", "tiny-image", "eager-bf16")
     timings, _, telemetry, against = measure_against(
-        point, base, counts, counts, CUDA, clock, PLAN, prior={}, on_round=lambda *_: None
+        Pair(point, base, counts, counts), CUDA, clock, PLAN, prior={}, on_round=lambda *_: None
     )
     assert {name: step.calls for name, step in sides.items()} == {
         "eager-bf16-chunks": 3,

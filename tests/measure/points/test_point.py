@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from bench.core.load import load_point
+from bench.measure.errors import Unsupported
 from bench.measure.points import single as measuring
-from bench.measure.points.single import Unsupported, count_stages, measure_point
+from bench.measure.points.build import count_stages
+from bench.measure.points.single import measure_point
 from bench.measure.timing.clock import clock_for
 from support.plans import PLAN
 

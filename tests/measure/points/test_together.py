@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from bench.core.load import load_point
+from bench.measure.device.memory import stage_memory
 from bench.measure.points import together
-from bench.measure.points.single import count_stages, stage_memory
+from bench.measure.points.build import count_stages
 from bench.measure.points.together import measure_together
 from bench.measure.timing.clock import clock_for
 from support.plans import PLAN
@@ -132,7 +133,7 @@ def test_each_stage_runs_once_more_for_its_peak_and_then_its_replay(points, monk
 
     real = together._memory
     monkeypatch.setattr(together, "build_calls", built)
-    monkeypatch.setattr(together, "_allocated", lambda device: allocator.resident)
+    monkeypatch.setattr(together, "allocated", lambda device: allocator.resident)
     monkeypatch.setattr(together, "_memory", memory)
     monkeypatch.setattr(together, "time_launch", launch)
     measured = in_turns(points)

@@ -13,7 +13,7 @@ from bench.commands.versus import versus
 from bench.core.load import load_point
 from bench.count.point import count_point
 from bench.measure.points.versus import MIN_ROUNDS, Versus, paired_ratio, time_in_turns
-from bench.measure.worker.main import run_job
+from bench.measure.worker.jobs import Session, answer
 from bench.report.tables.versus import side, versus_document, versus_line
 from support.cli import cli
 from support.paths import ROOT
@@ -157,8 +157,8 @@ class Here:
     def __exit__(self, *exc):
         pass
 
-    def run(self, job, timeout_s, on_round):
-        return run_job(job, self.device, None, on_round)
+    def run(self, request, timeout_s):
+        return answer(request, Session(self.device, None))
 
 
 def test_versus_on_the_command_line(monkeypatch, capsys):

@@ -7,7 +7,8 @@ import torch
 from bench.core.specs.suite import Sampling
 from bench.measure.probes import ceilings
 from bench.measure.probes.ceilings import measure_ceilings, planned_probes
-from bench.measure.probes.kernels import SIZES, Arrays, Sizes, planned
+from bench.measure.probes.kernels import SIZES, Sizes, planned
+from bench.measure.probes.operands import Arrays
 from bench.measure.timing.clock import CpuClock
 from models import kernels
 from support.plans import PLAN

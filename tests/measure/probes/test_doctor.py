@@ -8,20 +8,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-import bench.measure.probes.doctor as probes
 from bench.core.load import load, names
 from bench.core.specs.gpu import Gpu
-from bench.measure.probes.doctor import (
-    Readings,
-    examine,
-    other_processes,
-    read_busy,
-    read_card,
-    run_load,
-)
+from bench.measure.probes import rates
+from bench.measure.probes.doctor import examine, other_processes, read_card
+from bench.measure.probes.rates import read_busy, run_load
+from bench.measure.probes.readings import Readings
 from bench.measure.timing.clock import CpuClock
 from bench.measure.worker.process import JobFailed, Worker
-from bench.studies.acceptance.grades import LINK_BYTES_PER_LANE, accept, broken, form_of
+from bench.studies.acceptance.card import form_of
+from bench.studies.acceptance.thresholds import LINK_BYTES_PER_LANE
+from bench.studies.acceptance.verdict import accept, broken
 
 HEALTHY = {
     "cores": 16,
@@ -302,9 +299,9 @@ def test_link_rates_are_those_of_their_generations():
 
 
 def test_this_machine_is_examined_and_a_probe_that_fails_is_one_reading(monkeypatch, tmp_path):
-    monkeypatch.setattr(probes, "GEMM_S", 0.01)
-    monkeypatch.setattr(probes, "COPY_BYTES", {"cpu": 2**20})
-    monkeypatch.setattr(probes, "copy_rate", lambda *_: 1 / 0)
+    monkeypatch.setattr(rates, "GEMM_S", 0.01)
+    monkeypatch.setattr(rates, "COPY_BYTES", {"cpu": 2**20})
+    monkeypatch.setattr(rates, "copy_rate", lambda *_: 1 / 0)
     readings = examine(torch.device("cpu"), CpuClock(), str(tmp_path / "not" / "there"))
     assert readings["missing"]["copy_bytes_per_s"] == "division by zero"
     assert readings["values"]["gemm"]["flops_per_s"] > 0

@@ -16,9 +16,11 @@ from bench.core.specs.recipe import Recipe
 from bench.core.specs.suite import Suite
 from bench.count.closed.dit import dit_forward
 from bench.measure.device.machine import Machine, this_machine
+from bench.measure.errors import Unsupported
 from bench.measure.points import single as measuring
-from bench.measure.points.against import divergence_of, measure_against
-from bench.measure.points.single import Unsupported, build_calls, count_stages, measure_point
+from bench.measure.points.against import Pair, divergence_of, measure_against
+from bench.measure.points.build import build_calls, count_stages
+from bench.measure.points.single import measure_point
 from bench.measure.recipes import apply as execution
 from bench.measure.recipes.apply import unsupported
 from bench.measure.recipes.quantise import block_linears, pruned, quantise, ternary, weight_bytes
@@ -406,10 +408,7 @@ def test_compile_time_is_in_no_sample(monkeypatch, beside):
     counts = count_stages(compiled)
     if beside:
         timings, *_ = measure_against(
-            compiled,
-            point(),
-            counts,
-            count_stages(point()),
+            Pair(compiled, point(), counts, count_stages(point())),
             CPU,
             CallClock(),
             QUICK,
@@ -430,10 +429,7 @@ def test_a_point_beside_its_baseline_has_both_timings_and_a_divergence():
     ours, base = point({"guidance": "batched"}), point()
     heard = []
     timings, memory, telemetry, against = measure_against(
-        ours,
-        base,
-        count_stages(ours),
-        count_stages(base),
+        Pair(ours, base, count_stages(ours), count_stages(base)),
         CPU,
         clock_for(CPU),
         QUICK,
@@ -453,10 +449,7 @@ def test_a_baseline_that_does_not_fit_beside_follows(monkeypatch):
     monkeypatch.setattr(module, "free_memory", lambda device: 1000)
     ours, base = point({"steps": 1}), point()
     *_, against = measure_against(
-        ours,
-        base,
-        count_stages(ours),
-        count_stages(base),
+        Pair(ours, base, count_stages(ours), count_stages(base)),
         CPU,
         clock_for(CPU),
         QUICK,

@@ -5,10 +5,11 @@ import torch
 
 from bench.core.load import load_point
 from bench.measure.points import single as measuring
-from bench.measure.points.single import count_stages, measure_point
+from bench.measure.points.build import count_stages
+from bench.measure.points.single import measure_point
 from bench.measure.timing import launch as launching
 from bench.measure.timing.launch import LEAST_REPLAYS, MOST_REPLAYS, replay_seconds, time_launch
-from bench.report.tables.device import launch_rows, no_replays
+from bench.report.tables.device import launches_table, no_replays
 from bench.report.tables.device import launching as marked
 from bench.results.readings import Launch
 from bench.results.records import PointRecord
@@ -195,13 +196,13 @@ def launched(launch: Launch | None) -> PointRecord:
 
 def test_tables_show_the_gap_or_why_there_is_none():
     bound = launched(time_launch(call, CUDA, Clock(), 2e-3, capture=Graph(1.5e-3)))
-    assert launch_rows([bound]) == [
+    assert launches_table([bound]).texts == [
         ["tiny tiny-clip eager-fp32", "denoise_step", "2 ms", "1.5 ms", "0.5 ms, 25.0%", "yes"]
     ]
     assert marked(bound.timings["denoise_step"]) == "host bound: a graph replay saves 25%"
     none = launched(time_launch(call, CPU, Clock(), 2e-3))
     old = launched(None)
-    assert launch_rows([none, old]) == []
+    assert launches_table([none, old]).texts == []
     assert no_replays([bound, none, old, none]) == ["denoise_step: no CUDA graphs on a CPU"]
     assert marked(none.timings["denoise_step"]) == marked(old.timings["denoise_step"]) == ""
     assert PointRecord.model_validate_json(bound.model_dump_json()) == bound

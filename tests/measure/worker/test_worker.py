@@ -11,18 +11,26 @@ import pytest
 import torch
 
 from bench.core.errors import EnvironmentFault
-from bench.core.load import load
+from bench.core.load import load, load_point
+from bench.core.specs.point import Point
 from bench.core.specs.suite import Suite
-from bench.measure.device import environment as surroundings
-from bench.measure.points.single import OutOfMemory, Unsupported
-from bench.measure.probes import sentinel
-from bench.measure.timing import clock
-from bench.measure.worker import main as worker
-from bench.measure.worker.main import classify
-from bench.measure.worker.process import JobFailed, Worker, wants_fresh
-from bench.run.suite import suite_jobs
+from bench.measure.errors import OutOfMemory, Unsupported
+from bench.measure.worker import serve as worker
+from bench.measure.worker.failures import classify
+from bench.measure.worker.process import JobFailed, Worker
+from bench.measure.worker.protocol import (
+    CountPoint,
+    MeasureCeilings,
+    MeasurePeak,
+    MeasurePoint,
+    MeasureTogether,
+    PointReply,
+    wants_fresh,
+)
+from bench.run.jobs import suite_jobs
 from support.cli import cli
 from support.paths import ROOT
+from support.plans import PLAN
 from support.records import environment
 
 
@@ -42,32 +50,32 @@ class Sentinel:
 @pytest.fixture
 def serve(monkeypatch):
     """serve(job, job, ...) -> events; each job is a function that stands in for the work."""
-    monkeypatch.setattr(surroundings, "choose_device", lambda name: torch.device("cuda", 0))
-    monkeypatch.setattr(surroundings, "describe", lambda device: environment())
-    monkeypatch.setattr(clock, "clock_for", lambda device: None)
-    monkeypatch.setattr(sentinel, "Sentinel", Sentinel)
+    monkeypatch.setattr(worker, "choose_device", lambda name: torch.device("cuda", 0))
+    monkeypatch.setattr(worker, "describe", lambda device: environment())
+    monkeypatch.setattr(worker, "clock_for", lambda device: None)
+    monkeypatch.setattr(worker, "Sentinel", Sentinel)
     monkeypatch.setattr(Sentinel, "whole", True)
     monkeypatch.setattr(torch, "randn", lambda *shape, device: None)
 
     def run(*jobs) -> list[dict]:
         work = iter(jobs)
-        monkeypatch.setattr(worker, "run_job", lambda *args: next(work)())
-        events = io.StringIO()
-        worker.serve(io.StringIO('{"job": "point"}\n' * len(jobs)), events, "cuda")
+        monkeypatch.setattr(worker, "answer", lambda *args: next(work)())
+        line, events = json.dumps(job().model_dump(mode="json")) + "\n", io.StringIO()
+        worker.serve(io.StringIO(line * len(jobs)), events, "cuda")
         return [json.loads(line) for line in events.getvalue().splitlines()][1:]
 
     return run
 
 
 def raising(error):
-    def job():
+    def fails():
         raise error
 
-    return job
+    return fails
 
 
 def good():
-    return {"tokens": 1}
+    return PointReply(tokens=1)
 
 
 @pytest.mark.parametrize(
@@ -105,17 +113,13 @@ def test_after_what_may_poison_the_context_the_process_goes_and_says_so(
 def test_a_context_that_a_graph_broke_costs_the_sentinel_and_not_the_measurement(serve, capsys):
     def breaks():
         Sentinel.whole = False
-        return {"tokens": 2}
+        return PointReply(tokens=2)
 
-    assert serve(good, breaks, good) == [
-        {
-            "event": "done",
-            "tokens": 1,
-            "ends": False,
-            "sentinel": {"before_s": 1.0, "after_s": 1.0},
-        },
-        {"event": "done", "tokens": 2, "ends": True, "sentinel": None},
-    ]
+    first, second = serve(good, breaks, good)
+    assert (first["event"], first["tokens"], first["ends"]) == ("done", 1, False)
+    assert first["sentinel"] == {"before_s": 1.0, "after_s": 1.0}
+    assert (second["event"], second["tokens"], second["ends"]) == ("done", 2, True)
+    assert second["sentinel"] is None
 
 
 SLOW_TO_GO = """#!{python}
@@ -123,10 +127,10 @@ import json, os, sys, time
 events = os.fdopen(int(sys.argv[sys.argv.index("--events-fd") + 1]), "w", buffering=1)
 events.write(json.dumps({{"event": "hello", "environment": {environment}}}) + "\\n")
 for line in sys.stdin:
-    what = json.loads(line)["job"]
-    events.write(json.dumps({{"event": "done" if what == "good" else "failed", "outcome": "error", "reason": "poisoned",
-                              "ends": what == "bad", "process": os.getpid()}}) + "\\n")
-    if what == "bad":
+    good = json.loads(line)["job"] == "count"
+    events.write(json.dumps({{"event": "done" if good else "failed", "outcome": "error", "reason": "poisoned",
+                              "ends": not good, "weights": os.getpid()}}) + "\\n")
+    if not good:
         time.sleep(30)        # the CUDA context of a real one takes its time to go
         sys.exit()
 """  # noqa: E501
@@ -144,16 +148,22 @@ def test_the_job_after_a_poisoned_one_gets_a_fresh_process(tmp_path, monkeypatch
     fake.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(fake))
     with Worker("cuda") as there:
-        first = there.run({"job": "good"}, 20, lambda *_: None)
+        first = there.run(CountPoint(point=POINT), 20)
         with pytest.raises(JobFailed, match="poisoned"):
-            there.run({"job": "bad"}, 20, lambda *_: None)
-        second = there.run({"job": "good"}, 20, lambda *_: None)
-    assert first["process"] != second["process"]
-    assert "ends" not in first
+            there.run(job(), 20)
+        second = there.run(CountPoint(point=POINT), 20)
+    assert first.weights != second.weights
 
 
-def job(quantise: str = "none", **others) -> dict:
-    return {"job": "point", "point": {"recipe": {"quantise": quantise}}, **others}
+POINT = load_point("tiny", "tiny-image", "eager-fp32")
+
+
+def quantised(how: str) -> Point:
+    return POINT.model_copy(update={"recipe": POINT.recipe.model_copy(update={"quantise": how})})
+
+
+def job(quantise: str = "none", **others) -> MeasurePoint:
+    return MeasurePoint(point=quantised(quantise), sampling=PLAN, **others)
 
 
 @pytest.mark.parametrize(
@@ -163,13 +173,13 @@ def job(quantise: str = "none", **others) -> dict:
         (job("ternary"), False),
         (job("fp8"), True),
         (job("int8-weight"), True),
-        (job(baseline=job("int8-dynamic")["point"]), True),
-        ({"job": "together", "points": [job()["point"]] * 2}, False),
-        (job("fp8") | {"job": "count"}, False),
-        ({"job": "ceilings"}, False),
-        ({"job": "point", "point": {"recipe": {}}}, False),
+        (job(baseline=quantised("int8-dynamic")), True),
+        (MeasureTogether(points=[POINT] * 2, sampling=PLAN, prior=[{}, {}]), False),
+        (MeasurePeak(point=quantised("fp8"), stage="forward"), True),
+        (CountPoint(point=quantised("fp8")), False),
+        (MeasureCeilings(recipes=[("fp32", "auto")], sampling=PLAN), False),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "job", str(value)),
 )
 def test_what_torchao_quantises_wants_a_process_of_its_own(asked, fresh):
     assert wants_fresh(asked) == fresh
@@ -180,9 +190,9 @@ import json, os, sys
 events = os.fdopen(int(sys.argv[sys.argv.index("--events-fd") + 1]), "w", buffering=1)
 events.write(json.dumps({{"event": "hello", "environment": {environment}}}) + "\\n")
 for line in sys.stdin:
-    skipped = json.loads(line).get("skips")
+    skipped = json.loads(line).get("prior")
     events.write(json.dumps({{"event": "failed" if skipped else "done", "outcome": "skipped_unsupported" if skipped else "ok",
-                              "reason": str(os.getpid()), "process": os.getpid()}}) + "\\n")
+                              "reason": str(os.getpid()), "note": str(os.getpid()), "weights": os.getpid()}}) + "\\n")
 """  # noqa: E501
 
 
@@ -198,21 +208,23 @@ def test_a_quantised_point_is_measured_between_two_restarts_and_counts_cost_none
     fake.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(fake))
     jobs = [
-        {"job": "count"},
+        CountPoint(point=POINT),
         job(),
         job("fp8"),
         job("fp8"),
-        {"job": "count"},
+        CountPoint(point=POINT),
         job("int8-weight"),
         job(),
         job(),
     ]
-    jobs += [job("fp8", skips=True), job("fp8", skips=True), job()]
+    skips = job("fp8", prior={"skips": []})
+    jobs += [skips, skips, job()]
     pids = []
     with Worker("cuda") as there:
         for asked in jobs:
             try:
-                pids.append(str(there.run(asked, 20, lambda *_: None)["process"]))
+                reply = there.run(asked, 20)
+                pids.append(getattr(reply, "note", None) or str(reply.weights))
             except JobFailed as skipped:
                 pids.append(skipped.reason)
     names = dict(zip(dict.fromkeys(pids), "abcdef", strict=False))
@@ -250,7 +262,7 @@ def test_a_worker_that_comes_back_elsewhere_ends_the_run_and_edited_code_does_no
 def test_a_workers_traceback_goes_to_no_terminal(capfd):
     with Worker("cpu") as worker:
         with pytest.raises(JobFailed, match="KeyError"):
-            worker.run({"job": "point"}, 60, lambda stage, samples: None)
+            worker.run(MeasurePeak(point=POINT, stage="nowhere"), 60)
         assert b"Traceback" in worker.chatter()
         assert worker.chatter() == b""
     assert capfd.readouterr() == ("", "")
@@ -267,22 +279,17 @@ def test_a_worker_that_does_not_start_says_why_in_one_line(monkeypatch):
 
 def test_a_worker_killed_for_memory_is_oom_and_the_next_job_gets_a_fresh_one(micro_suite):
     suite = load(Suite, str(micro_suite))
-    job = {
-        "job": "point",
-        "prior": {},
-        "sampling": suite.sampling.model_dump(mode="json"),
-        "point": suite_jobs(suite)[1].point.model_dump(mode="json"),
-    }
+    request = MeasurePoint(point=suite_jobs(suite)[1].point, sampling=suite.sampling)
     with Worker("cpu") as worker:
         assert worker.environment.device == "cpu"
         os.kill(worker._process.pid, signal.SIGKILL)
         with pytest.raises(JobFailed, match="signal 9") as caught:
             # A job handed to a worker that is just dying; poll() may not have seen it yet.
             worker._process.poll = lambda: None
-            worker.run(job, 60, lambda stage, samples: None)
+            worker.run(request, 60)
         assert caught.value.outcome == "oom"
         del worker._process.poll
         rounds = []
-        result = worker.run(job, 60, lambda stage, samples: rounds.append((stage, samples)))
-        assert set(result["timings"]) == {"denoise_step", "vae_decode", "vae_encode", "text_encode"}
-        assert {stage for stage, _ in rounds} == set(result["timings"])
+        result = worker.run(request, 60, lambda stage, samples: rounds.append((stage, samples)))
+        assert set(result.timings) == {"denoise_step", "vae_decode", "vae_encode", "text_encode"}
+        assert {stage for stage, _ in rounds} == set(result.timings)

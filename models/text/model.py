@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from models import kernels
 from models.layers import Linear
-from models.spec import TextEncoderConfig
+from models.text.spec import TextEncoderConfig
 
 
 class TextEncoder(nn.Module):

@@ -1,0 +1,9 @@
+"""Why a point gives no times: it does not fit, or it cannot run here.  No torch."""
+
+
+class OutOfMemory(Exception):
+    """The point does not fit; the text says how much was wanted where that is known."""
+
+
+class Unsupported(Exception):
+    """The point cannot run on this device; the text says why."""

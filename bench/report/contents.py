@@ -1,0 +1,96 @@
+"""The contents of a report: what report.md and report.html both show of a result, made once."""
+
+from typing import Any
+
+from bench.calibrate.calibration import Fit
+from bench.report.result import Result
+from bench.report.tables.ablations import ablations_table, combinations_table, panel_table
+from bench.report.tables.calibration import (
+    errors_table,
+    latency_table,
+    parameters_table,
+    predictions_table,
+)
+from bench.report.tables.ceilings import bandwidth_table, ceilings_table, gemm_ceiling
+from bench.report.tables.claims import claims_table
+from bench.report.tables.device import (
+    attention_table,
+    clocks_table,
+    environment_table,
+    gaps,
+    launches_table,
+    memory_gaps,
+    memory_table,
+    no_replays,
+    traffic_table,
+)
+from bench.report.tables.pencil import waterfall_table
+from bench.report.tables.points import points_table, whole_videos_table, work_table
+from bench.report.tables.table import Table, quantity
+
+CPU_MEMORY = (
+    "On a CPU the measured figure is the peak resident memory of the process, which includes Python"
+    " and PyTorch; on CUDA it is by stage."
+)
+GPU_MEMORY = (
+    "Activations are the peak allocated minus weights and inputs; the device's use includes the"
+    " CUDA context and other processes."
+)
+
+
+def contents(result: Result) -> dict[str, Any]:
+    """The variables of both templates."""
+    points, headline = result.points, result.headline
+    measured = headline is not None and headline.provenance == "measured"
+    on_cpu = result.environment.device == "cpu"
+    return {
+        "result": result,
+        "environment": result.environment,
+        "headline": headline,
+        "interval": "interval of the medians" if measured else "90 % interval",
+        "on_cpu": on_cpu,
+        "memory_words": CPU_MEMORY if on_cpu else GPU_MEMORY,
+        "tables": report_tables(result),
+        "fits": [fit_tables(fit) for fit in result.fits],
+        "gaps": gaps(points),
+        "memory_gaps": memory_gaps(points),
+        "no_replays": no_replays(points),
+        "gemm_ceiling": gemm_ceiling(result.ceilings) if result.ceilings else None,
+        "quantity": quantity,
+    }
+
+
+def report_tables(result: Result) -> dict[str, Table]:
+    """Each table by the name that the templates call it by."""
+    points, rows = result.points, result.ablations
+    tables = {
+        "waterfall": waterfall_table(result.bars),
+        "latency": latency_table(result.fits),
+        "points": points_table(points),
+        "work": work_table(points),
+        "whole_videos": whole_videos_table(result.whole_videos),
+        "memory": memory_table(points),
+        "clocks": clocks_table(points),
+        "launches": launches_table(points),
+        "attention": attention_table(points),
+        "traffic": traffic_table(points),
+        "claims": claims_table(result.claims),
+        "environment": environment_table(result.environment),
+    }
+    if rows:
+        tables["ablations"] = ablations_table(rows)
+        tables["combinations"] = combinations_table(rows)
+        tables["panel"] = panel_table(rows, result.environment.device)
+    if result.ceilings:
+        tables["ceilings"] = ceilings_table(result.ceilings, result.gpu)
+        tables["bandwidth"] = bandwidth_table(result.ceilings)
+    return tables
+
+
+def fit_tables(fit: Fit) -> dict[str, Any]:
+    return {
+        "title": fit.title,
+        "parameters": parameters_table(fit),
+        "errors": errors_table(fit),
+        "predictions": predictions_table(fit),
+    }

@@ -1,0 +1,90 @@
+"""Counts of a model at a workload, from the document of `count --json`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from bench.core.units import si
+from bench.report.numbers import in_units, percent
+from bench.report.tables.table import Cell, Table, counted, number, table
+
+FLOP = in_units("FLOP", 4)
+Row = tuple[str, str | Cell]
+
+
+def count_table(count: Mapping[str, Any]) -> Table:
+    """FLOPs, bytes and parameters of each stage."""
+    autoregressive = count.get("autoregressive")
+    steps = "tokens in turn" if autoregressive else "steps"
+    rows: list[Row] = [
+        ("parameters of the denoiser", f"{count['params']:,}"),
+        ("latents (T, H, W)", " x ".join(map(str, count["latent_shape"]))),
+        ("tokens", f"{count['tokens']:,}"),
+        *_forward_rows(count["forward"]),
+        *(_token_rows(count, autoregressive) if autoregressive else [_step_row(count)]),
+        ("text encoder", number(count["text_encode_flops"], FLOP)),
+        ("given frames, encoded", number(count["condition_encode_flops"], FLOP)),
+        ("VAE encode", number(count["vae_encode_flops"], FLOP)),
+        ("VAE decode", number(count["vae_decode_flops"], FLOP)),
+        (f"whole video, {count['steps']:,} {steps}", number(count["video_flops"], FLOP)),
+        *_memory_rows(count),
+    ]
+    if not count["condition_encode_flops"]:
+        rows = [row for row in rows if row[0] != "given frames, encoded"]
+    title = f"{count['model']} on {count['workload']}"
+    return table(title, ["quantity", counted("value")], rows)
+
+
+def _forward_rows(forward: Mapping[str, Any]) -> list[Row]:
+    by_class = {kind: flops for kind, flops in forward["by_class"].items() if flops}
+    return [
+        ("one forward", f"{FLOP(forward['flops'])} = {si(forward['macs'], 'MAC', 4)}"),
+        *(
+            (f"  {kind}", f"{FLOP(flops)}  {flops / forward['flops']:.1%}")
+            for kind, flops in by_class.items()
+        ),
+    ]
+
+
+def _step_row(count: Mapping[str, Any]) -> Row:
+    return "one step", f"{FLOP(count['step_flops'])} ({count['forwards_per_step']} forward(s))"
+
+
+def _token_rows(count: Mapping[str, Any], tokens: Mapping[str, Any]) -> list[Row]:
+    """Of an auto-regressive model."""
+    length, calls = f"{tokens['prefill_tokens']:,} tokens", f"{tokens['prefill_calls']:,} times"
+    cache = f"over a cache of {tokens['cache_length']:,}"
+    return [
+        ("prefill", f"{FLOP(tokens['prefill_flops'])} for {length}, {calls}"),
+        ("one token", f"{FLOP(count['step_flops'])} {cache}"),
+    ]
+
+
+def _memory_rows(count: Mapping[str, Any]) -> list[Row]:
+    fused, unfused = (si(count["bytes"][f"modelled_{end}"], "B") for end in ("min", "max"))
+    fits = ", ".join(gpu for gpu, fits in count["fits"].items() if fits)
+    closed_form = "" if None in count["cross_check"].values() else " = closed form"
+    return [
+        ("bytes of a forward, modelled", f"{fused} fused to {unfused} unfused"),
+        ("fits (weights and a step, modelled)", fits or "no card in configs/gpus"),
+        ("cross-check", f"fvcore = torch{closed_form}"),
+    ]
+
+
+def module_table(count: Mapping[str, Any]) -> Table:
+    """FLOPs of a forward by module, one level deep, two within the blocks."""
+    sums: dict[str, int] = {}
+    for path, by_class in count["by_module"].items():
+        parts = [part for part in path.split(".")[1:] if not part.isdigit()]
+        if len(parts) == (2 if parts[:1] == ["blocks"] else 1):
+            name = ".".join(parts)
+            sums[name] = sums.get(name, 0) + sum(by_class.values())
+    total = count["forward"]["flops"]
+    return table(
+        "By module",
+        ["module", counted("FLOP"), counted("share")],
+        [
+            [name, number(flops, FLOP), number(flops / total, percent())]
+            for name, flops in sums.items()
+        ],
+        note="all blocks together",
+    )

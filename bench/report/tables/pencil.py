@@ -1,0 +1,208 @@
+"""The pencil estimate: its rows, its waterfall, other models beside it, and its swings."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from bench.core.units import seconds
+from bench.report.chain import Analysis
+from bench.report.numbers import (
+    digits,
+    percent,
+    printed,
+    three,
+    traffic,
+    traffic_rate,
+    whole,
+    work,
+    work_rate,
+)
+from bench.report.tables.table import (
+    Cell,
+    Table,
+    number,
+    numbers,
+    quantity,
+    span,
+    table,
+)
+from bench.studies.pencil.cross_model import CrossRow, Rates, Unit
+from bench.studies.pencil.rows import Row
+from bench.studies.pencil.sensitivity import Swing
+from bench.studies.pencil.waterfall import Bar
+
+if TYPE_CHECKING:
+    from bench.studies.pencil.measured import MeasuredChain
+
+
+def analysis_tables(found: Analysis) -> list[Table]:
+    """In the order they are read."""
+    tables = [chain_table(found.rows), waterfall_table(found.bars), cross_model_table(found.units)]
+    if found.measured is not None and found.measured.clips:
+        tables.append(same_clip_table(found.measured))
+    if found.swings:
+        tables.append(sensitivity_table(found.swings, found.measured is not None))
+    return tables
+
+
+def chain_table(rows: Iterable[Row]) -> Table:
+    """A1 to A17: as printed, computed, corrected and calibrated."""
+    return table(
+        "The pencil estimate, row by row",
+        [
+            "row",
+            "quantity",
+            numbers("printed"),
+            numbers("computed"),
+            numbers("corrected"),
+            numbers("calibrated"),
+            "unit",
+            "agreement, note",
+        ],
+        [
+            [
+                r.id,
+                r.quantity,
+                number(r.printed, printed),
+                number(r.computed, printed),
+                number(r.corrected, printed),
+                quantity(r.calibrated),
+                r.unit,
+                "; ".join(filter(None, (r.agreement, r.note))),
+            ]
+            for r in rows
+        ],
+        note="printed: claimed; computed and corrected: counted; calibrated: extrapolated",
+    )
+
+
+def waterfall_table(bars: Iterable[Bar]) -> Table:
+    """Each row has a provenance of its own."""
+    return table(
+        "Minutes of video per GPU-hour, factor by factor",
+        ["factor", numbers("times"), numbers("minutes per GPU-hour"), "provenance"],
+        [
+            [
+                b.factor,
+                number(b.multiplier, provenance=b.provenance),
+                number(b.value, provenance=b.provenance),
+                b.provenance,
+            ]
+            for b in bars
+        ],
+    )
+
+
+def cross_model_table(rows: Iterable[CrossRow]) -> Table:
+    """A13 with time: the datasheet's roofline, and with a calibration this device's."""
+    rows = list(rows)
+    sheet, ceilings = rows[0].datasheet, rows[0].ceilings
+    rates = f"roofline at the {sheet.words}: claimed"
+    if ceilings:
+        rates += f"; at the {ceilings[0].words}: extrapolated"
+    last = ["at the ceilings", "calibrated", numbers("USD")] if ceilings else ["USD", "note"]
+    return table(
+        "A13 with time",
+        [
+            "unit of output",
+            numbers("FLOP"),
+            numbers("bytes, least"),
+            numbers("FLOP/B"),
+            "at the datasheet",
+            *last,
+        ],
+        [
+            [
+                r.unit.name,
+                number(r.unit.flops, work),
+                number(r.unit.bytes, traffic),
+                number(r.unit.flops / r.unit.bytes, digits(3)),
+                _at(r.datasheet, r.unit),
+                *(_device_cells(r) if ceilings else (_usd(r), r.unit.note)),
+            ]
+            for r in rows
+        ],
+        note=f"FLOPs and bytes counted, latents alone; {rates}",
+    )
+
+
+def _at(rates: Rates, unit: Unit) -> str:
+    return f"{seconds(unit.seconds(rates))}, {unit.bound(rates)}"
+
+
+def _device_cells(row: CrossRow) -> list[Cell | str | None]:
+    at_ceilings = _at(*row.ceilings) if row.ceilings else None
+    known = quantity(row.calibrated_s, seconds).text
+    calibrated = f"{known}, {row.calibrated_how}" if row.calibrated_s else None
+    return [at_ceilings, calibrated, _usd(row)]
+
+
+def _usd(row: CrossRow) -> Cell | None:
+    return span(row.usd.low, row.usd.high, digits(2)) if row.usd else None
+
+
+def same_clip_table(measured: "MeasuredChain") -> Table:
+    """The same clip by diffusion and token by token, on this device."""
+    return table(
+        "The same clip, made both ways",
+        [
+            "model and clip",
+            "stage",
+            numbers("calls"),
+            numbers("seconds"),
+            numbers("FLOP/s"),
+            numbers("of GEMM"),
+            numbers("bytes/s"),
+            numbers("of copy"),
+            "bound",
+        ],
+        [
+            [
+                f"{clip.model} {clip.workload}" if i == 0 else "",
+                stage,
+                *_clip_cells(done),
+                clip.bound if i == 0 else "",
+            ]
+            for clip in measured.clips
+            for i, (stage, done) in enumerate(clip.stages.items())
+        ],
+        note=f"measured on {measured.gpu}; bytes modelled",
+    )
+
+
+def _clip_cells(done: dict[str, Any]) -> list[Cell]:
+    return [
+        number(done["calls"], whole),
+        number(done["seconds"]),
+        number(done["flops_per_s"], work_rate),
+        number(done["of_gemm_ceiling"], percent(0)),
+        number(done["bytes_modelled_per_s"], traffic_rate),
+        number(done["of_copy_ceiling"], percent(0)),
+    ]
+
+
+def sensitivity_table(swings: Iterable[Swing], calibrated: bool) -> Table:
+    """The tornado: each factor varied alone."""
+    base = "calibrated" if calibrated else "corrected, at 100 % of the datasheet"
+    return table(
+        "What moves the answer, each alone",
+        [
+            "factor",
+            "from, to",
+            numbers("minutes per GPU-hour"),
+            numbers("fleet, GPUs"),
+            numbers("fold"),
+            "range",
+        ],
+        [
+            [
+                s.factor,
+                " to ".join(s.settings),
+                span(*s.minutes, three),
+                span(*s.fleet, lambda gpus: f"{gpus:,.3g}"),
+                number(s.fold, lambda fold: f"{fold:.2f}"),
+                s.source,
+            ]
+            for s in swings
+        ],
+        note=base,
+    )

@@ -1,0 +1,125 @@
+"""Measured points: their times, their work, and a whole video stage by stage."""
+
+from collections.abc import Iterable, Sequence
+
+from bench.core.specs.model import DIFFUSION_STAGES
+from bench.core.units import SECONDS_PER_HOUR, SECONDS_PER_MINUTE, seconds
+from bench.report.numbers import percent, precise_seconds, three, traffic, whole, work, work_rate
+from bench.report.result import WholeVideo
+from bench.report.tables.device import attending, launching, throttling
+from bench.report.tables.table import Cell, Table, counted, measured, number, span, table
+from bench.results.records import PointRecord
+from bench.results.video import JOULES_PER_KWH
+
+OPERATORS = ("linear", "attention", "conv", "other")
+
+
+def points_table(records: Iterable[PointRecord]) -> Table:
+    """Every stage of every point, and why a point has none."""
+    rows = []
+    for r in records:
+        rows += [_stage_cells(r, stage) for stage in r.timings]
+        if r.outcome != "ok" or r.reason:
+            tokens = number(r.tokens, whole)
+            rows.append([r.label, "", tokens, "", "", "", "", "", f"{r.outcome}: {r.reason}"])
+    return table(
+        "Measured points",
+        [
+            "point",
+            "stage",
+            counted("tokens"),
+            measured("median"),
+            measured("interval"),
+            measured("n"),
+            counted("work", detail=True),
+            measured("rate"),
+            "outcome, note",
+        ],
+        rows,
+        note="intervals at 95 %, or the range of fewer than six samples",
+    )
+
+
+def _stage_cells(record: PointRecord, stage: str) -> list[Cell | str]:
+    t, flops = record.timings[stage], record.counts[stage].flops
+    telemetry = (record.telemetry or {}).get(stage)
+    attention = attending(record) if stage in DIFFUSION_STAGES else ""
+    notes = (t.stop, throttling(telemetry), launching(t), attention)
+    sure = f"{t.confidence:.0%} interval"
+    return [
+        record.label,
+        stage,
+        number(record.tokens, whole, "tokens of one sample"),
+        number(t.median_s, precise_seconds, f"n = {t.n} calls, stopped: {t.stop}; {sure}"),
+        span(t.low_s, t.high_s, precise_seconds, sure),
+        number(t.n, whole),
+        number(flops, work, "one call; 1 multiply-accumulate = 2 FLOPs"),
+        number(flops / t.median_s, work_rate, "counted FLOPs over the measured median"),
+        "; ".join(filter(None, notes)),
+    ]
+
+
+def work_table(records: Iterable[PointRecord]) -> Table:
+    """FLOPs by operator class of one call of each stage."""
+    return table(
+        "Work of one call by operator class",
+        [
+            "point",
+            "stage",
+            counted("FLOPs"),
+            *map(counted, OPERATORS),
+            counted("bytes, modelled (fused to unfused)"),
+            counted("FLOPs per byte"),
+        ],
+        [_work_cells(r, stage) for r in records for stage in r.timings],
+    )
+
+
+def _work_cells(record: PointRecord, stage: str) -> list[Cell | str]:
+    count = record.counts[stage]
+    fused, unfused = count.bytes_modelled_min, count.bytes_modelled_max
+    flops = [getattr(count, f"{operator}_flops") for operator in OPERATORS]
+    return [
+        record.label,
+        stage,
+        number(count.flops, work, f"{count.flops:,} FLOP"),
+        *(number(f / count.flops, percent(), work(f)) for f in flops),
+        span(fused, unfused, traffic),
+        span(count.flops / max(unfused, 1), count.flops / max(fused, 1)),
+    ]
+
+
+def whole_videos_table(videos: Sequence[WholeVideo]) -> Table:
+    """Seconds of a whole video by stage, and its energy where that was read."""
+    stages = list(dict.fromkeys(stage for video in videos for stage in video.seconds))
+    return table(
+        "A whole batch of videos, stage by stage",
+        [
+            "point",
+            *map(measured, stages),
+            measured("sum"),
+            measured("interval"),
+            measured("minutes of video per GPU-hour"),
+            measured("kWh per minute of video"),
+        ],
+        [_video_cells(video, stages) for video in videos],
+    )
+
+
+def _video_cells(video: WholeVideo, stages: list[str]) -> list[Cell | str]:
+    total, minutes = video.total, video.video_s / SECONDS_PER_MINUTE
+    cells = []
+    for stage in stages:
+        s = video.seconds.get(stage)
+        share = "" if s is None else f"{s / total.value:.1%} of the video; calls x median of one"
+        cells.append(number(s, seconds, share))
+    made = total.inverse(minutes * SECONDS_PER_HOUR)
+    kwh = None if video.joules is None else video.joules / JOULES_PER_KWH / minutes
+    return [
+        video.record.label,
+        *cells,
+        number(total.value, seconds),
+        span(total.low, total.high, seconds),
+        number(made.value, three, span(made.low, made.high).text),
+        number(kwh, three, "no energy reading" if kwh is None else "energy counter, all calls"),
+    ]

@@ -1,0 +1,25 @@
+"""What own and public denoisers share: a forward that a cache or a CUDA graph may answer."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class Denoiser(nn.Module):
+    """forward(x, t, **condition): `compute`, or whatever was put `through` it.
+
+    x (B, C, T, H, W) latents, t (B,) in [0, 1] -> (B, C_out, T, H, W)."""
+
+    through: Callable[..., Tensor] | None = None
+    """Takes the arguments of `compute` and answers in its place."""
+    cache: Any = None
+    """The models.caching.cache.Cache that it runs under."""
+
+    def forward(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        answer = self.compute if self.through is None else self.through
+        return answer(x, t, **condition)
+
+    def compute(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        """The model itself."""
+        raise NotImplementedError
