@@ -7,13 +7,12 @@ import pytest
 
 from bench.core.errors import EnvironmentFault
 from bench.core.load import (
-    KINDS,
     load,
     load_point,
-    names,
     parse_overrides,
     suite_points,
 )
+from bench.core.presets import KINDS, full_name, names
 from bench.core.specs.model import Model
 from bench.core.specs.suite import Suite
 from bench.core.specs.workload import Workload
@@ -24,7 +23,9 @@ from support.load import one_line, write
 def test_every_preset_loads(kind):
     assert names(kind)
     for name in names(kind):
-        assert load(KINDS[kind], name).name == name
+        loaded = load(KINDS[kind], name)
+        expected = full_name(name, loaded.dtype) if kind == "recipes" else name
+        assert loaded.name == expected
 
 
 @pytest.mark.parametrize("suite", names("suites"))
@@ -41,10 +42,10 @@ def test_unknown_name_has_a_near_miss():
     ("text", "message"),
     [
         ("a: [1, 2", "malformed YAML at line"),
-        ("- 1", "a mapping of keys is expected, not list"),
-        ("", "a mapping of keys is expected"),
+        ("- 1", "expected a mapping of keys, not list"),
+        ("", "expected a mapping of keys, found an empty file"),
         ("extends: nobody", "unknown workload 'nobody'"),
-        ("extends: [1]", "a name is expected"),
+        ("extends: [1]", "expected a name, not"),
         ("extends: image-256\nframs: 3", "frams: unknown key; did you mean frames?"),
         ("extends: image-256\nheight: -5", "height: -5"),
         (

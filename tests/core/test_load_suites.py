@@ -1,21 +1,19 @@
-"""Suites, overrides and cards: every mistake is one line that names the value."""
+"""Overrides and suites: every mistake is one line that names the value."""
 
 import pytest
 import yaml
 
-from bench.core.errors import UserError, nearest
+from bench.core.errors import UserError
 from bench.core.errors import one_line as displayed
 from bench.core.load import (
     headline_point,
     load,
     load_point,
-    names,
     parse_overrides,
     suite_points,
 )
-from bench.core.specs.gpu import Gpu
 from bench.core.specs.suite import Suite
-from support.load import one_line, write
+from support.load import SUITE, one_line, write
 
 
 @pytest.mark.parametrize(
@@ -73,21 +71,6 @@ def test_a_public_class_gets_no_endless_argument(override):
     )
 
 
-SUITE = {
-    "description": "one",
-    "ceilings": False,
-    "point_timeout_s": 9,
-    "sampling": {
-        "target_relative_half_width": 0.5,
-        "min_samples": 3,
-        "max_samples": 6,
-        "max_s": 0.2,
-    },
-    "points": [{"model": "tiny", "workload": "tiny-image", "recipe": "eager-fp32"}],
-    "headline": {"model": "tiny", "workload": "tiny-image", "recipe": "eager-fp32"},
-}
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -138,43 +121,3 @@ def test_a_suite_sets_what_the_command_line_can(tmp_path):
         load(Suite, write(tmp_path, yaml.safe_dump({**SUITE, "points": [entry]})))
     )
     assert point.model.denoiser.patch_size == (1, 4, 4)
-
-
-def test_nearest_minds_no_case_and_a_message_is_one_line():
-    assert "did you mean models?" in one_line(lambda: names("MODELS"))
-    assert displayed("a\nb\x1b[0m") == "a\\nb\\x1b[0m"
-
-
-def test_fingerprint_ignores_names_and_sees_shapes(tmp_path):
-    path = write(tmp_path, "extends: tiny\ndescription: the same by another name\nsource: here\n")
-    base = load_point("tiny", "tiny-clip", "eager-fp32")
-    assert load_point(path, "tiny-clip", "eager-fp32").fingerprint == base.fingerprint
-    assert (
-        load_point("tiny", "tiny-clip", "eager-fp32", {"depth": 2}).fingerprint != base.fingerprint
-    )
-    assert load_point("tiny", "tiny-clip", "eager-bf16").fingerprint != base.fingerprint
-
-
-def test_every_gpu_figure_has_a_source_and_h100_is_what_the_pencil_divides_by():
-    for name in names("gpus"):
-        gpu = load(Gpu, name)
-        assert gpu.source
-        assert (
-            gpu.price_usd_per_hour is None
-            or gpu.price_usd_per_hour.low <= gpu.price_usd_per_hour.high
-        )
-    assert load(Gpu, "h100-sxm").peak_flops_per_s["bf16"] == 989.4e12
-
-
-def test_device_names_are_claimed_once():
-    listed = [d for name in names("gpus") for d in load(Gpu, name).device_names]
-    assert len(set(listed)) == len(listed)
-
-
-def test_a_name_begun_is_nearer_than_one_that_looks_alike():
-    assert (
-        nearest("h100", ["h200", "h100-pcie", "h100-sxm"])
-        == "; did you mean h100-pcie or h100-sxm?"
-    )
-    assert nearest("h10", ["h200"]) == "; did you mean h200?"
-    assert nearest("", ["h200"]) == ""

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bench.core.load import baselines, load, suite_points
+from bench.core.load import expand, load
 from bench.core.specs.point import Point
 from bench.core.specs.recipe import Recipe
 from bench.core.specs.suite import Suite
@@ -186,12 +186,11 @@ def test_a_baseline_that_does_not_fit_beside_follows(monkeypatch):
 @pytest.mark.parametrize("name", ["ablations", "ablations-cpu"])
 def test_every_recipe_of_the_suites_has_a_baseline_but_the_baseline(name):
     suite = load(Suite, name)
-    held = baselines(suite)
-    alone = [p for p in suite_points(suite) if p.fingerprint not in held]
+    points = expand(suite)
+    alone = [expanded.point for expanded in points if expanded.baseline is None]
     assert [p.recipe.name for p in alone] == [suite.headline.recipe]
     assert not suite.calibrate
-    for p in suite_points(suite):
-        base = held.get(p.fingerprint, p)
+    for p, base in ((e.point, e.baseline or e.point) for e in points):
         assert (p.model.name, p.workload.name, p.stages) == (
             base.model.name,
             base.workload.name,

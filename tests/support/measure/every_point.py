@@ -226,7 +226,9 @@ def firsts(items: Iterable[str], key: Callable[[str], object]) -> list[str]:
 MODELS = [
     name for name in names("models") if name != "wan-tiny"
 ]  # a public class without a reduced copy
-RECIPES = [name for name in names("recipes") if name not in NOT_RUN]
+RECIPES = [
+    name for preset in names("recipes") if (name := load(Recipe, preset).name) not in NOT_RUN
+]
 HOSTS = ("tiny", "wan2.1-t2v-1.3b")  # of every recipe, whichever of them takes it
 
 Run = tuple[str, str, tuple[str, ...]]
