@@ -23,6 +23,7 @@ from bench.measure.points.single import measure_point
 from bench.measure.points.together import measure_together
 from bench.measure.points.versus import measure_peak
 from bench.measure.probes import kernels as probes
+from bench.measure.probes import operands
 from bench.measure.probes import rates as node_rates
 from bench.measure.probes.ceilings import measure_ceilings, planned_probes
 from bench.measure.timing.check import check_timer
@@ -89,7 +90,7 @@ def _without_values(monkeypatch):
             rows=1, tokens=call.k.shape[2], relative_error=0.0, finite=True, tolerance=allowed
         )
 
-    for module in (correctness, probes):
+    for module in (correctness, operands):
         monkeypatch.setattr(module, "compared", compared)
     monkeypatch.setattr(correctness.Check, "output", lambda check, out: None)
     same = Divergence(relative_l2=0.0, cosine=1.0, psnr_db=None, identical=True, samples=1)
