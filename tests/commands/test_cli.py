@@ -36,6 +36,7 @@ def document(here):
         ["list"],
         ["count"],
         ["ceilings"],
+        ["doctor"],
         ["run"],
         ["calibrate"],
         ["predict"],
