@@ -82,23 +82,14 @@ def serve_sim(
     from bench.measure.errors import OutOfMemory, Unsupported
     from bench.report.progress import Spinner
     from bench.report.tables.serving import serving_document
-    from bench.studies.serving.batches import check_servable, serve
+    from bench.studies.serving.batches import Load, check_servable, serve
 
     check_servable(points)
     chosen, shares = choose_device(device), [list(workload).count(name) for name in names]
     try:
         with Spinner("measuring steps") as spinner:
-            measured, sweeps = serve(
-                points,
-                chosen,
-                shares,
-                max_batch=max_batch,
-                token_budget=token_budget,
-                max_wait_s=wait_s,
-                requests=requests,
-                seed=seed,
-                watch=spinner.say,
-            )
+            asked = Load(shares, max_batch, token_budget, wait_s, requests, seed)
+            measured, sweeps = serve(points, chosen, asked, spinner.say)
     except (OutOfMemory, Unsupported) as fault:
         raise EnvironmentFault(f"model {model}: {fault}") from None
     document = serving_document(

@@ -48,10 +48,10 @@ def si(value: float, unit: str, digits: int = 3) -> str:
     return f"{value:.{digits}g} {unit}"
 
 
-def seconds(value: float) -> str:
+def seconds(value: float, digits: int = 3) -> str:
     """0.0123 -> '12.3 ms'; 5000 -> '1.39 h'."""
     if value >= 2 * SECONDS_PER_HOUR:
-        return f"{value / SECONDS_PER_HOUR:.3g} h"
+        return f"{value / SECONDS_PER_HOUR:.{digits}g} h"
     if value >= 3 * SECONDS_PER_MINUTE:
-        return f"{value / SECONDS_PER_MINUTE:.3g} min"
-    return f"{value:.3g} s" if value >= 1 else si(value, "s")
+        return f"{value / SECONDS_PER_MINUTE:.{digits}g} min"
+    return f"{value:.{digits}g} s" if value >= 1 else si(value, "s", digits)

@@ -48,10 +48,12 @@ class ModelCount:
     by_module: dict[str, dict[str, int]]
     """FLOPs of `forward` by module path, a module's children included, and class."""
 
-    def weight_bytes(self, point: Point) -> int:
-        """Bytes of the weights that a point's stages need, in its recipe's dtype."""
-        parts = {PARTS_OF_STAGE[stage] for stage in point.stages}
-        return sum(self.params[part] for part in parts) * DTYPE_BYTES[point.recipe.dtype]
+
+def bytes_of_weights(point: Point, params: dict[str, int]) -> int:
+    """Bytes of the weights that a point's stages need, in its recipe's dtype.  params: by part, as
+    ModelCount has them."""
+    parts = {PARTS_OF_STAGE[stage] for stage in point.stages}
+    return sum(params[part] for part in parts) * DTYPE_BYTES[point.recipe.dtype]
 
 
 def count_point(point: Point) -> ModelCount:

@@ -1,9 +1,10 @@
 """Numbers as people read them.  Each function takes a number and returns its text."""
 
 from collections.abc import Callable
+from functools import partial
 from math import floor, log10
 
-from bench.core.units import si
+from bench.core.units import seconds, si
 
 Show = Callable[[float], str]
 
@@ -24,6 +25,7 @@ def in_units(unit: str, n: int = 3) -> Show:
 
 
 three = digits(3)
+precise_seconds = partial(seconds, digits=4)
 work = in_units("FLOP")
 work_rate = in_units("FLOP/s")
 traffic = in_units("B")
@@ -56,8 +58,10 @@ def plain(value: float, n: int = 3) -> str:
 
 
 def printed(value: float) -> str:
-    """Four digits, and every digit before the point of a count: 0.5123, 262,144."""
-    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e7 else plain(value, 4)
+    """Four digits, and every digit before the point up to 1e7: 0.5123, 262,144, 1.53e+07."""
+    if abs(value) < 1e4:
+        return plain(value, 4)
+    return whole(value) if abs(value) < 1e7 else f"{value:.4g}"
 
 
 def binary(size: int) -> str:

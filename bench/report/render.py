@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from rich.table import Table as TerminalTable
 from rich.text import Text
 
@@ -11,7 +11,7 @@ from bench.report.tables.table import PROVENANCES, Cell, Column, Table
 
 
 def to_terminal(table: Table) -> TerminalTable:
-    """For rich.  The heading names the provenance of the columns; columns of detail are left out.
+    """For rich.  Columns of detail are left out.
 
     Names are the user's: rich takes [x] for no markup and :x: for no picture, and a control
     character is shown."""
@@ -32,8 +32,10 @@ def to_terminal(table: Table) -> TerminalTable:
 
 
 def _heading(table: Table, shown: list[int]) -> str:
-    provenances = dict.fromkeys(table.columns[i].provenance for i in shown)
-    words = ", ".join(filter(None, provenances))
+    """The title, the provenance of the numbers where every column has one, the note."""
+    columns = (table.columns[i] for i in shown)
+    provenances = dict.fromkeys(c.provenance for c in columns if c.number)
+    words = "" if None in provenances else ", ".join(provenances)
     said = "; ".join(filter(None, (words, table.note)))
     return f"{table.title} ({said})" if said else table.title
 
@@ -46,9 +48,18 @@ def to_markdown(table: Table) -> str:
     """The table without its title; nothing without a row."""
     if not table.rows:
         return ""
-    headings = (f"{c.title} ({c.provenance})" if c.provenance else c.title for c in table.columns)
     rules = ("---:" if c.number else "---" for c in table.columns)
-    return "\n".join([_line(headings), _line(rules), *map(_line, table.texts)])
+    head = [_line(map(_markdown_heading, table.columns)), f"|{'|'.join(rules)}|"]
+    return "\n".join([*head, *map(_line, table.texts)])
+
+
+def _markdown_heading(column: Column) -> str:
+    """'median (measured)', 'speed-up (interval; measured)'."""
+    if column.provenance is None:
+        return column.title
+    if column.title.endswith(")"):
+        return f"{column.title[:-1]}; {column.provenance})"
+    return f"{column.title} ({column.provenance})"
 
 
 def _line(texts: Iterable[str]) -> str:
@@ -118,4 +129,4 @@ def _td(column: Column, cell: Cell) -> Markup:
 
 
 def _attribute(name: str, value: object) -> Markup:
-    return Markup("") if value is None else Markup(' {}="{}"').format(name, escape(value))
+    return Markup("") if value is None else Markup(' {}="{}"').format(name, value)

@@ -25,9 +25,9 @@ from bench.core.specs.point import Point
 from bench.core.specs.suite import Suite, SuitePoints
 from bench.measure.worker.process import Worker
 from bench.results.video import calls_per_video
+from bench.run.basis import THUMB
 from bench.run.forecast import Forecaster
 from bench.run.jobs import Job, suite_jobs
-from bench.run.plan_time import THUMB
 
 SWEEPS = 50  # without a plan, to compare with
 NOISE = 0.01  # of a measured median, as a GPU's are; MODEL_ERROR comes on top

@@ -21,19 +21,9 @@ from bench.measure.worker.protocol import CountPoint, CountReply, PlanProbes, Re
 from bench.results.counts import StageCount
 from bench.results.records import PointRecord
 from bench.results.video import MEASURED
+from bench.run.basis import KNOWN, Basis, basis_from, latest_basis, probed_basis, thumb_basis
 from bench.run.jobs import Job, recipe_pairs
-from bench.run.plan_time import (
-    KNOWN,
-    Basis,
-    Forecast,
-    basis_from,
-    ceilings_time,
-    latest_basis,
-    point_time,
-    probed_basis,
-    thumb_basis,
-    time_beside,
-)
+from bench.run.plan_time import Forecast, ceilings_time, point_time, time_beside
 
 COUNT_TIMEOUT_S = 300.0
 # of the budget to count in, before anything is measured; what is measured is counted but once

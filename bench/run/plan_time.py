@@ -1,9 +1,8 @@
 """How long a suite will take and what it costs, said before anything is measured.
 
     point = what it takes to build and count it + for each stage: warm-up + samples, by the rules of
-    bench.measure.timing.sampling,
-            and on CUDA the energy window and a graph's replay where the call is short enough for
-            them
+            bench.measure.timing.sampling, and on CUDA the energy window and a graph's replay
+            where the call is short enough for them
     beside a baseline: both, of the stages that the recipe changes, the baseline with fewer samples
 
 A stage's call is taken from, in this order: the same point in the earlier result; that result's
@@ -11,16 +10,12 @@ fitted cost equation (`fitted`); the cost equation at a rule of thumb of the dev
 (`extrapolated`).
 """
 
-import statistics
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
-from bench.calibrate.calibration import Fit, fit_serving
-from bench.calibrate.cost_model import PARAMETERS, Ceilings, Work, seconds_by_class
-from bench.calibrate.read import read_calibration
-from bench.core.errors import EnvironmentFault, UserError
+from bench.calibrate.calibration import Fit
+from bench.calibrate.cost_model import PARAMETERS, Work, seconds_by_class
+from bench.core.errors import UserError
 from bench.core.quantity import Quantity
 from bench.core.specs.gpu import Gpu, Price
 from bench.core.specs.point import Point
@@ -35,24 +30,9 @@ from bench.measure.timing.sampling import (
     long_samples,
 )
 from bench.results.counts import StageCount
-from bench.results.records import FINISHED
-from bench.results.store import CALIBRATION, ceilings_record, point_records, read_records
+from bench.run.basis import KNOWN, POINT_S, THUMB, THUMB_SPREAD, Basis
 
-# This project's choice, for a device without records; shares of datasheet or probed rates.
-THUMB = {
-    "linear_efficiency": 0.5,
-    "attention_efficiency": 0.3,
-    "conv_efficiency": 0.3,
-    "memory_efficiency": 0.7,
-    "kernel_s": 1e-5,
-}
-THUMB_SPREAD = 2.0  # a rule of thumb may be wrong by this factor either way
-POINT_S = 0.6  # to count a point and to collect what the last one left
 BUILD_BYTES_PER_S = {"cpu": 0.3e9, "cuda": 10e9}  # random weights
-CUDA_POINT_S = 1.0  # the same on a card, kernels loaded and algorithms chosen at the first call
-START_AND_FINISH_S = 7.0  # torch in the worker; the fit, its figures and the report
-CUDA_START_AND_FINISH_S = 20.0  # and the card's context and its libraries
-KNOWN = ("measured", "fitted")
 
 
 NOTHING = Quantity(0.0, 0.0, 0.0)
@@ -70,33 +50,6 @@ class Forecast:
     def least_s(self) -> float:
         """What a budget has to have left for it: a rule of thumb is taken at its low end."""
         return self.span.value if self.provenance in KNOWN else self.span.low
-
-
-@dataclass(frozen=True)
-class Basis:
-    """What predictions rest on."""
-
-    words: str
-    device: str
-    """cpu or cuda."""
-    rates: Mapping[str, Ceilings] = field(default_factory=dict)
-    """By dtype, for the rule of thumb."""
-    fits: Mapping[str, Fit] = field(default_factory=dict)
-    """As bench.calibrate.calibration.Calibration has them."""
-    measured: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """Fingerprint of a point -> stage -> median seconds."""
-    point_s: float = POINT_S
-    ceilings_s: float | None = None
-
-    @property
-    def start_and_finish(self) -> Quantity:
-        """What a run takes beside its jobs."""
-        middle = CUDA_START_AND_FINISH_S if self.device == "cuda" else START_AND_FINISH_S
-        return Quantity(middle, middle / 2, 2 * middle)
-
-    def fit_for(self, point: Point) -> Fit | None:
-        """The fit that predicts its recipe, None where none does."""
-        return fit_serving(self.fits, point.recipe, point.model)
 
 
 def stage_time(call_s: float, plan: Sampling, spread: float = 1.0) -> Quantity:
@@ -279,88 +232,3 @@ def price_of(gpu: Gpu | None, given: float | None) -> Price | None:
             f"--price {given:g}: dollars an hour are expected, over 0 and at most 1,000,000"
         )
     return Price(low=given, high=given, date="now", source="--price")
-
-
-def basis_from(directory: Path, device: str) -> Basis:
-    """The calibration and the times of an earlier result.  Raises UserError, EnvironmentFault."""
-    calibration = read_calibration(directory)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a torn last line: whoever reads that result is told
-        records = read_records(directory)
-    points = [r for r in point_records(records) if r.outcome in FINISHED and r.timings]
-    rest = [
-        max(0.0, r.wall_s - sum(sum(t.samples_s) + sum(t.warmup_s) for t in r.timings.values()))
-        for r in points
-    ]
-    ceilings = ceilings_record(records)
-    return Basis(
-        words=f"the result of {directory.name}: its own points as measured, others by its fit",
-        device=device,
-        fits=calibration.fits,
-        measured={
-            r.fingerprint: {stage: t.median_s for stage, t in r.timings.items()} for r in points
-        },
-        rates={fit.dtype: fit.device for fit in calibration.fits.values()},
-        point_s=statistics.median(rest) if rest else POINT_S,
-        ceilings_s=ceilings.wall_s if ceilings else None,
-    )
-
-
-def latest_basis(
-    root: Path, gpu: str, device: str, device_name: str, recipes: set[str]
-) -> Basis | None:
-    """The newest calibrated result of the same device under `root`, one that knows all the recipes
-    before one that knows some.  A result that cannot be read is passed over: nobody asked for
-    it."""
-    some = None
-    directories = (
-        [d for d in (root / gpu).glob("*/") if (d / CALIBRATION).is_file()] if root.is_dir() else []
-    )
-    for directory in sorted(directories, key=lambda d: d.name, reverse=True):
-        try:
-            calibration = read_calibration(directory)
-            served = {name for name in recipes if fit_serving(calibration.fits, name) is not None}
-            if calibration.device_name != device_name or not served:
-                continue
-            if served == recipes:
-                return basis_from(directory, device)
-            some = some or basis_from(directory, device)
-        except (UserError, EnvironmentFault):
-            continue
-    return some
-
-
-def thumb_basis(gpu: Gpu | None, device: str) -> Basis | None:
-    """A share of the datasheet's rates; None where there is none."""
-    if gpu is None or not gpu.peak_flops_per_s or gpu.bandwidth_bytes_per_s is None:
-        return None
-    rates = {
-        dtype: Ceilings(rate, rate, rate, gpu.bandwidth_bytes_per_s)
-        for dtype, rate in gpu.peak_flops_per_s.items()
-    }
-    return Basis(
-        words=f"extrapolated: {thumb_words()} of the datasheet of {gpu.name}",
-        device=device,
-        rates=rates,
-        point_s=_thumb_point_s(device),
-    )
-
-
-def probed_basis(gemm: Mapping[str, float], copy: float, device: str) -> Basis:
-    """A share of what a quick probe reached."""
-    return Basis(
-        words=f"extrapolated: {thumb_words()} of a quick GEMM and copy probe",
-        device=device,
-        rates={dtype: Ceilings(rate, rate, rate, copy) for dtype, rate in gemm.items()},
-        point_s=_thumb_point_s(device),
-    )
-
-
-def _thumb_point_s(device: str) -> float:
-    return CUDA_POINT_S if device == "cuda" else POINT_S
-
-
-def thumb_words() -> str:
-    return ", ".join(
-        f"{THUMB[f'{name}_efficiency']:.0%} ({name})" for name in ("linear", "attention", "conv")
-    )

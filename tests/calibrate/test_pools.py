@@ -26,7 +26,8 @@ from bench.report.documents import calibration_document
 from bench.results.counts import Operators, StageCount
 from bench.results.records import AttentionRan, CeilingsRecord, PointRecord, Probe
 from bench.results.store import SUITE, Store
-from bench.run.plan_time import Basis, call_time
+from bench.run.basis import Basis
+from bench.run.plan_time import call_time
 from support.calibrations import CEILINGS, THETA
 from support.pages import gpu_environment
 from support.records import count, point_record

@@ -137,7 +137,7 @@ def test_what_is_shown_of_a_gpu(gpu_page):
     text = " ".join(Seen(gpu_page).texts[0].split())
     for words in (
         "SM clock (MHz)",
-        "70.7 %",
+        "70.7%",
         "the driver has no GPM",
         "throttled: hw_thermal_slowdown 13%",
     ):

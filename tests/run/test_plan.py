@@ -18,24 +18,26 @@ from bench.measure.worker.process import JobFailed
 from bench.measure.worker.protocol import CountReply
 from bench.results.counts import StageCount
 from bench.results.store import read_records
-from bench.run.budget import over_budget
-from bench.run.documents import plan_document, spent_document
-from bench.run.forecast import TIMEOUT_FACTOR, Forecaster
-from bench.run.jobs import suite_jobs
-from bench.run.plan_time import (
+from bench.run.basis import (
     POINT_S,
     START_AND_FINISH_S,
     THUMB,
     Basis,
     basis_from,
+    latest_basis,
+    probed_basis,
+    thumb_basis,
+)
+from bench.run.budget import over_budget
+from bench.run.documents import plan_document, spent_document
+from bench.run.forecast import TIMEOUT_FACTOR, Forecaster
+from bench.run.jobs import suite_jobs
+from bench.run.plan_time import (
     beside_calls,
     ceilings_time,
-    latest_basis,
     point_time,
     price_of,
-    probed_basis,
     stage_time,
-    thumb_basis,
     time_beside,
     usd,
 )

@@ -14,12 +14,19 @@ from bench.core.load import load, names
 from bench.core.quantity import Quantity
 from bench.core.specs.claim import Claim, Claimed
 from bench.report.tables.claims import claims_document, claims_tables, verdicts
-from bench.studies.claims.ledger import ledger
+from bench.studies.claims import ledger as claims_ledger
 from bench.studies.claims.verdict import CANNOT_TELL, HOLDS, Evidence, judge
+from bench.studies.pencil.analytic import rows_from
 from support.paths import ROOT
 
 FIVE = Claimed(value=5.0, unit="min")
 RANGE = Claimed(low=10.0, high=36.0, unit="USD")
+
+
+def ledger(wanted, evidence=None):
+    return claims_ledger.ledger(wanted, rows_from, evidence)
+
+
 UNCALIBRATED = ledger([])
 BY_ID = {j.id: j for j in UNCALIBRATED.judged}
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bench.core.specs.point import Point
 from bench.core.specs.suite import Sampling
-from bench.count.point import ModelCount
+from bench.count.point import ModelCount, bytes_of_weights
 from bench.count.touched import built
 from bench.measure.attention import ran as attention_ran
 from bench.measure.attention.correctness import checked
@@ -82,7 +82,7 @@ def measure_against(
     measure_point does.  Where both do not fit at once, the baseline follows."""
     check_supported(pair.point, device)
     point, baseline = pair.built
-    weights = pair.counts.weight_bytes(point)
+    weights = bytes_of_weights(point, pair.counts.params)
     if device.type == "cpu":
         refuse_to_swap(point, pair.counts, weights)
     with said_in_one_line(point), around(point.recipe, baseline.recipe), torch.inference_mode():
@@ -127,7 +127,7 @@ def measure_against(
 def _crowded(baseline: Point, counts: ModelCount, device: torch.device) -> str | None:
     """Why the baseline does not fit beside the point that is resident."""
     activations = max(counts.stages[stage].bytes_peak_activations for stage in baseline.stages)
-    needed, free = counts.weight_bytes(baseline) + activations, free_memory(device)
+    needed, free = bytes_of_weights(baseline, counts.params) + activations, free_memory(device)
     if free is None or needed <= MOST_OF_FREE_MEMORY * free:
         return None
     return f"the baseline needs {needed / 1e9:.3g} GB beside it, {free / 1e9:.3g} GB are free"

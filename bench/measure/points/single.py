@@ -8,7 +8,7 @@ import torch
 from bench.core.specs.model import TOKEN_STAGES
 from bench.core.specs.point import Point
 from bench.core.specs.suite import Sampling
-from bench.count.point import ModelCount
+from bench.count.point import ModelCount, bytes_of_weights
 from bench.measure.attention import ran as attention_ran
 from bench.measure.attention.correctness import checked
 from bench.measure.device.memory import (
@@ -54,7 +54,7 @@ def measure_point(
     Raises OutOfMemory and Unsupported, WrongNumbers where attention is not right at this size (its
     first call is checked before any sample); anything else is the model's own error."""
     check_supported(point, device)
-    weights = counts.weight_bytes(point)
+    weights = bytes_of_weights(point, counts.params)
     if device.type == "cpu":
         refuse_to_swap(point, counts, weights)
     with said_in_one_line(point), around(point.recipe):

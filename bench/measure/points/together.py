@@ -14,7 +14,7 @@ import torch
 
 from bench.core.specs.point import Point
 from bench.core.specs.suite import Sampling
-from bench.count.point import ModelCount
+from bench.count.point import ModelCount, bytes_of_weights
 from bench.measure.attention import ran as attention_ran
 from bench.measure.attention.correctness import checked
 from bench.measure.device.memory import allocated, free_memory, room, stage_memory
@@ -47,11 +47,13 @@ def measure_together(
     measured one by one."""
     for point in points:
         check_supported(point, device)
-    weights = [count.weight_bytes(point) for point, count in zip(points, counts, strict=True)]
+    weights = [
+        bytes_of_weights(point, count.params) for point, count in zip(points, counts, strict=True)
+    ]
     _check_room(points, counts, weights, device)
     gc.collect()
-    recipes = [point.recipe for point in points]
-    with monitor(device) as watch, torch.inference_mode(), around(*recipes):
+    together = around(*(point.recipe for point in points))
+    with monitor(device) as watch, torch.inference_mode(), together:
         residents = [
             _Resident.build(point, held, device, clock)
             for point, held in zip(points, weights, strict=True)

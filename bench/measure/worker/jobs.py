@@ -10,7 +10,7 @@ import torch
 
 from bench.core.known_faults import fault_of
 from bench.core.specs.point import Point
-from bench.count.point import ModelCount
+from bench.count.point import ModelCount, bytes_of_weights
 from bench.count.shipped import shipped_count
 from bench.measure.attention.backends import unsupported_reason
 from bench.measure.attention.correctness import correctness_missing, correctness_of
@@ -110,7 +110,7 @@ def count_point(request: protocol.CountPoint, session: Session) -> protocol.Coun
     """Counts of a point's stages, and bytes of the weights that it builds."""
     point = request.point
     counts = counted(point)
-    return protocol.CountReply(counts=counts.stages, weights=counts.weight_bytes(point))
+    return protocol.CountReply(counts=counts.stages, weights=bytes_of_weights(point, counts.params))
 
 
 def plan_probes(request: protocol.PlanProbes, session: Session) -> protocol.ProbesReply:

@@ -89,7 +89,7 @@ def combinations_table(rows: Iterable[Ablation]) -> Table:
         [
             "recipe",
             "parts",
-            measured("product of their speed-ups, derived"),
+            measured("product of their speed-ups (derived)"),
             measured("together"),
             measured("together / product"),
         ],

@@ -38,7 +38,7 @@ def _probe_cells(probe: Probe, gpu: Gpu | None) -> list[Cell | str]:
         " ".join(f"{name}={size:,}" for name, size in probe.shape.items()),
         number(probe.rate, show, f"median of n = {probe.timing.n} calls, {probe.timing.stop}"),
         number(sheet, show, gpu.source if sheet else "none is known"),
-        number(probe.rate / sheet if sheet else None, percent(0)),
+        number(probe.rate / sheet if sheet else None, percent()),
         number(probe.timing.n, str),
     ]
 
@@ -54,12 +54,10 @@ def datasheet_rate(gpu: Gpu | None, kind: str, dtype: str) -> float | None:
 
 def bandwidth_table(record: CeilingsRecord) -> Table:
     """Bytes read and written a second; where a cache ends, the rate falls."""
-    rates = {
-        (p.dtype, p.shape["bytes"], p.kind): p.rate
-        for p in record.probes
-        if p.kind in MEMORY_PROBES
+    probes = {
+        (p.dtype, p.shape["bytes"], p.kind): p for p in record.probes if p.kind in MEMORY_PROBES
     }
-    sizes = dict.fromkeys((dtype, size) for dtype, size, _ in rates)
+    sizes = dict.fromkeys((dtype, size) for dtype, size, _ in probes)
     return table(
         "Memory bandwidth by size of an array",
         [counted("array"), "dtype", *map(measured, MEMORY_PROBES)],
@@ -67,11 +65,17 @@ def bandwidth_table(record: CeilingsRecord) -> Table:
             [
                 number(size, binary),
                 dtype,
-                *(number(rates.get((dtype, size, kind)), traffic_rate) for kind in MEMORY_PROBES),
+                *(_bandwidth(probes.get((dtype, size, kind))) for kind in MEMORY_PROBES),
             ]
             for dtype, size in sizes
         ],
     )
+
+
+def _bandwidth(probe: Probe | None) -> Cell:
+    if probe is None:
+        return number(None)
+    return number(probe.rate, traffic_rate, f"median of n = {probe.timing.n} calls")
 
 
 def gemm_ceiling(record: CeilingsRecord) -> str:

@@ -1,11 +1,11 @@
-"""The tables of `doctor` and `check-timer`: is this node sound, and is the harness's clock?"""
+"""The tables of `doctor`: is this node sound, and is the harness's clock?"""
 
 from collections.abc import Mapping
 from typing import Any
 
 from bench.core.units import seconds
 from bench.report.numbers import digits
-from bench.report.tables.table import Table, measured, number, numbers, quantity, table
+from bench.report.tables.table import Table, measured, number, quantity, table
 from bench.studies.acceptance.verdict import Acceptance
 
 
@@ -31,7 +31,7 @@ def acceptance_document(environment: Any, acceptance: Acceptance) -> dict[str, A
 
 
 def timer_table(point: str, checked: Mapping[str, Any]) -> Table:
-    """From `check-timer --json`'s document."""
+    """From `doctor --timer --json`'s document."""
     host_bound = "host bound" if checked["host_bound"] else "not host bound"
     ways = {
         "bare loop": ("bare_loop_s", "1"),
@@ -45,7 +45,7 @@ def timer_table(point: str, checked: Mapping[str, Any]) -> Table:
     }
     return table(
         f"Seconds of a denoising step of {point}",
-        ["way", measured("median"), numbers("ratio to the bare loop")],
+        ["way", measured("median"), measured("ratio to the bare loop")],
         [
             (way, number(checked[name] or None, seconds), ratio)
             for way, (name, ratio) in ways.items()

@@ -19,8 +19,6 @@ from bench.report.numbers import (
 from bench.report.tables.table import (
     Cell,
     Table,
-    claimed,
-    counted,
     number,
     numbers,
     quantity,
@@ -53,9 +51,9 @@ def chain_table(rows: Iterable[Row]) -> Table:
         [
             "row",
             "quantity",
-            claimed("printed"),
-            counted("computed"),
-            counted("corrected"),
+            numbers("printed"),
+            numbers("computed"),
+            numbers("corrected"),
             numbers("calibrated"),
             "unit",
             "agreement, note",
@@ -73,7 +71,7 @@ def chain_table(rows: Iterable[Row]) -> Table:
             ]
             for r in rows
         ],
-        note="printed: claimed; computed and corrected: counted",
+        note="printed: claimed; computed and corrected: counted; calibrated: extrapolated",
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from bench.core.specs.model import DIFFUSION_STAGES
 from bench.core.units import SECONDS_PER_HOUR, SECONDS_PER_MINUTE, seconds
-from bench.report.numbers import percent, three, traffic, whole, work, work_rate
+from bench.report.numbers import percent, precise_seconds, three, traffic, whole, work, work_rate
 from bench.report.result import WholeVideo
 from bench.report.tables.device import attending, launching, throttling
 from bench.report.tables.table import Cell, Table, counted, measured, number, span, table
@@ -50,8 +50,8 @@ def _stage_cells(record: PointRecord, stage: str) -> list[Cell | str]:
         record.label,
         stage,
         number(record.tokens, whole, "tokens of one sample"),
-        number(t.median_s, seconds, f"median of n = {t.n} calls, stopped: {t.stop}; {sure}"),
-        span(t.low_s, t.high_s, seconds, sure),
+        number(t.median_s, precise_seconds, f"n = {t.n} calls, stopped: {t.stop}; {sure}"),
+        span(t.low_s, t.high_s, precise_seconds, sure),
         number(t.n, whole),
         number(flops, work, "one call; 1 multiply-accumulate = 2 FLOPs"),
         number(flops / t.median_s, work_rate, "counted FLOPs over the measured median"),

@@ -6,7 +6,7 @@ from typing import Any
 
 from bench.core.units import SECONDS_PER_HOUR, SECONDS_PER_MINUTE, seconds
 from bench.report.numbers import percent, whole
-from bench.report.tables.table import Cell, Table, measured, number, numbers, span, table
+from bench.report.tables.table import Cell, Table, counted, measured, number, numbers, span, table
 from bench.results.environment import Environment
 from bench.studies.serving.queue import Load, Served, Shape, Sweep
 from bench.studies.serving.step_times import MeasuredServing, StepTimes
@@ -146,7 +146,7 @@ def step_times_table(document: dict[str, Any]) -> Table:
         [
             "requests",
             "way",
-            numbers("tokens"),
+            counted("tokens"),
             measured("median"),
             measured("interval"),
             measured("n"),

@@ -7,7 +7,7 @@ from typing import Any
 from bench.core.specs.point import Point
 from bench.core.units import seconds
 from bench.report.numbers import digits, in_units, traffic, work_rate
-from bench.report.tables.table import Table, counted, measured, number, numbers, quantity, table
+from bench.report.tables.table import Table, counted, measured, number, quantity, table
 
 EQUAL_FLOPS = 0.005  # share by which two sides may differ and still count as the same work
 
@@ -88,8 +88,8 @@ def versus_table(document: Mapping[str, Any]) -> Table:
             counted("FLOPs"),
             measured("median"),
             measured("rate"),
-            numbers("peak, measured"),
-            numbers("peak, counted"),
+            measured("peak, measured"),
+            counted("peak, counted"),
         ],
         [
             [

@@ -7,6 +7,8 @@ the traced counts.  A row agrees with what is printed when it is within 1.5 % or
 printed digits.
 """
 
+from typing import TYPE_CHECKING
+
 from bench.core.quantity import Quantity
 from bench.core.units import SECONDS_PER_MINUTE
 from bench.studies.pencil.assumptions import Assumptions
@@ -19,10 +21,12 @@ from bench.studies.pencil.demand_rows import (
     serving_fleet_rows,
     upload_rows,
 )
-from bench.studies.pencil.measured import MeasuredChain
 from bench.studies.pencil.rows import Facts, Row
 from bench.studies.pencil.training import calibrated_seconds
 from bench.studies.pencil.training_rows import dit_rows, dit_training_rows, sora_training_rows
+
+if TYPE_CHECKING:  # it brings scipy
+    from bench.studies.pencil.measured import MeasuredChain
 
 
 def chain(
@@ -30,7 +34,7 @@ def chain(
     demand: Demand,
     headroom: Headroom,
     calibrated_minutes: Quantity | None = None,
-    measured: MeasuredChain | None = None,
+    measured: "MeasuredChain | None" = None,
 ) -> list[Row]:
     """All rows.
 
@@ -192,3 +196,8 @@ def _ratio_rows(f: Facts) -> list[Row]:
 def _document_flops(a: Assumptions) -> tuple[float, float]:
     """Of 1,000 tokens by Llama 2 70B and by GPT-4."""
     return tuple(2 * p * a.document_tokens for p in (a.llama_params, a.gpt4_active_params))
+
+
+def rows_from(minutes: Quantity | None = None) -> list[Row]:
+    """The chain by its own assumptions, with measured minutes of video per GPU-hour if given."""
+    return chain(Assumptions(), Demand(), Headroom(), minutes)

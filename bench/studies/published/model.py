@@ -44,17 +44,25 @@ class Parameter:
     why: str
 
 
+SHARE, SECONDS, RATIO = "share of datasheet", "s", "ratio"  # units
+
+
 def parameters_of(gpu: str) -> tuple[Parameter, ...]:
     """What is held, and why, for a kind of card."""
-    share, seconds, ratio = "share of datasheet", "s", "ratio"
-    hopper = gpu in HOPPER
+    linear, attention, vae = _rates(gpu in HOPPER)
+    fixed = _seconds("fixed_s", 3.0)
+    gain, unfused, fused = _ratios(gpu in HOPPER)
+    return linear, attention, vae, fixed, gain, unfused, fused, _seconds("offload_s", 20.0)
+
+
+def _rates(hopper: bool) -> tuple[Parameter, Parameter, Parameter]:
     return (
         Parameter(
-            "linear_efficiency", share, (0.02, 1.0), 0.55, 0.55, (0.4, 0.7), 1.6, "never held"
+            "linear_efficiency", SHARE, (0.02, 1.0), 0.55, 0.55, (0.4, 0.7), 1.6, "never held"
         ),
         Parameter(
             "attention_efficiency",
-            share,
+            SHARE,
             (0.02, 1.0),
             0.4,
             0.37 if hopper else 0.6,
@@ -65,7 +73,7 @@ def parameters_of(gpu: str) -> tuple[Parameter, ...]:
         ),
         Parameter(
             "vae_efficiency",
-            share,
+            SHARE,
             (0.005, 1.0),
             0.2,
             0.2,
@@ -74,19 +82,20 @@ def parameters_of(gpu: str) -> tuple[Parameter, ...]:
             "CogVideoX 1.5's decoding: 52 s on an H20 (L0720's note) is 0.20 of the datasheet, 38 s"
             " on an L20 0.35",
         ),
-        Parameter(
-            "fixed_s",
-            seconds,
-            (1e-3, 1e3),
-            3.0,
-            0.0,
-            (0.0, 0.0),
-            4.0,
-            "the table does not show one",
-        ),
+    )
+
+
+def _seconds(name: str, start: float) -> Parameter:
+    """Seconds that a run takes beside its work."""
+    why = "the table does not show one"
+    return Parameter(name, SECONDS, (1e-3, 1e3), start, 0.0, (0.0, 0.0), 4.0, why)
+
+
+def _ratios(hopper: bool) -> tuple[Parameter, Parameter, Parameter]:
+    return (
         Parameter(
             "fast_attention_gain",
-            ratio,
+            RATIO,
             (1.0, 3.0),
             1.8,
             2.0 if hopper else 1.0,
@@ -97,7 +106,7 @@ def parameters_of(gpu: str) -> tuple[Parameter, ...]:
         ),
         Parameter(
             "unfused_share",
-            ratio,
+            RATIO,
             (1e-3, 5.0),
             0.8,
             0.0,
@@ -107,23 +116,13 @@ def parameters_of(gpu: str) -> tuple[Parameter, ...]:
         ),
         Parameter(
             "fused_share",
-            ratio,
+            RATIO,
             (0.02, 1.0),
             0.33,
             1 / 3,
             (0.1, 0.6),
             2.0,
             "assumed, from 0.1 to 0.6: three elementwise operators in a row become one",
-        ),
-        Parameter(
-            "offload_s",
-            seconds,
-            (1e-3, 1e3),
-            20.0,
-            0.0,
-            (0.0, 0.0),
-            4.0,
-            "the table does not show one",
         ),
     )
 

@@ -34,8 +34,8 @@ MODEL_PATTERNS: tuple[tuple[str, str], ...] = (
     (r"cosmospredict2(?!\.5).*2b", "cosmos-predict2-2b"),
 )
 DISTILLED = re.compile(
-    r"distil|turbo|lightning|lcm|causvid|self-?forcing|fast-?(wan|hunyuan|video|ltx|mochi)|\bdmd|accvideo|"
-    r"schnell|light(x2v|vae)|tiny-?(vae|ae)|teacache|magcache|fbcache|pruned",
+    r"distil|turbo|lightning|lcm|causvid|self-?forcing|fast-?(wan|hunyuan|video|ltx|mochi)|\bdmd|"
+    r"accvideo|schnell|light(x2v|vae)|tiny-?(vae|ae)|teacache|magcache|fbcache|pruned",
     re.IGNORECASE,
 )
 GUIDANCE_DISTILLED = re.compile(r"(guidance|cfg)[-_ ]?(step[-_ ]?)?distil\w*", re.IGNORECASE)
@@ -84,7 +84,8 @@ WHOLE = re.compile(
 )
 PIPELINE = re.compile(r"pipeline|end.?to.?end|\be2e\b", re.IGNORECASE)
 DENOISER = re.compile(
-    r"\bdit\b|denois|transformer|diffusion|sampling|sampler|backbone|\bunet\b|\bsteps?\b|forward|\bloop\b",
+    r"\bdit\b|denois|transformer|diffusion|sampling|sampler|backbone|\bunet\b|\bsteps?\b|forward|"
+    r"\bloop\b",
     re.IGNORECASE,
 )
 VAE = re.compile(r"\bvae\b|decod|autoencoder", re.IGNORECASE)

@@ -27,6 +27,7 @@ from bench.studies.published.names import (
     read_model,
     read_scope,
 )
+from bench.studies.published.numbers import number_in, says_yes
 
 NEEDED = (
     "model",
@@ -51,14 +52,6 @@ USED_WHERE_PRESENT = (
     "s_per_step",
 )
 MAX_BYTES = 64 * 2**20
-NUMBER = re.compile(
-    r"^\s*[~≈]?\s*(-?[\d_]*\.?\d+(?:e[+-]?\d+)?\.?|nan|-?inf)\s*"
-    r"(s|sec|secs|seconds|ms|min|minutes|px|p|frames|steps|forwards)?\s*$",
-    re.IGNORECASE,
-)
-TIMES = {"ms": 1e-3, "min": 60.0, "minutes": 60.0}
-THOUSANDS = re.compile(r"(?<![\d.])(\d{1,3})((?:[,' \u00a0\u202f]\d{3})+)(?![\d,])")
-DECIMAL_COMMA = re.compile(r"^(\D*\d+),(\d+\D*)$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,98 +202,94 @@ def _read_row(
 ) -> Row:
     given = cells.get
     gpu, remark = read_gpu(given("gpu", ""), names("gpus"), device_names)
-    gpus = given("n_gpus") or "1"
-    if _number("n_gpus", gpus) != 1:
-        raise Unusable(f"{gpus} GPUs; one is fitted")
-    if given("batch") and _number("batch", given("batch")) != 1:
-        raise Unusable(f"batch {given('batch')}: one video at a time is fitted")
+    _check_one_at_a_time(cells)
     model_name = read_model(given("model", ""), names("models"))
     check_precision(given("dtype") or "")
     fast = fast_attention(given("attention") or "")
     scope = read_scope(given("scope", ""))
     if scope.guessed:
         table.note(f"scope {given('scope')!r} is not known: read as {scope}")
-    frames, height, width, steps = (
-        _number(name, given(name, ""), whole=True)
-        for name in ("frames", "height", "width", "steps")
-    )
-    forwards = _number("forwards_per_video", given("forwards_per_video", ""))
-    if forwards < steps * 0.49:
-        raise Unusable(f"{forwards:g} forwards in {steps:g} steps: steps were skipped or cached")
-    seconds = given("latency_s", "")
-    if not seconds and scope.per == "step" and given("s_per_step"):
-        seconds = given("s_per_step")
-    latency_s = _number("latency_s", seconds)
-    if "," in seconds:
-        table.note(f"numbers with a comma: latency_s {seconds!r} read as {latency_s:g}")
-    legal = _legal_size(load(Model, model_name), int(frames), int(height), int(width))
-    if legal != (frames, height, width):
-        table.note(
-            f"{given('model')}: {width:g}x{height:g}, {frames:g} frames counted as "
-            f"{legal[2]}x{legal[1]}, {legal[0]} frames, the nearest it takes"
-        )
+    steps, forwards = _evaluations(cells)
+    latency_s = _latency(cells, scope, table)
+    frames, height, width = _size(cells, model_name, table)
     table.gpus[given("gpu")] = gpu + (f" ({remark})" if remark else "")
-    image = (
-        bool(GIVEN_FRAMES.search(f"{given('task') or ''} {given('model')}"))
-        and "ti2v" not in given("model").lower()
-    )
-    encodes = (
-        image and model_name.startswith(ENCODES_WHOLE_CLIP) and scope.per == "video" and scope.vae
-    )
-    table.models[given("model")] = model_name + (
-        ""
-        if not image
-        else (
-            " (given frames: counted as the text-to-video model, with a clip encoded beside)"
-            if encodes
-            else " (given frames: counted as the text-to-video model)"
-        )
-    )
+    encodes = _encodes_clip(cells, model_name, scope, table)
+    per_call = {"step": forwards / steps, "forward": 1.0}
     return Row(
         id=row_id,
         model=model_name,
         named=given("model"),
         gpu=gpu,
-        frames=legal[0],
-        height=legal[1],
-        width=legal[2],
-        forwards=(
-            forwards / steps if scope.per == "step" else 1.0 if scope.per == "forward" else forwards
-        ),
+        frames=frames,
+        height=height,
+        width=width,
+        forwards=per_call.get(scope.per, forwards),
         prompts=2 if forwards >= 2 * steps else 1,
         scope=scope,
         encodes_clip=encodes,
         fast_attention=fast,
         unfused=(given("compile") or "").lower().startswith(("no", "false", "eager", "0")),
-        offloaded=_says_yes(given("offload") or ""),
+        offloaded=says_yes(given("offload") or ""),
         latency_s=latency_s,
     )
 
 
-def _says_yes(text: str) -> bool:
-    return bool(text) and not re.match(
-        r"\W*(no|none|false|0|off|n/?a|unstated|unknown)\b", text, re.IGNORECASE
-    )
+def _check_one_at_a_time(cells: dict[str, str]) -> None:
+    gpus, batch = cells.get("n_gpus") or "1", cells.get("batch")
+    if number_in("n_gpus", gpus) != 1:
+        raise Unusable(f"{gpus} GPUs; one is fitted")
+    if batch and number_in("batch", batch) != 1:
+        raise Unusable(f"batch {batch}: one video at a time is fitted")
 
 
-def _number(name: str, text: str, whole: bool = False) -> float:
-    """Raises Unusable for what is empty, no number, not finite or not positive."""
-    if not text.strip():
-        raise Unusable(f"{name} is empty")
-    plain = THOUSANDS.sub(lambda m: re.sub(r"\D", "", m.group()), text)  # 1,234.5
-    match = NUMBER.match(DECIMAL_COMMA.sub(r"\1.\2", plain))  # 12,5
-    if match is None:
-        raise Unusable(f"{name} {text!r} is not a number")
-    value = float(match.group(1)) * TIMES.get((match.group(2) or "").lower(), 1.0)
-    if not math.isfinite(value):
-        raise Unusable(f"{name} is {text.strip()}")
-    if value <= 0:
-        raise Unusable(f"{name} {text}: it must be positive")
-    if value > 1e9 or (whole and value != int(value)):
-        raise Unusable(
-            f"{name} {text}: {'too large' if value > 1e9 else 'a whole number is expected'}"
+def _evaluations(cells: dict[str, str]) -> tuple[float, float]:
+    """Steps, and forwards of the denoiser in all of them."""
+    steps = number_in("steps", cells.get("steps", ""), whole=True)
+    forwards = number_in("forwards_per_video", cells.get("forwards_per_video", ""))
+    if forwards < steps * 0.49:
+        raise Unusable(f"{forwards:g} forwards in {steps:g} steps: steps were skipped or cached")
+    return steps, forwards
+
+
+def _latency(cells: dict[str, str], scope: Scope, table: PublishedTable) -> float:
+    """Seconds of what the row's scope says."""
+    seconds = cells.get("latency_s", "")
+    if not seconds and scope.per == "step" and cells.get("s_per_step"):
+        seconds = cells["s_per_step"]
+    latency_s = number_in("latency_s", seconds)
+    if "," in seconds:
+        table.note(f"numbers with a comma: latency_s {seconds!r} read as {latency_s:g}")
+    return latency_s
+
+
+def _size(cells: dict[str, str], model_name: str, table: PublishedTable) -> tuple[int, int, int]:
+    """(frames, height, width), the nearest that the model takes."""
+    sides = ("frames", "height", "width")
+    frames, height, width = (number_in(n, cells.get(n, ""), whole=True) for n in sides)
+    legal = _legal_size(load(Model, model_name), int(frames), int(height), int(width))
+    if legal != (frames, height, width):
+        table.note(
+            f"{cells.get('model')}: {width:g}x{height:g}, {frames:g} frames counted as "
+            f"{legal[2]}x{legal[1]}, {legal[0]} frames, the nearest it takes"
         )
-    return value
+    return legal
+
+
+def _encodes_clip(
+    cells: dict[str, str], model_name: str, scope: Scope, table: PublishedTable
+) -> bool:
+    """Does the run encode given frames as a whole clip?  Notes how its model is counted."""
+    named = cells.get("model") or ""
+    given_frames = GIVEN_FRAMES.search(f"{cells.get('task') or ''} {named}")
+    image = bool(given_frames) and "ti2v" not in named.lower()
+    whole_video = scope.per == "video" and scope.vae
+    encodes = image and model_name.startswith(ENCODES_WHOLE_CLIP) and whole_video
+    counted = ""
+    if image:
+        beside = ", with a clip encoded beside" if encodes else ""
+        counted = f" (given frames: counted as the text-to-video model{beside})"
+    table.models[named] = model_name + counted
+    return encodes
 
 
 def _legal_size(model: Model, frames: int, height: int, width: int) -> tuple[int, int, int]:

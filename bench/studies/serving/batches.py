@@ -5,6 +5,7 @@ Shapes: R requests, C channels, T H W latents.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -126,45 +127,49 @@ def measure_serving(
         if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
             raise OutOfMemory(str(error).splitlines()[0]) from None
         raise
-    times = []
-    for (composition, packed), run in runs.items():
-        timing = run.timing()
-        times.append(
-            StepTime(composition, packed, timing.median_s, timing.low_s, timing.high_s, timing.n)
-        )
-    shapes = tuple(
-        Shape(
-            point.workload.name,
-            cost.tokens,
-            point.workload.steps,
-            _beside_s(point.workload, stages),
-            point.workload.video_s,
-        )
-        for point, cost, stages in zip(points, costs, beside, strict=True)
-    )
-    return MeasuredServing(shapes, StepTimes(costs, tuple(times)), beside)
+    times = tuple(_step_time(*batch, run.timing()) for batch, run in runs.items())
+    shapes = tuple(_shape(*given) for given in zip(points, costs, beside, strict=True))
+    return MeasuredServing(shapes, StepTimes(costs, times), beside)
+
+
+def _step_time(composition: Composition, packed: bool, timing: Timing) -> StepTime:
+    return StepTime(composition, packed, timing.median_s, timing.low_s, timing.high_s, timing.n)
+
+
+def _shape(point: Point, cost: ShapeCost, stages: dict[str, Timing]) -> Shape:
+    workload = point.workload
+    beside_s = _beside_s(workload, stages)
+    return Shape(workload.name, cost.tokens, workload.steps, beside_s, workload.video_s)
 
 
 SAMPLING = Sampling(target_relative_half_width=0.03, min_samples=6, max_samples=200, max_s=0.3)
 
 
+@dataclass(frozen=True)
+class Load:
+    """What is asked of a device, and how it may batch."""
+
+    shares: Sequence[int]
+    """How often each point's workload is asked for."""
+    max_batch: int
+    token_budget: int | None
+    """Tokens of a packed batch; None: max_batch of the average request."""
+    max_wait_s: float | None
+    """Of the oldest request on an idle device; None: half of a request alone."""
+    requests: int
+    seed: int
+
+
 def serve(
     points: Sequence[Point],
     device: torch.device,
-    shares: Sequence[int],
-    *,
-    max_batch: int,
-    token_budget: int | None,
-    max_wait_s: float | None,
-    requests: int,
-    seed: int,
+    load: Load,
     watch: Callable[[str], None] = lambda what: None,
 ) -> tuple[MeasuredServing, list[Sweep]]:
     """Measure, then simulate four policies: one by one; batches of one shape; packed batches;
-    packed, joining between steps.
-
-    shares: how often each point's workload is asked for.  Raises as measure_serving does."""
-    costs = shape_costs(points)
+    packed, joining between steps.  Raises as measure_serving does."""
+    costs, shares, max_batch = shape_costs(points), load.shares, load.max_batch
+    token_budget, max_wait_s = load.token_budget, load.max_wait_s
     if token_budget is None:
         token_budget = round(max_batch * average([c.tokens for c in costs], shares))
     measured = measure_serving(
@@ -184,25 +189,19 @@ def serve(
         ]
         max_wait_s = average(alone, shares) / 2
     most = max(largest_batch(cost, max_batch, token_budget) for cost in costs)
+    named = f"one shape, up to {max_batch}"
+    waits = {"joins": "batches", "max_wait_s": max_wait_s}
     policies = [
         Policy("one by one", 1, None, one_shape=False, joins="batches", max_wait_s=0.0),
-        Policy(
-            f"one shape, up to {max_batch}",
-            max_batch,
-            None,
-            one_shape=True,
-            joins="batches",
-            max_wait_s=max_wait_s,
-        ),
-        Policy(
-            "packed", most, token_budget, one_shape=False, joins="batches", max_wait_s=max_wait_s
-        ),
+        Policy(named, max_batch, None, one_shape=True, **waits),
+        Policy("packed", most, token_budget, one_shape=False, **waits),
         Policy(
             "packed, joining", most, token_budget, one_shape=False, joins="steps", max_wait_s=0.0
         ),
     ]
-    watch(f"{requests} requests at each rate")
-    return measured, sweep(trace(requests, shares, seed), shapes, policies, step_s)
+    watch(f"{load.requests} requests at each rate")
+    crowd = trace(load.requests, shares, load.seed)
+    return measured, sweep(crowd, shapes, policies, step_s)
 
 
 def average(values: Sequence[float], shares: Sequence[int]) -> float:
