@@ -17,8 +17,8 @@ ANSI = re.compile(r"\x1b\[")
 SUITE = (
     "ceilings: false\nsampling: {target_relative_half_width: 0.5, min_samples: 3, max_samples: 3,"
     " max_s: 0.1}\ndescription: one point\npoint_timeout_s: 60\npoints:\n  - {model: tiny,"
-    " workload: tiny-image, recipe: eager}\ndtype: fp32\nheadline: {model: tiny, workload: tiny-image,"
-    " recipe: eager}\n"
+    " workload: tiny-image, recipe: eager}\ndtype: fp32\n"
+    "headline: {model: tiny, workload: tiny-image, recipe: eager}\n"
 )
 
 
