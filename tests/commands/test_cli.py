@@ -32,6 +32,7 @@ def document(here):
         ["list"],
         ["count"],
         ["ceilings"],
+        ["doctor"],
         ["run"],
         ["calibrate"],
         ["predict"],
