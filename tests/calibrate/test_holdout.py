@@ -22,6 +22,8 @@ from bench.results.store import ceilings_record, point_records, read_records
 from support.calibrations import calibration
 from support.records import count
 
+FP32 = ("--set", "recipe.dtype=fp32")
+
 
 def altered(directory, to, change):
     """A copy of a result whose records went through `change` (a dict -> a dict, or None to drop
@@ -100,14 +102,22 @@ def test_the_command_fails_where_the_error_is_over_what_is_allowed(here, measure
     directory, _ = measured
     other = altered(directory, tmp_path / "29991231T000000Z_later", slower(3.0))
     code, out, err = here(
-        "holdout", str(directory), str(other), "--max-median", "0.08", "--max-worst", "50", "--json"
+        "calibrate",
+        str(directory),
+        "--against",
+        str(other),
+        "--max-median",
+        "0.08",
+        "--max-worst",
+        "50",
+        "--json",
     )
     document = json.loads(out)
     assert code == 1
     assert document["failed"] == [line for line in err.splitlines() if "median error" in line]
     assert len(document["failed"]) == 1
-    assert here("holdout", str(directory), str(other), "--max-median", "9")[0] == 0
-    code, _, err = here("holdout", str(directory), str(other), "--max-worst", "-1")
+    assert here("calibrate", str(directory), "--against", str(other), "--max-median", "9")[0] == 0
+    code, _, err = here("calibrate", str(directory), "--against", str(other), "--max-worst", "-1")
     assert (code, len(err.strip().splitlines())) == (2, 1)
 
 
@@ -167,25 +177,35 @@ def test_nothing_is_carried_between_a_cpu_and_a_gpu(here, cards):
     cpu, a100, h100 = map(str, cards)
     tiny, sora = (
         ("tiny", "-w", "tiny-video"),
-        ("--for", "tiny", "-w", "tiny-video", "--suite", "smoke"),
+        ("smoke", "--choose-for", "tiny", "-w", "tiny-video"),
     )
     doors = [
         (("predict", *tiny, "--calibration", cpu, "--gpu", "h100-sxm"), "h100-sxm"),
         (("predict", *tiny, "--calibration", cpu, "--ceilings", h100), "h100-sxm"),
         (
-            ("predict", *tiny, "--calibration", a100, "--recipe", "eager-fp32", "--gpu", "cpu"),
+            ("predict", *tiny, "--calibration", a100, "--recipe", "eager", *FP32, "--gpu", "cpu"),
             "a100-80gb",
         ),
         (
-            ("predict", *tiny, "--calibration", a100, "--recipe", "eager-fp32", "--ceilings", cpu),
+            (
+                "predict",
+                *tiny,
+                "--calibration",
+                a100,
+                "--recipe",
+                "eager",
+                *FP32,
+                "--ceilings",
+                cpu,
+            ),
             "a100-80gb",
         ),
-        (("holdout", cpu, h100), "h100-sxm"),
-        (("holdout", cpu, h100, "--transfer"), "h100-sxm"),
-        (("holdout", a100, cpu, "--transfer"), "a100-80gb"),
+        (("calibrate", cpu, "--against", h100), "h100-sxm"),
+        (("calibrate", cpu, "--against", h100, "--transfer"), "h100-sxm"),
+        (("calibrate", a100, "--against", cpu, "--transfer"), "a100-80gb"),
         (("analytic", "--calibration", cpu, "--gpu", "h100-sxm"), "h100-sxm"),
         (("analytic", "--calibration", a100, "--gpu", "cpu"), "a100-80gb"),
-        (("plan", *sora, "--calibration", cpu, "--gpu", "h100-sxm"), "h100-sxm"),
+        (("run", *sora, "--calibration", cpu, "--gpu", "h100-sxm"), "h100-sxm"),
         (("run", "smoke", "--dry-run", "--calibration", cpu, "--gpu", "h100-sxm"), "h100-sxm"),
         (("run", "smoke", "--dry-run", "--calibration", a100, "--device", "cpu"), "a100-80gb"),
     ]
@@ -214,7 +234,7 @@ def test_on_a_gpu_the_default_is_half_precision_and_float32_is_asked_for(here, c
     code, _, err = here(*asked)
     assert (code, len(err.strip().splitlines())) == (2, 1)
     assert "recipe 'eager-bf16' is not calibrated in this result; calibrated: eager-fp32" in err
-    code, out, _ = here(*asked, "--recipe", "eager-fp32", "--json")
+    code, out, _ = here(*asked, "--recipe", "eager", *FP32, "--json")
     assert (code, json.loads(out)["recipe"]) == (0, "eager-fp32")
     assert "'eager-bf16' is not calibrated" in read_calibration(a100).reference_missing
     dtypes = {"eager-fp32": "fp32", "fp8-bf16": "bf16", "eager-fp16": "fp16"}
