@@ -59,9 +59,9 @@ def test_every_recipe_on_a_card(model):
         point = point_of(model, recipe, stages)
         try:
             run(point, model, recipe)
-        except Unsupported as refused:
-            assert public(model), refused
-            assert point.recipe.cache is not None, refused
+        except Unsupported:
+            if not public(model) or point.recipe.cache is None:
+                raise
 
 
 @pytest.mark.parametrize(
