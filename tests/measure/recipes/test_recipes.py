@@ -17,7 +17,7 @@ from bench.core.specs.suite import Suite
 from bench.count.closed.dit import dit_forward
 from bench.measure.device.machine import Machine, this_machine
 from bench.measure.errors import Unsupported
-from bench.measure.points import single as measuring
+from bench.measure.points import build as building
 from bench.measure.points.against import Pair, divergence_of, measure_against
 from bench.measure.points.build import build_calls, count_stages
 from bench.measure.points.single import measure_point
@@ -568,7 +568,7 @@ def test_a_class_that_takes_no_cache_is_unsupported_with_the_reason(monkeypatch)
         | {"uncounted_ops": {}}
     )
     monkeypatch.setattr(
-        measuring, "count_point", lambda p: SimpleNamespace(stages={"denoise_step": step})
+        building, "count_point", lambda p: SimpleNamespace(stages={"denoise_step": step})
     )
     with pytest.raises(Unsupported, match="cache first-block: diffusers'"):
         count_stages(public)
