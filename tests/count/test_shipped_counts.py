@@ -119,7 +119,7 @@ def test_the_worker_counts_no_preset(monkeypatch):
         raise AssertionError("a preset was counted")
 
     monkeypatch.setattr(jobs, "count_stages", never)
-    monkeypatch.setattr("bench.count.point.count_point", never)
+    monkeypatch.setattr("bench.measure.points.build.count_point", never)
     monkeypatch.setattr(jobs, "_COUNTS", {})
     point = load_point("tiny", "tiny-clip", "eager-fp32", stages=("denoise_step", "vae_decode"))
     session = jobs.Session(torch.device("cpu"), clock_for(torch.device("cpu")))

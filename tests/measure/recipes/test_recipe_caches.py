@@ -8,7 +8,7 @@ import torch
 from bench.core.load import load_point
 from bench.count.closed.dit import dit_forward
 from bench.measure.errors import Unsupported
-from bench.measure.points import single as measuring
+from bench.measure.points import build as building
 from bench.measure.points.against import divergence_of
 from bench.measure.points.build import build_calls, count_stages
 from bench.results.counts import StageCount
@@ -101,7 +101,7 @@ def test_a_class_that_takes_no_cache_is_unsupported_with_the_reason(monkeypatch)
         | {"uncounted_ops": {}}
     )
     monkeypatch.setattr(
-        measuring, "count_point", lambda p: SimpleNamespace(stages={"denoise_step": step})
+        building, "count_point", lambda p: SimpleNamespace(stages={"denoise_step": step})
     )
     with pytest.raises(Unsupported, match="cache first-block: diffusers'"):
         count_stages(public)
