@@ -142,7 +142,7 @@ def unreported(here, monkeypatch):
 @pytest.fixture
 def nvml(monkeypatch):
     """nvml(function=error, ...) puts a fake in the place of pynvml -> it."""
-    from support.fake_nvml import FakeNvml
+    from support.measure.fake_nvml import FakeNvml
 
     def install(**broken) -> FakeNvml:
         fake = FakeNvml(**broken)
@@ -150,3 +150,11 @@ def nvml(monkeypatch):
         return fake
 
     return install
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A real browser; the test skips where none can be had."""
+    from support.browser import launched
+
+    yield from launched()

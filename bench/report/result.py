@@ -33,6 +33,7 @@ from bench.results.video import MEASURED, calls_per_video, video_seconds
 from bench.run.plan_time import price_of
 from bench.studies.ablations.gains import Ablation, ablations
 from bench.studies.claims.ledger import evidence_from, ledger
+from bench.studies.pencil.analytic import rows_from
 from bench.studies.pencil.assumptions import Assumptions
 from bench.studies.pencil.waterfall import Bar, waterfall
 
@@ -145,7 +146,7 @@ class Result:
         wanted = [
             name for name in names("claims") if load(Claim, name).check.kind != "latency_table"
         ]
-        return claims_document(ledger(wanted, evidence))
+        return claims_document(ledger(wanted, rows_from, evidence))
 
     @cached_property
     def sentinel(self) -> tuple[float, float, int] | None:

@@ -9,7 +9,7 @@ from bench.count.trace import trace
 from models.vae.model import VideoVAE
 from models.vae.parts import decode_in_parts, decode_parts, encode_in_parts
 from models.vae.tiling import Tiling, sight
-from support.own import vae
+from support.models.own import vae
 
 SHAPES = [
     {"temporal_factor": f, "first_frame_alone": alone}

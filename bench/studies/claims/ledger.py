@@ -6,12 +6,12 @@ be told, unless counting alone bounds it: at 100 % of the datasheet a card makes
 rate over the FLOPs.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from bench.core.errors import UserError, brief, nearest
 from bench.core.load import load, load_point, names
@@ -29,10 +29,6 @@ from bench.studies.claims.verdict import (
     judged,
     unheld,
 )
-from bench.studies.pencil.analytic import chain
-from bench.studies.pencil.assumptions import Assumptions
-from bench.studies.pencil.demand import Demand, Headroom
-from bench.studies.pencil.rows import Row
 
 if TYPE_CHECKING:
     from bench.calibrate.calibration import Calibration
@@ -92,23 +88,41 @@ def cache_by_subject(estimate: Callable) -> Callable:
     return cached
 
 
-def ledger(wanted: list[str], evidence: Evidence | None = None) -> Ledger:
+class ChainRow(Protocol):
+    """A row of the pencil estimate, as bench.studies.pencil.rows.Row has it."""
+
+    id: str
+    quantity: str
+    printed: float | None
+    computed: float | None
+    corrected: float | None
+    calibrated: Quantity | None
+    unit: str
+    note: str
+
+
+Chain = Callable[[Quantity | None], Sequence[ChainRow]]
+"""The pencil estimate's rows, from measured minutes of video per GPU-hour where there are any.  The
+caller brings it, since no study imports another."""
+
+
+def ledger(wanted: list[str], chain: Chain, evidence: Evidence | None = None) -> Ledger:
     """Judge claims: names in configs/claims, paths to YAML files, or ids of single rows (A11,
     L0674).  None: all.
 
     Raises UserError for what is none of these."""
     if not wanted:
-        entries, left_out = _entries(names("claims"), evidence)
+        entries, left_out = _entries(names("claims"), chain, evidence)
         return Ledger([entry.judge() for entry in entries], left_out)
     chosen: list[Entry] = []
     left_out: list[tuple[str, str]] = []
     presets: tuple[list[Entry], list[tuple[str, str]]] | None = None
     for name in wanted:
         if name in names("claims") or name.endswith((".yaml", ".yml")) or "/" in name:
-            entries, out = _entries([name], evidence)
+            entries, out = _entries([name], chain, evidence)
             chosen, left_out = chosen + entries, left_out + out
             continue
-        presets = presets or _entries(names("claims"), evidence)
+        presets = presets or _entries(names("claims"), chain, evidence)
         found = [entry for entry in presets[0] if entry.id == name]
         if not found:
             reasons = dict(presets[1])
@@ -126,14 +140,14 @@ def ledger(wanted: list[str], evidence: Evidence | None = None) -> Ledger:
 
 
 def _entries(
-    claims: list[str], evidence: Evidence | None
+    claims: list[str], chain: Chain, evidence: Evidence | None
 ) -> tuple[list[Entry], list[tuple[str, str]]]:
     entries: list[Entry] = []
     left_out: list[tuple[str, str]] = []
     for name in claims:
         claim = load(Claim, name)
         if isinstance(claim.check, ChainCheck):
-            entries += _chain(claim, claim.check, evidence)
+            entries += _chain(claim, claim.check, chain, evidence)
         elif isinstance(claim.check, LatencyTableCheck):
             rows, out = read_table(claim.check, _folder(name))
             entries += [_table_entry(claim, row, evidence) for row in rows]
@@ -167,8 +181,10 @@ def _table_entry(claim: Claim, row: TableRow, evidence: Evidence | None) -> Entr
 # The pencil chain.
 
 
-def _chain(claim: Claim, check: ChainCheck, evidence: Evidence | None) -> Iterator[Entry]:
-    rows = chain(Assumptions(), Demand(), Headroom())
+def _chain(
+    claim: Claim, check: ChainCheck, chain: Chain, evidence: Evidence | None
+) -> Iterator[Entry]:
+    rows = chain(None)
     for field in ("rows", "inputs", "at_most", "at_least"):
         known = {r.id if field == "rows" else _key(r) for r in rows}
         for word in getattr(check, field):
@@ -179,12 +195,12 @@ def _chain(claim: Claim, check: ChainCheck, evidence: Evidence | None) -> Iterat
                 )
 
     @cache
-    def calibrated() -> tuple[list[Row], Finding] | None:
+    def calibrated() -> tuple[Sequence[ChainRow], Finding] | None:
         if evidence is None or evidence.gpu != check.gpu:
             return None
         point = load_point(MODEL, WORKLOAD, evidence.recipes[0])
         found = evidence.predict(point, lambda e: e.minutes_per_gpu_hour)
-        return chain(Assumptions(), Demand(), Headroom(), found.ours), found
+        return chain(found.ours), found
 
     for index, row in enumerate(rows):
         if row.id in check.rows and row.printed is not None:
@@ -197,16 +213,16 @@ def _chain(claim: Claim, check: ChainCheck, evidence: Evidence | None) -> Iterat
             )
 
 
-def _key(row: Row) -> str:
+def _key(row: ChainRow) -> str:
     """As a claim names a row: A9 and A8 both have a "training of Sora, low"."""
     return f"{row.id} {row.quantity}"
 
 
 def _row(
     check: ChainCheck,
-    row: Row,
+    row: ChainRow,
     index: int,
-    calibrated: tuple[list[Row], Finding] | None,
+    calibrated: tuple[Sequence[ChainRow], Finding] | None,
     evidence: Evidence | None,
 ) -> Finding:
     note = f"; {row.note}" if row.note else ""

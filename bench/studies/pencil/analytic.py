@@ -196,3 +196,8 @@ def _ratio_rows(f: Facts) -> list[Row]:
 def _document_flops(a: Assumptions) -> tuple[float, float]:
     """Of 1,000 tokens by Llama 2 70B and by GPT-4."""
     return tuple(2 * p * a.document_tokens for p in (a.llama_params, a.gpt4_active_params))
+
+
+def rows_from(minutes: Quantity | None = None) -> list[Row]:
+    """The chain by its own assumptions, with measured minutes of video per GPU-hour if given."""
+    return chain(Assumptions(), Demand(), Headroom(), minutes)

@@ -14,7 +14,7 @@ from models.dit.model import SpatioTemporalDiT
 from models.layers import init_benchmark_weights
 from models.public.checkpoints import SiT, from_diffusers, load_dit, to_diffusers
 from models.spec import DiTConfig
-from support.specs import DIT
+from support.models.specs import DIT
 
 IMAGE = {**DIT, "positions": "sincos", "num_classes": 10, "out_channels": 8}
 

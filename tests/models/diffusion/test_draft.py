@@ -13,7 +13,7 @@ from models.diffusion.draft import denoise_drafted, drafted_evaluations
 from models.diffusion.trajectory import Guided, denoise, evaluation_times
 from models.pipeline import build_pipeline
 from models.stages import example_inputs
-from support.caching import CPU, SHAPE, built, euler, guided
+from support.models.caching import CPU, SHAPE, built, euler, guided
 
 
 def draft(share, draft_runs="early"):
@@ -121,7 +121,7 @@ def test_a_draft_of_other_channels_or_a_wrong_config_says_so(pair, one_thread):
 def test_public_experts_are_told_the_time(one_thread):
     """Wan 2.2's second expert takes over below its boundary, also where only some of the times are
     the model's."""
-    from support.zoo_reduced import reduced
+    from support.models.zoo_reduced import reduced
 
     model, workload = reduced("wan2.2-t2v-a14b")
     pipeline = build_pipeline(

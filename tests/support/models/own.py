@@ -6,7 +6,7 @@ from models.dit.model import SpatioTemporalDiT
 from models.layers import init_benchmark_weights
 from models.spec import DiTConfig, VAEConfig
 from models.vae.model import VideoVAE
-from support.specs import DIT, VAE
+from support.models.specs import DIT, VAE
 
 KINDS = {
     "plain": {},
