@@ -72,7 +72,7 @@ def test_the_command(tmp_path, here):
     assert "SLOWER: 16 SLOWER; SAME is within ±5.0% (default on cpu)" in out
     code, out, _ = here("compare", a, slow, "--markdown")
     assert code == 1
-    assert "| point | stage | a | b | b / a | interval | verdict |" in out
+    assert "| point | stage | a (measured) | b (measured) | b / a (measured) |" in out
     code, out, err = here("compare", a, elsewhere, "--json")
     assert code == 2
     assert out == ""
