@@ -17,6 +17,7 @@ from bench.core.errors import UserError, brief, nearest
 from bench.core.load import load, load_point, names
 from bench.core.quantity import Quantity
 from bench.core.reference import MODEL, WORKLOAD
+from bench.core.row import Row
 from bench.core.specs.claim import ChainCheck, Claim, Claimed, LatencyTableCheck
 from bench.core.specs.point import Point
 from bench.studies.claims.checks import finder
@@ -29,13 +30,13 @@ from bench.studies.claims.verdict import (
     judged,
     unheld,
 )
-from bench.studies.pencil.analytic import chain
-from bench.studies.pencil.assumptions import Assumptions
-from bench.studies.pencil.demand import Demand, Headroom
-from bench.studies.pencil.rows import Row
 
 if TYPE_CHECKING:
     from bench.calibrate.calibration import Calibration
+
+Chain = Callable[[Quantity | None], list[Row]]
+"""The published estimate row by row, given the measured minutes of video per GPU-hour (None without
+a measurement).  `bench.studies.pencil.analytic.rows_from` is one."""
 
 
 @dataclass(frozen=True)
@@ -92,48 +93,59 @@ def cache_by_subject(estimate: Callable) -> Callable:
     return cached
 
 
-def ledger(wanted: list[str], evidence: Evidence | None = None) -> Ledger:
+def ledger(wanted: list[str], chain: Chain, evidence: Evidence | None = None) -> Ledger:
     """Judge claims: names in configs/claims, paths to YAML files, or ids of single rows (A11,
-    L0674).  None: all.
+    L0674).  An empty list stands for all presets.
 
     Raises UserError for what is none of these."""
     if not wanted:
-        entries, left_out = _entries(names("claims"), evidence)
-        return Ledger([entry.judge() for entry in entries], left_out)
+        return _ledger_of(*_entries(names("claims"), chain, evidence))
+
+    @cache
+    def presets() -> tuple[list[Entry], list[tuple[str, str]]]:
+        return _entries(names("claims"), chain, evidence)
+
     chosen: list[Entry] = []
     left_out: list[tuple[str, str]] = []
-    presets: tuple[list[Entry], list[tuple[str, str]]] | None = None
     for name in wanted:
-        if name in names("claims") or name.endswith((".yaml", ".yml")) or "/" in name:
-            entries, out = _entries([name], evidence)
-            chosen, left_out = chosen + entries, left_out + out
-            continue
-        presets = presets or _entries(names("claims"), evidence)
-        found = [entry for entry in presets[0] if entry.id == name]
-        if not found:
-            reasons = dict(presets[1])
-            near = nearest(name, [*names("claims"), *(entry.id for entry in presets[0])])
-            raise UserError(
-                f"claim {name}: left out of its table: {reasons[name]}"
-                if name in reasons
-                else (
-                    f"unknown claim {brief(name)}{near} (`ldt-bench list claims` shows all; an id"
-                    " such as A11 and a path to a YAML file are taken too)"
-                )
-            )
-        chosen += found
-    return Ledger([entry.judge() for entry in chosen], left_out)
+        if name in names("claims") or _is_path(name):
+            entries, out = _entries([name], chain, evidence)
+            left_out += out
+        else:
+            entries = _rows_called(name, *presets())
+        chosen += entries
+    return _ledger_of(chosen, left_out)
+
+
+def _ledger_of(entries: list[Entry], left_out: list[tuple[str, str]]) -> Ledger:
+    return Ledger([entry.judge() for entry in entries], left_out)
+
+
+def _rows_called(id_: str, entries: list[Entry], left_out: list[tuple[str, str]]) -> list[Entry]:
+    """The rows with this id.  Raises UserError where there is none."""
+    found = [entry for entry in entries if entry.id == id_]
+    if found:
+        return found
+    reasons = dict(left_out)
+    if id_ in reasons:
+        raise UserError(f"claim {id_}: left out of its table: {reasons[id_]}")
+    near = nearest(id_, [*names("claims"), *(entry.id for entry in entries)])
+    raise UserError(
+        f"unknown claim {brief(id_)}{near} (`ldt-bench list claims` shows all; an id such as A11"
+        " and a path to a YAML file are taken too)"
+    )
 
 
 def _entries(
-    claims: list[str], evidence: Evidence | None
+    claims: list[str], chain: Chain, evidence: Evidence | None
 ) -> tuple[list[Entry], list[tuple[str, str]]]:
+    """-> the entries of these claims, and the rows of their tables that are left out."""
     entries: list[Entry] = []
     left_out: list[tuple[str, str]] = []
     for name in claims:
         claim = load(Claim, name)
         if isinstance(claim.check, ChainCheck):
-            entries += _chain(claim, claim.check, evidence)
+            entries += _chain_entries(claim, claim.check, chain, evidence)
         elif isinstance(claim.check, LatencyTableCheck):
             rows, out = read_table(claim.check, _folder(name))
             entries += [_table_entry(claim, row, evidence) for row in rows]
@@ -145,13 +157,13 @@ def _entries(
     return entries, left_out
 
 
+def _is_path(name: str) -> bool:
+    return name.endswith((".yaml", ".yml")) or "/" in name
+
+
 def _folder(name: str) -> Path:
-    """Where a claim's table lies: beside the user's file; of a preset in configs/."""
-    return (
-        Path(name).parent
-        if name.endswith((".yaml", ".yml")) or "/" in name
-        else Path(str(resources.files("configs")))
-    )
+    """Where a claim's table lies: beside the user's file; that of a preset in configs/."""
+    return Path(name).parent if _is_path(name) else Path(str(resources.files("configs")))
 
 
 def _table_entry(claim: Claim, row: TableRow, evidence: Evidence | None) -> Entry:
@@ -164,19 +176,14 @@ def _table_entry(claim: Claim, row: TableRow, evidence: Evidence | None) -> Entr
     )
 
 
-# The pencil chain.
+# The published estimate, row by row.
 
 
-def _chain(claim: Claim, check: ChainCheck, evidence: Evidence | None) -> Iterator[Entry]:
-    rows = chain(Assumptions(), Demand(), Headroom())
-    for field in ("rows", "inputs", "at_most", "at_least"):
-        known = {r.id if field == "rows" else _key(r) for r in rows}
-        for word in getattr(check, field):
-            if word not in known:
-                raise UserError(
-                    f"claim {claim.name}: check.{field}: {word!r} is no row of the"
-                    f" chain{nearest(word, known)}"
-                )
+def _chain_entries(
+    claim: Claim, check: ChainCheck, chain: Chain, evidence: Evidence | None
+) -> Iterator[Entry]:
+    rows = chain(None)
+    _check_row_names(claim, check, rows)
 
     @cache
     def calibrated() -> tuple[list[Row], Finding] | None:
@@ -184,7 +191,7 @@ def _chain(claim: Claim, check: ChainCheck, evidence: Evidence | None) -> Iterat
             return None
         point = load_point(MODEL, WORKLOAD, evidence.recipes[0])
         found = evidence.predict(point, lambda e: e.minutes_per_gpu_hour)
-        return chain(Assumptions(), Demand(), Headroom(), found.ours), found
+        return chain(found.ours), found
 
     for index, row in enumerate(rows):
         if row.id in check.rows and row.printed is not None:
@@ -195,6 +202,18 @@ def _chain(claim: Claim, check: ChainCheck, evidence: Evidence | None) -> Iterat
                 Claimed(value=row.printed, unit=row.unit),
                 lambda index=index, row=row: _row(check, row, index, calibrated(), evidence),
             )
+
+
+def _check_row_names(claim: Claim, check: ChainCheck, rows: list[Row]) -> None:
+    """Raises UserError for a name in the claim that no row has."""
+    for field in ("rows", "inputs", "at_most", "at_least"):
+        known = {row.id if field == "rows" else _key(row) for row in rows}
+        for word in getattr(check, field):
+            if word not in known:
+                near = nearest(word, known)
+                raise UserError(
+                    f"claim {claim.name}: check.{field}: {word!r} is no row of the chain{near}"
+                )
 
 
 def _key(row: Row) -> str:

@@ -8,6 +8,7 @@ printed digits.
 """
 
 from bench.core.quantity import Quantity
+from bench.core.row import Row
 from bench.core.units import SECONDS_PER_MINUTE
 from bench.studies.pencil.assumptions import Assumptions
 from bench.studies.pencil.counts import corrected_counts, token_by_token_flops
@@ -19,8 +20,8 @@ from bench.studies.pencil.demand_rows import (
     serving_fleet_rows,
     upload_rows,
 )
+from bench.studies.pencil.facts import Facts
 from bench.studies.pencil.measured import MeasuredChain
-from bench.studies.pencil.rows import Facts, Row
 from bench.studies.pencil.training import calibrated_seconds
 from bench.studies.pencil.training_rows import dit_rows, dit_training_rows, sora_training_rows
 
@@ -53,6 +54,11 @@ def chain(
         meta_rows,
     )
     return [row for group in groups for row in group(facts)]
+
+
+def rows_from(calibrated_minutes: Quantity | None = None) -> list[Row]:
+    """All rows at the assumptions that were published."""
+    return chain(Assumptions(), Demand(), Headroom(), calibrated_minutes)
 
 
 def _sora_video_rows(f: Facts) -> list[Row]:

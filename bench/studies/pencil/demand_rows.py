@@ -1,7 +1,8 @@
 """Rows A15 to A17: the demand, and the fleet that would serve it."""
 
+from bench.core.row import Row
 from bench.studies.pencil.demand import fleet
-from bench.studies.pencil.rows import Facts, Row
+from bench.studies.pencil.facts import Facts
 
 
 def upload_rows(f: Facts) -> list[Row]:

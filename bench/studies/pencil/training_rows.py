@@ -1,6 +1,7 @@
 """Rows A1 to A9: DiT-XL/2, and from it to the training of Sora."""
 
-from bench.studies.pencil.rows import Facts, Row
+from bench.core.row import Row
+from bench.studies.pencil.facts import Facts
 
 
 def dit_rows(f: Facts) -> list[Row]:
