@@ -121,7 +121,7 @@ def here(monkeypatch, capsys):
 def only_svg(monkeypatch):
     """Reports of this process draw each figure in one format: a PDF takes as long as the rest."""
     for name in ("FORMATS", "FOR_PRINT"):
-        monkeypatch.setattr(f"bench.report.markdown.{name}", ("svg",))
+        monkeypatch.setattr(f"bench.report.write.{name}", ("svg",))
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def unreported(here, monkeypatch):
 
     monkeypatch.setattr("bench.calibrate.make.calibrate", calibrate)
     monkeypatch.setattr(
-        "bench.report.markdown.write_report", lambda directory, for_print: directory / "report.md"
+        "bench.report.write.write_report", lambda directory, for_print: directory / "report.md"
     )
     return here
 
@@ -142,7 +142,7 @@ def unreported(here, monkeypatch):
 @pytest.fixture
 def nvml(monkeypatch):
     """nvml(function=error, ...) puts a fake in the place of pynvml -> it."""
-    from support.fake_nvml import FakeNvml
+    from support.measure.fake_nvml import FakeNvml
 
     def install(**broken) -> FakeNvml:
         fake = FakeNvml(**broken)

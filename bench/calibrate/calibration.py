@@ -8,7 +8,8 @@ from pydantic import ConfigDict, Field, model_validator
 from bench.calibrate.cost_model import NAMES, RATES, Ceilings
 from bench.calibrate.pools import RatesKey, execution_of, models_of
 from bench.core.errors import UserError, nearest
-from bench.core.load import load, names
+from bench.core.load import load
+from bench.core.presets import is_preset
 from bench.core.quantity import PositiveQuantity, Quantity
 from bench.core.specs.model import TOKEN_STAGES, Model
 from bench.core.specs.recipe import Recipe
@@ -295,7 +296,7 @@ def fit_serving(
             recipe
             if isinstance(recipe, Recipe)
             else load(Recipe, name)
-            if name in names("recipes")
+            if is_preset("recipes", name)
             else None
         )
         found = [] if asked is None else [fit for fit in fits.values() if fit.serves(asked)]

@@ -33,13 +33,15 @@ def claims(
     from bench.report.progress import Spinner
     from bench.report.tables.claims import claims_document, claims_lines, claims_tables
     from bench.studies.claims.ledger import evidence_of, ledger
+    from bench.studies.pencil.analytic import rows_from
 
     with Spinner(
         "counting, where a claim is about this card"
         if calibration
         else "holding claims against counts"
     ):
-        judged = ledger(claim or [], None if calibration is None else evidence_of(calibration))
+        evidence = None if calibration is None else evidence_of(calibration)
+        judged = ledger(claim or [], rows_from, evidence)
     if as_json:
         print_json(claims_document(judged))
     else:

@@ -27,17 +27,33 @@ class Terminated(BaseException):
         self.exit_code = 128 + number
 
 
-def nearest(word: str, accepted: Iterable[str]) -> str:
-    """'; did you mean X?' for the closest accepted word, whatever its case, or nothing."""
+class Renamed(UserWarning):
+    """A note that an old name still answers, and what the new one is."""
+
+
+def closest(word: str, accepted: Iterable[str]) -> list[str]:
+    """The accepted words that a mistyped one may mean, whatever its case: none, one, or up to
+    three that begin with it."""
     by_lower = {a.lower(): a for a in accepted}
     begun = [a for low, a in by_lower.items() if word and low.startswith(word.lower())]
-    # h100 is nearer to h100-sxm than to h200; of names that go on from one another the shortest is
-    # meant
+    # h100 is nearer to h100-sxm than to h200.  Of names that continue one another the shortest is
+    # meant.
     if begun:
         shortest = min(map(len, begun))
-        return f"; did you mean {' or '.join([a for a in begun if len(a) <= shortest + 1][:3])}?"
+        return [a for a in begun if len(a) <= shortest + 1][:3]
     close = difflib.get_close_matches(word[:100].lower(), by_lower, n=1, cutoff=0.5)
-    return f"; did you mean {by_lower[close[0]]}?" if close else ""
+    return [by_lower[match] for match in close]
+
+
+def did_you_mean(words: Iterable[str]) -> str:
+    """'; did you mean X or Y?', or nothing."""
+    meant = " or ".join(words)
+    return f"; did you mean {meant}?" if meant else ""
+
+
+def nearest(word: str, accepted: Iterable[str]) -> str:
+    """'; did you mean X?' for the closest accepted word, or nothing."""
+    return did_you_mean(closest(word, accepted))
 
 
 def brief(value: object, length: int = 60) -> str:

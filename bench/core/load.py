@@ -1,90 +1,64 @@
-"""From a name or a path to a validated spec.  Every mistake becomes one line: value, what is
-accepted, nearest match."""
+"""From a name or a path to a validated spec, and from a suite to its points.  Every mistake becomes
+one line: the value, what is accepted and the nearest match."""
 
-import dataclasses
-import re
-from collections.abc import Iterable
-from importlib import resources
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from bench.core.errors import EnvironmentFault, UserError, brief, nearest
-from bench.core.read_yaml import MAX_CHARACTERS, YamlError, read_yaml
+from bench.core.errors import UserError, brief, nearest
+from bench.core.messages import PARTS, SPECS, first_problem, nearest_field
+from bench.core.presets import KINDS, full_name, is_path, names, open_recipe, read_preset
+from bench.core.read_yaml import YamlError, read_yaml
 from bench.core.specs.base import Spec
-from bench.core.specs.claim import CHECKS, Claim, Part
 from bench.core.specs.gpu import Gpu
 from bench.core.specs.model import DIFFUSION_STAGES, TOKEN_STAGES, Model, needs_condition
 from bench.core.specs.point import Point, check
 from bench.core.specs.recipe import Recipe
-from bench.core.specs.suite import Suite
+from bench.core.specs.suite import Suite, SuitePoints
 from bench.core.specs.workload import Workload
-from models.ar.spec import AutoregressiveConfig
-from models.spec import DiffusersDenoiser, DiffusersVAE, DiTConfig, TextEncoderConfig, VAEConfig
+from bench.core.suite_names import with_full_names
 
-KINDS: dict[str, type[Spec]] = {
-    "models": Model,
-    "workloads": Workload,
-    "recipes": Recipe,
-    "gpus": Gpu,
-    "suites": Suite,
-    "claims": Claim,
-}
-PARTS = ("denoiser", "vae", "text_encoders")
-PART_CLASSES = (
-    DiTConfig,
-    DiffusersDenoiser,
-    VAEConfig,
-    DiffusersVAE,
-    TextEncoderConfig,
-    AutoregressiveConfig,
-)
-SPECS: dict[str, type[Spec]] = {"model": Model, "workload": Workload, "recipe": Recipe}
-UNION_TAGS = (
-    "own",
-    "diffusers",
-    "autoregressive",
-    *CHECKS,
-)  # of parts and checks; no part of a path the user wrote
-MAX_EXTENDS = 20
 S = TypeVar("S", bound=Spec)
-
-
-def names(kind: str) -> list[str]:
-    """Presets of a kind, sorted naturally (dit-s-2 before dit-s-10)."""
-    if kind not in KINDS:
-        raise UserError(
-            f"unknown kind {brief(kind)}: one of {', '.join(KINDS)}{nearest(kind, KINDS)}"
-        )
-    folder = resources.files("configs") / kind
-    stems = [f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")]
-    return sorted(
-        stems, key=lambda s: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", s)]
-    )
 
 
 def load(spec: type[S], name_or_path: str, overrides: dict[str, Any] | None = None) -> S:
     """Read configs/<kind>/<name>.yaml or a user's own YAML, set `overrides` (dotted path -> value)
-    and validate.
+    and validate.  A recipe's dtype and a suite's recipes become part of their names.
 
     Raises UserError, with one line, for an unknown name, malformed YAML, unknown keys and
     impossible values."""
     kind = next(k for k, s in KINDS.items() if s is spec)
-    data, name = _read(kind, name_or_path, Path(), ())
+    data = read_preset(kind, name_or_path)
+    name = Path(name_or_path).stem if is_path(name_or_path) else name_or_path
     optional = {key: f.default for key, f in spec.model_fields.items() if not f.is_required()}
     data = {**optional, **data}  # so that an override finds them
-    for path, value in (overrides or {}).items():
+    overrides = overrides or {}
+    for path, value in overrides.items():
         _set(data, path, value, f"{kind[:-1]} {name}")
-    if overrides:
-        name += (
-            "[" + ",".join(f"{p.removeprefix('denoiser.')}={v}" for p, v in overrides.items()) + "]"
-        )
-        name = name if len(name) <= 200 else name[:196] + "...]"
     try:
-        return spec.model_validate({**data, "name": name})
+        loaded = spec.model_validate({**data, "name": name})
     except ValidationError as error:
-        raise UserError(f"{kind[:-1]} {name}: {_one_line(error, data)}") from None
+        raise UserError(
+            f"{kind[:-1]} {_overridden(name, overrides)}: {first_problem(error)}"
+        ) from None
+    if isinstance(loaded, Suite):
+        return with_full_names(loaded)
+    stem = open_recipe(name_or_path) if isinstance(loaded, Recipe) else None
+    if isinstance(loaded, Recipe) and stem is not None:
+        name = full_name(stem, loaded.dtype)
+        overrides = {path: value for path, value in overrides.items() if path != "dtype"}
+    return loaded.model_copy(update={"name": _overridden(name, overrides)})
+
+
+def _overridden(name: str, overrides: dict[str, Any]) -> str:
+    """The name with what --set changed behind it, at most 200 characters."""
+    if not overrides:
+        return name
+    changes = [f"{path.removeprefix('denoiser.')}={value}" for path, value in overrides.items()]
+    text = f"{name}[{','.join(changes)}]"
+    return text if len(text) <= 200 else text[:196] + "...]"
 
 
 def load_point(
@@ -129,7 +103,7 @@ def load_point(
             executed.sampler_config(asked.steps)
     except ValidationError as error:
         raise UserError(
-            f"recipe {executed.name} on model {named.name}: {_one_line(error, named.model_dump())}"
+            f"recipe {executed.name} on model {named.name}: {first_problem(error)}"
         ) from None
     except ValueError as error:
         raise UserError(f"recipe {executed.name}: {error}") from None
@@ -170,57 +144,62 @@ def check_point(point: Point) -> None:
         )
 
 
-def points_together(suite: Suite) -> set[str]:
-    """Fingerprints of the points that the suite wants measured in turns."""
-    return {
-        point.fingerprint
-        for entry in suite.points
-        if entry.together
-        for point in suite_points(suite.model_copy(update={"points": (entry,)}))
-    }
+@dataclass(frozen=True)
+class SuitePoint:
+    """One point of a suite, and how it is measured."""
+
+    point: Point
+    together: bool
+    """In turns with the points beside it that say so too."""
+    baseline: Point | None
+    """What it is measured in turns with, and its output held against."""
 
 
-def baselines(suite: Suite) -> dict[str, Point]:
-    """Fingerprint of a point -> what it is measured in turns with and held against; the baseline
-    itself has none."""
-    found: dict[str, Point] = {}
-    for entry in suite.points:
-        if entry.baseline is None:
-            continue
-        for model in entry.model:
-            for workload in entry.workload:
-                base = load_point(model, workload, entry.baseline, dict(entry.set), entry.stages)
-                for recipe in entry.recipe:
-                    point = load_point(model, workload, recipe, dict(entry.set), entry.stages)
-                    if point.subject != base.subject:
-                        found.setdefault(point.fingerprint, base)
-    return found
-
-
-def suite_points(suite: Suite) -> list[Point]:
-    """The suite's points in order, each once.  Raises UserError naming the entry that cannot be
-    run."""
-    points: dict[str, Point] = {}
+def expand(suite: Suite) -> list[SuitePoint]:
+    """The suite's points in order, each once; where several entries hold one, `together` and the
+    first baseline of any of them count.  Raises UserError naming the entry that cannot be run."""
+    found: dict[str, SuitePoint] = {}
     for index, entry in enumerate(suite.points):
         for model in entry.model:
             for workload in entry.workload:
                 for recipe in entry.recipe:
-                    try:
-                        point = load_point(model, workload, recipe, dict(entry.set), entry.stages)
-                    except UserError as error:
-                        raise UserError(
-                            f"suite {suite.name}, points.{index} ({model}, {workload}, {recipe}): "
-                            f"{error}"
-                        ) from None
-                    points.setdefault(point.fingerprint, point)
+                    where = f"suite {suite.name}, points.{index} ({model}, {workload}, {recipe})"
+                    new = _suite_point(entry, model, workload, recipe, where)
+                    key = new.point.fingerprint
+                    old = found.get(key, new)
+                    found[key] = SuitePoint(
+                        old.point, old.together or new.together, old.baseline or new.baseline
+                    )
     subjects: dict[str, str] = {}
-    for point in points.values():
+    for point in (p.point for p in found.values()):
         if subjects.setdefault(point.label, point.subject) != point.subject:
             raise UserError(
                 f"suite {suite.name}: two different points are called {point.label}; rename your"
                 " YAML"
             )
-    return list(points.values())
+    return list(found.values())
+
+
+def _suite_point(
+    entry: SuitePoints, model: str, workload: str, recipe: str, where: str
+) -> SuitePoint:
+    overrides, stages = dict(entry.set), entry.stages
+    try:
+        point = load_point(model, workload, recipe, overrides, stages)
+        base = None
+        if entry.baseline is not None:
+            base = load_point(model, workload, entry.baseline, overrides, stages)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    if base is not None and base.subject == point.subject:
+        base = None  # the baseline itself
+    return SuitePoint(point, entry.together, base)
+
+
+def suite_points(suite: Suite) -> list[Point]:
+    """The suite's points in order, each once.  Raises UserError naming the entry that cannot be
+    run."""
+    return [expanded.point for expanded in expand(suite)]
 
 
 def headline_point(suite: Suite) -> Point:
@@ -250,71 +229,6 @@ def parse_overrides(assignments: list[str]) -> dict[str, Any]:
     return overrides
 
 
-def _read(
-    kind: str, name_or_path: str, folder: Path, seen: tuple[str, ...]
-) -> tuple[dict[str, Any], str]:
-    """The merged mapping and the name.  `extends: NAME` starts from another file of the kind; a
-    path that stands in a file is taken from that file's folder."""
-    is_path = name_or_path.endswith((".yaml", ".yml")) or "/" in name_or_path
-    what = f"{kind[:-1]} {name_or_path}"
-    if is_path and "\0" in name_or_path:
-        raise UserError(f"{what}: no file has such a name")
-    if not is_path and name_or_path not in names(kind):
-        raise UserError(
-            f"unknown {kind[:-1]} {brief(name_or_path)}{nearest(name_or_path, names(kind))} "
-            f"(`ldt-bench list {kind}` shows all; a path to a YAML file is taken too)"
-        )
-    file = (
-        folder / name_or_path
-        if is_path
-        else resources.files("configs") / kind / f"{name_or_path}.yaml"
-    )
-    if str(file) in seen or len(seen) == MAX_EXTENDS:
-        raise UserError(
-            f"{what}: extends itself, through {' -> '.join((*seen, str(file)))}"
-            if str(file) in seen
-            else f"{what}: extends more than {MAX_EXTENDS} files, one after another"
-        )
-    try:
-        with file.open(encoding="utf-8") as opened:
-            data = read_yaml(opened.read(MAX_CHARACTERS + 1))
-    except YamlError as error:
-        raise UserError(f"{what}: {error}") from None
-    except PermissionError:
-        raise EnvironmentFault(f"{what}: cannot be read: permission denied") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{what}: cannot be read: {getattr(error, 'strerror', None) or error}"
-        ) from None
-    if not isinstance(data, dict):
-        raise UserError(f"{what}: a mapping of keys is expected, not {type(data).__name__}")
-    base: dict[str, Any] = {}
-    if "extends" in data:
-        parent = data.pop("extends")
-        if not isinstance(parent, str):
-            raise UserError(f"{what}: extends: a name is expected, not {brief(parent)}")
-        try:
-            base, _ = _read(
-                kind, parent, Path(str(file)).parent if is_path else Path(), (*seen, str(file))
-            )
-        except UserError as error:
-            raise UserError(f"{what}: extends: {error}") from None
-    merged = _merge(base, data)
-    merged.pop("name", None)
-    return merged, Path(name_or_path).stem if is_path else name_or_path
-
-
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    out = dict(base)
-    for key, value in over.items():
-        out[key] = (
-            _merge(out[key], value)
-            if isinstance(value, dict) and isinstance(out.get(key), dict)
-            else value
-        )
-    return out
-
-
 def _set(data: dict[str, Any], path: str, value: Any, what: str) -> None:
     *parents, leaf = path.split(".")
     part: Any = data
@@ -326,91 +240,15 @@ def _set(data: dict[str, Any], path: str, value: Any, what: str) -> None:
         else:
             near = nearest(key, part) if isinstance(part, dict) else ""
             raise UserError(f"{what}: --set {path}: no part {brief(key)}{near}")
-    arguments = parents[-1:] == [
-        "config"
-    ]  # of a public class, which knows more than its preset says
+    # A public class takes more arguments than its preset says.
+    arguments = parents[-1:] == ["config"]
     if not isinstance(part, dict) or (leaf not in part and not arguments):
         fields = list(part) if isinstance(part, dict) else []
         raise UserError(
-            f"{what}: --set {path}: no field {brief(leaf)}{_nearest_field(leaf, fields)} "
+            f"{what}: --set {path}: no field {brief(leaf)}{nearest_field(leaf, fields)} "
             f"(fields: {', '.join(fields)})"
         )
     part[leaf] = value
-
-
-def _nearest_field(leaf: str, fields: Iterable[str]) -> str:
-    """The nearest field, one of the same name elsewhere before one that merely looks alike."""
-    elsewhere = {
-        name: f"{part}.{name}"
-        for part, spec in SPECS.items()
-        for name in spec.model_fields
-        if name not in ("name", *PARTS)
-    }
-    for part, cls in (
-        ("text_encoders.0", TextEncoderConfig),
-        ("vae", DiffusersVAE),
-        ("vae", VAEConfig),
-        ("denoiser", AutoregressiveConfig),
-        ("denoiser", DiffusersDenoiser),
-        ("denoiser", DiTConfig),
-    ):
-        elsewhere |= {f.name: f"{part}.{f.name}" for f in dataclasses.fields(cls)}
-    elsewhere |= {
-        name: f"workload.{name}"
-        for name in Workload.model_fields
-        if name not in ("name", "description", "width")
-    }
-    if leaf in elsewhere:
-        return f"; did you mean {elsewhere[leaf]}?"
-    near = nearest(leaf, fields)
-    if near:
-        return near
-    near = nearest(leaf, elsewhere)
-    return (
-        near
-        and f"; did you mean {elsewhere[near.removeprefix('; did you mean ').removesuffix('?')]}?"
-    )
-
-
-def _one_line(error: ValidationError, data: dict[str, Any]) -> str:
-    """The first problem of a validation, in our words; how many more there are."""
-    first = error.errors()[0]
-    loc = [part for i, part in enumerate(first["loc"]) if not (i == 1 and part in UNION_TAGS)]
-    where = ".".join(str(part) for part in loc)
-    key = str(first["loc"][-1]) if first["loc"] else ""
-    given = brief(first["input"])
-    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        text = f"{where}: unknown key{nearest(key, _all_fields())}"
-    elif first["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
-        text = f"{where}: missing"
-    elif first["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        tag = first["ctx"].get("tag")
-        text = f"{where}.kind: " + (
-            "missing"
-            if tag is None
-            else f"{brief(tag)} is not one of {', '.join(CHECKS)}" + nearest(str(tag), CHECKS)
-        )
-    elif first["type"] == "value_error":
-        text = f"{where}: {first['ctx']['error']}" if where else str(first["ctx"]["error"])
-    elif first["type"] == "literal_error":
-        accepted = first["ctx"]["expected"]
-        words = re.findall(r"[\w-]+", accepted)
-        text = f"{where}: {given} is not one of {accepted}{nearest(str(first['input']), words)}"
-    else:
-        text = f"{where}: {given}: {first['msg'][0].lower()}{first['msg'][1:]}"
-    more = error.error_count() - 1
-    return text + (f" (and {more} more)" if more else "")
-
-
-def _all_fields() -> list[str]:
-    fields: list[str] = []
-    for cls in (*KINDS.values(), *Part.__subclasses__(), *PART_CLASSES):
-        fields += (
-            cls.model_fields
-            if issubclass(cls, BaseModel)
-            else [f.name for f in dataclasses.fields(cls)]
-        )
-    return fields
 
 
 def datasheet(gpu: str) -> Gpu | None:

@@ -25,7 +25,7 @@ GPU = "h100-sxm"
 
 @dataclass(frozen=True)
 class Analysis:
-    """Everything the chain says."""
+    """The rows of the chain, and everything derived from them."""
 
     rows: list[Row]
     bars: list[Bar]
@@ -36,7 +36,7 @@ class Analysis:
 
 
 def analyse(directory: Path | None, gpu: str | None, *, tornado: bool) -> Analysis:
-    """gpu: whose datasheet the cross-model table is taken at; the calibrated card's own by default,
+    """gpu: the card whose datasheet the cross-model table takes; the calibrated card by default,
     else the H100's.
 
     Raises UserError for an unknown card, a GPU beside a CPU's calibration (or the other way round),

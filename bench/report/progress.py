@@ -65,7 +65,7 @@ class SuiteProgress:
             self._line(text)
 
     def say(self, text: str) -> None:
-        """What is going on now."""
+        """Say what happens now."""
         self.bar.update(self.task, description=escape(text))
         if not self.console.is_terminal:
             self._line(text)
@@ -76,10 +76,10 @@ class SuiteProgress:
 
 
 class Spinner:
-    """One thing, on a terminal alone: what is going on and since when; with `at`, a bar and the
+    """One task, on a terminal alone: its name and its time so far; with `at`, a bar and the
     time left.
 
-    Gone when it ends, so that a command of a moment leaves no trace."""
+    It disappears when the task ends, so that a short command leaves no trace."""
 
     def __init__(self, text: str):
         self.console = Console(file=sys.stderr)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from rich.table import Table as TerminalTable
 from rich.text import Text
 
@@ -129,4 +129,4 @@ def _td(column: Column, cell: Cell) -> Markup:
 
 
 def _attribute(name: str, value: object) -> Markup:
-    return Markup("") if value is None else Markup(' {}="{}"').format(name, escape(value))
+    return Markup("") if value is None else Markup(' {}="{}"').format(name, value)

@@ -102,7 +102,7 @@ dark.addEventListener("change", label);
 label();
 document.querySelector("header").append(toggle);
 
-// Print: what is folded away belongs on paper.
+// Print: what is folded away belongs on paper, so printing opens it.
 let folded = [];
 addEventListener("beforeprint", () => {
   folded = Array.from(document.querySelectorAll("details:not([open])"));

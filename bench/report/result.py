@@ -1,5 +1,4 @@
-"""A result as its reports see it: what was measured, what was fitted on it, and the chain that ends
-there.
+"""A result as its reports see it: its measurements, their fits, and the chain that ends there.
 
 report.md, report.html and the figures are all made from this one reading of the directory.
 """
@@ -34,6 +33,7 @@ from bench.results.video import MEASURED, calls_per_video, video_seconds
 from bench.run.plan_time import price_of
 from bench.studies.ablations.gains import Ablation, ablations
 from bench.studies.claims.ledger import evidence_from, ledger
+from bench.studies.pencil.analytic import rows_from
 from bench.studies.pencil.assumptions import Assumptions
 from bench.studies.pencil.waterfall import Bar, waterfall
 
@@ -121,7 +121,7 @@ class Result:
 
     @property
     def mixed(self) -> list[str]:
-        """In what the records' environments differ from the last one's: nothing, unless a run was
+        """Differences of the records' environments from the last one's: none, unless a run was
         resumed elsewhere."""
         cards = cards_in(r.environment for r in self.records)
         return [
@@ -138,15 +138,15 @@ class Result:
 
     @cached_property
     def claims(self) -> dict[str, Any]:
-        """The document of `ldt-bench claims`, but for the tables of published latencies: those take
+        """The document of `ldt-bench claims` without the tables of published latencies, which take
         many counts.
 
-        What is claimed of this very card is judged by this calibration, the rest by counts."""
+        This calibration judges the claims about this very card; counts judge the others."""
         evidence = evidence_from(self.calibration) if self.calibration is not None else None
         wanted = [
             name for name in names("claims") if load(Claim, name).check.kind != "latency_table"
         ]
-        return claims_document(ledger(wanted, evidence))
+        return claims_document(ledger(wanted, rows_from, evidence))
 
     @cached_property
     def sentinel(self) -> tuple[float, float, int] | None:

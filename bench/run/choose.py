@@ -20,6 +20,7 @@ from bench.calibrate.design import (
 from bench.calibrate.fit import MODEL_ERROR
 from bench.core.errors import UserError
 from bench.core.load import suite_points
+from bench.core.presets import recipe_file
 from bench.core.specs.point import Point
 from bench.core.specs.suite import Suite, SuitePoints
 from bench.measure.worker.process import Worker
@@ -174,24 +175,27 @@ def chosen_suite(suite: Suite, entries: list[SuitePoints], document: dict[str, A
     """YAML of a suite with these points."""
 
     def entry(e: SuitePoints) -> dict[str, Any]:
-        data = e.model_dump(mode="json")
-        return {
-            key: value[0] if key in ("model", "workload", "recipe") else value
-            for key, value in data.items()
-            if value not in ({}, False)
+        one = {
+            "model": e.model[0],
+            "workload": e.workload[0],
+            "recipe": recipe_file(e.recipe[0])[0],
         }
+        return e.model_dump(mode="json", exclude_defaults=True) | one
+
+    headline, dtype = recipe_file(suite.headline.recipe)
 
     return yaml.safe_dump(
         {
             "description": (
                 f"{len(entries)} points of {suite.name} that narrow {document['for']} most in "
-                f"{document['budget_s']:.0f} s, by ldt-bench plan"
+                f"{document['budget_s']:.0f} s, by ldt-bench run --choose-for"
             ),
             "ceilings": suite.ceilings,
             "sampling": suite.sampling.model_dump(),
             "point_timeout_s": suite.point_timeout_s,
+            "dtype": dtype,
             "points": [entry(e) for e in entries],
-            "headline": suite.headline.model_dump(),
+            "headline": suite.headline.model_dump() | {"recipe": headline},
         },
         sort_keys=False,
         width=120,

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bench.core.errors import UserError
-from bench.core.load import baselines, headline_point, points_together, suite_points
+from bench.core.load import expand, headline_point
 from bench.core.specs.base import fingerprint
 from bench.core.specs.point import Point
 from bench.core.specs.recipe import Recipe
@@ -33,25 +33,24 @@ class Job:
 
 def suite_jobs(suite: Suite) -> list[Job]:
     """Ceilings first, then the points.  Raises UserError for an entry that cannot be run."""
-    points = suite_points(suite)
+    points = expand(suite)
     headline = headline_point(suite)
-    if headline.recipe.name not in {p.recipe.name for p in points}:
+    if headline.recipe.name not in {p.point.recipe.name for p in points}:
         raise UserError(
             f"suite {suite.name}: headline.recipe {headline.recipe.name} is measured by none of its"
             " points"
         )
-    in_turns, against = points_together(suite), baselines(suite)
     jobs = [
         Job(
-            p.fingerprint,
-            p.label,
-            p,
-            together=p.fingerprint in in_turns and p.fingerprint not in against,
-            baseline=against.get(p.fingerprint),
+            p.point.fingerprint,
+            p.point.label,
+            p.point,
+            together=p.together and p.baseline is None,
+            baseline=p.baseline,
         )
         for p in points
     ]
-    return [ceilings_job(p.recipe for p in points), *jobs] if suite.ceilings else jobs
+    return [ceilings_job(p.point.recipe for p in points), *jobs] if suite.ceilings else jobs
 
 
 def ceilings_job(recipes: Iterable[Recipe]) -> Job:

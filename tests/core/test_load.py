@@ -4,30 +4,28 @@ match."""
 from pathlib import Path
 
 import pytest
-import yaml
 
-from bench.core.errors import EnvironmentFault, UserError, nearest
-from bench.core.errors import one_line as displayed
+from bench.core.errors import EnvironmentFault
 from bench.core.load import (
-    KINDS,
-    headline_point,
     load,
     load_point,
-    names,
     parse_overrides,
     suite_points,
 )
-from bench.core.specs.gpu import Gpu
+from bench.core.presets import KINDS, full_name, names
 from bench.core.specs.model import Model
 from bench.core.specs.suite import Suite
 from bench.core.specs.workload import Workload
+from support.load import one_line, write
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_preset_loads(kind):
     assert names(kind)
     for name in names(kind):
-        assert load(KINDS[kind], name).name == name
+        loaded = load(KINDS[kind], name)
+        expected = full_name(name, loaded.dtype) if kind == "recipes" else name
+        assert loaded.name == expected
 
 
 @pytest.mark.parametrize("suite", names("suites"))
@@ -36,31 +34,18 @@ def test_every_suite_can_be_run(suite):
     assert len({p.fingerprint for p in points}) == len(points) > 0
 
 
-def one_line(call) -> str:
-    with pytest.raises(UserError) as caught:
-        call()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
 def test_unknown_name_has_a_near_miss():
     assert "did you mean sora-20b?" in one_line(lambda: load(Model, "sora-20"))
-
-
-def write(tmp_path, text):
-    path = tmp_path / "mine.yaml"
-    path.write_text(text)
-    return str(path)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("a: [1, 2", "malformed YAML at line"),
-        ("- 1", "a mapping of keys is expected, not list"),
-        ("", "a mapping of keys is expected"),
+        ("- 1", "expected a mapping of keys, not list"),
+        ("", "expected a mapping of keys, found an empty file"),
         ("extends: nobody", "unknown workload 'nobody'"),
-        ("extends: [1]", "a name is expected"),
+        ("extends: [1]", "expected a name, not"),
         ("extends: image-256\nframs: 3", "frams: unknown key; did you mean frames?"),
         ("extends: image-256\nheight: -5", "height: -5"),
         (
@@ -216,165 +201,3 @@ def test_extends_is_taken_from_the_files_own_folder_and_names_the_file_that_exte
     assert "extends more than 20 files" in one_line(
         lambda: load(Workload, str(tmp_path / "f0.yaml"))
     )
-
-
-@pytest.mark.parametrize(
-    ("assignment", "message"),
-    [
-        ("width=2001-99-99", "denoiser.width: '2001-99-99'"),
-        (
-            "width=!!int abc",
-            "--set width: '!!int abc' is not a YAML value: malformed YAML at line 1",
-        ),
-        ("width=" + "9" * 5000, "a number of 5000 characters"),
-        ("width=" + "[" * 3000, "nested more than 40 deep"),
-        ("width=1" + "0" * 30, "width is 1"),
-        ("width=400000000000", "at most 1,000,000"),
-        ("depth=1000000000", "depth is 1000000000: it must be at least 1 and at most 1,000"),
-        ("depth=true", "denoiser.depth: True: input should be a valid integer"),
-        ("depth='8'", "denoiser.depth: '8': input should be a valid integer"),
-        ("masked_condition=1", "input should be a valid boolean"),
-        ("patch_size=[1, 2, true]", "denoiser.patch_size.2: True"),
-        ("patch_size=[1, 2, 0]", "patch_size is [1, 2, 0]: each entry must be at least 1"),
-        ("mlp_ratio=.inf", "mlp_ratio is inf: it must be at least 0.001 and at most 1,000"),
-        ("mlp_ratio=.nan", "mlp_ratio is nan"),
-        (
-            "num_heads=512",
-            "head_dim 5 (width 2560 over num_heads 512): rope positions need an even one",
-        ),
-        ("vae.in_channels=4", "in_channels is 4: it must be at least 3 and at most 3"),
-        ("vae.channels=" + str([8] * 13), "at most 12"),
-        ("workload.frames=1000000000001", "frames: 1000000000001"),
-        ("workload.height=4000000000000", "height: 4000000000000"),
-        ("workload.batch=1" + "0" * 21, "less than or equal to 100000"),
-        ("frames=9", "did you mean workload.frames?"),
-        ("framse=9", "did you mean workload.frames?"),
-        ("dtype=fp16", "did you mean recipe.dtype?"),
-        ("res_blocks=1", "did you mean vae.res_blocks?"),
-        ("text_encoders=[]", "text_width 4096 with no text_encoders"),
-        ("workload=3", "set a field of it: workload.description, workload.frames"),
-        ("denoiser=3", "denoiser: 3"),
-    ],
-)
-def test_hostile_overrides(assignment, message):
-    line = one_line(
-        lambda: load_point("sora-3b", "image-512", "eager-bf16", parse_overrides([assignment]))
-    )
-    assert message in line
-    assert len(line) < 600
-
-
-@pytest.mark.parametrize(
-    "override", [{"denoiser.config.num_layers": 10**9}, {"denoiser.config.ffn_dim": float("inf")}]
-)
-def test_a_public_class_gets_no_endless_argument(override):
-    assert "it must be at most 1" in one_line(
-        lambda: load_point("wan2.1-t2v-1.3b", "480p-81f", "eager-bf16", override)
-    )
-
-
-SUITE = {
-    "description": "one",
-    "ceilings": False,
-    "point_timeout_s": 9,
-    "sampling": {
-        "target_relative_half_width": 0.5,
-        "min_samples": 3,
-        "max_samples": 6,
-        "max_s": 0.2,
-    },
-    "points": [{"model": "tiny", "workload": "tiny-image", "recipe": "eager-fp32"}],
-    "headline": {"model": "tiny", "workload": "tiny-image", "recipe": "eager-fp32"},
-}
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"point_timeout_s": float("inf")}, "point_timeout_s: inf"),
-        ({"point_timeout_s": 1e12}, "point_timeout_s: 1000000000000.0"),
-        ({"ceilings": "yes please"}, "ceilings: 'yes please'"),
-        ({"points": []}, "points: []: "),
-        *(
-            ({"points": [{**SUITE["points"][0], key: []}]}, f"points.0.{key}: ")
-            for key in ("model", "stages")
-        ),
-        (
-            {"points": [{**SUITE["points"][0], "recipe": "a\0/b"}]},
-            "points.0 (tiny, tiny-image, a\\x00/b): ",
-        ),
-        (
-            {"points": [{**SUITE["points"][0], "set": {"denoiser.widht": 3}}]},
-            (
-                "suite mine, points.0 (tiny, tiny-image, eager-fp32): model tiny: --set"
-                " denoiser.widht: no field 'widht'; did you "
-            ),
-        ),
-        (
-            {"headline": {**SUITE["headline"], "model": "tny"}},
-            "suite mine, headline: unknown model 'tny'; did you mean tiny?",
-        ),
-    ],
-)
-def test_hostile_suites(tmp_path, change, message):
-    path = write(tmp_path, yaml.safe_dump({**SUITE, **change}))
-
-    def both():
-        suite = load(Suite, path)
-        suite_points(suite)
-        headline_point(suite)
-
-    with pytest.raises(UserError) as caught:
-        both()
-    assert message in displayed(str(caught.value))
-
-
-def test_a_suite_sets_what_the_command_line_can(tmp_path):
-    entry = {
-        **SUITE["points"][0],
-        "set": {"denoiser.patch_size": [1, 4, 4], "denoiser.rope_axes": None},
-    }
-    (point,) = suite_points(
-        load(Suite, write(tmp_path, yaml.safe_dump({**SUITE, "points": [entry]})))
-    )
-    assert point.model.denoiser.patch_size == (1, 4, 4)
-
-
-def test_nearest_minds_no_case_and_a_message_is_one_line():
-    assert "did you mean models?" in one_line(lambda: names("MODELS"))
-    assert displayed("a\nb\x1b[0m") == "a\\nb\\x1b[0m"
-
-
-def test_fingerprint_ignores_names_and_sees_shapes(tmp_path):
-    path = write(tmp_path, "extends: tiny\ndescription: the same by another name\nsource: here\n")
-    base = load_point("tiny", "tiny-clip", "eager-fp32")
-    assert load_point(path, "tiny-clip", "eager-fp32").fingerprint == base.fingerprint
-    assert (
-        load_point("tiny", "tiny-clip", "eager-fp32", {"depth": 2}).fingerprint != base.fingerprint
-    )
-    assert load_point("tiny", "tiny-clip", "eager-bf16").fingerprint != base.fingerprint
-
-
-def test_every_gpu_figure_has_a_source_and_h100_is_what_the_pencil_divides_by():
-    for name in names("gpus"):
-        gpu = load(Gpu, name)
-        assert gpu.source
-        assert (
-            gpu.price_usd_per_hour is None
-            or gpu.price_usd_per_hour.low <= gpu.price_usd_per_hour.high
-        )
-    assert load(Gpu, "h100-sxm").peak_flops_per_s["bf16"] == 989.4e12
-
-
-def test_device_names_are_claimed_once():
-    listed = [d for name in names("gpus") for d in load(Gpu, name).device_names]
-    assert len(set(listed)) == len(listed)
-
-
-def test_a_name_begun_is_nearer_than_one_that_looks_alike():
-    assert (
-        nearest("h100", ["h200", "h100-pcie", "h100-sxm"])
-        == "; did you mean h100-pcie or h100-sxm?"
-    )
-    assert nearest("h10", ["h200"]) == "; did you mean h200?"
-    assert nearest("", ["h200"]) == ""

@@ -1,30 +1,19 @@
 """The explore page: its table, its answers, its server, and the file it is exported to."""
 
-import http.client
-import importlib.util
 import json
 import shutil
-import threading
-from html.parser import HTMLParser
 
 import pytest
 
 from bench.calibrate.estimate import estimate
 from bench.calibrate.read import read_calibration
-from bench.core.errors import EnvironmentFault, UserError
-from bench.explore import data as explore_data
+from bench.core.errors import UserError
 from bench.explore import grid as explore_grid
-from bench.explore import page as explore_page
-from bench.explore import whatif as explore_whatif
 from bench.explore.data import read_table
 from bench.explore.grid import grid, left_out_errors
-from bench.explore.server import ExploreServer
 from bench.explore.whatif import Answers
 from bench.results.store import point_records, read_records
-from bench.studies.pencil import demand
-from support.explore import EVIL, InProcess, ask, evil, lines, rewrite
-
-# The table
+from support.explore import ask, lines, rewrite
 
 
 def test_the_table_says_what_the_records_say(results):
@@ -134,9 +123,6 @@ def test_hidden_directories_and_links_are_left_out(results, tmp_path):
     assert set(read_table(results).columns["result"]) == {"cpu/real"}
 
 
-# What if
-
-
 def test_an_answer_is_the_estimate_of_that_point(results):
     answer, question = Answers(results).answer(ask()), ask()
     expected = estimate(question.point("eager-fp32"), read_calibration(results / "cpu/real"))
@@ -236,198 +222,3 @@ def test_left_out_errors_are_those_of_a_power_law():
     assert errors["mean"] == pytest.approx(
         (0.5 + 2**0.5 - 1) / 2
     )  # neighbour by the root of two too much
-
-
-# The server
-
-
-@pytest.fixture
-def server(results):
-    with ExploreServer(results) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        yield server
-        server.shutdown()
-
-
-def get(
-    server, path: str, method: str = "GET", **headers: str
-) -> tuple[int, dict[str, str], bytes]:
-    connection = http.client.HTTPConnection(*server.server_address[:2], timeout=10)
-    connection.request(method, path, headers=headers)
-    reply = connection.getresponse()
-    body = reply.read()
-    connection.close()
-    return reply.status, dict(reply.getheaders()), body
-
-
-def test_only_this_machine_is_served(server):
-    assert server.server_address[0] == "127.0.0.1"
-    assert server.socket.getsockname()[0] == "127.0.0.1"
-    assert get(server, "/")[0] == 200
-    for host in (
-        "evil.example",
-        "evil.example:80",
-        f"127.0.0.1.evil.example:{server.server_address[1]}",
-        "127.0.0.1",
-        "",
-    ):
-        assert get(server, "/api/table", Host=host)[0] == 403
-
-
-def test_every_answer_forbids_other_sources(server):
-    for path in ("/", "/explore.js", "/api/table", "/nothing"):
-        headers = get(server, path)[1]
-        assert headers["Content-Security-Policy"].startswith("default-src 'none'")
-        assert "unsafe-inline" not in headers["Content-Security-Policy"].split("script-src")[1]
-        assert headers["X-Content-Type-Options"] == "nosniff"
-        assert "Access-Control-Allow-Origin" not in headers
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/../../../../etc/passwd",
-        "/%2e%2e/%2e%2e/etc/passwd",
-        "//etc/passwd",
-        "/cpu/real/records.jsonl",
-        "/explore.html.j2",
-        "/explore.js/../../cli.py",
-        "/..%5c..%5cetc",
-        "/api",
-        "/api/table/x",
-        "/explore_server.py",
-    ],
-)
-def test_nothing_else_is_served(server, path):
-    assert get(server, path)[0] == 404
-
-
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
-def test_nothing_is_changed(server, method):
-    assert get(server, "/api/table", method)[0] == 501
-
-
-def test_the_table_is_read_again_when_a_file_changed(server, results):
-    first = json.loads(get(server, "/api/table")[2])
-    assert first["rows"] == len(read_table(results))
-    assert first["grid"] is None
-    assert first["choices"]["demand"]["minutes_per_day"] == demand.Demand().minutes_per_day
-    rewrite(results, [r for r in lines(results) if r["kind"] == "point"][:1], "cpu/more")
-    assert json.loads(get(server, "/api/table")[2])["rows"] == first["rows"] + 1
-
-
-def test_an_estimate_by_the_server(server, results):
-    server.worker = InProcess(results)
-    query = "calibration=cpu%2Freal&model=tiny&width=64&height=64&seconds=2&fps=8&steps=20"
-    status, _, body = get(server, f"/api/estimate?{query}")
-    assert status == 200
-    assert json.loads(body) == json.loads(json.dumps(Answers(results).answer(ask())))
-    status, _, body = get(server, f"/api/estimate?{query}&model=%3Cscript%3E")
-    assert (status, "unknown model" in json.loads(body)["error"]) == (400, True)
-    assert get(server, "/api/estimate?" + "a" * 5000)[0] == 400
-    assert get(server, "/api/estimate")[0] == 400
-
-
-@pytest.mark.slow
-def test_the_worker_answers_and_drops_what_is_outdated(results):
-    worker = explore_whatif.Worker(results)
-    try:
-        assert worker.ask(ask()) == Answers(results).answer(ask())
-        with pytest.raises(UserError, match="did you mean tiny"):
-            worker.ask(ask(model="tiney"))
-    finally:
-        worker.close()
-
-
-def test_a_port_that_is_taken_is_the_machines_fault(server, results):
-    with pytest.raises(EnvironmentFault, match="leave --port out"):
-        ExploreServer(results, server.server_address[1])
-
-
-# The exported file
-
-
-class Loads(HTMLParser):
-    """What a page would load, and the scripts in it."""
-
-    def __init__(self):
-        super().__init__()
-        self.loads, self.scripts, self.policy = [], 0, ""
-
-    def handle_starttag(self, tag, attributes):
-        attributes = dict(attributes)
-        self.scripts += tag == "script"
-        self.loads += [
-            v
-            for k, v in attributes.items()
-            if k in ("src", "href", "srcset", "data", "action", "poster") and v
-        ]
-        if attributes.get("http-equiv") == "Content-Security-Policy":
-            self.policy = attributes["content"]
-
-
-def test_an_exported_page_needs_nothing_and_runs_nothing_of_a_record(results):
-    evil(results)
-    page = explore_page.exported_page(explore_page.document(read_table(results), None))
-    assert EVIL not in page
-    assert "<img" not in page.split('id="data">')[1].split("</script>")[0]
-    seen = Loads()
-    seen.feed(page)
-    assert seen.loads == ["data:,"]  # no favicon is asked for
-    assert seen.scripts == 4  # data, plotly, DataTables, ours
-    assert seen.policy.startswith("default-src 'none'")
-    assert "connect-src" not in seen.policy
-    assert seen.policy.count("'sha256-") == 3
-    for name in explore_page.STYLES:
-        assert "@import" not in explore_page.asset(name)
-        assert "url(http" not in explore_page.asset(name).replace('"', "")
-    shown = json.loads(page.split('id="data">')[1].split("</script>")[0])
-    assert EVIL in shown["columns"]["model"]["words"]
-
-
-def test_export_by_the_command(here, results, tmp_path, monkeypatch):
-    monkeypatch.setattr(explore_grid, "SIZES", ((64, 64),))
-    monkeypatch.setattr(explore_grid, "SECONDS", (0.5, 1.0))
-    monkeypatch.setattr(explore_grid, "GUIDANCES", ("cfg",))
-    page = tmp_path / "page.html"
-    code, out, err = here(
-        "explore", "--results", str(results), "--export", str(page), "-m", "tiny", "--json"
-    )
-    assert code == 0, err
-    said = json.loads(out)
-    assert said["bytes"] == page.stat().st_size
-    assert (said["cells"], said["cells_missing"]) == (1, 0)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--results", "/nowhere"], "no such directory"),
-        (["--export", "x.html", "--results", ".", "-m", "tiney"], "did you mean tiny"),
-        (["--results", ".", "--gpu", "h100-sxm"], "go with --export"),
-    ],
-)
-def test_mistakes_are_said_in_one_line(here, arguments, said):
-    code, _, err = here("explore", *arguments)
-    assert code == 2
-    assert said in err
-    assert err.count("\n") == 1
-
-
-@pytest.mark.parametrize("package", ["plotly", "itables", "msgspec"])
-def test_a_missing_package_is_said_with_the_line_that_brings_it(
-    here, results, monkeypatch, package
-):
-    if package == "msgspec":
-        monkeypatch.setattr(explore_data, "msgspec", None)
-    else:
-        find = importlib.util.find_spec
-        monkeypatch.setattr(
-            importlib.util,
-            "find_spec",
-            lambda name, *rest: None if name == package else find(name, *rest),
-        )
-    code, _, err = here("explore", "--results", str(results), "--no-browser")
-    assert code == 3
-    assert f"needs the package {package}: pip install 'ldt-bench[explore]'" in err

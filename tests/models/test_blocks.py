@@ -16,8 +16,8 @@ from models.dit.windowed import (
 )
 from models.dit.windows import attended_pairs, axis_spans
 from models.spec import DiTConfig
-from support.own import KINDS, dit, inputs
-from support.specs import DIT
+from support.models.own import KINDS, dit, inputs
+from support.models.specs import DIT
 
 CPU = torch.device("cpu")
 

@@ -15,8 +15,8 @@ from models.caching.schedules import CacheConfig
 from models.diffusion.trajectory import Guided, denoise, evaluation_times, step_of
 from models.pipeline import build_pipeline
 from models.stages import example_inputs
-from support.caching import CPU, META, SHAPE, built, euler, guided
-from support.zoo_reduced import REDUCED, reduced
+from support.models.caching import CPU, META, SHAPE, built, euler, guided
+from support.models.zoo_reduced import REDUCED, reduced
 
 OWN = ("first-block", "taylor", "whole-step")
 PUBLIC = ("first-block", "taylor", "magcache", "pab", "fastercache")

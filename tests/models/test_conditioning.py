@@ -8,7 +8,7 @@ from bench.core.load import load, load_point
 from bench.core.specs.workload import Workload
 from models.dit.conditioning import given_latents, noised
 from models.pipeline import build_pipeline
-from support.own import CPU
+from support.models.own import CPU
 
 MASKED = {"denoiser.masked_condition": True, "workload.frames": 17}
 

@@ -12,8 +12,8 @@ from models.pipeline import build_pipeline
 from models.spec import SamplerConfig
 from models.stages import StageRequest, example_inputs, stage_calls
 from models.training import init_training_weights
-from support.draw import assert_one_model, same_but_rounded
-from support.zoo_reduced import reduced
+from support.models.draw import assert_one_model, same_but_rounded
+from support.models.zoo_reduced import reduced
 
 CPU = torch.device("cpu")
 HALVES = (torch.bfloat16, torch.float16)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models import kernels
-from support.own import KINDS, dit, inputs, vae
+from support.models.own import KINDS, dit, inputs, vae
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from models import kernels
 from models.layers import init_benchmark_weights
 from models.public import zoo
-from support.own import dit, vae
-from support.zoo_reduced import REDUCED, reduced
+from support.models.own import dit, vae
+from support.models.zoo_reduced import REDUCED, reduced
 
 CHANNELS_LAST = torch.channels_last_3d
 

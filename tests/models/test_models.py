@@ -10,7 +10,7 @@ from models.layers import apply_rope, rope_angles, sincos_positions
 from models.pipeline import build_pipeline
 from models.stages import StageRequest, example_inputs, stage_calls
 from models.vae.model import reparameterise
-from support.own import CPU, dit, vae
+from support.models.own import CPU, dit, vae
 
 
 @pytest.mark.parametrize("attention", ["full", "factorised"])

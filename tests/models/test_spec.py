@@ -8,7 +8,7 @@ from bench.core.load import load
 from bench.core.specs.model import Model
 from bench.core.specs.workload import Workload
 from models.spec import DiTConfig, VAEConfig
-from support.specs import DIT, VAE
+from support.models.specs import DIT, VAE
 
 
 def test_sora_minute_has_180_latent_frames_and_184320_tokens():

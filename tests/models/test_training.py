@@ -22,8 +22,8 @@ from models.training import (
     vae_training_step,
 )
 from models.vae.model import VideoVAE
+from support.models.specs import DIT, VAE
 from support.paths import ROOT
-from support.specs import DIT, VAE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 OBJECTIVE = ObjectiveConfig(path="linear", prediction="velocity", times="uniform")

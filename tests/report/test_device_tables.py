@@ -22,7 +22,7 @@ from bench.report.tables.points import points_table
 from bench.results.readings import Memory, StageMemory
 from bench.results.records import CeilingsRecord, PointRecord, Probe
 from support.calibrations import calibration, estimate
-from support.fake_nvml import watched
+from support.measure.fake_nvml import watched
 from support.records import count, environment, point_record
 from support.terminal import shown
 

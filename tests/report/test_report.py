@@ -18,12 +18,13 @@ from bench.report.documents import ceilings_document
 from bench.report.figures import registry as figures
 from bench.report.figures.accuracy import predicted_vs_measured
 from bench.report.progress import SuiteProgress
+from bench.report.render import to_markdown
 from bench.report.result import Result, sentinel_spread
 from bench.report.tables.ceilings import gemm_ceiling
 from bench.report.tables.count import count_table
 from bench.report.tables.pencil import chain_table
 from bench.report.tables.points import points_table
-from bench.report.tables.table import quantity, table
+from bench.report.tables.table import counted, measured, number, quantity, table
 from bench.report.write import write_report
 from bench.results.records import CeilingsRecord, Probe, SentinelReading
 from bench.studies.pencil.analytic import chain
@@ -41,6 +42,20 @@ from support.terminal import shown
 def test_names_are_shown_as_they_are(name):
     text = shown(table(name, [name], [[name]]))
     assert text.count(name.replace("\x1b", "\\x1b").replace("\n", "\\n")) == 3
+
+
+def test_a_terminal_leaves_details_out_and_markdown_names_each_provenance():
+    columns = ["point", measured("time (median)"), counted("work", detail=True)]
+    made = table("Points", columns, [["a|b", number(0.0285, seconds), None]], note="n = 7")
+    text = shown(made)
+    assert "Points (measured; n = 7)" in text
+    assert "28.5 ms" in text
+    assert "work" not in text
+    assert to_markdown(made).splitlines() == [
+        "| point | time (median; measured) | work (counted) |",
+        "|---|---:|---:|",
+        "| a\\|b | 28.5 ms | – |",
+    ]
 
 
 def test_count_names_its_overrides_and_each_class_once():

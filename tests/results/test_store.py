@@ -22,7 +22,7 @@ from bench.results.store import (
     write_whole,
 )
 from support.calibrations import calibration
-from support.records import point_record, record
+from support.records import ceilings_record, point_record
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def store(tmp_path):
 
 def test_what_is_appended_is_read_back(store):
     for name in "abc":
-        store.append_record(record(name))
+        store.append_record(ceilings_record(name))
     store.append_samples("a", "denoise_step", [1.0, 2.0])
     store.append_samples("a", "denoise_step", [3.0])
     assert [r.fingerprint for r in read_records(store.directory)] == ["a", "b", "c"]
@@ -42,7 +42,7 @@ def test_what_is_appended_is_read_back(store):
 
 @pytest.mark.parametrize("tail", ['{"schema_version":1,"ki', "garbage\n", '{"half": \n'])
 def test_torn_last_line_is_left_out_with_a_warning_and_cut_on_resume(store, tail):
-    store.append_record(record("a"))
+    store.append_record(ceilings_record("a"))
     path = store.directory / RECORDS
     whole = path.read_bytes()
     path.write_bytes(whole + tail.encode())
@@ -50,7 +50,7 @@ def test_torn_last_line_is_left_out_with_a_warning_and_cut_on_resume(store, tail
         assert [r.fingerprint for r in read_records(store.directory)] == ["a"]
     store.__exit__()
     with pytest.warns(TornLine, match="cut"), Store(store.directory) as again:
-        again.append_record(record("b"))
+        again.append_record(ceilings_record("b"))
     assert [r.fingerprint for r in read_records(store.directory)] == ["a", "b"]
     assert path.read_bytes().startswith(whole)
 
@@ -58,7 +58,7 @@ def test_torn_last_line_is_left_out_with_a_warning_and_cut_on_resume(store, tail
 def test_every_cut_of_the_file_keeps_all_whole_records(store, recwarn):
     """kill -9 can stop a write after any byte."""
     for name in "ab":
-        store.append_record(record(name))
+        store.append_record(ceilings_record(name))
     path = store.directory / RECORDS
     raw = path.read_bytes()
     first = raw.index(b"\n") + 1
@@ -71,12 +71,12 @@ def test_every_cut_of_the_file_keeps_all_whole_records(store, recwarn):
 
 
 def test_a_record_that_only_lacks_its_newline_is_kept_on_resume(store):
-    store.append_record(record("a"))
+    store.append_record(ceilings_record("a"))
     path = store.directory / RECORDS
     path.write_bytes(path.read_bytes().rstrip(b"\n"))
     store.__exit__()
     with Store(store.directory) as again:
-        again.append_record(record("b"))
+        again.append_record(ceilings_record("b"))
     assert [r.fingerprint for r in read_records(store.directory)] == ["a", "b"]
 
 
@@ -100,7 +100,7 @@ def test_files_without_a_valid_record(tmp_path, content, message):
 
 
 def test_damage_in_the_middle_is_no_torn_line(store):
-    store.append_record(record("a"))
+    store.append_record(ceilings_record("a"))
     path = store.directory / RECORDS
     path.write_bytes(b"garbage\n" + path.read_bytes())
     with pytest.raises(UserError, match=f"{RECORDS}:1"):
@@ -120,14 +120,14 @@ def test_two_writers(store):
 
 
 def test_a_full_disk_is_the_environments_fault_and_keeps_what_was_written(store, monkeypatch):
-    store.append_record(record("a"))
+    store.append_record(ceilings_record("a"))
 
     def full(fd):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(EnvironmentFault, match="no space left"):
-        store.append_record(record("b"))
+        store.append_record(ceilings_record("b"))
     assert read_records(store.directory)[0].fingerprint == "a"
 
 
@@ -143,7 +143,7 @@ def test_read_only_directory():
 
 
 def test_lines_are_json_one_record_each(store):
-    store.append_record(record("a"))
+    store.append_record(ceilings_record("a"))
     store.append_samples("a", "x", [0.5])
     for name in (RECORDS, SAMPLES):
         (line,) = (store.directory / name).read_text().splitlines()

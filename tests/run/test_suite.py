@@ -22,8 +22,7 @@ from bench.results.store import RECORDS, SAMPLES, point_records, read_records
 from bench.run.jobs import suite_jobs
 from support.cli import FIVE_POINTS, variant
 from support.paths import ROOT
-from support.records import point_record
-from support.records import record as ceilings_record
+from support.records import ceilings_record, point_record
 
 
 def test_the_last_line_on_stdout_is_the_summary(measured):

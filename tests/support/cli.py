@@ -20,13 +20,14 @@ ceilings: true
 sampling: {target_relative_half_width: 0.5, min_samples: 3, max_samples: 6, max_s: 0.2}
 point_timeout_s: PATIENT
 points:
-  - {model: tiny, workload: tiny-image, recipe: eager-fp32, stages: [denoise_step, vae_decode, vae_encode, text_encode]}
+  - {model: tiny, workload: tiny-image, recipe: eager-fp32,
+     stages: [denoise_step, vae_decode, vae_encode, text_encode]}
   - {model: tiny, workload: tiny-clip, recipe: eager-fp32, stages: [denoise_step, vae_decode]}
   - {model: tiny, workload: tiny-image, recipe: eager-fp32, set: {denoiser.depth: 2}}
   - {model: tiny, workload: tiny-clip, recipe: eager-fp32, set: {denoiser.depth: 2}}
   - {model: tiny-factorised, workload: tiny-clip, recipe: eager-fp32}
 headline: {model: tiny, workload: tiny-image, recipe: eager-fp32}
-""".replace("PATIENT", f"{60 * PATIENCE:g}")  # noqa: E501
+""".replace("PATIENT", f"{60 * PATIENCE:g}")
 
 
 def cli(

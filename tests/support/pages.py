@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.calibrate.calibration import FittedStage, Headline, Reference
+from bench.calibrate.calibration import Calibration, FittedStage, Headline, Reference
 from bench.calibrate.cost_model import PARAMETERS
 from bench.core.load import load
 from bench.core.quantity import Quantity
@@ -10,11 +10,12 @@ from bench.core.specs.suite import Suite
 from bench.measure.timing.sampling import summarise
 from bench.report.figures import drawing
 from bench.report.write import write_report
+from bench.results.counts import StageCount
 from bench.results.readings import Energy, Memory, Series, StageMemory, StageTelemetry, Summary
-from bench.results.records import CeilingsRecord, Probe
+from bench.results.records import CeilingsRecord, PointRecord, Probe
 from bench.results.store import CALIBRATION, PAGE, SUITE, Store
 from support.calibrations import calibration
-from support.records import count, environment, point_record
+from support.records import ceilings_record, count, environment, point_record
 
 EVIL = "<script>alert(1)</script>"
 
@@ -86,89 +87,91 @@ def probe(kind: str, rate: float, size: int, dtype: str = "bf16") -> Probe:
     )
 
 
-def a_gpus_result(directory, model: str = "own", reason: str | None = None, suite: str = "smoke"):
-    """A result as a GPU would give it, invented for these tests: every reading is there, one stage
-    has gaps."""
-    records = [
-        CeilingsRecord(
-            fingerprint="c",
-            suite="s",
-            started_utc="2026-01-01T00:00:00+00:00",
-            wall_s=1.0,
-            outcome="ok",
-            reason=None,
-            environment=gpu_environment(),
-            telemetry=None,
-            probes=[
-                probe("gemm", 700e12, 10**13),
-                probe("gemm", 400e12, 10**12),
-                probe("attention", 500e12, 10**13),
-                probe("conv3d", 300e12, 10**13),
-                *(
-                    probe(kind, 2.8e12 * f, size)
-                    for kind in ("copy", "triad", "read", "write")
-                    for size, f in ((2**22, 3.0), (2**28, 1.1), (2**31, 1.0))
-                ),
-            ],
-        )
-    ]
-    stages = []
+TOKENS = (1024, 4096, 16384)
+
+
+def seconds_of(size: int) -> float:
+    """What a stage of the size-th point takes."""
+    return 0.02 * 4**size
+
+
+def counts_of(size: int) -> dict[str, StageCount]:
+    """Work of the size-th point, by stage."""
     work = count(
-        linear_flops=10**13,
+        linear_flops=10**13 * 4**size,
         attention_flops=4 * 10**12,
         bytes_modelled_min=10**10,
         bytes_modelled_max=4 * 10**10,
         bytes_peak_activations=3 * 10**9,
     )
-    for i, tokens in enumerate((1024, 4096, 16384)):
-        name = model if i < 2 else f"{model}-wide"
-        seconds = 0.02 * 4**i
-        taken = [seconds * f for f in (0.99, 1.0, 1.0, 1.01, 1.0, 1.02, 1.0)]
-        peak = StageMemory(
-            peak_allocated=8 * 10**9,
-            peak_reserved=9 * 10**9,
-            device_used=10**10,
-            activations=2 * 10**9,
-        )
-        several = {
-            stage: work.model_copy(update={"linear_flops": 10**13 * 4**i})
-            for stage in ("denoise_step", "vae_decode")
+    return {"denoise_step": work, "vae_decode": work}
+
+
+def gpu_ceilings() -> CeilingsRecord:
+    """Ceilings of every kind of probe; memory at three sizes of an array."""
+    products = [
+        probe("gemm", 700e12, 10**13),
+        probe("gemm", 400e12, 10**12),
+        probe("attention", 500e12, 10**13),
+        probe("conv3d", 300e12, 10**13),
+    ]
+    ladder = [
+        probe(kind, 2.8e12 * faster, size)
+        for kind in ("copy", "triad", "read", "write")
+        for size, faster in ((2**22, 3.0), (2**28, 1.1), (2**31, 1.0))
+    ]
+    made = ceilings_record("c")
+    return made.model_copy(
+        update={"environment": gpu_environment(), "probes": [*products, *ladder]}
+    )
+
+
+def gpu_point(size: int, model: str, reason: str | None) -> PointRecord:
+    """The size-th point, with every reading."""
+    stages = counts_of(size)
+    taken = [seconds_of(size) * f for f in (0.99, 1.0, 1.0, 1.01, 1.0, 1.02, 1.0)]
+    peak = StageMemory(
+        peak_allocated=8 * 10**9, peak_reserved=9 * 10**9, device_used=10**10, activations=2 * 10**9
+    )
+    memory = Memory(
+        weights=6 * 10**9,
+        peak_allocated=8 * 10**9,
+        peak_reserved=9 * 10**9,
+        by_stage=dict.fromkeys(stages, peak),
+        reason=None,
+    )
+    return point_record().model_copy(
+        update={
+            "fingerprint": f"p{size}",
+            "model": model,
+            "workload": f"clip-{size}",
+            "tokens": TOKENS[size],
+            "environment": gpu_environment(),
+            "recipe": "eager-bf16",
+            "counts": stages,
+            "timings": {s: summarise(taken, [], "converged", True) for s in stages},
+            "telemetry": {s: telemetry(500 + 60 * size) for s in stages},
+            "reason": reason,
+            "memory": memory,
         }
-        records.append(
-            point_record().model_copy(
-                update={
-                    "fingerprint": f"p{i}",
-                    "model": name,
-                    "workload": f"clip-{i}",
-                    "tokens": tokens,
-                    "environment": gpu_environment(),
-                    "recipe": "eager-bf16",
-                    "counts": several,
-                    "timings": {s: summarise(taken, [], "converged", True) for s in several},
-                    "telemetry": {s: telemetry(500 + 60 * i) for s in several},
-                    "reason": reason,
-                    "memory": Memory(
-                        weights=6 * 10**9,
-                        peak_allocated=8 * 10**9,
-                        peak_reserved=9 * 10**9,
-                        by_stage=dict.fromkeys(several, peak),
-                        reason=None,
-                    ),
-                }
-            )
+    )
+
+
+def gpu_calibration(points: list[PointRecord], model: str, reason: str | None) -> Calibration:
+    """Fitted to these points 3 % too slow, with a headline and the reference."""
+    stages = [
+        FittedStage(
+            point=point.label,
+            stage=stage,
+            tokens=point.tokens,
+            flops=counted.flops,
+            measured_s=seconds_of(size),
+            fitted_s=seconds_of(size) * 1.03,
+            held_out_s=seconds_of(size) * 0.93 if stage == "denoise_step" else None,
         )
-        stages += [
-            FittedStage(
-                point=records[-1].label,
-                stage=s,
-                tokens=tokens,
-                flops=c.flops,
-                measured_s=seconds,
-                fitted_s=seconds * 1.03,
-                held_out_s=seconds * 0.93 if s == "denoise_step" else None,
-            )
-            for s, c in several.items()
-        ]
+        for size, point in enumerate(points)
+        for stage, counted in point.counts.items()
+    ]
     fitted = calibration()
     parameters = {
         name: p.model_copy(update={"unit": PARAMETERS[name].unit})
@@ -176,12 +179,6 @@ def a_gpus_result(directory, model: str = "own", reason: str | None = None, suit
     }
     one = fitted.fit_for(None).model_copy(
         update={"stages": stages, "parameters": parameters, "constant_mfu_flops_per_s": 4e14}
-    )
-    with Store(directory) as store:
-        for record in records:
-            store.append_record(record)
-    (directory / SUITE).write_text(
-        load(Suite, "smoke").model_copy(update={"name": suite}).model_dump_json()
     )
     minutes = Quantity(0.2, 0.18, 0.23)
     headline = Headline(
@@ -203,11 +200,23 @@ def a_gpus_result(directory, model: str = "own", reason: str | None = None, suit
         provenance="extrapolated",
         warnings=["extrapolated: tokens"],
     )
-    (directory / CALIBRATION).write_text(
-        fitted.model_copy(
-            update={"fits": {"eager-bf16": one}, "headline": headline, "reference": reference}
-        ).model_dump_json()
+    return fitted.model_copy(
+        update={"fits": {"eager-bf16": one}, "headline": headline, "reference": reference}
     )
+
+
+def a_gpus_result(directory, model: str = "own", reason: str | None = None, suite: str = "smoke"):
+    """A result as a GPU would give it, invented for these tests: every reading is there, one stage
+    has gaps."""
+    names = (model, model, f"{model}-wide")
+    points = [gpu_point(size, name, reason) for size, name in enumerate(names)]
+    with Store(directory) as store:
+        for record in (gpu_ceilings(), *points):
+            store.append_record(record)
+    named = load(Suite, "smoke").model_copy(update={"name": suite})
+    (directory / SUITE).write_text(named.model_dump_json())
+    fitted = gpu_calibration(points, model, reason)
+    (directory / CALIBRATION).write_text(fitted.model_dump_json())
     return directory
 
 

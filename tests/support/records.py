@@ -45,7 +45,7 @@ def count(operators: Operators | None = None, **flops: int) -> StageCount:
     return StageCount(**{**base, **flops}, uncounted_ops={}, operators=operators)
 
 
-def record(fingerprint: str = "a") -> CeilingsRecord:
+def ceilings_record(fingerprint: str = "a") -> CeilingsRecord:
     return CeilingsRecord(
         fingerprint=fingerprint,
         suite="s",

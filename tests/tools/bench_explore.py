@@ -119,12 +119,14 @@ def timed(page, change: str, argument: str, drawn: bool = True) -> float:
     """Seconds; drawn: until the figure is new too."""
     return page.evaluate(
         f"""async argument => {{
-        const begun = performance.now(), html = document.documentElement, before = html.dataset.drawn;
+        const begun = performance.now(), html = document.documentElement;
+        const before = html.dataset.drawn;
         ({change})(argument);
-        while ({str(drawn).lower()} && html.dataset.drawn === before) await new Promise(done => setTimeout(done, 1));
+        while ({str(drawn).lower()} && html.dataset.drawn === before)
+            await new Promise(done => setTimeout(done, 1));
         await ({PAINTED})();
         return (performance.now() - begun) / 1000;
-    }}""",  # noqa: E501
+    }}""",
         argument,
     )
 

@@ -24,11 +24,13 @@ ceilings: false
 sampling: {target_relative_half_width: 1.0e-6, min_samples: 20, max_samples: 40, max_s: 1.5}
 point_timeout_s: 120
 points:
-  - {model: tiny, workload: tiny-image, recipe: eager-fp32, stages: [denoise_step, vae_decode, text_encode]}
+  - {model: tiny, workload: tiny-image, recipe: eager-fp32,
+     stages: [denoise_step, vae_decode, text_encode]}
   - {model: tiny, workload: [tiny-clip, tiny-wide], recipe: eager-fp32}
-  - {model: tiny, workload: [tiny-image, tiny-clip], recipe: eager-fp32, set: {denoiser.depth: 2}, together: true}
+  - {model: tiny, workload: [tiny-image, tiny-clip], recipe: eager-fp32, together: true,
+     set: {denoiser.depth: 2}}
 headline: {model: tiny, workload: tiny-image, recipe: eager-fp32}
-"""  # noqa: E501
+"""
 POINTS = 5
 
 

@@ -31,11 +31,11 @@ class Spec(BaseModel):
     description: str
 
 
-def _as_tuple(value: object) -> object:
+def as_tuple(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+Names = Annotated[tuple[str, ...], BeforeValidator(as_tuple), Field(min_length=1)]
 
 
 def fingerprint(data: object) -> str:

@@ -2,10 +2,13 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
-from bench.core.specs.base import MAX_SECONDS, Names, Spec, positive, whole
+from bench.core.specs.base import MAX_SECONDS, Names, Spec, as_tuple, positive, whole
 from bench.core.specs.model import Stage
+from bench.core.specs.recipe import Dtype
+
+Dtypes = Annotated[tuple[Dtype, ...], BeforeValidator(as_tuple), Field(min_length=1)]
 
 
 class SuitePoints(BaseModel):
@@ -16,6 +19,8 @@ class SuitePoints(BaseModel):
     model: Names
     workload: Names
     recipe: Names
+    dtype: Dtypes | None = None
+    """Each recipe in each of these; null: in the suite's, or else in the recipe's own."""
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = ("denoise_step",)
     together: StrictBool = False
     """Small enough to be resident at once: visited in turns with the entries beside it that say so
@@ -61,5 +66,8 @@ class Suite(Spec):
     headline: Headline
     calibrate: StrictBool = True
     """false: many recipes with a point each, which no cost equation can be fitted to."""
+    dtype: Dtype | None = None
+    """Of every recipe here, baselines and the headline's too, where neither its name nor its entry
+    says another."""
     on_cpu: str | None = None
     """The suite that is run in the place of this one where the device is a CPU."""

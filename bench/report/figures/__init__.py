@@ -1,1 +1,1 @@
-"""Each figure of a report."""
+"""The figures of a report: a file for each subject; registry.py lists them."""

@@ -1,4 +1,4 @@
-"""What a recipe gains against how far its output moves, as a picture."""
+"""The gain of a recipe against the divergence of its output."""
 
 from collections.abc import Sequence
 from math import log
@@ -17,7 +17,8 @@ from bench.report.figures.drawing import (
 )
 from bench.studies.ablations.gains import Ablation
 
-EXACT = 1e-9  # where a logarithmic axis shows what is the same to the last bit
+EXACT = 1e-9
+"""The place of an identical output on a logarithmic axis."""
 
 
 def ablations(rows: Sequence[Ablation]) -> Drawing | None:
@@ -64,7 +65,7 @@ def ablations(rows: Sequence[Ablation]) -> Drawing | None:
     return Drawing(
         figure,
         "Speed-up against divergence of the latents after the whole trajectory, same seed and"
-        " weights (measured; bars: intervals of the ratios); lines: what no other recipe beats in"
+        " weights (measured; bars: intervals of the ratios); lines: recipes that no other beats in"
         " both. Names that would cover others are in the table alone. Weights are random: the"
         " divergence says nothing of how a picture looks.",
     )

@@ -18,8 +18,8 @@ from bench.results.readings import Timing
 
 
 def predicted_vs_measured(result: Result) -> Drawing | None:
-    """Held-out prediction (or the fit, where nothing else has that work) against measurement, and
-    the error in per cent."""
+    """Held-out predictions (or the fit, where no other point has that work) against measurements,
+    and the error in per cent."""
     fit = result.fit
     if fit is None or not fit.stages:
         return None

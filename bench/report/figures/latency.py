@@ -24,8 +24,8 @@ MAX_FAMILIES = 6
 
 
 def latency_vs_tokens(result: Result) -> Drawing | None:
-    """One denoiser forward against tokens: measured, what the cost model says, and what one MFU for
-    all would say."""
+    """One denoiser forward against tokens: as measured, by the cost model, and by one MFU for all
+    FLOPs."""
     steps = [r for r in result.points if "denoise_step" in r.timings]
     if not steps:
         return None

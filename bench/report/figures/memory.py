@@ -19,7 +19,7 @@ MAX_ROWS = 12
 
 
 def memory(result: Result) -> Drawing | None:
-    """Weights and the modelled peak of each point's hungriest stage, beside what was measured."""
+    """Weights and the modelled peak of each point's hungriest stage, beside the measured peak."""
     some = [r for r in result.points if r.memory is not None and r.timings]
     if not some:
         return None

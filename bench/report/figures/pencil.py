@@ -24,8 +24,8 @@ STATED = "stated or chosen"
 
 
 def waterfall(bars: list[Bar]) -> Drawing:
-    """Minutes per GPU-hour, factor by factor, on a log axis; what each factor is stands above its
-    bar."""
+    """Minutes per GPU-hour, factor by factor, on a log axis; the name of each factor stands above
+    its bar."""
     figure, axes = plt.subplots(figsize=(5.2, 0.5 * len(bars) + 0.9))
     floor = min(b.value for b in bars) / 4
     for i, bar in enumerate(bars):
@@ -44,8 +44,8 @@ def waterfall(bars: list[Bar]) -> Drawing:
     legend_below(figure, [mpl.patches.Patch(label=p, **_looks(p)) for p in used], columns=4)
     return Drawing(
         figure,
-        "The pencil's minutes of video per H100-hour (claimed), and the same once each factor is"
-        " in; the number in brackets is the factor. Each bar's hatch says how it came to be:"
+        "The pencil's minutes of video per H100-hour (claimed), and the same after each factor;"
+        " the number in brackets is the factor. Each bar's hatch says how it came to be:"
         f" {', '.join(used)}. The last bar stands apart from the product.",
     )
 

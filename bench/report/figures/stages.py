@@ -1,4 +1,4 @@
-"""Where the seconds of a video go."""
+"""The seconds of a video by stage."""
 
 import matplotlib.pyplot as plt
 

@@ -1,1 +1,1 @@
-"""Each table of a report."""
+"""The tables of reports and commands: a file for each subject; table.py has the type."""

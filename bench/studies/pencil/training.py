@@ -1,11 +1,14 @@
 """GPU-seconds of the chain's trainings, from what a calibration measured."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from bench.core.quantity import Quantity
 from bench.studies.pencil.assumptions import Assumptions
 from bench.studies.pencil.counts import Corrected
-from bench.studies.pencil.measured import MeasuredChain
+
+if TYPE_CHECKING:  # it brings scipy
+    from bench.studies.pencil.measured import MeasuredChain
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class CalibratedSeconds:
 
 
 def calibrated_seconds(
-    a: Assumptions, c: Corrected, measured: MeasuredChain | None
+    a: Assumptions, c: Corrected, measured: "MeasuredChain | None"
 ) -> CalibratedSeconds:
     """Training FLOPs x measured seconds of a forward FLOP x the measured cost of a training FLOP.
 

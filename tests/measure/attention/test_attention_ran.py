@@ -2,8 +2,7 @@
 backends that recipes put in SDPA's place, by fake packages; and the one that is fastest inside the
 model."""
 
-import sys
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,9 +11,7 @@ import torch.nn.functional as F
 from bench.core.load import load_point
 from bench.core.specs.point import Point
 from bench.measure.attention import backends as sdpa
-from bench.measure.attention import fastest
 from bench.measure.attention import ran as looking
-from bench.measure.attention.fastest import fastest_attention
 from bench.measure.attention.ran import (
     OPERATORS,
     Ran,
@@ -23,7 +20,6 @@ from bench.measure.attention.ran import (
     family_ran,
     what_ran,
 )
-from bench.measure.device.machine import Machine
 from bench.measure.points.build import build_calls, count_stages
 from bench.measure.points.single import measure_point
 from bench.measure.timing.sampling import summarise
@@ -31,15 +27,11 @@ from bench.report.tables.device import attending, attention_table, backend
 from bench.results.records import AttentionRan, Probe
 from models import kernels
 from models.dit import attention
+from support.measure.attention import own, public, ran
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
-SMALL = {
-    "workload.frames": 5,
-    "workload.height": 32,
-    "workload.width": 32,
-    "denoiser.width": 128,
-    "denoiser.num_heads": 2,
-}
+
+
 ON_CPU = "no kernel has a name on a CPU"
 
 
@@ -49,38 +41,17 @@ def _pytorchs_own_kernels(monkeypatch):
     monkeypatch.setattr(kernels, "ONEDNN", False)
 
 
-def own(recipe: str, stages: tuple[str, ...] = ("denoise_step",), **sets: object) -> Point:
-    return load_point("tiny", "tiny-video", recipe, {**SMALL, "denoiser.depth": 6, **sets}, stages)
-
-
-def public(recipe: str) -> Point:
-    return load_point(
-        "wan-tiny",
-        "versus-cpu",
-        recipe,
-        {"workload.frames": 5, "workload.height": 64, "workload.width": 64},
-        ("denoise_step",),
-    )
-
-
-def ran(point: Point) -> AttentionRan | None:
-    calls, _ = build_calls(point, CPU)
-    with torch.inference_mode():
-        return attention_ran(point, calls, CPU)
-
-
-# --- names of kernels ---
-
-
 @pytest.mark.parametrize(
     ("kernel", "family"),
     [
         (
-            "cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16_knob_7_64x128x128_4x1x1_kernel0_0",
+            "cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16_knob_7_"
+            "64x128x128_4x1x1_kernel0_0",
             "cudnn",
         ),
         (
-            "cudnn_generated_fort_native_sdpa_sm80_flash_fprop_f16_knob_30_64x64x128_4x1x1_kernel0_0",
+            "cudnn_generated_fort_native_sdpa_sm80_flash_fprop_f16_knob_30_"
+            "64x64x128_4x1x1_kernel0_0",
             "cudnn",
         ),
         (
@@ -98,7 +69,8 @@ def ran(point: Point) -> AttentionRan | None:
             "flash",
         ),
         (
-            "fmha_cutlassF_bf16_aligned_64x128_rf_sm80(PyTorchMemEffAttention::AttentionKernel<cutlass::bfloat16_t>)",
+            "fmha_cutlassF_bf16_aligned_64x128_rf_sm80("
+            "PyTorchMemEffAttention::AttentionKernel<cutlass::bfloat16_t>)",
             "efficient",
         ),
         (
@@ -220,9 +192,6 @@ def test_what_goes_wrong_while_looking_is_said_in_the_record(monkeypatch):
     )
 
 
-# --- what really runs on a CPU ---
-
-
 @pytest.mark.parametrize(
     ("point", "expected"),
     [
@@ -305,274 +274,6 @@ def test_a_ceilings_attention_says_what_ran():
     assert family_ran(call, CPU) == ("math", None)
     assert family_ran(lambda: None, CPU) == (None, "no attention call was seen")
     assert family_ran(lambda: 1 / 0, CPU) == (None, "not seen: ZeroDivisionError: division by zero")
-
-
-# --- backends in SDPA's place ---
-
-
-@pytest.fixture
-def sage(monkeypatch):
-    """A package sageattention that computes in float32 and keeps the shapes it was called with."""
-    fake = ModuleType("sageattention")
-    fake.shapes = []
-
-    def sageattn(q, k, v, tensor_layout, is_causal, sm_scale):
-        assert tensor_layout == "HND"
-        assert not is_causal
-        fake.shapes.append(tuple(q.shape))
-        scores = q.float() @ k.float().mT * (sm_scale or q.shape[-1] ** -0.5)
-        return (scores.softmax(-1) @ v.float()).to(q.dtype)
-
-    fake.sageattn = sageattn
-    monkeypatch.setitem(sys.modules, "sageattention", fake)
-    return fake
-
-
-def held_output(point: Point) -> torch.Tensor:
-    calls, _ = build_calls(point, CPU)
-    with torch.inference_mode():
-        return calls["denoise_step"]().float()
-
-
-@pytest.mark.parametrize("make", [own, public])
-def test_own_and_public_models_go_through_another_backend(sage, make):
-    plain = held_output(make("eager-bf16"))
-    assert sage.shapes == []
-    through = held_output(make("eager-bf16-sage"))
-    assert sage.shapes
-    assert (through - plain).norm() < 0.05 * plain.norm()
-    assert F.scaled_dot_product_attention is torch._C._nn.scaled_dot_product_attention
-
-
-@pytest.mark.parametrize("make", [own, public])
-def test_the_record_says_that_another_backend_ran(sage, make):
-    seen = ran(make("eager-bf16-sage"))
-    assert (seen.backend, seen.chosen_by, seen.kernel) == ("sage", "recipe", None)
-
-
-def test_what_another_backend_does_not_take_goes_to_sdpa(sage):
-    def half(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, dtype=torch.bfloat16)
-
-    q, text = half(1, 2, 8, 64), half(1, 2, 5, 64)
-    wide, grad, mask = (
-        half(1, 2, 8, 80),
-        half(1, 2, 8, 64).requires_grad_(),
-        torch.ones(8, 8, dtype=torch.bool),
-    )
-    with sdpa.sdpa_backend("sage"):
-        F.scaled_dot_product_attention(q, text, text)  # keys of another number
-        assert sage.shapes == [(1, 2, 8, 64)]
-        for args, given in (
-            ((wide, wide, wide), {}),
-            ((q.float(), q.float(), q.float()), {}),
-            ((grad, grad, grad), {}),
-            ((q, q, q), {"attn_mask": mask}),
-            ((q, q, q), {"is_causal": True}),
-            ((q, q, q), {"dropout_p": 0.5}),
-            ((q, q[:, :1], q[:, :1]), {"enable_gqa": True}),
-        ):
-            out = F.scaled_dot_product_attention(*args, **given)
-            assert out.shape == args[0].shape
-        with torch.no_grad():
-            F.scaled_dot_product_attention(grad, grad, grad)
-    assert len(sage.shapes) == 2
-
-
-def test_the_record_names_what_fell_back(sage):
-    """Head size 80 of own attention is not taken."""
-    point = own("eager-bf16-sage", **{"denoiser.width": 160})
-    seen = ran(point)
-    assert (seen.backend, seen.chosen_by) == ("flash", "recipe")
-    assert sage.shapes == []
-
-
-def test_a_version_that_changes_its_keys_in_place_is_given_a_copy(sage, monkeypatch):
-    monkeypatch.setattr(sdpa, "_version", lambda package: "1.0.6")
-    plain = sage.sageattn
-    sage.sageattn = lambda q, k, v, **given: plain(q, k.sub_(k.mean(2, keepdim=True)), v, **given)
-    q = torch.randn(1, 2, 8, 64, dtype=torch.bfloat16)
-    k = torch.randn(1, 2, 8, 64, dtype=torch.bfloat16)
-    kept = k.clone()
-    with sdpa.sdpa_backend("sage"), torch.no_grad():
-        F.scaled_dot_product_attention(q, k, k)
-    assert torch.equal(k, kept)
-
-
-@pytest.fixture
-def flash3(monkeypatch):
-    """PyTorch's registry of FlashAttention versions, which no CPU can fill."""
-    fake = SimpleNamespace(active=None, changes=[])
-
-    def become(version):
-        fake.active = version
-        fake.changes.append(version)
-
-    monkeypatch.setattr(
-        torch.nn.attention, "current_flash_attention_impl", lambda: fake.active, raising=False
-    )
-    monkeypatch.setattr(torch.nn.attention, "activate_flash_attention_impl", become, raising=False)
-    monkeypatch.setattr(
-        torch.nn.attention, "restore_flash_attention_impl", lambda: become(None), raising=False
-    )
-    return fake
-
-
-def test_flash3_is_activated_where_it_changes_and_gone_for_other_recipes(flash3):
-    for name in ("auto", "flash3", "flash3", "flash", "math", "flash3", "auto"):
-        with sdpa.sdpa_backend(name):
-            assert flash3.active == ("FA3" if name == "flash3" else None)
-            assert kernels.attention(*QKV).shape == QKV[0].shape
-    assert flash3.changes == ["FA3", None, "FA3", None]
-
-
-@pytest.mark.parametrize("scale", [None, 0.3])
-def test_fp8_attention_has_a_scale_for_each_head(flash3, monkeypatch, scale):
-    """The operator's arithmetic, in float32 on the operands that it is given."""
-
-    def reference(q, k, v, q_scale, k_scale, v_scale, given):
-        assert {x.dtype for x in (q, k, v)} == {torch.float8_e4m3fn}
-        assert {tuple(s.shape) for s in (q_scale, k_scale, v_scale)} == {(2, 3)}
-        q, k, v = (
-            x.float() * s[:, :, None, None] for x, s in ((q, q_scale), (k, k_scale), (v, v_scale))
-        )
-        return F.scaled_dot_product_attention(q, k, v, scale=given).bfloat16()
-
-    monkeypatch.setattr(sdpa, "_flash_of_fp8", reference)
-    spread = torch.tensor([1e-3, 1.0, 1e3])[:, None, None]  # heads of unlike magnitude
-    q, k, v = (torch.randn(2, 3, n, 64) for n in (40, 50, 50))
-    v = v * spread
-    want = F.scaled_dot_product_attention(q, k, v, scale=scale)
-    with torch.no_grad(), sdpa.sdpa_backend("fp8-flash3"):
-        got = F.scaled_dot_product_attention(
-            q.bfloat16(), k.bfloat16(), v.bfloat16(), scale=scale
-        ).float()
-    error = (
-        (got - want).square().sum((0, 2, 3)) / want.square().sum((0, 2, 3))
-    ).sqrt()  # of each head
-    assert error.max() < 0.1
-    assert error.min() > 1e-3
-    assert sdpa.taken() == "fp8-flash3"
-
-
-def test_the_largest_fp8_number_is_a_heads_largest():
-    x = torch.randn(1, 2, 8, 16).bfloat16()
-    x8, scale = sdpa.to_fp8(x)
-    assert (x8.float().abs().amax((2, 3)) == 448).all()
-    assert sdpa.to_fp8(torch.zeros(1, 1, 4, 16))[0].float().abs().max() == 0
-    torch.testing.assert_close(
-        x8.float() * scale[:, :, None, None], x.float(), rtol=2**-4 + 2**-7, atol=1e-2
-    )
-
-
-# --- the fastest inside the model ---
-
-
-class Race:
-    """Seconds by the backend that SDPA is held to."""
-
-    def __init__(self, seconds: dict[str, float]):
-        self.seconds, self.ran = seconds, []
-
-    def time(self, call) -> float:
-        call()
-        self.ran.append(Race.current)
-        return self.seconds[Race.current]
-
-    def now(self) -> float:
-        return 0.0
-
-    current = ""
-
-
-@pytest.fixture
-def raced(monkeypatch):
-    real, Race.current = fastest.sdpa_backend, ""
-
-    def noting(name):
-        Race.current = name
-        return real(name)
-
-    monkeypatch.setattr(fastest, "sdpa_backend", noting)
-
-
-CPU_MACHINE = Machine("cpu", None, frozenset(), True)
-
-
-def forward(head_dim: int = 16):
-    seen = []
-
-    def call():
-        for _ in range(6):
-            seen.append(1)
-            kernels.attention(*torch.randn(3, 1, 2, 8, head_dim).unbind(0))
-
-    return call, seen
-
-
-@pytest.mark.parametrize("winner", ["auto", "flash", "math"])
-def test_the_fastest_wins_after_three_rounds_in_turns(raced, winner):
-    call, seen = forward()
-    clock = Race({name: 0.01 if name == winner else 0.02 for name in ("auto", "flash", "math")})
-    found = fastest_attention(call, CPU_MACHINE, clock)
-    assert found.backend == winner
-    assert found.seconds == clock.seconds
-    assert clock.ran == ["auto", "flash", "math"] * 4
-    assert len(seen) == 3 + 12 * 2  # found at the third, then two of six a run
-
-
-def test_long_blocks_are_raced_once(raced):
-    call, _ = forward()
-    clock = Race({"auto": 1.2, "flash": 0.9, "math": 5.0})
-    assert fastest_attention(call, CPU_MACHINE, clock).backend == "flash"
-    assert len(clock.ran) == 6
-
-
-def test_a_backend_without_a_kernel_is_no_candidate(raced, monkeypatch):
-    real = kernels.attention
-
-    def none_for_flash(q, k, v):
-        if Race.current == "flash":
-            raise RuntimeError("No available kernel. Aborting execution.")
-        if Race.current == "math":
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(q, k, v)
-
-    monkeypatch.setattr(kernels, "attention", none_for_flash)
-    call, _ = forward()
-    assert fastest_attention(call, CPU_MACHINE, Race({"auto": 1e-3})).seconds == {"auto": 1e-3}
-    assert (
-        fastest_attention(lambda: None, CPU_MACHINE, Race({})).reason
-        == "no attention call was seen to choose a backend by"
-    )
-
-
-def test_the_candidates_of_a_card_are_those_that_can_run_there():
-    def candidates(machine: Machine) -> list[str]:
-        return [
-            n for n in fastest.CANDIDATES["cuda"] if sdpa.unsupported_reason(n, machine) is None
-        ]
-
-    assert candidates(Machine("cuda", (8, 0), frozenset(), True)) == ["cudnn", "flash", "efficient"]
-    assert candidates(
-        Machine("cuda", (9, 0), frozenset({"flash_attn_interface"}), True, frozenset({"FA3"}))
-    ) == ["cudnn", "flash", "flash3", "efficient"]
-
-
-@pytest.mark.parametrize("make", [own, public])
-def test_the_record_of_the_fastest_has_all_candidates(make):
-    point = make("fastest-attention-fp32")
-    seen = ran(point)
-    assert seen.chosen_by == "measured"
-    assert set(seen.candidates_s) == {"auto", "flash", "math"}
-    assert seen.backend in ("flash", "math")
-    assert min(seen.candidates_s, key=seen.candidates_s.get) in ("auto", seen.backend)
-    assert (
-        point.recipe.identity()["attention"] == "fastest"
-    )  # the choice is no part of the fingerprint
-
-
-# --- tables ---
 
 
 def test_tables_show_what_ran():

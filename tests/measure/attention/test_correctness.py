@@ -34,6 +34,7 @@ from bench.run.runner import Runner
 from models import kernels
 from models.dit.windowed import WindowPlan, tiled_windows
 from support.plans import PLAN
+from support.records import environment
 
 CPU = torch.device("cpu")
 TWO_CALLS = PLAN.model_copy(update={"min_samples": 2, "max_samples": 2, "max_s": 0.1})
@@ -229,7 +230,7 @@ def test_the_record_of_a_wrong_point_is_an_error_with_its_reading(tmp_path, micr
     read = Correctness(rows=256, tokens=184_320, relative_error=0.5, finite=True, tolerance=0.02)
 
     class Worker:
-        environment = __import__("test_fit").environment()
+        environment = environment()
 
         def run(self, job, timeout_s, on_round):
             raise JobFailed("error", "wrong numbers: ...", read)

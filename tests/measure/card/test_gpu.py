@@ -172,7 +172,7 @@ def test_token_by_token_on_cuda():
 def test_two_dtypes_are_one_model_with_one_input_on_cuda():
     from models.pipeline import build_pipeline
     from models.stages import example_inputs
-    from support.draw import assert_one_model
+    from support.models.draw import assert_one_model
 
     device, point = choose_device("cuda"), load_point("tiny", "tiny-video", "eager-fp32")
     model = point.model

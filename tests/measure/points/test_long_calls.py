@@ -16,7 +16,7 @@ from bench.measure.points.against import Pair, measure_against
 from bench.measure.points.build import count_stages
 from bench.measure.points.single import measure_point
 from models import kernels
-from support.fake_nvml import FakeClock, watched
+from support.measure.fake_nvml import FakeClock, watched
 from support.plans import PLAN
 
 CUDA = torch.device("cuda", 0)

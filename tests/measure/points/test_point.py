@@ -63,7 +63,8 @@ def test_every_kind_of_model_is_measured(model, workload, stages):
 
 def test_a_decode_in_parts_is_measured():
     plan = PLAN.model_copy(update={"min_samples": 2, "max_samples": 2, "max_s": 0.1})
-    point = load_point("tiny", "tiny-clip", "eager-fp32-chunks", stages=("vae_decode",))
+    two_tiles = {"workload.height": 32, "workload.width": 48, "workload.frames": 9}
+    point = load_point("tiny", "tiny-clip", "eager-fp32-chunks", two_tiles, ("vae_decode",))
     timings, _, _ = measure_point(
         point, count_stages(point), CPU, clock_for(CPU), plan, prior={}, on_round=lambda *_: None
     )

@@ -128,12 +128,13 @@ events = os.fdopen(int(sys.argv[sys.argv.index("--events-fd") + 1]), "w", buffer
 events.write(json.dumps({{"event": "hello", "environment": {environment}}}) + "\\n")
 for line in sys.stdin:
     good = json.loads(line)["job"] == "count"
-    events.write(json.dumps({{"event": "done" if good else "failed", "outcome": "error", "reason": "poisoned",
-                              "ends": not good, "weights": os.getpid()}}) + "\\n")
+    answer = {{"event": "done" if good else "failed", "outcome": "error", "reason": "poisoned"}}
+    answer |= {{"ends": not good, "weights": os.getpid()}}
+    events.write(json.dumps(answer) + "\\n")
     if not good:
         time.sleep(30)        # the CUDA context of a real one takes its time to go
         sys.exit()
-"""  # noqa: E501
+"""
 
 
 def test_the_job_after_a_poisoned_one_gets_a_fresh_process(tmp_path, monkeypatch):
@@ -191,9 +192,11 @@ events = os.fdopen(int(sys.argv[sys.argv.index("--events-fd") + 1]), "w", buffer
 events.write(json.dumps({{"event": "hello", "environment": {environment}}}) + "\\n")
 for line in sys.stdin:
     skipped = json.loads(line).get("prior")
-    events.write(json.dumps({{"event": "failed" if skipped else "done", "outcome": "skipped_unsupported" if skipped else "ok",
-                              "reason": str(os.getpid()), "note": str(os.getpid()), "weights": os.getpid()}}) + "\\n")
-"""  # noqa: E501
+    answer = {{"event": "failed" if skipped else "done"}}
+    answer |= {{"outcome": "skipped_unsupported" if skipped else "ok"}}
+    answer |= {{"reason": str(os.getpid()), "note": str(os.getpid()), "weights": os.getpid()}}
+    events.write(json.dumps(answer) + "\\n")
+"""
 
 
 def test_a_quantised_point_is_measured_between_two_restarts_and_counts_cost_none(
