@@ -15,12 +15,11 @@ from bench.core.errors import UserError
 from bench.core.quantity import Quantity
 from bench.core.specs.gpu import Gpu
 from bench.core.specs.point import Point
-from bench.core.units import SECONDS_PER_MINUTE
 from bench.count.fits import fits_memory
 from bench.results.counts import StageCount
 from bench.results.video import (
-    JOULES_PER_KWH,
     calls_per_video,
+    kwh_per_minute,
     minutes_per_gpu_hour,
     usd_per_minute,
 )
@@ -250,5 +249,4 @@ def _energy(
                 f"no energy: neither energy nor power of {stage} was measured on this device"
             )
             return None
-    minutes = point.workload.video_s / SECONDS_PER_MINUTE
-    return quantity(joules, joule_draws).scaled(1 / JOULES_PER_KWH / minutes)
+    return kwh_per_minute(quantity(joules, joule_draws), point.workload.video_s)

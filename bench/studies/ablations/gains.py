@@ -20,7 +20,13 @@ from bench.count.touched import changed_fields
 from bench.measure.timing.sampling import unstable_reason
 from bench.results.readings import Timing
 from bench.results.records import Divergence, PointRecord
-from bench.results.video import minutes_from, usd_per_minute, video_seconds
+from bench.results.video import (
+    calls_with_trajectory,
+    minutes_from,
+    usd_per_minute,
+    video_joules,
+    video_seconds,
+)
 from models.spec import DiTConfig
 
 TERNARY_BITS = 1.58  # log2 3: a weight of -1, 0 or 1 (arXiv 2402.17764)
@@ -149,11 +155,7 @@ def _unsteady(record: PointRecord) -> str | None:
 def _video(point: Point, timings: dict[str, Timing]) -> Quantity | None:
     """Seconds of one batch of videos; None where a stage of the point was not timed, or no
     trajectory is among them."""
-    calls = {
-        stage: point.workload.forwards_per_step if stage == "text_encode" else 1
-        for stage in point.stages
-        if stage in ("trajectory", "vae_decode", "text_encode", "condition_encode")
-    }
+    calls = calls_with_trajectory(point.workload, point.stages)
     return video_seconds(calls, timings) if "trajectory" in calls else None
 
 
@@ -173,23 +175,12 @@ def _product(factors: list[Quantity]) -> Quantity:
 
 
 def _energy(record: PointRecord, point: Point) -> float | None:
-    """Joules of one batch; None where a stage has no reading."""
-    total = 0.0
-    read = {
-        stage: seen.energy.energy_j
-        if (seen := (record.telemetry or {}).get(stage)) and seen.energy
-        else None
-        for stage in record.timings
-    }
-    read |= (
-        {stage: r.energy_j for stage, r in record.against.reused.items()} if record.against else {}
-    )
-    for stage, joules in read.items():
-        if joules is None:
-            return None
-        if stage in ("trajectory", "vae_decode", "text_encode", "condition_encode"):
-            total += joules * (point.workload.forwards_per_step if stage == "text_encode" else 1)
-    return total or None
+    """Joules of one batch of videos; None where a stage of the point has no reading, or no
+    trajectory is among them."""
+    calls = calls_with_trajectory(point.workload, point.stages)
+    reused = record.against.reused if record.against else {}
+    joules = record.joules | {s: r.energy_j for s, r in reused.items() if r.energy_j is not None}
+    return video_joules(calls, joules) if "trajectory" in calls else None
 
 
 def _peak(record: PointRecord) -> int | None:
