@@ -97,7 +97,7 @@ def fit_pool(pool: Pool, ceilings: CeilingsRecord) -> Fit:
 
 
 class _Known:
-    """What records say beside an observation's seconds."""
+    """The facts of records that an observation does not carry."""
 
     def __init__(self, records: list[PointRecord]):
         self.subjects = {record.label: _subject(record) for record in records}

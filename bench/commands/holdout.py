@@ -60,7 +60,7 @@ def holdout(
                 "calibration": str(calibration),
                 "result": str(result),
                 "provenance": "fitted, then measured",
-                "points": [vars(row) for row in rows],
+                "points": [row.as_dict() for row in rows],
                 **found,
                 "left_out": left_out,
                 "failed": failed,

@@ -20,7 +20,7 @@ JOULES_PER_KWH = 3.6e6
 
 
 def calls_per_video(workload: Workload, stages: Container[str]) -> dict[str, int]:
-    """How often each stage runs for one batch of videos.  stages: those that the point has."""
+    """Calls of each stage for one batch of videos.  stages: those that the point has."""
     calls = {"denoise_step": workload.steps, "vae_decode": 1}
     if "condition_encode" in stages:
         calls["condition_encode"] = 1
@@ -44,7 +44,7 @@ def video_seconds(calls: Mapping[str, int], timings: Mapping[str, Timing]) -> Qu
 
 
 def _seconds(timing: Timing) -> Quantity:
-    """Of anything that has the fields of a Timing: the explore page reads them alone."""
+    """Takes anything that has the fields of a Timing: the explore page reads those alone."""
     return Quantity(timing.median_s, timing.low_s, timing.high_s)
 
 

@@ -1,5 +1,5 @@
-"""What each recipe gains over its baseline and how far its output is from it; combinations beside
-the product of parts.
+"""The gain of each recipe over its baseline, the distance of its output from it, and combinations
+beside the product of their parts.
 
 From records alone.  Whole videos are compared (text, trajectory, decode), by what an hour of the
 device makes.  A ratio's interval takes the medians' intervals as independent errors of the
@@ -8,10 +8,10 @@ logarithm.
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bench.core.quantity import Provenance, Quantity
+from bench.core.quantity import Provenance, Quantity, fields_in_json
 from bench.core.specs.gpu import Price
 from bench.core.specs.point import Point
 from bench.core.specs.recipe import DTYPE_BYTES
@@ -51,12 +51,12 @@ class Ablation:
     step_s: Quantity | None
     """A trajectory's seconds over its steps: of cached steps the average."""
     video_s: Quantity | None
-    """Of one batch: text, every step, decode."""
+    """Seconds of one batch: text, every step, decode."""
     minutes_per_gpu_hour: Quantity | None
     usd_per_minute: Quantity | None
     peak_bytes: int | None
     energy_j: float | None
-    """Of one batch."""
+    """Energy of one batch."""
     compile_s: float | None
     """First calls of all stages, compilation in them; in no other figure here."""
     speed_up: Quantity | None
@@ -73,12 +73,16 @@ class Ablation:
     parts: tuple[str, ...] = ()
     """Recipes that change one part of `changes` each, where this one combines several."""
     product: Quantity | None = None
-    """Of their speed-ups."""
+    """Product of their speed-ups."""
     unsteady: str | None
     """Why a median on either side is known too poorly to be ranked; None where both are steady."""
     on_front: bool = field(default=False)
     """Faster than the baseline, and no other recipe of this model and workload is both faster and
     nearer to it."""
+
+    def as_dict(self) -> dict[str, Any]:
+        divergence = self.divergence.model_dump() if self.divergence else None
+        return fields_in_json(vars(self)) | {"divergence": divergence}
 
 
 def ablations(records: Iterable[PointRecord], price: Price | None) -> list[Ablation]:
@@ -143,7 +147,8 @@ def _row(record: PointRecord, price: Price | None) -> Ablation:
 
 
 def _unsteady(record: PointRecord) -> str | None:
-    """Which stage of either side is known to no better than a fifth; None where all are."""
+    """Names a stage of either side whose time is known to no better than a fifth; None where there
+    is no such stage."""
     assert record.against is not None
     for side, timings in (("", record.timings), ("baseline's ", record.against.timings)):
         for stage, timing in timings.items():
@@ -313,9 +318,6 @@ def _best(name: str, row: Ablation | None) -> dict[str, Any]:
 def ablations_document(rows: list[Ablation], device: str) -> dict[str, Any]:
     """The machine-readable form, in SI units."""
     return {
-        "rows": [
-            asdict(row) | {"divergence": row.divergence.model_dump() if row.divergence else None}
-            for row in rows
-        ],
+        "rows": [row.as_dict() for row in rows],
         "claims": claims(rows, device),
     }

@@ -55,7 +55,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Ledger:
-    """What `ldt-bench claims` says."""
+    """The answer of `ldt-bench claims`."""
 
     judged: list[Judged]
     left_out: list[tuple[str, str]]
@@ -70,7 +70,7 @@ def evidence_of(directory: Path) -> Evidence:
 
 
 def evidence_from(calibration: "Calibration") -> Evidence:
-    """What a calibration can say, counts kept."""
+    """Evidence from a calibration; counts of points are kept."""
     from bench.calibrate.estimate import estimate
 
     first = calibration.default_recipe

@@ -171,7 +171,7 @@ def _unit_rows(f: Facts) -> list[Row]:
 
 
 def _ratio_rows(f: Facts) -> list[Row]:
-    """What the article concludes from these."""
+    """The ratios that the article concludes from these."""
     llama, gpt4 = _document_flops(f.a)
     return [
         Row(
@@ -196,5 +196,5 @@ def _ratio_rows(f: Facts) -> list[Row]:
 
 
 def _document_flops(a: Assumptions) -> tuple[float, float]:
-    """Of 1,000 tokens by Llama 2 70B and by GPT-4."""
+    """FLOPs of 1,000 tokens by Llama 2 70B and by GPT-4."""
     return tuple(2 * p * a.document_tokens for p in (a.llama_params, a.gpt4_active_params))

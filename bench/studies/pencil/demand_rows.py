@@ -6,7 +6,7 @@ from bench.studies.pencil.facts import Facts
 
 
 def upload_rows(f: Facts) -> list[Row]:
-    """What is uploaded a day, and how much of it would be generated."""
+    """Daily uploads, and the share of them that would be generated."""
     pencil = f.a.minutes_per_h100_hour_rounded
     return [
         Row(

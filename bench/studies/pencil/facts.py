@@ -14,7 +14,7 @@ from bench.studies.pencil.training import CalibratedSeconds
 
 @dataclass(frozen=True)
 class Facts:
-    """What the rows are computed from: the assumptions, the counts, the measurement."""
+    """The rows are computed from these: the assumptions, the counts, the measurement."""
 
     a: Assumptions
     demand: Demand
@@ -31,7 +31,7 @@ class Facts:
 
     @property
     def month_flops(self) -> float:
-        """Of an H100 at 100 % of its datasheet."""
+        """FLOPs that an H100 makes in a month at 100 % of its datasheet."""
         return self.a.h100_flops_per_s * self.a.seconds_per_month
 
     @property
