@@ -18,22 +18,23 @@ from typing import Any
 
 import typer
 
-from bench.commands import (
-    comparing,
-    device,
-    estimates,
-    explore,
-    holdout,
-    ledger,
-    plan,
-    presets,
-    run,
-    serving,
-    versus,
-)
+from bench.commands.analytic import analytic
+from bench.commands.calibrate import calibrate
+from bench.commands.claims import claims
+from bench.commands.compare import compare
+from bench.commands.count import count
+from bench.commands.doctor import doctor
+from bench.commands.explore import explore
+from bench.commands.list_presets import list_presets
 from bench.commands.options import Quiet, Verbose, set_verbosity, with_verbosity
 from bench.commands.output import complain, say
-from bench.core.errors import EnvironmentFault, Terminated, UserError, nearest, one_line
+from bench.commands.parts.old_names import OLD_NAMES
+from bench.commands.predict import predict
+from bench.commands.report import report
+from bench.commands.run import run
+from bench.commands.serve_sim import serve_sim
+from bench.commands.versus import versus
+from bench.core.errors import EnvironmentFault, Renamed, Terminated, UserError, nearest, one_line
 from bench.core.verbosity import verbosity
 
 app = typer.Typer(
@@ -46,27 +47,27 @@ app = typer.Typer(
         " GPU-hour."
     ),
 )
+CLICK_ERROR: Any = typer.BadParameter.__mro__[2]
+"""click's ClickException, or that of the click which typer carries with it."""
 COMMANDS = {  # in the order of --help
-    "list": presets.list_presets,
-    "count": presets.count,
-    "ceilings": device.ceilings,
-    "doctor": device.doctor,
-    "run": run.run,
-    "check-timer": device.check_timer,
-    "calibrate": estimates.calibrate,
-    "predict": estimates.predict,
-    "holdout": holdout.holdout,
-    "plan": plan.plan,
-    "analytic": estimates.analytic,
-    "claims": ledger.claims,
-    "report": estimates.report,
-    "compare": comparing.compare,
-    "versus": versus.versus,
-    "serve-sim": serving.serve_sim,
-    "explore": explore.explore,
+    "list": list_presets,
+    "count": count,
+    "doctor": doctor,
+    "run": run,
+    "calibrate": calibrate,
+    "predict": predict,
+    "analytic": analytic,
+    "claims": claims,
+    "report": report,
+    "compare": compare,
+    "versus": versus,
+    "serve-sim": serve_sim,
+    "explore": explore,
 }
 for name, command in COMMANDS.items():
     app.command(name)(with_verbosity(command))
+for name, command in OLD_NAMES.items():
+    app.command(name, hidden=True)(with_verbosity(command))
 
 
 @app.callback(help=app.info.help)
@@ -78,16 +79,11 @@ def _before(quiet: Quiet = False, verbose: Verbose = False) -> None:
 def main() -> None:
     """The entry point: every foreseen failure is one line on stderr and an exit code."""
     started = time.monotonic()
-    warnings.showwarning = lambda message, category, *rest, **kwargs: (
-        say(f"warning: {one_line(str(message))}")
-        if verbosity.verbose or issubclass(category, UserWarning)
-        else None
-    )
+    warnings.showwarning = _warn
     _open_streams()
     for number in (signal.SIGTERM, signal.SIGHUP):
-        if (
-            signal.getsignal(number) == signal.SIG_DFL
-        ):  # nohup ignores SIGHUP, and so does what it started
+        # nohup ignores SIGHUP, and so does what it started.
+        if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _terminate)
     try:
         code = app(standalone_mode=False)
@@ -121,6 +117,12 @@ def main() -> None:
         with contextlib.suppress(OSError):
             say(_ran(time.monotonic() - started))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _warn(message: Any, category: type[Warning], *_: Any, **__: Any) -> None:
+    if verbosity.verbose or issubclass(category, UserWarning):
+        kind = "note" if issubclass(category, Renamed) else "warning"
+        say(f"{kind}: {one_line(str(message))}")
 
 
 def _open_streams() -> None:
@@ -163,16 +165,18 @@ def _fail(error: object) -> None:
 def _foreseen(error: Exception) -> int | None:
     """Exit code of a usage error or a failed count, said in one line; None for a bug, which keeps
     its traceback."""
-    message = getattr(
-        error, "format_message", None
-    )  # click's, or the one that typer carries with it
-    if message is not None:
-        if message():
-            _fail(f"{message()}{_meant(message())} (ldt-bench --help)")
-        return int(getattr(error, "exit_code", 2))
-    if type(error).__name__ == "Abort":
+    if isinstance(error, CLICK_ERROR):
+        said = error.format_message()
+        if said:
+            _fail(f"{said}{_meant(said)} (ldt-bench --help)")
+        return int(error.exit_code)
+    if isinstance(error, typer.Abort):
         return 130
-    if type(error).__name__ in ("CountMismatch", "UncountedOperator"):
+    # Both import torch, and an error of theirs has it imported already.
+    from bench.count.checks import CountMismatch
+    from bench.count.rules import UncountedOperator
+
+    if isinstance(error, (CountMismatch, UncountedOperator)):
         _fail(error)
         return 1
     return None

@@ -122,7 +122,9 @@ def results_block(found: list[Result]) -> str:
         line for r in found if r.suite.startswith("holdout") for line in holdout_lines(r, found)
     ]
     text += "".join(
-        ["\nPredicted first, then measured (`ldt-bench holdout`):\n\n", *held] if held else []
+        ["\nPredicted first, then measured (`ldt-bench calibrate --against`):\n\n", *held]
+        if held
+        else []
     )
     return (
         text + "\nAll of them, with the commands that made them:"

@@ -150,3 +150,11 @@ def nvml(monkeypatch):
         return fake
 
     return install
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A real browser; the test skips where none can be had."""
+    from support.browser import launched
+
+    yield from launched()

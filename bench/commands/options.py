@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from bench.commands.output import say
 from bench.core.errors import UserError, nearest
 from bench.core.verbosity import verbosity
 
@@ -26,6 +27,26 @@ def completes(kind: str) -> Callable[[str], list[str]]:
         )
 
     return names
+
+
+def recipe_option(meaning: str, name: str = "--recipe") -> Any:
+    """An option that takes a recipe, or several; an old name is taken with a note."""
+
+    def noted(given: Any) -> Any:
+        from bench.core.presets import old_name
+
+        named = given if isinstance(given, (list, tuple)) else [given]
+        for note in filter(None, (old_name(recipe) for recipe in named if recipe)):
+            say(f"note: {note}")
+        return given
+
+    return typer.Option(
+        name,
+        help=meaning,
+        callback=noted,
+        autocompletion=completes("recipes"),
+        show_default=False,
+    )
 
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
@@ -79,6 +100,23 @@ Verbose = Annotated[
 ]
 
 
+def go_with(mode: str, chosen: bool, options: dict[str, object]) -> None:
+    """Raises UserError for an option that is given without the one it belongs to."""
+    for option, value in options.items():
+        if not chosen and value not in (None, [], False):
+            raise UserError(f"{option} goes with {mode}")
+
+
+def duration(text: str, option: str) -> float:
+    """Seconds.  Raises UserError, naming the option."""
+    from bench.core.units import parse_duration
+
+    try:
+        return parse_duration(text)
+    except UserError as error:
+        raise UserError(f"{option}: {error}") from None
+
+
 def check_device(device: str | None) -> None:
     if device not in (None, "cpu", "cuda"):
         raise UserError(
@@ -120,6 +158,7 @@ def with_verbosity(command: Callable[..., Any]) -> Callable[..., Any]:
         )
         for name, annotation in (("quiet", Quiet), ("verbose", Verbose))
     ]
-    called.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *added])  # type: ignore[attr-defined]
+    parameters = [*signature.parameters.values(), *added]
+    called.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     called.__annotations__ = {**command.__annotations__, "quiet": Quiet, "verbose": Verbose}
     return called

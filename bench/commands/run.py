@@ -1,127 +1,199 @@
-"""Measure a suite, or say in advance what that takes: run."""
+"""How fast is it here?  run measures a suite, or says in advance what that takes."""
 
 import contextlib
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from bench.commands.options import Device, Json, check_device, check_gpu, completes
+from bench.commands.options import (
+    Device,
+    Json,
+    Set,
+    check_device,
+    check_gpu,
+    completes,
+    duration,
+    go_with,
+    recipe_option,
+)
 from bench.commands.output import print_json, show
+from bench.commands.parts.choose import BUDGET, Wanted, choose
 from bench.core.errors import Terminated, UserError, one_line
 from bench.core.verbosity import verbosity
 
+SuiteName = Annotated[
+    str | None,
+    typer.Argument(
+        help=(
+            "A name in configs/suites, or a YAML file; with --resume the directory's own by"
+            " default, with --choose-for calibrate-cpu on a CPU and h100 on a GPU."
+        ),
+        show_default=False,
+        autocompletion=completes("suites"),
+    ),
+]
+Out = Annotated[Path, typer.Option(help="Where results go: OUT/<gpu>/<time>_<suite>/.")]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        help="Stop measuring after this long, e.g. 8m, which --choose-for has by default."
+    ),
+]
+Resume = Annotated[Path | None, typer.Option(help="Go on with a result directory.")]
+MixEnvironments = Annotated[
+    bool,
+    typer.Option(
+        "--mix-environments",
+        help="With --resume: go on although the environment differs, with a warning.",
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say how long it will take and what it costs.")
+]
+Calibration = Annotated[
+    Path | None,
+    typer.Option(
+        help="A result to predict times from; the latest of this device under OUT by default."
+    ),
+]
+UsdPerHour = Annotated[
+    float | None, typer.Option("--price", help="USD per hour; by default the card's range.")
+]
+Gpu = Annotated[
+    str | None,
+    typer.Option(
+        help="With --dry-run or --choose-for: plan for this card of configs/gpus.",
+        autocompletion=completes("gpus"),
+    ),
+]
+ChooseFor = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help=(
+            "Measure nothing: choose the suite's points whose measurement narrows the prediction"
+            " of this model at --workload most for their time."
+        ),
+        show_default=False,
+        autocompletion=completes("models"),
+    ),
+]
+Workload = Annotated[
+    str | None,
+    typer.Option(
+        "--workload",
+        "-w",
+        help="With --choose-for.",
+        show_default=False,
+        autocompletion=completes("workloads"),
+    ),
+]
+Recipe = Annotated[
+    str | None, recipe_option("With --choose-for: by default the one of the suite's headline.")
+]
+Write = Annotated[
+    Path | None,
+    typer.Option(help="With --choose-for: write the chosen points as a suite, to be run."),
+]
+
 
 def run(
-    suite: Annotated[
-        str | None,
-        typer.Argument(
-            help=(
-                "A name in configs/suites, or a YAML file; with --resume the directory's own by"
-                " default."
-            ),
-            show_default=False,
-            autocompletion=completes("suites"),
-        ),
-    ] = None,
+    suite: SuiteName = None,
     device: Device = None,
-    out: Annotated[Path, typer.Option(help="Where results go: OUT/<gpu>/<time>_<suite>/.")] = Path(
-        "results"
-    ),
-    budget: Annotated[
-        str | None, typer.Option(help="Stop measuring after this long, e.g. 8m.")
-    ] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with a result directory.")] = None,
-    mix_environments: Annotated[
-        bool,
-        typer.Option(
-            "--mix-environments",
-            help="With --resume: go on although the environment differs, with a warning.",
-        ),
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say how long it will take and what it costs.")
-    ] = False,
-    calibration: Annotated[
-        Path | None,
-        typer.Option(
-            help="A result to predict times from; the latest of this device under OUT by default."
-        ),
-    ] = None,
-    price: Annotated[
-        float | None, typer.Option(help="USD per hour; by default the card's range.")
-    ] = None,
-    gpu: Annotated[
-        str | None,
-        typer.Option(
-            help="With --dry-run: plan for this card of configs/gpus.",
-            autocompletion=completes("gpus"),
-        ),
-    ] = None,
+    out: Out = Path("results"),
+    budget: Budget = None,
+    resume: Resume = None,
+    mix_environments: MixEnvironments = False,
+    dry_run: DryRun = False,
+    calibration: Calibration = None,
+    price: UsdPerHour = None,
+    gpu: Gpu = None,
+    choose_for: ChooseFor = None,
+    workload: Workload = None,
+    recipe: Recipe = None,
+    write: Write = None,
+    overrides: Set = None,
     as_json: Json = False,
-) -> int:
+) -> int | None:
     """Measure a suite, calibrate, and write the report.  The last line on stdout is a JSON summary.
 
     --quiet leaves out the tables too. --dry-run measures nothing (but a quick probe on a device
-    without records) and says time and cost. --budget leaves out points that are predicted not to
-    fit, and says which. Exit code 1 where a point ended in error or timeout, or none ended ok."""
-    from bench.calibrate.read import read_calibration
-    from bench.core.load import datasheet, load, names
-    from bench.core.specs.suite import Suite
-    from bench.core.units import parse_duration
-    from bench.report.documents import run_failed
-    from bench.report.progress import SuiteProgress
-    from bench.report.tables.planning import headline_lines, skipped_table, spent_line
-    from bench.results.store import read_suite
-    from bench.run.documents import spent_document
+    without records) and says time and cost; --choose-for says which points are worth their time.
+    --budget leaves out points that are predicted not to fit, and says which. Exit code 1 where a
+    point ended in error or timeout, or none ended ok."""
+    check_device(device)
+    of_choice = {"--workload": workload, "--recipe": recipe, "--write": write, "--set": overrides}
+    go_with("--choose-for", choose_for is not None, of_choice)
+    planned = dry_run or choose_for is not None
+    go_with("--dry-run or --choose-for alone", planned, {"--gpu": gpu})
+    go_with("--resume alone", resume is not None, {"--mix-environments": mix_environments})
+    check_gpu(gpu)
+    if choose_for is not None:
+        go_with("a suite that is measured", False, {"--resume": resume, "--price": price})
+        wanted = Wanted(choose_for, workload, recipe, overrides or [])
+        budget = budget or BUDGET
+        return choose(wanted, suite, budget, device, gpu, calibration, write, as_json)
     from bench.run.forecast import Forecaster
-    from bench.run.plan_time import price_of
     from bench.run.suite import SuiteRun
 
-    check_device(device)
-    try:
-        budget_s = None if budget is None else parse_duration(budget)
-    except UserError as error:
-        raise UserError(f"--budget: {error}") from None
-    if suite is None and resume is None:
+    budget_s = None if budget is None else duration(budget, "--budget")
+    loaded = _suite(suite, resume, device, gpu)
+    root = out if resume is None else resume.absolute().parent.parent
+    forecast = Forecaster(loaded, root, calibration)
+    if dry_run:
+        return _dry_run(forecast, device, gpu, price, budget_s, as_json)
+    asked = SuiteRun(
+        suite=loaded,
+        device=device,
+        root=out,
+        resume=resume,
+        mix_environments=mix_environments,
+        budget_s=budget_s,
+        forecast=forecast,
+    )
+    return _measure(asked, forecast, price, as_json)
+
+
+def _suite(name: str | None, resume: Path | None, device: str | None, gpu: str | None) -> Any:
+    """The suite that was asked for; on a CPU the one that stands for it there."""
+    from bench.core.load import load
+    from bench.core.presets import names
+    from bench.core.specs.suite import Suite
+    from bench.results.store import read_suite
+
+    if name is None and resume is None:
         raise UserError(
             f"which suite? One of {', '.join(names('suites'))}, a path to a YAML file, or --resume"
             " DIRECTORY"
         )
-    if mix_environments and resume is None:
-        raise UserError("--mix-environments goes with --resume alone")
-    loaded = load(Suite, suite) if suite is not None else read_suite(resume)
-    if loaded.on_cpu is not None and gpu is None and _runs_on_cpu(device):
-        typer.echo(f"{loaded.name} is for a GPU: running {loaded.on_cpu}", err=True)
-        loaded = load(Suite, loaded.on_cpu)
+    suite = load(Suite, name) if name is not None else read_suite(resume)
+    if suite.on_cpu is not None and gpu is None and _runs_on_cpu(device):
+        typer.echo(f"{suite.name} is for a GPU: running {suite.on_cpu}", err=True)
+        suite = load(Suite, suite.on_cpu)
+    return suite
+
+
+def _measure(asked: Any, forecast: Any, price: float | None, as_json: bool) -> int:
+    """Measure, calibrate, report and print the summary -> the exit code."""
+    from bench.calibrate.read import read_calibration
+    from bench.core.load import datasheet
+    from bench.report.documents import run_failed
+    from bench.report.progress import SuiteProgress
+    from bench.run.documents import spent_document
+    from bench.run.plan_time import price_of
+
     prices = price_of(None, price)
-    if gpu is not None and not dry_run:
-        raise UserError("--gpu goes with --dry-run alone")
-    check_gpu(gpu)
-    forecast = Forecaster(
-        loaded, out if resume is None else resume.absolute().parent.parent, calibration
-    )
-    if calibration is not None:
-        planned = read_calibration(calibration).gpu  # a mistake is said before anything is measured
-        gpu = gpu or (planned if dry_run and device is None else None)
-    if dry_run:
-        return _dry_run(forecast, device, gpu, prices, budget_s, as_json)
+    if forecast.calibration is not None:
+        read_calibration(forecast.calibration)  # a mistake is said before anything is measured
     started = time.monotonic()
-    with SuiteProgress(loaded.name) as progress:
+    with SuiteProgress(asked.suite.name) as progress:
+        watched = replace(asked, watch=progress.watch, opened=progress.opened)
         try:
-            directory = SuiteRun(
-                suite=loaded,
-                device=device,
-                root=out,
-                resume=resume,
-                mix_environments=mix_environments,
-                budget_s=budget_s,
-                forecast=forecast,
-                watch=progress.watch,
-                opened=progress.opened,
-            ).measure()
+            directory = watched.measure()
         except (KeyboardInterrupt, Terminated):
             if progress.directory is not None:
                 with contextlib.suppress(OSError):  # a lost terminal has no lines
@@ -139,23 +211,30 @@ def run(
         "skipped": forecast.skipped(records),
     }
     if not as_json and not verbosity.quiet:
-        show(*tables, *([skipped_table(summary["skipped"])] if summary["skipped"] else []))
-        typer.echo("\n".join(map(one_line, headline_lines(summary))))
-        typer.echo(spent_line(summary["spent"]))
-        typer.echo(f"report: {summary['report_html']} (as text: report.md)")
+        _print(summary, tables)
     print_json(summary)
     return 1 if run_failed(records) else 0
+
+
+def _print(summary: dict[str, Any], tables: list[Any]) -> None:
+    from bench.report.tables.planning import headline_lines, skipped_table, spent_line
+
+    show(*tables, *([skipped_table(summary["skipped"])] if summary["skipped"] else []))
+    typer.echo("\n".join(map(one_line, headline_lines(summary))))
+    typer.echo(spent_line(summary["spent"]))
+    typer.echo(f"report: {summary['report_html']} (as text: report.md)")
 
 
 def _dry_run(
     forecast: Any,
     device: str | None,
     gpu: str | None,
-    price: Any,
+    price: float | None,
     budget_s: float | None,
     as_json: bool,
 ) -> int:
-    """Say what a run would take, and end."""
+    """Say what a run would take, on `gpu` or the calibrated card where no device is asked for."""
+    from bench.calibrate.read import read_calibration
     from bench.core.load import datasheet
     from bench.measure.worker.process import Worker
     from bench.report.progress import Spinner
@@ -164,12 +243,16 @@ def _dry_run(
     from bench.run.jobs import suite_jobs
     from bench.run.plan_time import price_of
 
+    prices = price_of(None, price)
+    if forecast.calibration is not None:
+        calibrated = read_calibration(forecast.calibration).gpu
+        gpu = gpu or (calibrated if device is None else None)
     jobs = suite_jobs(forecast.suite)
     with Worker("cpu" if gpu is not None else device) as worker, Spinner("counting"):
         name = gpu or worker.environment.gpu
         forecast.begin(worker, jobs, gpu=gpu, probe=gpu is None)
         document = plan_document(
-            forecast, jobs, worker, name, price or price_of(datasheet(name), None), budget_s
+            forecast, jobs, worker, name, prices or price_of(datasheet(name), None), budget_s
         )
     if not as_json and not verbosity.quiet:
         show(plan_table(document))

@@ -108,9 +108,12 @@ def read_preset(
     stem, dtype = name_or_path, None
     if kind == "recipes" and not own:
         stem, dtype = recipe_file(name_or_path)
-    if not own and stem not in names(kind):
+    known = names(kind)
+    if not own and stem not in known:
+        if kind == "recipes":
+            known += [full_name(recipe, dtype) for recipe in known for dtype in DTYPES]
         raise UserError(
-            f"unknown {kind[:-1]} {brief(name_or_path)}{nearest(name_or_path, names(kind))} "
+            f"unknown {kind[:-1]} {brief(name_or_path)}{nearest(name_or_path, known)} "
             f"(`ldt-bench list {kind}` shows all; a path to a YAML file is taken too)"
         )
     if "\0" in name_or_path:

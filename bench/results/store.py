@@ -54,6 +54,8 @@ def read_records(directory: Path) -> list[PointRecord | CeilingsRecord]:
     Raises UserError where there is no such file, or none or not all of its lines hold a record; a
     torn last line after valid ones is a TornLine warning."""
     path = directory / RECORDS
+    if directory.is_file():
+        raise UserError(f"{directory}: expected a result directory, found a file")
     if not directory.is_dir():
         raise UserError(f"{directory}: no such result directory")
     if not path.is_file():
@@ -276,7 +278,7 @@ def _cut_torn_line(path: Path) -> None:
     if not path.exists():
         return
     if not path.is_file():
-        raise UserError(f"{path}: a file is expected, and it is none")
+        raise UserError(f"{path}: expected a file, found a directory")
     raw = read_bytes(path)
     *lines, tail = raw.split(b"\n")
     if tail and _parse(tail) is not None:

@@ -117,17 +117,18 @@ def test_plan_writes_a_suite_that_loads(here, tmp_path, micro_suite):
 
     path = tmp_path / "planned.yaml"
     code, out, _ = here(
-        "plan",
-        "--for",
+        "run",
+        str(micro_suite),
+        "--choose-for",
         "sora-3b",
         "-w",
         "image-512",
         "--gpu",
         "h100-sxm",
-        "--suite",
-        str(micro_suite),
         "--recipe",
-        "eager-fp32",
+        "eager",
+        "--set",
+        "recipe.dtype=fp32",
         "--budget",
         "1m",
         "--write",
@@ -144,16 +145,17 @@ def test_plan_writes_a_suite_that_loads(here, tmp_path, micro_suite):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["--budget", "soon"], "soon"),
-        (["--recipe", "eager-bf16"], "suite calibrate-cpu has no point of it; it has eager-fp32"),
-        (["--gpu", "h1000"], "'h1000' is not one of"),
-        (["--suite", "calibrate-gpu"], "calibrate-gpu"),
+        (["calibrate-cpu", "--budget", "soon"], "soon"),
+        (
+            ["calibrate-cpu", "--recipe", "eager"],
+            "--recipe eager-bf16: suite calibrate-cpu has no point of it; it has eager-fp32",
+        ),
+        (["calibrate-cpu", "--gpu", "h1000"], "'h1000' is not one of"),
+        (["calibrate-gpu"], "calibrate-gpu"),
     ],
 )
 def test_mistakes_are_one_line(here, args, said):
-    code, _, err = here(
-        "plan", "--for", "tiny", "-w", "tiny-video", "--suite", "calibrate-cpu", *args
-    )
+    code, _, err = here("run", "--choose-for", "tiny", "-w", "tiny-video", *args)
     assert code == 2
     assert said in err
     assert len(err.strip().splitlines()) == 1

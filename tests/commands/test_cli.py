@@ -32,6 +32,7 @@ def document(here):
         ["list"],
         ["count"],
         ["ceilings"],
+        ["doctor"],
         ["run"],
         ["calibrate"],
         ["predict"],
@@ -174,7 +175,7 @@ def test_calibrate_predict_analytic_agree(measured, document):
 
 
 def test_ceilings(document):
-    d = document("ceilings", "--device", "cpu")
+    d = document("doctor", "--ceilings", "--device", "cpu")
     assert {
         "device",
         "gemm",

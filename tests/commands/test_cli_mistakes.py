@@ -158,7 +158,7 @@ def test_more_mistakes_are_one_line(here, args, code, message):
 
 
 def test_ceilings_that_the_device_cannot_run_are_one_line(here):
-    code, out, err = here("ceilings", "--device", "cpu", "--recipe", "eager-bf16-cudnn")
+    code, out, err = here("doctor", "--ceilings", "--device", "cpu", "--recipe", "eager-cudnn")
     assert (code, out) == (3, "")
     assert err.strip() == "error: ceilings: skipped_unsupported: attention cudnn needs CUDA"
 

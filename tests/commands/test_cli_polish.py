@@ -17,8 +17,8 @@ ANSI = re.compile(r"\x1b\[")
 SUITE = (
     "ceilings: false\nsampling: {target_relative_half_width: 0.5, min_samples: 3, max_samples: 3,"
     " max_s: 0.1}\ndescription: one point\npoint_timeout_s: 60\npoints:\n  - {model: tiny,"
-    " workload: tiny-image, recipe: eager-fp32}\nheadline: {model: tiny, workload: tiny-image,"
-    " recipe: eager-fp32}\n"
+    " workload: tiny-image, recipe: eager}\ndtype: fp32\n"
+    "headline: {model: tiny, workload: tiny-image, recipe: eager}\n"
 )
 
 
@@ -36,7 +36,7 @@ def _as_before():
         (["list", "workload"], "workloads"),
         (["count", "sora-20", "-w", "image-512"], "sora-20b"),
         (["count", "tiny", "-w", "tiny-clp"], "tiny-clip"),
-        (["count", "tiny", "-w", "tiny-clip", "--recipe", "eager-fp3"], "eager-fp32"),
+        (["count", "tiny", "-w", "tiny-clip", "--recipe", "eagr"], "eager"),
         (["count", "tiny", "-w", "tiny-clip", "--set", "widht=3"], "width"),
         (["count", "tiny", "-w", "tiny-clip", "--set", "workload.frmaes=3"], "frames"),
         (["count", "tiny", "-w", "tiny-clip", "--set", "worklaod.frames=3"], "workload"),
@@ -46,7 +46,7 @@ def _as_before():
         (["run", "smoke", "--dry-run", "--gpu", "h100-sx"], "h100-sxm"),
         (["doctor", "--expect", "h100-sx"], "h100-sxm"),
         (["analytic", "--gpu", "h100-sx"], "h100-sxm"),
-        (["plan", "--for", "sora-20", "-w", "image-512", "--gpu", "h100-sx"], "h100-sxm"),
+        (["run", "--choose-for", "tiny", "-w", "image-512", "--gpu", "h100-sx"], "h100-sxm"),
         (["claims", "--claim", "sora-analsis"], "sora-analysis"),
         (
             [
@@ -56,7 +56,7 @@ def _as_before():
                 "-w",
                 "tiny-clip",
                 "--recipe",
-                "eager-fp32",
+                "eager",
                 "--stage",
                 "vae_decod",
             ],

@@ -22,7 +22,7 @@ STORED = GOLDEN / "documents.json"
 CALIBRATED = "20261122T065001Z_calibrate-cpu"
 HELD_OUT = "20261122T065125Z_holdout-cpu"
 CPU = ["--device", "cpu"]
-CLIP = ["-w", "tiny-clip", "--recipe", "eager-fp32"]
+CLIP = ["-w", "tiny-clip", "--recipe", "eager", "--set", "recipe.dtype=fp32"]
 PUBLISHED = "configs/reference/published_latency.csv"
 COMMANDS: dict[str, list[str]] = {
     "list": ["list"],
@@ -31,6 +31,20 @@ COMMANDS: dict[str, list[str]] = {
     "calibrate": ["calibrate", "{calibrated}"],
     "predict": ["predict", "tiny", "-w", "tiny-wide", "--calibration", "{calibrated}"],
     "holdout": ["holdout", "{calibrated}", "{held_out}"],
+    "calibrate --against": ["calibrate", "{calibrated}", "--against", "{held_out}"],
+    "run --choose-for": [
+        "run",
+        "smoke",
+        "--choose-for",
+        "tiny",
+        "-w",
+        "tiny-wide",
+        "--budget",
+        "8s",
+        *CPU,
+        "--calibration",
+        "{calibrated}",
+    ],
     "plan": [
         "plan",
         "--for",
@@ -54,6 +68,8 @@ COMMANDS: dict[str, list[str]] = {
 SLOW: dict[str, list[str]] = {  # they measure, or draw a page
     "versus": ["versus", "tiny", "tiny", *CLIP, *CPU, "--rounds", "6", "--max-time", "1s"],
     "check-timer": ["check-timer", "tiny", *CLIP, *CPU, "--rounds", "6"],
+    "doctor --timer": ["doctor", "--timer", "-m", "tiny", *CLIP, *CPU, "--rounds", "6"],
+    "doctor --ceilings": ["doctor", "--ceilings", *CPU],
     "doctor": ["doctor", *CPU, "--out", "{out}"],
     "serve-sim": [
         "serve-sim",

@@ -5,7 +5,6 @@ Needs `pip install -e '.[browser,explore]'` and a Chromium (Debian's `chromium`,
 install chromium`).
 """
 
-import shutil
 import threading
 
 import pytest
@@ -15,27 +14,10 @@ from bench.explore import page as explore_page
 from bench.explore.data import read_table
 from bench.explore.server import ExploreServer
 from bench.studies.pencil.demand import Demand, Headroom, fleet
+from support.browser import VIEWS
 from support.explore import EVIL, InProcess, ask, evil, lines, rewrite
 
-sync_api = pytest.importorskip(
-    "playwright.sync_api", reason="playwright is not installed: pip install -e '.[browser]'"
-)
 pytestmark = pytest.mark.slow
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-VIEWS = [(width, scheme) for width in (390, 1280) for scheme in ("light", "dark")]
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with sync_api.sync_playwright() as playwright:
-        try:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM)
-        except sync_api.Error as error:
-            pytest.skip(f"no Chromium starts here: {str(error).splitlines()[0]}")
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from bench.count.trajectory import evaluation_flops
 from models.caching.apply import apply_cache
 from models.caching.own import BlockCache, Extrapolated, blocks_run
 from models.caching.schedules import CacheConfig
+from models.denoiser import Denoiser
 from models.diffusion.trajectory import Guided, denoise, evaluation_times, step_of
 from models.pipeline import build_pipeline
 from models.stages import example_inputs
@@ -141,7 +142,7 @@ def test_packed_requests_and_more_evaluations_than_begun(one_thread):
             apply_cache(denoiser, config("taylor"))
 
 
-class Linear(nn.Module):
+class Linear(Denoiser):
     """What the blocks after the first add is linear in t: 3 + 2 t."""
 
     class Block(nn.Module):
@@ -156,7 +157,7 @@ class Linear(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList([self.Block(False), self.Block(True), self.Block(True)])
 
-    def forward(self, x, t):
+    def compute(self, x, t):
         text = None
         for block in self.blocks:
             x, text = block(x, text, t)

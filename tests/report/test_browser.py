@@ -5,33 +5,15 @@ Needs `pip install -e '.[browser]'` and a Chromium (Debian's `chromium`, or `pla
 chromium`).
 """
 
-import shutil
 import xml.etree.ElementTree as ET
 
 import pytest
 
 from bench.results.store import PAGE
+from support.browser import VIEWS
 from support.pages import EVIL, WORSE, a_gpus_result, written
 
-sync_api = pytest.importorskip(
-    "playwright.sync_api", reason="playwright is not installed: pip install -e '.[browser]'"
-)
 pytestmark = pytest.mark.slow
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-VIEWS = [(width, scheme) for width in (390, 1280) for scheme in ("light", "dark")]
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with sync_api.sync_playwright() as playwright:
-        try:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM)
-        except sync_api.Error as error:
-            pytest.skip(f"no Chromium starts here: {str(error).splitlines()[0]}")
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -227,7 +227,7 @@ def test_samples_that_are_none(store, line, message):
 @pytest.mark.parametrize("name", [RECORDS, SAMPLES])
 def test_a_directory_where_a_file_is_wanted(tmp_path, name):
     (tmp_path / name).mkdir()
-    assert "a file is expected" in one_line(lambda: Store(tmp_path).__enter__())
+    assert "expected a file, found a directory" in one_line(lambda: Store(tmp_path).__enter__())
 
 
 WHOLE = calibration().model_dump(mode="json")

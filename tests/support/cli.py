@@ -17,16 +17,17 @@ long one took."""
 MICRO_SUITE = """
 description: a few points in a few seconds
 ceilings: true
+dtype: fp32
 sampling: {target_relative_half_width: 0.5, min_samples: 3, max_samples: 6, max_s: 0.2}
 point_timeout_s: PATIENT
 points:
-  - {model: tiny, workload: tiny-image, recipe: eager-fp32,
+  - {model: tiny, workload: tiny-image, recipe: eager,
      stages: [denoise_step, vae_decode, vae_encode, text_encode]}
-  - {model: tiny, workload: tiny-clip, recipe: eager-fp32, stages: [denoise_step, vae_decode]}
-  - {model: tiny, workload: tiny-image, recipe: eager-fp32, set: {denoiser.depth: 2}}
-  - {model: tiny, workload: tiny-clip, recipe: eager-fp32, set: {denoiser.depth: 2}}
-  - {model: tiny-factorised, workload: tiny-clip, recipe: eager-fp32}
-headline: {model: tiny, workload: tiny-image, recipe: eager-fp32}
+  - {model: tiny, workload: tiny-clip, recipe: eager, stages: [denoise_step, vae_decode]}
+  - {model: tiny, workload: tiny-image, recipe: eager, set: {denoiser.depth: 2}}
+  - {model: tiny, workload: tiny-clip, recipe: eager, set: {denoiser.depth: 2}}
+  - {model: tiny-factorised, workload: tiny-clip, recipe: eager}
+headline: {model: tiny, workload: tiny-image, recipe: eager}
 """.replace("PATIENT", f"{60 * PATIENCE:g}")
 
 
@@ -45,7 +46,7 @@ def cli(
     )
 
 
-IMAGE = {"model": "tiny", "workload": "tiny-image", "recipe": "eager-fp32"}
+IMAGE = {"model": "tiny", "workload": "tiny-image", "recipe": "eager"}
 FIVE_POINTS = [
     {**IMAGE, "stages": ["denoise_step", "vae_decode", "vae_encode", "text_encode"]},
     *({**IMAGE, "set": {"denoiser.depth": depth}} for depth in (1, 2, 3)),

@@ -18,7 +18,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from support.explore_results import write_results
+from explore_results import write_results
 
 ROUNDS = 5
 ROOT = Path(__file__).resolve().parents[2]

@@ -193,7 +193,10 @@ class Claim(Spec):
     """What the claim says of the picture ("without visible loss"): with random weights it can never
     be found to hold."""
     note: str | None = None
-    """What is this project's reading of the claim."""
+    """How this project reads the claim."""
+    of_recipes: str | None = None
+    """Name under which the claim, of optimised serving as a whole, is held against the fastest
+    recipe of an ablation too; null: it is not."""
 
     @model_validator(mode="after")
     def _figures_from_one_place(self) -> "Claim":

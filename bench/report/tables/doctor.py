@@ -1,4 +1,4 @@
-"""The tables of `doctor` and `check-timer`: is this node sound, and is the harness's clock?"""
+"""The tables of `doctor`: is this node sound, and is the harness's clock?"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -31,7 +31,7 @@ def acceptance_document(environment: Any, acceptance: Acceptance) -> dict[str, A
 
 
 def timer_table(point: str, checked: Mapping[str, Any]) -> Table:
-    """From `check-timer --json`'s document."""
+    """From `doctor --timer --json`'s document."""
     host_bound = "host bound" if checked["host_bound"] else "not host bound"
     ways = {
         "bare loop": ("bare_loop_s", "1"),

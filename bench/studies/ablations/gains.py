@@ -9,9 +9,13 @@ logarithm.
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
+from bench.core.load import load
+from bench.core.presets import names
 from bench.core.quantity import Provenance, Quantity, fields_in_json
+from bench.core.specs.claim import Claim
 from bench.core.specs.gpu import Price
 from bench.core.specs.point import Point
 from bench.core.specs.recipe import DTYPE_BYTES
@@ -31,11 +35,6 @@ from models.spec import DiTConfig
 
 TERNARY_BITS = 1.58  # log2 3: a weight of -1, 0 or 1 (arXiv 2402.17764)
 QUALITY = "cannot tell: weights are random, so a divergence says nothing of how a picture looks"
-CLAIMS = {  # the panel's, of optimised serving as a whole: times as fast or as cheap
-    "10-100x": (10.0, 100.0),
-    "$50 -> $5 a minute": (10.0, 10.0),
-    "5 min -> 1 min": (5.0, 5.0),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,6 +257,20 @@ def _ranked(row: Ablation) -> bool:
     )
 
 
+@cache
+def claimed_speed_ups() -> list[tuple[str, float, float]]:
+    """Claims of optimised serving as a whole (`of_recipes` in configs/claims): name, and the range
+    of times as fast or as cheap; the largest first."""
+    found = []
+    for name in names("claims"):
+        claim = load(Claim, name)
+        if claim.of_recipes is not None and claim.claimed is not None:
+            said = claim.claimed
+            ends = [end for end in (said.value, said.low, said.high) if end is not None]
+            found.append((claim.of_recipes, min(ends), max(ends)))
+    return sorted(found, key=lambda claim: -claim[2])
+
+
 def claims(rows: list[Ablation], device: str) -> list[dict[str, Any]]:
     """The panel's speed-ups beside the fastest recipe here, and beside the fastest that takes no
     fewer steps."""
@@ -274,7 +287,7 @@ def claims(rows: list[Ablation], device: str) -> list[dict[str, Any]]:
         (r for r in measured if r.fewer_steps <= 1), key=lambda r: r.speed_up.value, default=None
     )
     out = []
-    for claim, (low, high) in CLAIMS.items():
+    for claim, low, high in claimed_speed_ups():
         verdict = "cannot tell: nothing was measured"
         if best is not None and device == "cpu":
             verdict = "cannot tell: claimed of GPUs, measured on a CPU"

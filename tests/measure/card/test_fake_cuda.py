@@ -16,6 +16,7 @@ import torch
 
 from bench.core.load import load, load_point
 from bench.core.specs.model import Model, Stage
+from bench.measure.errors import Unsupported
 from bench.measure.points.build import build_calls
 from support.measure.every_point import (
     MODELS,
@@ -50,11 +51,17 @@ def test_runs_on_a_card(model, recipe, stages):
 @pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_every_recipe_on_a_card(model):
+    """The harness skips a cache that diffusers' hooks cannot put on a class;
+    tests/models/test_caching.py holds which ones those are."""
     run(point_of(model, "eager-bf16", all_stages(model)), model, "eager-bf16")
-    for _, recipe, stages in every_recipe(
-        (model,), (name for name in RECIPES if name != "eager-bf16")
-    ):
-        run(point_of(model, recipe, stages), model, recipe)
+    others = (name for name in RECIPES if name != "eager-bf16")
+    for _, recipe, stages in every_recipe((model,), others):
+        point = point_of(model, recipe, stages)
+        try:
+            run(point, model, recipe)
+        except Unsupported:
+            if not public(model) or point.recipe.cache is None:
+                raise
 
 
 @pytest.mark.parametrize(

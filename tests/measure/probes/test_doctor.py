@@ -16,6 +16,7 @@ from bench.measure.probes.rates import read_busy, run_load
 from bench.measure.probes.readings import Readings
 from bench.measure.timing.clock import CpuClock
 from bench.measure.worker.process import JobFailed, Worker
+from bench.measure.worker.protocol import NodeReply
 from bench.studies.acceptance.card import form_of
 from bench.studies.acceptance.thresholds import LINK_BYTES_PER_LANE
 from bench.studies.acceptance.verdict import accept, broken
@@ -315,7 +316,7 @@ def test_the_command_exits_by_the_verdict(here, monkeypatch):
     )
     monkeypatch.setattr(Worker, "environment", environment)
     values = dict(HEALTHY)
-    monkeypatch.setattr(Worker, "run", lambda self, job, *_: {"values": values, "missing": {}})
+    monkeypatch.setattr(Worker, "run", lambda self, job, *_: NodeReply(values=values, missing={}))
     code, out, _ = here("doctor", "--json", "--expect", "h100-sxm")
     document = json.loads(out)
     assert (code, document["verdict"], document["reasons"], document["gpu"]) == (

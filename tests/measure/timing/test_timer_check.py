@@ -65,7 +65,9 @@ def test_noise_that_reaches_into_the_tolerance_is_no_disagreement():
 
 def test_the_command_times_a_real_step_three_ways():
     done = cli(
-        "check-timer",
+        "doctor",
+        "--timer",
+        "--model",
         "tiny",
         "--workload",
         "tiny-image",

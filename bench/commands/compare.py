@@ -1,4 +1,4 @@
-"""Two results, or one and its history: compare."""
+"""Is it slower than before?  compare."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,47 +9,49 @@ from bench.commands.options import Json
 from bench.commands.output import print_json, say, show
 from bench.core.errors import UserError, one_line
 
+Before = Annotated[
+    Path, typer.Argument(help="A result directory: the one before.", show_default=False)
+]
+After = Annotated[
+    Path | None,
+    typer.Argument(
+        help="The one after.  Left out: A is held against the last runs of its cohort (--history).",
+        show_default=False,
+    ),
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option(
+        help="Share that is worth a look; 0.02 on a GPU, 0.05 on a CPU by default.",
+        show_default=False,
+    ),
+]
+History = Annotated[
+    Path | None,
+    typer.Option(
+        help="With one directory: the folder of earlier results; by default the one it lies in."
+    ),
+]
+AllowDifferent = Annotated[
+    bool,
+    typer.Option(
+        "--allow-different", help="Compare although the environments differ, with a warning."
+    ),
+]
+Markdown = Annotated[bool, typer.Option("--markdown", help="A Markdown table on stdout.")]
+
 
 def compare(
-    a: Annotated[
-        Path, typer.Argument(help="A result directory: the one before.", show_default=False)
-    ],
-    b: Annotated[
-        Path | None,
-        typer.Argument(
-            help=(
-                "The one after.  Left out: A is held against the last runs of its cohort"
-                " (--history)."
-            ),
-            show_default=False,
-        ),
-    ] = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(
-            help="Share that is worth a look; 0.02 on a GPU, 0.05 on a CPU by default.",
-            show_default=False,
-        ),
-    ] = None,
-    history: Annotated[
-        Path | None,
-        typer.Option(
-            help="With one directory: the folder of earlier results; by default the one it lies in."
-        ),
-    ] = None,
-    allow_different: Annotated[
-        bool,
-        typer.Option(
-            "--allow-different", help="Compare although the environments differ, with a warning."
-        ),
-    ] = False,
-    markdown: Annotated[
-        bool, typer.Option("--markdown", help="A Markdown table on stdout.")
-    ] = False,
+    a: Before,
+    b: After = None,
+    threshold: Threshold = None,
+    history: History = None,
+    allow_different: AllowDifferent = False,
+    markdown: Markdown = False,
     as_json: Json = False,
 ) -> int:
     """Is b slower than a?  SAME, FASTER, SLOWER or UNCLEAR for each stage of each point of two
-    results.
+    results.  `ldt-bench versus` is the live form: it measures both sides, in turns.
 
     Exit code 1 where anything is SLOWER, 2 where the results cannot be compared."""
     from bench.report.tables.comparison import (

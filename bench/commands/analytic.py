@@ -1,0 +1,52 @@
+"""What does the pencil say?  analytic."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.commands.options import Json
+from bench.commands.output import print_json, say, show
+
+
+def analytic(
+    calibration: Annotated[
+        Path | None, typer.Option(help="A result directory: adds calibrated values.")
+    ] = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            help=(
+                "Whose datasheet the cross-model table is taken at; h100-sxm, or the calibrated"
+                " card."
+            )
+        ),
+    ] = None,
+    tornado: Annotated[
+        bool, typer.Option("--sensitivity", help="Which factor moves the answer most.")
+    ] = False,
+    figures: Annotated[
+        Path | None, typer.Option(help="A folder to draw the waterfall and the tornado in.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """The pencil estimate A1 to A17, as printed, corrected and calibrated; the waterfall; the cost
+    across models."""
+    from bench.report.chain import analyse, analysis_document
+    from bench.report.progress import Spinner
+
+    with Spinner("the chain, with what was measured" if calibration else "the chain"):
+        found = analyse(calibration, gpu, tornado=tornado)
+    if figures is not None:
+        from bench.report.figures.registry import save_chain
+        from bench.results.store import disk_faults
+
+        with disk_faults(figures, measured=False):
+            save_chain(figures, found.bars, found.swings)
+    if as_json:
+        return print_json(analysis_document(found))
+    from bench.report.tables.pencil import analysis_tables
+
+    show(*analysis_tables(found))
+    for warning in found.measured.warnings if found.measured else []:
+        say(f"warning: {warning}")

@@ -1,0 +1,1 @@
+"""What a command does under another option, and the command names of an earlier version."""
