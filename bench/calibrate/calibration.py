@@ -1,4 +1,5 @@
-"""What a calibration holds, and how it is read back.  `bench.calibrate.make` makes it."""
+"""The fields of calibration.json.  `bench.calibrate.make` fits and writes it,
+`bench.calibrate.read` reads it back."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal, get_args
@@ -58,8 +59,8 @@ class Errors(Strict):
 
 
 class ProbedSizes(Strict):
-    """What the cost model knows of the ceilings beside their rates
-    (bench.calibrate.cost_model.Ceilings).  Measured."""
+    """The sizes and extra rates that the cost model takes beside the ceilings
+    (bench.calibrate.cost_model.Ceilings).  Provenance: measured."""
 
     gemm_size: tuple[int, int, int] | None = None
     attention_size: tuple[int, int, int] | None = None
@@ -71,7 +72,7 @@ class ProbedSizes(Strict):
 
 
 class Range(Strict):
-    """What the calibrated denoise steps spanned: outside of it a prediction is an extrapolation."""
+    """The span of the calibrated denoise steps.  A prediction outside it is an extrapolation."""
 
     low: NotNegative
     high: NotNegative
@@ -91,7 +92,7 @@ class FittedStage(Strict):
     subject: str | None = None
     """Fingerprint of its model, workload and recipe."""
     energy_j: Positive | None = None
-    """Of one call, measured; null without an energy counter."""
+    """Measured energy of one call; null without an energy counter."""
 
 
 class TrainingFit(Strict):
@@ -119,7 +120,7 @@ class Fit(Strict):
     asked: list[str] = Field(default_factory=list)
     """As each of `recipes` asks for it."""
     rates: RatesKey | None = None
-    """What its points have in common; null in calibrations older than this field."""
+    """The settings that all its points share; null in calibrations older than this field."""
     training: TrainingFit | None = None
     """Null where no training step was timed; in calibrations older than this field they are among
     `stages`."""
@@ -132,7 +133,7 @@ class Fit(Strict):
     residuals: list[float]
     """Held-out log errors of the denoise steps: the spread of a prediction around its point."""
     leave_one_out: Errors | None
-    """Of the denoise steps."""
+    """Errors of the denoise steps, each predicted by a fit without it."""
     leave_one_out_by_stage: dict[str, Errors]
     upward: Errors | None
     """Denoise steps of the larger half, fitted on the smaller."""
@@ -213,7 +214,8 @@ class Headline(Strict):
 
 
 class Reference(Strict):
-    """What the fit says of sora-20b on sora-1min-512: where the waterfall and the chain end."""
+    """The fit's prediction of the reference point (bench.core.reference), where the waterfall and
+    the chain end.  It is kept here because counting that point takes torch and 20 seconds."""
 
     gpu: str
     gemm_ceiling_flops_per_s: Positive
@@ -258,7 +260,7 @@ class Calibration(Strict):
 
     @property
     def default_recipe(self) -> str:
-        """What is predicted where no recipe is named."""
+        """The recipe to predict when none is named."""
         return default_recipe(
             self.gpu,
             self.headline_recipe,
@@ -283,8 +285,8 @@ class Calibration(Strict):
 def fit_serving(
     fits: Mapping[str, Fit], recipe: Recipe | str, model: Model | None = None
 ) -> Fit | None:
-    """Of these fits the one that predicts a recipe, None where none does.  The only way from a
-    recipe to a fit.
+    """Choose the fit that predicts a recipe; None where no fit does.  Every lookup from a recipe to
+    a fit goes through here.
 
     First those with points of that very recipe, then those that run at its rates (`Fit.serves`; a
     name is looked up among the presets).  Where several do, e.g. as attention left to PyTorch ran
@@ -326,7 +328,7 @@ def default_recipe(gpu: str, headline: str, dtypes: Mapping[str, str]) -> str:
 
 
 def kind_of(gpu: str) -> Literal["cpu", "cuda"]:
-    """Of a device by its name in a record's environment or in configs/gpus."""
+    """The kind of a device, from its name in a record's environment or in configs/gpus."""
     return "cpu" if gpu == "cpu" else "cuda"
 
 

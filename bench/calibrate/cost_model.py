@@ -107,7 +107,7 @@ class Ceilings:
     attention_flops_per_s: float
     conv_flops_per_s: float
     copy_bytes_per_s: float
-    """Of arrays far larger than any cache."""
+    """Bandwidth of copies far larger than any cache."""
     gemm_size: tuple[int, int, int] | None = None
     """m, n, k of the probe that reached it; None: of a large one."""
     attention_size: tuple[int, int, int] | None = None
@@ -115,7 +115,7 @@ class Ceilings:
     conv_size: tuple[int, int, int] | None = None
     """Positions, channels, channels x taps."""
     small_conv_flops_per_s: float | None = None
-    """Of PyTorch's im2col kernel on a CPU; None: this device has no such thing."""
+    """Rate of PyTorch's im2col kernel on a CPU; None on a device that has no such kernel."""
     activation_bytes_per_s: float | None = None
     """GELU; None: as fast as a copy."""
     fresh_bytes_per_s: float | None = None
@@ -199,7 +199,7 @@ class Work:
 
     @property
     def classes(self) -> frozenset[str]:
-        """What of CLASSES (and small_conv, fresh) it holds; `other` products count as linear."""
+        """Its classes of work, with small_conv and fresh; `other` products count as linear."""
         held = {
             KINDS[i].replace("other", "linear")
             for i in np.unique(self.kind[(self.flops > 0) | (self.bytes > 0)])

@@ -97,12 +97,12 @@ def fit_pool(pool: Pool, ceilings: CeilingsRecord) -> Fit:
 
 
 class _Known:
-    """What records say beside an observation's seconds."""
+    """The facts of records that an observation does not carry."""
 
     def __init__(self, records: list[PointRecord]):
         self.subjects = {record.label: _subject(record) for record in records}
         self.energies = {
-            (record.label, stage): _energy_j(record, stage)
+            (record.label, stage): record.joules.get(stage)
             for record in records
             for stage in record.timings
         }
@@ -258,11 +258,6 @@ def _parameters(fitted: FitResult, draws: np.ndarray) -> dict[str, Parameter]:
                 identified=bool(told[i] and fitted.observed[i]),
             )
     return out
-
-
-def _energy_j(record: PointRecord, stage: str) -> float | None:
-    read = (record.telemetry or {}).get(stage)
-    return read.energy.energy_j if read is not None and read.energy is not None else None
 
 
 def _subject(record: PointRecord) -> str | None:

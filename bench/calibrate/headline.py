@@ -1,5 +1,5 @@
-"""What a calibration says of its headline point, and of the point that published estimates are
-about."""
+"""The two points that a calibration predicts at once: its suite's headline, and the reference point
+of the published estimates."""
 
 from pathlib import Path
 

@@ -23,6 +23,7 @@ from bench.calibrate.make import sentinel
 from bench.calibrate.predict import draw_seconds, quantity
 from bench.calibrate.transfer import check_same_kind
 from bench.core.errors import UserError
+from bench.core.quantity import Quantity, fields_in_json
 from bench.core.specs.point import Point
 from bench.results.records import CeilingsRecord, PointRecord
 from bench.results.store import ceilings_record, point_records, read_records
@@ -36,10 +37,10 @@ class HeldOut:
     point: str
     stage: str
     flops: int
-    predicted_s: dict[str, float]
-    """value, low, high: 90 %."""
-    measured_s: dict[str, float]
-    """value, low, high: of the median."""
+    predicted_s: Quantity
+    """With its 90 % interval."""
+    measured_s: Quantity
+    """The median, with its interval."""
     error: float
     """predicted / measured - 1."""
     baseline_error: float | None
@@ -51,6 +52,9 @@ class HeldOut:
     """The error had the machine's drift not been taken out."""
     inside: bool
     """The measured median lies in the prediction's interval."""
+
+    def as_dict(self) -> dict[str, object]:
+        return fields_in_json(vars(self))
 
 
 def hold_out(
@@ -165,8 +169,8 @@ def _row(record: PointRecord, stage: str, fit: Fit, drift: float) -> HeldOut:
         record.label,
         stage,
         count.flops,
-        predicted.as_dict(),
-        timing.seconds.as_dict(),
+        predicted,
+        timing.seconds,
         error=drift * value / median - 1,
         baseline_error=drift * count.flops / rate / median - 1 if rate else None,
         drift=drift,

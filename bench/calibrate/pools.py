@@ -1,5 +1,5 @@
-"""Which records share one fit: those whose operators run at the same rates, under whichever recipes
-they were measured.
+"""Records whose operators run at the same rates share one fit, under whichever recipes they were
+measured.
 
 What decides the rates of a device is the dtype, the kernels that compute attention, and how the
 model is executed (compiled, quantised, sparse, offloaded): `rates_key`.  What a recipe changes of
@@ -44,7 +44,7 @@ Models = Literal["own", "public"]
 
 
 class RatesKey(Strict):
-    """What decides the rates of an operator on one device."""
+    """The settings that decide the rates of an operator on one device."""
 
     dtype: str
     attention: str | None
@@ -53,8 +53,8 @@ class RatesKey(Strict):
     models: Models | None
     """On a CPU, whose models; null on CUDA."""
     execution: dict[str, Any] = Field(default_factory=dict)
-    """What else of the recipe decides, where it is not the default: compile, quantise, sparsity,
-    offload, ..."""
+    """The recipe's other settings that decide, where they are not the default: compile, quantise,
+    sparsity, offload, ..."""
 
     def beside(self) -> str:
         """All but attention, to be compared."""
@@ -102,8 +102,8 @@ def execution_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def models_of(device: str, model: Model | Mapping[str, Any]) -> Models | None:
-    """Whose kernels a model runs, where that differs: by its denoiser, on a CPU.  A mapping is a
-    record's own copy."""
+    """Tell own models from public ones by the denoiser, on a CPU; None elsewhere, where both run
+    the same kernels.  A mapping is a record's own copy."""
     if device != "cpu":
         return None
     if isinstance(model, Mapping):
@@ -114,7 +114,7 @@ def models_of(device: str, model: Model | Mapping[str, Any]) -> Models | None:
 
 
 def rates_key(record: PointRecord, usual: str | None = None) -> RatesKey:
-    """What decides how fast a record's operators ran.
+    """The settings that decided how fast a record's operators ran.
 
     usual: what ran in most records of its recipe, for one that does not say."""
     settings = record.point["recipe"]

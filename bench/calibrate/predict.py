@@ -15,12 +15,11 @@ from bench.core.errors import UserError
 from bench.core.quantity import Quantity
 from bench.core.specs.gpu import Gpu
 from bench.core.specs.point import Point
-from bench.core.units import SECONDS_PER_MINUTE
 from bench.count.fits import fits_memory
 from bench.results.counts import StageCount
 from bench.results.video import (
-    JOULES_PER_KWH,
     calls_per_video,
+    kwh_per_minute,
     minutes_per_gpu_hour,
     usd_per_minute,
 )
@@ -130,8 +129,8 @@ _STAGE_NAMES = {
 
 
 def decode_warning(counts: dict[str, StageCount], memory: int | None) -> list[str]:
-    """Says so where the VAE cannot decode the clip as the recipe has it: its predicted time then is
-    that of its work."""
+    """Warns where the VAE cannot decode the clip under this recipe; its predicted time is then that
+    of the work alone."""
     peak = counts["vae_decode"].bytes_peak_activations
     if memory is None or peak <= memory:
         return []
@@ -171,7 +170,7 @@ _WORDS = {
 
 
 def _range_warnings(point: Point, counts: dict[str, StageCount], fit: Fit) -> list[str]:
-    """In which dimension, and by how much, the point lies outside what was measured."""
+    """Says in which dimension, and by how much, the point lies outside the measured range."""
     out = []
     for name, value in dimensions(point.model.tokens(point.workload), counts).items():
         span, words = fit.ranges.get(name), _WORDS[name]
@@ -189,7 +188,7 @@ def _range_warnings(point: Point, counts: dict[str, StageCount], fit: Fit) -> li
 
 
 def _belief_warnings(works: dict[str, Work], fit: Fit) -> list[str]:
-    """Parameters that the point needs and that no measured point told."""
+    """Names the parameters that the point needs and that the measured points do not determine."""
     needed = frozenset().union(*(work.classes for work in works.values()))
     if "small_conv" in needed and fit.device.small_conv_flops_per_s is None:
         needed = (needed - {"small_conv"}) | {"conv"}
@@ -202,7 +201,7 @@ def _belief_warnings(works: dict[str, Work], fit: Fit) -> list[str]:
     ]
     return (
         [
-            "not told by the measured points, so held near what is believed beforehand:"
+            "too few points to determine these parameters; they stay near their prior:"
             f" {', '.join(held)}"
         ]
         if held
@@ -250,5 +249,4 @@ def _energy(
                 f"no energy: neither energy nor power of {stage} was measured on this device"
             )
             return None
-    minutes = point.workload.video_s / SECONDS_PER_MINUTE
-    return quantity(joules, joule_draws).scaled(1 / JOULES_PER_KWH / minutes)
+    return kwh_per_minute(quantity(joules, joule_draws), point.workload.video_s)

@@ -1,5 +1,5 @@
-"""How much longer a FLOP of training takes than one of generating, and what that makes of the
-chain's training rows.
+"""The cost of a training FLOP over that of a generating FLOP, for the training rows of the
+published estimate.
 
     train_step_s = training FLOPs x (step_s / step FLOPs) x cost of a training FLOP
 

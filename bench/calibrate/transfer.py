@@ -133,7 +133,8 @@ def transfer(
 
 
 def _wider(factor: Quantity) -> Quantity:
-    """Of training: its backward is of attention most, whose kernels differ from card to card."""
+    """Widen the training factor: most of a backward is attention, whose kernels differ from card to
+    card."""
     fold = math.exp(NormalDist().inv_cdf(0.95) * SPREAD_MEASURED["attention_efficiency"])
     return factor.widened(fold)
 

@@ -4,10 +4,10 @@ Records, calibrations, documents and tables all carry it.  Its JSON is {value, l
 provenance stand beside it in the document that holds it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import inf, isfinite
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, PlainSerializer
 
@@ -96,7 +96,16 @@ class Quantity:
         return replace(self, low=self.low / factor, high=self.high * factor)
 
     def as_dict(self) -> dict[str, float]:
+        """Its JSON."""
         return {"value": self.value, "low": self.low, "high": self.high}
+
+
+def fields_in_json(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A document's fields, each Quantity as its JSON."""
+    return {
+        name: field.as_dict() if isinstance(field, Quantity) else field
+        for name, field in fields.items()
+    }
 
 
 def _positive(q: Quantity) -> Quantity:

@@ -137,9 +137,9 @@ class Answers:
         return answer_document(question, point, predicted)
 
     def _calibration(self, name: str) -> Any:
-        from bench.calibrate.calibration import CALIBRATION
         from bench.calibrate.read import read_calibration
         from bench.explore.data import result_directories
+        from bench.results.store import CALIBRATION
 
         known = {
             d.relative_to(self.results).as_posix(): d for d in result_directories(self.results)

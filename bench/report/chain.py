@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from bench.core.errors import UserError, nearest
 from bench.core.load import load, names
+from bench.core.row import Row
 from bench.core.specs.gpu import Gpu
 from bench.studies.pencil.analytic import chain
 from bench.studies.pencil.assumptions import Assumptions
 from bench.studies.pencil.cross_model import DTYPE, CrossRow, cross_model
 from bench.studies.pencil.demand import Demand, Headroom
-from bench.studies.pencil.rows import Row
 from bench.studies.pencil.sensitivity import Swing, calibrated_base, pencil_base, sensitivity
 from bench.studies.pencil.waterfall import Bar, waterfall
 

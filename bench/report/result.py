@@ -29,7 +29,7 @@ from bench.results.store import (
     read_records,
     read_suite,
 )
-from bench.results.video import MEASURED, calls_per_video, video_seconds
+from bench.results.video import MEASURED, calls_per_video, video_joules, video_seconds
 from bench.run.plan_time import price_of
 from bench.studies.ablations.gains import Ablation, ablations
 from bench.studies.claims.ledger import evidence_from, ledger
@@ -192,16 +192,10 @@ def _whole_video(record: PointRecord) -> WholeVideo | None:
     total = video_seconds(calls, record.timings)
     if total is None:
         return None
-    read = {stage: (record.telemetry or {}).get(stage) for stage in calls}
-    energies = [
-        n * read[stage].energy.energy_j
-        for stage, n in calls.items()
-        if read[stage] and read[stage].energy
-    ]
     return WholeVideo(
         record=record,
         seconds={s: n * record.timings[s].median_s for s, n in calls.items()},
         total=total,
         video_s=workload.video_s,
-        joules=sum(energies) if len(energies) == len(calls) else None,
+        joules=video_joules(calls, record.joules),
     )

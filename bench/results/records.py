@@ -226,6 +226,12 @@ class PointRecord(_RecordBase):
     def label(self) -> str:
         return f"{self.model} {self.workload} {self.recipe}"
 
+    @property
+    def joules(self) -> dict[str, float]:
+        """Energy of one call of each stage whose energy was read."""
+        telemetry = self.telemetry or {}
+        return {stage: t.energy.energy_j for stage, t in telemetry.items() if t.energy is not None}
+
 
 class CeilingsRecord(_RecordBase):
     """What this card reached."""

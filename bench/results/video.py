@@ -6,7 +6,7 @@ with two prompts under guidance (the empty one too), else one; condition_encode 
 control video are given.
 """
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 from bench.core.quantity import Quantity
 from bench.core.specs.gpu import Price
@@ -20,13 +20,20 @@ JOULES_PER_KWH = 3.6e6
 
 
 def calls_per_video(workload: Workload, stages: Container[str]) -> dict[str, int]:
-    """How often each stage runs for one batch of videos.  stages: those that the point has."""
+    """Calls of each stage for one batch of videos.  stages: those that the point has."""
     calls = {"denoise_step": workload.steps, "vae_decode": 1}
     if "condition_encode" in stages:
         calls["condition_encode"] = 1
     if "text_encode" in stages:
         calls["text_encode"] = workload.forwards_per_step  # the prompt, and under guidance ""
     return calls
+
+
+def calls_with_trajectory(workload: Workload, stages: Iterable[str]) -> dict[str, int]:
+    """The same for a point whose steps are timed as one trajectory, of those stages alone."""
+    once = dict.fromkeys(("trajectory", "vae_decode", "condition_encode"), 1)
+    calls = once | {"text_encode": workload.forwards_per_step}
+    return {stage: calls[stage] for stage in stages if stage in calls}
 
 
 def video_seconds(calls: Mapping[str, int], timings: Mapping[str, Timing]) -> Quantity | None:
@@ -37,7 +44,7 @@ def video_seconds(calls: Mapping[str, int], timings: Mapping[str, Timing]) -> Qu
 
 
 def _seconds(timing: Timing) -> Quantity:
-    """Of anything that has the fields of a Timing: the explore page reads them alone."""
+    """Takes anything that has the fields of a Timing: the explore page reads those alone."""
     return Quantity(timing.median_s, timing.low_s, timing.high_s)
 
 
@@ -61,3 +68,17 @@ def usd_per_minute(minutes: Quantity | None, price: Price | None) -> Quantity | 
         price.low / minutes.high,
         price.high / minutes.low,
     )
+
+
+def video_joules(calls: Mapping[str, int], joules: Mapping[str, float]) -> float | None:
+    """Energy of one batch of videos; None where a stage has no reading.
+
+    joules: of one call of each stage."""
+    if not calls.keys() <= joules.keys():
+        return None
+    return sum(n * joules[stage] for stage, n in calls.items())
+
+
+def kwh_per_minute(batch_joules: Quantity, video_s: float) -> Quantity:
+    """kWh a minute of video, from the energy of a batch that holds so many seconds of video."""
+    return batch_joules.scaled(1 / JOULES_PER_KWH / (video_s / SECONDS_PER_MINUTE))

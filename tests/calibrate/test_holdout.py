@@ -25,10 +25,9 @@ def test_a_point_twice_as_slow_is_missed_by_half(measured, tmp_path):
     for row in rows:
         assert row.raw_error == pytest.approx(by_stage[row.point, row.stage] / 2 - 1, rel=1e-6)
         assert row.error == pytest.approx((1 + row.raw_error) * row.drift - 1)
-        assert row.predicted_s["low"] <= row.predicted_s["value"] <= row.predicted_s["high"]
-        assert row.inside == (
-            row.predicted_s["low"] <= row.measured_s["value"] <= row.predicted_s["high"]
-        )
+        predicted = row.predicted_s
+        assert predicted.low <= predicted.value <= predicted.high
+        assert row.inside == (predicted.low <= row.measured_s.value <= predicted.high)
     found = summary(rows)
     assert found["error"]["worst"] == pytest.approx(max(abs(r.error) for r in rows))
     assert found["constant_mfu_baseline"]["n"] == len(rows)

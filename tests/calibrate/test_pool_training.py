@@ -110,7 +110,7 @@ def test_training_is_predicted_by_its_factor_and_its_cost_feeds_the_chain(tmp_pa
     trained = next(r for r in rows if r.stage == "train_step")
     assert abs(trained.error) < 0.1
     assert trained.inside
-    assert trained.predicted_s["high"] / trained.predicted_s["low"] > 3
+    assert trained.predicted_s.high / trained.predicted_s.low > 3
     assert (
         calibration_document(calibration)["training"]["factor"]["value"]
         == fitted.training.factor.value

@@ -40,7 +40,7 @@ def hold_against(
                 "calibration": str(calibration),
                 "result": str(result),
                 "provenance": "fitted, then measured",
-                "points": [vars(row) for row in rows],
+                "points": [row.as_dict() for row in rows],
                 **found,
                 "left_out": left_out,
                 "failed": failed,

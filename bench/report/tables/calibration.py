@@ -178,7 +178,7 @@ def holdout_table(rows: Iterable["HeldOut"]) -> Table:
                 r.point,
                 r.stage,
                 quantity(r.predicted_s, seconds),
-                number(r.measured_s["value"], seconds),
+                number(r.measured_s.value, seconds),
                 number(r.error, change),
                 number(r.baseline_error, change),
                 "yes" if r.inside else "no",

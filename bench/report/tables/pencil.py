@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from bench.core.row import Row
 from bench.core.units import seconds
 from bench.report.chain import Analysis
 from bench.report.numbers import (
@@ -26,7 +27,6 @@ from bench.report.tables.table import (
     table,
 )
 from bench.studies.pencil.cross_model import CrossRow, Rates, Unit
-from bench.studies.pencil.rows import Row
 from bench.studies.pencil.sensitivity import Swing
 from bench.studies.pencil.waterfall import Bar
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from bench.core.quantity import Quantity
 from bench.core.specs.model import DIFFUSION_STAGES
 from bench.core.units import SECONDS_PER_HOUR, SECONDS_PER_MINUTE, seconds
 from bench.report.numbers import percent, precise_seconds, three, traffic, whole, work, work_rate
@@ -9,7 +10,7 @@ from bench.report.result import WholeVideo
 from bench.report.tables.device import attending, launching, throttling
 from bench.report.tables.table import Cell, Table, counted, measured, number, span, table
 from bench.results.records import PointRecord
-from bench.results.video import JOULES_PER_KWH
+from bench.results.video import kwh_per_minute
 
 OPERATORS = ("linear", "attention", "conv", "other")
 
@@ -114,7 +115,8 @@ def _video_cells(video: WholeVideo, stages: list[str]) -> list[Cell | str]:
         share = "" if s is None else f"{s / total.value:.1%} of the video; calls x median of one"
         cells.append(number(s, seconds, share))
     made = total.inverse(minutes * SECONDS_PER_HOUR)
-    kwh = None if video.joules is None else video.joules / JOULES_PER_KWH / minutes
+    joules = None if video.joules is None else Quantity.exactly(video.joules)
+    kwh = None if joules is None else kwh_per_minute(joules, video.video_s).value
     return [
         video.record.label,
         *cells,

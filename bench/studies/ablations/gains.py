@@ -1,5 +1,5 @@
-"""What each recipe gains over its baseline and how far its output is from it; combinations beside
-the product of parts.
+"""The gain of each recipe over its baseline, the distance of its output from it, and combinations
+beside the product of their parts.
 
 From records alone.  Whole videos are compared (text, trajectory, decode), by what an hour of the
 device makes.  A ratio's interval takes the medians' intervals as independent errors of the
@@ -8,13 +8,13 @@ logarithm.
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
 from bench.core.load import load
 from bench.core.presets import names
-from bench.core.quantity import Provenance, Quantity
+from bench.core.quantity import Provenance, Quantity, fields_in_json
 from bench.core.specs.claim import Claim
 from bench.core.specs.gpu import Price
 from bench.core.specs.point import Point
@@ -24,7 +24,13 @@ from bench.count.touched import changed_fields
 from bench.measure.timing.sampling import unstable_reason
 from bench.results.readings import Timing
 from bench.results.records import Divergence, PointRecord
-from bench.results.video import minutes_from, usd_per_minute, video_seconds
+from bench.results.video import (
+    calls_with_trajectory,
+    minutes_from,
+    usd_per_minute,
+    video_joules,
+    video_seconds,
+)
 from models.spec import DiTConfig
 
 TERNARY_BITS = 1.58  # log2 3: a weight of -1, 0 or 1 (arXiv 2402.17764)
@@ -44,12 +50,12 @@ class Ablation:
     step_s: Quantity | None
     """A trajectory's seconds over its steps: of cached steps the average."""
     video_s: Quantity | None
-    """Of one batch: text, every step, decode."""
+    """Seconds of one batch: text, every step, decode."""
     minutes_per_gpu_hour: Quantity | None
     usd_per_minute: Quantity | None
     peak_bytes: int | None
     energy_j: float | None
-    """Of one batch."""
+    """Energy of one batch."""
     compile_s: float | None
     """First calls of all stages, compilation in them; in no other figure here."""
     speed_up: Quantity | None
@@ -66,12 +72,16 @@ class Ablation:
     parts: tuple[str, ...] = ()
     """Recipes that change one part of `changes` each, where this one combines several."""
     product: Quantity | None = None
-    """Of their speed-ups."""
+    """Product of their speed-ups."""
     unsteady: str | None
     """Why a median on either side is known too poorly to be ranked; None where both are steady."""
     on_front: bool = field(default=False)
     """Faster than the baseline, and no other recipe of this model and workload is both faster and
     nearer to it."""
+
+    def as_dict(self) -> dict[str, Any]:
+        divergence = self.divergence.model_dump() if self.divergence else None
+        return fields_in_json(vars(self)) | {"divergence": divergence}
 
 
 def ablations(records: Iterable[PointRecord], price: Price | None) -> list[Ablation]:
@@ -136,7 +146,8 @@ def _row(record: PointRecord, price: Price | None) -> Ablation:
 
 
 def _unsteady(record: PointRecord) -> str | None:
-    """Which stage of either side is known to no better than a fifth; None where all are."""
+    """Names a stage of either side whose time is known to no better than a fifth; None where there
+    is no such stage."""
     assert record.against is not None
     for side, timings in (("", record.timings), ("baseline's ", record.against.timings)):
         for stage, timing in timings.items():
@@ -148,11 +159,7 @@ def _unsteady(record: PointRecord) -> str | None:
 def _video(point: Point, timings: dict[str, Timing]) -> Quantity | None:
     """Seconds of one batch of videos; None where a stage of the point was not timed, or no
     trajectory is among them."""
-    calls = {
-        stage: point.workload.forwards_per_step if stage == "text_encode" else 1
-        for stage in point.stages
-        if stage in ("trajectory", "vae_decode", "text_encode", "condition_encode")
-    }
+    calls = calls_with_trajectory(point.workload, point.stages)
     return video_seconds(calls, timings) if "trajectory" in calls else None
 
 
@@ -172,23 +179,12 @@ def _product(factors: list[Quantity]) -> Quantity:
 
 
 def _energy(record: PointRecord, point: Point) -> float | None:
-    """Joules of one batch; None where a stage has no reading."""
-    total = 0.0
-    read = {
-        stage: seen.energy.energy_j
-        if (seen := (record.telemetry or {}).get(stage)) and seen.energy
-        else None
-        for stage in record.timings
-    }
-    read |= (
-        {stage: r.energy_j for stage, r in record.against.reused.items()} if record.against else {}
-    )
-    for stage, joules in read.items():
-        if joules is None:
-            return None
-        if stage in ("trajectory", "vae_decode", "text_encode", "condition_encode"):
-            total += joules * (point.workload.forwards_per_step if stage == "text_encode" else 1)
-    return total or None
+    """Joules of one batch of videos; None where a stage of the point has no reading, or no
+    trajectory is among them."""
+    calls = calls_with_trajectory(point.workload, point.stages)
+    reused = record.against.reused if record.against else {}
+    joules = record.joules | {s: r.energy_j for s, r in reused.items() if r.energy_j is not None}
+    return video_joules(calls, joules) if "trajectory" in calls else None
 
 
 def _peak(record: PointRecord) -> int | None:
@@ -335,9 +331,6 @@ def _best(name: str, row: Ablation | None) -> dict[str, Any]:
 def ablations_document(rows: list[Ablation], device: str) -> dict[str, Any]:
     """The machine-readable form, in SI units."""
     return {
-        "rows": [
-            asdict(row) | {"divergence": row.divergence.model_dump() if row.divergence else None}
-            for row in rows
-        ],
+        "rows": [row.as_dict() for row in rows],
         "claims": claims(rows, device),
     }

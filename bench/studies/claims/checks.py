@@ -1,5 +1,5 @@
-"""How a single claim is checked: by counts, which need no calibration, or by a calibration of that
-very GPU.
+"""A single claim is checked by counts, which need no calibration, or by a calibration of that very
+GPU.
 
 Where there is none, counting alone may bound what is claimed: no card does more than its
 datasheet's rate, and fewer steps are no faster than their number says.

@@ -48,7 +48,7 @@ SMALL_MEMORY_BYTES = 48e9  # L40S: the largest card that the suites for 80 GB do
 GUIDANCE = {1: "none", 2: "cfg"}  # by forwards a step
 PRINTED = ("gpu", "dtype", "compile", "scope", "grade", "note", "source")
 EAGER = {"compile": "none", "quantise": "none", "cache": None}
-"""What a recipe that says nothing of these does."""
+"""The settings of a recipe that does not name them."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class TableRow:
     seconds: float
     scope: str
     gpu: str
-    """Of configs/gpus, else as printed."""
+    """The name in configs/gpus, else as printed."""
     model: Model
     workload: Workload
     dtype: str
@@ -144,7 +144,7 @@ def is_small(gpu: str) -> bool:
 
 
 def pick_scope(scope: str) -> "Callable[[Estimate], Quantity | None]":
-    """What of an estimate a latency is compared with."""
+    """The part of an estimate that a latency of this scope is compared with."""
 
     def pick(e: "Estimate") -> "Quantity | None":
         if scope == "step":
@@ -195,7 +195,7 @@ def read_table(
 
 
 class _NoClaim(Exception):
-    """Why a row is none."""
+    """Why a row is no claim."""
 
 
 def _row(check: LatencyTableCheck, models: dict[str, Model], row: dict[str, str]) -> TableRow:

@@ -6,17 +6,18 @@ be told, unless counting alone bounds it: at 100 % of the datasheet a card makes
 rate over the FLOPs.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from bench.core.errors import UserError, brief, nearest
 from bench.core.load import load, load_point, names
 from bench.core.quantity import Quantity
 from bench.core.reference import MODEL, WORKLOAD
+from bench.core.row import Row
 from bench.core.specs.claim import ChainCheck, Claim, Claimed, LatencyTableCheck
 from bench.core.specs.point import Point
 from bench.studies.claims.checks import finder
@@ -32,6 +33,10 @@ from bench.studies.claims.verdict import (
 
 if TYPE_CHECKING:
     from bench.calibrate.calibration import Calibration
+
+Chain = Callable[[Quantity | None], list[Row]]
+"""The published estimate row by row, given the measured minutes of video per GPU-hour (None without
+a measurement).  `bench.studies.pencil.analytic.rows_from` is one."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Ledger:
-    """What `ldt-bench claims` says."""
+    """The answer of `ldt-bench claims`."""
 
     judged: list[Judged]
     left_out: list[tuple[str, str]]
@@ -65,7 +70,7 @@ def evidence_of(directory: Path) -> Evidence:
 
 
 def evidence_from(calibration: "Calibration") -> Evidence:
-    """What a calibration can say, counts kept."""
+    """Evidence from a calibration; counts of points are kept."""
     from bench.calibrate.estimate import estimate
 
     first = calibration.default_recipe
@@ -88,66 +93,59 @@ def cache_by_subject(estimate: Callable) -> Callable:
     return cached
 
 
-class ChainRow(Protocol):
-    """A row of the pencil estimate, as bench.studies.pencil.rows.Row has it."""
-
-    id: str
-    quantity: str
-    printed: float | None
-    computed: float | None
-    corrected: float | None
-    calibrated: Quantity | None
-    unit: str
-    note: str
-
-
-Chain = Callable[[Quantity | None], Sequence[ChainRow]]
-"""The pencil estimate's rows, from measured minutes of video per GPU-hour where there are any.  The
-caller brings it, since no study imports another."""
-
-
 def ledger(wanted: list[str], chain: Chain, evidence: Evidence | None = None) -> Ledger:
     """Judge claims: names in configs/claims, paths to YAML files, or ids of single rows (A11,
-    L0674).  None: all.
+    L0674).  An empty list stands for all presets.
 
     Raises UserError for what is none of these."""
     if not wanted:
-        entries, left_out = _entries(names("claims"), chain, evidence)
-        return Ledger([entry.judge() for entry in entries], left_out)
+        return _ledger_of(*_entries(names("claims"), chain, evidence))
+
+    @cache
+    def presets() -> tuple[list[Entry], list[tuple[str, str]]]:
+        return _entries(names("claims"), chain, evidence)
+
     chosen: list[Entry] = []
     left_out: list[tuple[str, str]] = []
-    presets: tuple[list[Entry], list[tuple[str, str]]] | None = None
     for name in wanted:
-        if name in names("claims") or name.endswith((".yaml", ".yml")) or "/" in name:
+        if name in names("claims") or _is_path(name):
             entries, out = _entries([name], chain, evidence)
-            chosen, left_out = chosen + entries, left_out + out
-            continue
-        presets = presets or _entries(names("claims"), chain, evidence)
-        found = [entry for entry in presets[0] if entry.id == name]
-        if not found:
-            reasons = dict(presets[1])
-            near = nearest(name, [*names("claims"), *(entry.id for entry in presets[0])])
-            raise UserError(
-                f"claim {name}: left out of its table: {reasons[name]}"
-                if name in reasons
-                else (
-                    f"unknown claim {brief(name)}{near} (`ldt-bench list claims` shows all; an id"
-                    " such as A11 and a path to a YAML file are taken too)"
-                )
-            )
-        chosen += found
-    return Ledger([entry.judge() for entry in chosen], left_out)
+            left_out += out
+        else:
+            entries = _rows_called(name, *presets())
+        chosen += entries
+    return _ledger_of(chosen, left_out)
+
+
+def _ledger_of(entries: list[Entry], left_out: list[tuple[str, str]]) -> Ledger:
+    return Ledger([entry.judge() for entry in entries], left_out)
+
+
+def _rows_called(id_: str, entries: list[Entry], left_out: list[tuple[str, str]]) -> list[Entry]:
+    """The rows with this id.  Raises UserError where there is none."""
+    found = [entry for entry in entries if entry.id == id_]
+    if found:
+        return found
+    reasons = dict(left_out)
+    if id_ in reasons:
+        raise UserError(f"claim {id_}: left out of its table: {reasons[id_]}")
+    near = nearest(id_, [*names("claims"), *(entry.id for entry in entries)])
+    raise UserError(
+        f"unknown claim {brief(id_)}{near} (`ldt-bench list claims` shows all; an id such as A11"
+        " and a path to a YAML file are taken too)"
+    )
 
 
 def _entries(
     claims: list[str], chain: Chain, evidence: Evidence | None
 ) -> tuple[list[Entry], list[tuple[str, str]]]:
+    """-> the entries of these claims, and the rows of their tables that are left out."""
     entries: list[Entry] = []
     left_out: list[tuple[str, str]] = []
     for name in claims:
         claim = load(Claim, name)
         if isinstance(claim.check, ChainCheck):
-            entries += _chain(claim, claim.check, chain, evidence)
+            entries += _chain_entries(claim, claim.check, chain, evidence)
         elif isinstance(claim.check, LatencyTableCheck):
             rows, out = read_table(claim.check, _folder(name))
             entries += [_table_entry(claim, row, evidence) for row in rows]
@@ -159,13 +157,13 @@ def _entries(
     return entries, left_out
 
 
+def _is_path(name: str) -> bool:
+    return name.endswith((".yaml", ".yml")) or "/" in name
+
+
 def _folder(name: str) -> Path:
-    """Where a claim's table lies: beside the user's file; of a preset in configs/."""
-    return (
-        Path(name).parent
-        if name.endswith((".yaml", ".yml")) or "/" in name
-        else Path(str(resources.files("configs")))
-    )
+    """Where a claim's table lies: beside the user's file; that of a preset in configs/."""
+    return Path(name).parent if _is_path(name) else Path(str(resources.files("configs")))
 
 
 def _table_entry(claim: Claim, row: TableRow, evidence: Evidence | None) -> Entry:
@@ -178,24 +176,17 @@ def _table_entry(claim: Claim, row: TableRow, evidence: Evidence | None) -> Entr
     )
 
 
-# The pencil chain.
+# The published estimate, row by row.
 
 
-def _chain(
+def _chain_entries(
     claim: Claim, check: ChainCheck, chain: Chain, evidence: Evidence | None
 ) -> Iterator[Entry]:
     rows = chain(None)
-    for field in ("rows", "inputs", "at_most", "at_least"):
-        known = {r.id if field == "rows" else _key(r) for r in rows}
-        for word in getattr(check, field):
-            if word not in known:
-                raise UserError(
-                    f"claim {claim.name}: check.{field}: {word!r} is no row of the"
-                    f" chain{nearest(word, known)}"
-                )
+    _check_row_names(claim, check, rows)
 
     @cache
-    def calibrated() -> tuple[Sequence[ChainRow], Finding] | None:
+    def calibrated() -> tuple[list[Row], Finding] | None:
         if evidence is None or evidence.gpu != check.gpu:
             return None
         point = load_point(MODEL, WORKLOAD, evidence.recipes[0])
@@ -213,16 +204,28 @@ def _chain(
             )
 
 
-def _key(row: ChainRow) -> str:
+def _check_row_names(claim: Claim, check: ChainCheck, rows: list[Row]) -> None:
+    """Raises UserError for a name in the claim that no row has."""
+    for field in ("rows", "inputs", "at_most", "at_least"):
+        known = {row.id if field == "rows" else _key(row) for row in rows}
+        for word in getattr(check, field):
+            if word not in known:
+                near = nearest(word, known)
+                raise UserError(
+                    f"claim {claim.name}: check.{field}: {word!r} is no row of the chain{near}"
+                )
+
+
+def _key(row: Row) -> str:
     """As a claim names a row: A9 and A8 both have a "training of Sora, low"."""
     return f"{row.id} {row.quantity}"
 
 
 def _row(
     check: ChainCheck,
-    row: ChainRow,
+    row: Row,
     index: int,
-    calibrated: tuple[Sequence[ChainRow], Finding] | None,
+    calibrated: tuple[list[Row], Finding] | None,
     evidence: Evidence | None,
 ) -> Finding:
     note = f"; {row.note}" if row.note else ""

@@ -31,14 +31,14 @@ HOLDS, CANNOT_TELL = "holds", "cannot tell"
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check brings to a claim."""
+    """Our figure for a claim, and why it judges or does not."""
 
     ours: Quantity | None
     why: str
     judges: bool = True
     """May ours judge?  A bound or a count is shown in any case."""
     command: str | None = None
-    """Which command would tell."""
+    """A command that would tell."""
     conditions: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -77,7 +77,7 @@ class Judged:
 
 
 def ends(claimed: Claimed) -> tuple[float, float]:
-    """Of what is claimed: equal for a value, 0 or infinite where a range is open."""
+    """Low and high end of the claim: equal for a value, 0 or infinite where a range is open."""
     if claimed.value is not None:
         return claimed.value, claimed.value
     return claimed.low or 0.0, claimed.high or inf

@@ -7,9 +7,8 @@ the traced counts.  A row agrees with what is printed when it is within 1.5 % or
 printed digits.
 """
 
-from typing import TYPE_CHECKING
-
 from bench.core.quantity import Quantity
+from bench.core.row import Row
 from bench.core.units import SECONDS_PER_MINUTE
 from bench.studies.pencil.assumptions import Assumptions
 from bench.studies.pencil.counts import corrected_counts, token_by_token_flops
@@ -21,12 +20,10 @@ from bench.studies.pencil.demand_rows import (
     serving_fleet_rows,
     upload_rows,
 )
-from bench.studies.pencil.rows import Facts, Row
+from bench.studies.pencil.facts import Facts
+from bench.studies.pencil.measured import MeasuredChain
 from bench.studies.pencil.training import calibrated_seconds
 from bench.studies.pencil.training_rows import dit_rows, dit_training_rows, sora_training_rows
-
-if TYPE_CHECKING:  # it brings scipy
-    from bench.studies.pencil.measured import MeasuredChain
 
 
 def chain(
@@ -34,7 +31,7 @@ def chain(
     demand: Demand,
     headroom: Headroom,
     calibrated_minutes: Quantity | None = None,
-    measured: "MeasuredChain | None" = None,
+    measured: MeasuredChain | None = None,
 ) -> list[Row]:
     """All rows.
 
@@ -57,6 +54,11 @@ def chain(
         meta_rows,
     )
     return [row for group in groups for row in group(facts)]
+
+
+def rows_from(calibrated_minutes: Quantity | None = None) -> list[Row]:
+    """All rows at the assumptions that were published."""
+    return chain(Assumptions(), Demand(), Headroom(), calibrated_minutes)
 
 
 def _sora_video_rows(f: Facts) -> list[Row]:
@@ -169,7 +171,7 @@ def _unit_rows(f: Facts) -> list[Row]:
 
 
 def _ratio_rows(f: Facts) -> list[Row]:
-    """What the article concludes from these."""
+    """The ratios that the article concludes from these."""
     llama, gpt4 = _document_flops(f.a)
     return [
         Row(
@@ -194,10 +196,5 @@ def _ratio_rows(f: Facts) -> list[Row]:
 
 
 def _document_flops(a: Assumptions) -> tuple[float, float]:
-    """Of 1,000 tokens by Llama 2 70B and by GPT-4."""
+    """FLOPs of 1,000 tokens by Llama 2 70B and by GPT-4."""
     return tuple(2 * p * a.document_tokens for p in (a.llama_params, a.gpt4_active_params))
-
-
-def rows_from(minutes: Quantity | None = None) -> list[Row]:
-    """The chain by its own assumptions, with measured minutes of video per GPU-hour if given."""
-    return chain(Assumptions(), Demand(), Headroom(), minutes)

@@ -1,4 +1,4 @@
-"""What the closed forms say of the chain's models, 1 multiply-accumulate = 2 FLOPs.  Torch-free."""
+"""Counts of the chain's models in closed form, 1 multiply-accumulate = 2 FLOPs.  Torch-free."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ class Corrected:
     """sora-20b's forward on one 512x512 image."""
     latent_frames: int
     latents: int
-    """Of a 512x512 image."""
+    """Number of latents of a 512x512 image."""
     dit_parameters: int
 
     @property

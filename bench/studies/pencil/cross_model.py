@@ -54,7 +54,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Rates:
-    """What a device does a second."""
+    """FLOPs and bytes that a device handles a second."""
 
     words: str
     flops_per_s: float
@@ -70,7 +70,7 @@ class Unit:
     parts: tuple[Part, ...]
     note: str = ""
     share: float = 1.0
-    """Of the parts' work: one over the clips that share the calls."""
+    """Share of the parts' work: one over the number of clips that share the calls."""
 
     @property
     def flops(self) -> float:
@@ -92,8 +92,8 @@ class Unit:
 
 
 def units(a: Assumptions, memory_bytes: int | None, dtype: str = DTYPE) -> list[Unit]:
-    """What A13 compares, and the same minute made token by token.  Latents alone: VAE and text
-    encoder are left out.
+    """The units that A13 compares, and the same minute made token by token.  They make latents
+    alone: VAE and text encoder are left out.
 
     memory_bytes: of the card, for the clips that fit it at once; None leaves that row out."""
     element = DTYPE_BYTES[dtype]

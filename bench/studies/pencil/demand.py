@@ -1,4 +1,5 @@
-"""How many GPUs a demand takes: rows A15 to A17.  Torch-free arithmetic with named factors."""
+"""The number of GPUs that a demand takes (rows A15 to A17), as torch-free arithmetic with named
+factors."""
 
 from dataclasses import dataclass
 

@@ -1,11 +1,12 @@
 """Rows A15 to A17: the demand, and the fleet that would serve it."""
 
+from bench.core.row import Row
 from bench.studies.pencil.demand import fleet
-from bench.studies.pencil.rows import Facts, Row
+from bench.studies.pencil.facts import Facts
 
 
 def upload_rows(f: Facts) -> list[Row]:
-    """What is uploaded a day, and how much of it would be generated."""
+    """Daily uploads, and the share of them that would be generated."""
     pencil = f.a.minutes_per_h100_hour_rounded
     return [
         Row(

@@ -1,4 +1,4 @@
-"""What a calibration puts into the chain in place of the datasheet at 100 %: seconds of its two
+"""A calibration replaces the datasheet at 100 % in the chain: it gives seconds of its two
 models, and of training."""
 
 from dataclasses import dataclass
@@ -23,14 +23,14 @@ from bench.studies.pencil.same_clip import Clip, clip_of, measured_clips
 
 @dataclass(frozen=True)
 class MeasuredChain:
-    """What was measured or predicted of the chain's models on one card."""
+    """Everything that one card's result says of the chain's models, measured or predicted."""
 
     gpu: str
     minutes: Quantity
-    """Of video per GPU-hour, guidance off: what `predict` says of the chain's minute."""
+    """Minutes of video per GPU-hour, guidance off, as `predict` says of the chain's minute."""
     sora_step_s: Quantity
     dit_step_s: Quantity | None
-    """Of one 512x512 image at batch 1; None where the fit cannot say."""
+    """A step of one 512x512 image at batch 1; None where the fit cannot say."""
     dit_image_s: Quantity | None
     """All stages."""
     training: TrainingCost | None
@@ -96,7 +96,7 @@ def measured_chain(a: Assumptions, calibration: Calibration, directory: Path) ->
 
 
 def measured_tokens(records: list[PointRecord], ceilings: Rates, recipe: str) -> Quantity | None:
-    """Of the auto-regressive minute, where this very point was measured."""
+    """Seconds of the auto-regressive minute, where this very point was measured."""
     subject = load_point(TOKEN_MODEL, WORKLOAD, recipe).subject
     for record in records:
         if (

@@ -21,8 +21,7 @@ Bound = Literal["compute-bound", "bandwidth-bound"]
 
 
 def stage_calls(point: Point) -> dict[str, int]:
-    """How often each stage that makes latents runs for one batch of videos: of either kind of
-    model."""
+    """Calls of each stage that makes latents, for one batch of videos and either kind of model."""
     denoiser = point.model.denoiser
     if isinstance(denoiser, AutoregressiveConfig):
         plan = denoiser.plan(point.model.latent_shape(point.workload))
@@ -45,7 +44,7 @@ class Clip:
     bytes: int
     """Modelled lower bound."""
     bound: Bound
-    """Of the stage that takes most: the ceiling it comes nearer to."""
+    """The ceiling that the longest stage comes nearer to."""
 
     def as_dict(self) -> dict[str, Any]:
         return {

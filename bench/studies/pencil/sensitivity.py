@@ -1,4 +1,4 @@
-"""Which factor moves the answer most: each is varied alone, within its measured interval or a
+"""The factors that move the answer most.  Each is varied alone, within its measured interval or a
 stated range.
 
 Two answers: minutes of video per GPU-hour, and the fleet of row A16 that serves the demand.
@@ -98,7 +98,7 @@ def pencil_base(a: Assumptions) -> Base:
 
 
 def calibrated_base(a: Assumptions, estimate: "Estimate", fit: "Fit") -> Base:
-    """What the calibration predicts of the chain's minute."""
+    """The seconds that the calibration predicts for the chain's minute."""
     classes, decode = class_seconds(estimate, a.steps), estimate.stages["vae_decode"]
     text = estimate.stages.get("text_encode")
     return Base(

@@ -1,10 +1,11 @@
 """Rows A1 to A9: DiT-XL/2, and from it to the training of Sora."""
 
-from bench.studies.pencil.rows import Facts, Row
+from bench.core.row import Row
+from bench.studies.pencil.facts import Facts
 
 
 def dit_rows(f: Facts) -> list[Row]:
-    """What DiT-XL/2 is, and what its training took."""
+    """The size of DiT-XL/2 and the cost of its training."""
     return [
         Row("A1", "pixels of a 512x512 image", 262_144, 512 * 512, "pixels"),
         Row("A1", "latents of it, 8x down per side", 4096, f.c.latents, "latents"),

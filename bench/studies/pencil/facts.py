@@ -1,10 +1,8 @@
-"""A row of the pencil estimate, and the facts that rows are computed from."""
+"""The facts that the rows of the pencil estimate are computed from."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import floor, log10
-from typing import Any
 
 from bench.core.quantity import Quantity
 from bench.core.units import SECONDS_PER_HOUR, SECONDS_PER_MINUTE
@@ -13,59 +11,10 @@ from bench.studies.pencil.counts import Corrected, corrected_counts
 from bench.studies.pencil.demand import Demand, Headroom
 from bench.studies.pencil.training import CalibratedSeconds
 
-TOLERANCE = 0.015
-
-
-@dataclass(frozen=True)
-class Row:
-    """One quantity of the chain."""
-
-    id: str
-    quantity: str
-    printed: float | None
-    """As the source prints it; None for what it does not print."""
-    computed: float | None
-    """From the chain's own assumptions."""
-    unit: str
-    note: str = ""
-    corrected: float | None = None
-    """With the arithmetic put right (2 FLOPs a MAC, real attention, right sums), still at 100 % of
-    the datasheet."""
-    calibrated: Quantity | None = None
-    """From measurement; None without a calibration or where time plays no part."""
-
-    @property
-    def agreement(self) -> str | None:
-        """How the computed value agrees with the printed one."""
-        if self.printed is None or self.computed is None:
-            return None
-        off = self.computed / self.printed - 1
-        if abs(off) <= TOLERANCE:
-            return f"{off:+.2%}" if abs(off) >= 5e-5 else "equal"
-        if any(abs(_round(self.computed, digits) / self.printed - 1) < 1e-9 for digits in (1, 2)):
-            return f"{off:+.1%}: rounds to what is printed"
-        return f"{off:+.1%}: differs"
-
-    def as_dict(self) -> dict[str, Any]:
-        calibrated = self.calibrated.as_dict() if self.calibrated else None
-        return {
-            **vars(self),
-            "calibrated": calibrated,
-            "calibrated_interval": calibrated,
-            "agreement": self.agreement,
-            "provenance": (
-                "extrapolated"
-                if self.calibrated
-                else "claimed"
-                if self.computed is None
-                else "counted"
-            ),
-        }
-
 
 @dataclass(frozen=True)
 class Facts:
-    """What the rows are computed from: the assumptions, the counts, the measurement."""
+    """The rows are computed from these: the assumptions, the counts, the measurement."""
 
     a: Assumptions
     demand: Demand
@@ -82,7 +31,7 @@ class Facts:
 
     @property
     def month_flops(self) -> float:
-        """Of an H100 at 100 % of its datasheet."""
+        """FLOPs that an H100 makes in a month at 100 % of its datasheet."""
         return self.a.h100_flops_per_s * self.a.seconds_per_month
 
     @property
@@ -122,9 +71,3 @@ class Facts:
             return None
         ends = sorted((of_minutes(self.minutes.low), of_minutes(self.minutes.high)))
         return Quantity(of_minutes(self.minutes.value), *ends)
-
-
-def _round(value: float, digits: int) -> float:
-    """To significant digits, half up as people round."""
-    unit = 10.0 ** (floor(log10(abs(value))) - digits + 1)
-    return floor(value / unit + 0.5) * unit
