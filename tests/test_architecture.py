@@ -144,7 +144,7 @@ def test_files_and_functions_are_short(path):
 
 def is_command(path: Path, node: ast.FunctionDef) -> bool:
     """Typer declares each option of a command as a parameter."""
-    return path.parent.name == "commands" and not node.name.startswith("_")
+    return "commands" in path.parts and not node.name.startswith("_")
 
 
 def parameters(node: ast.FunctionDef) -> list[str]:

@@ -167,7 +167,8 @@ def test_predict_for_another_card_says_so(here, cards):
         "--calibration",
         str(cards[1]),
         "--recipe",
-        "eager-fp32",
+        "eager",
+        *FP32,
     )
     code, out, _ = here(*asked, "--gpu", "h100-sxm", "--json")
     document = json.loads(out)

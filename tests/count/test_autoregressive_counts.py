@@ -235,11 +235,12 @@ def test_the_same_clip_both_ways():
     clips = measured_clips(records, {"eager-fp32": 3e11}, 1e10)
     assert [c.model for c in clips] == ["tiny", "tiny-ar"]  # the third was not measured in full
     diffusion, tokens = clips
-    assert diffusion.seconds == pytest.approx(20 * 0.01)
-    assert tokens.seconds == pytest.approx(
+    assert diffusion.seconds.value == pytest.approx(20 * 0.01)
+    assert tokens.seconds.value == pytest.approx(
         0.1 + 1279 * 0.002
     )  # 5 x 16 x 16 tokens, the first by the prefill
-    assert (tokens.low, tokens.high) == pytest.approx((0.9 * tokens.seconds, 1.1 * tokens.seconds))
+    assert tokens.seconds.low == pytest.approx(0.9 * tokens.seconds.value)
+    assert tokens.seconds.high == pytest.approx(1.1 * tokens.seconds.value)
     assert (diffusion.bound, tokens.bound) == ("compute-bound", "bandwidth-bound")
     assert tokens.flops < diffusion.flops
     assert measured_clips(records[:1], {"eager-fp32": 3e11}, 1e10) == []

@@ -83,14 +83,14 @@ def test_there_is_something_to_check():
 def test_a_walk_through_runs_as_it_stands(page, here, measured, tmp_path, monkeypatch):
     """Each file is written where it says, in a copy of the configs; each `ldt-bench` line exits
     with 0."""
-    from bench.core import load
+    from bench.core import presets
 
     (tmp_path / "configs").mkdir()
-    for kind in load.KINDS:
+    for kind in presets.KINDS:
         (tmp_path / "configs" / kind).symlink_to(ROOT / "configs" / kind)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        load,
+        presets,
         "resources",
         SimpleNamespace(
             files=lambda package: (

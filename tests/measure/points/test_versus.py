@@ -197,7 +197,16 @@ def test_versus_on_the_command_line(monkeypatch, capsys):
 )
 def test_mistakes_are_one_line(args, message):
     done = cli(
-        "versus", "tiny", "tiny", "--workload", "tiny-image", "--recipe", "eager-fp32", *args
+        "versus",
+        "tiny",
+        "tiny",
+        "--workload",
+        "tiny-image",
+        "--recipe",
+        "eager",
+        "--set",
+        "recipe.dtype=fp32",
+        *args,
     )
     assert done.returncode == 2
     assert message in done.stderr
