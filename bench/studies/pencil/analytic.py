@@ -7,6 +7,8 @@ the traced counts.  A row agrees with what is printed when it is within 1.5 % or
 printed digits.
 """
 
+from typing import TYPE_CHECKING
+
 from bench.core.quantity import Quantity
 from bench.core.row import Row
 from bench.core.units import SECONDS_PER_MINUTE
@@ -21,9 +23,11 @@ from bench.studies.pencil.demand_rows import (
     upload_rows,
 )
 from bench.studies.pencil.facts import Facts
-from bench.studies.pencil.measured import MeasuredChain
 from bench.studies.pencil.training import calibrated_seconds
 from bench.studies.pencil.training_rows import dit_rows, dit_training_rows, sora_training_rows
+
+if TYPE_CHECKING:  # it brings scipy
+    from bench.studies.pencil.measured import MeasuredChain
 
 
 def chain(
@@ -31,7 +35,7 @@ def chain(
     demand: Demand,
     headroom: Headroom,
     calibrated_minutes: Quantity | None = None,
-    measured: MeasuredChain | None = None,
+    measured: "MeasuredChain | None" = None,
 ) -> list[Row]:
     """All rows.
 
