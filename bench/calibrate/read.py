@@ -7,14 +7,13 @@ from pydantic import ValidationError
 
 from bench.calibrate.calibration import SCHEMA_VERSION, Calibration
 from bench.core.errors import UserError
-from bench.results.store import CALIBRATION, first_problem, read_bytes
+from bench.results.store import CALIBRATION, check_directory, first_problem, read_bytes
 
 
 def read_calibration(directory: Path) -> Calibration:
     """calibration.json of a result.  Raises UserError where it is missing, damaged or newer."""
     path = directory / CALIBRATION
-    if not directory.is_dir():
-        raise UserError(f"{directory}: no such result directory")
+    check_directory(directory)
     if not path.is_file():
         raise UserError(
             f"{directory}: no {CALIBRATION} in it; `ldt-bench calibrate {directory}` makes it"

@@ -58,7 +58,7 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
         if not isinstance(node, yaml.MappingNode):
-            raise _error(f"a mapping is expected, not a {node.id}", node.start_mark)
+            raise _error(f"expected a mapping, found a {node.id}", node.start_mark)
         seen: set[str] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode) or key.tag not in (

@@ -48,16 +48,21 @@ class TornLine(UserWarning):
     """The last line of a file was cut off in writing."""
 
 
+def check_directory(directory: Path) -> None:
+    """Raises UserError where there is no such directory."""
+    if directory.is_file():
+        raise UserError(f"{directory}: expected a result directory, found a file")
+    if not directory.is_dir():
+        raise UserError(f"{directory}: no such result directory")
+
+
 def read_records(directory: Path) -> list[PointRecord | CeilingsRecord]:
     """All records, in the order they were measured.
 
     Raises UserError where there is no such file, or none or not all of its lines hold a record; a
     torn last line after valid ones is a TornLine warning."""
     path = directory / RECORDS
-    if directory.is_file():
-        raise UserError(f"{directory}: expected a result directory, found a file")
-    if not directory.is_dir():
-        raise UserError(f"{directory}: no such result directory")
+    check_directory(directory)
     if not path.is_file():
         raise UserError(
             f"{directory}: no {RECORDS} in it, so it is not a result directory; `ldt-bench run`"
@@ -227,7 +232,7 @@ def disk_faults(path: Path, *, measured: bool = True) -> Iterator[None]:
     except OSError as error:
         reason = f"{path}: {(error.strerror or str(error)).lower()}"
         if error.errno in (errno.EEXIST, errno.ENOTDIR):
-            raise UserError(f"{reason}: a directory is expected") from None
+            raise UserError(f"{reason}: expected a directory") from None
         raise EnvironmentFault(
             reason + ("; what was measured before is kept" if measured else "")
         ) from None

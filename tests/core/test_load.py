@@ -142,7 +142,7 @@ BOMB = "\n".join(
         ("a: !!python/object:os.system 1", "could not determine a constructor"),
         ("a: !!int abc", "'abc' is not an integer"),
         ("a: !!bool abc", "neither true nor false"),
-        ("a: !!map x", "a mapping is expected, not a scalar"),
+        ("a: !!map x", "expected a mapping, found a scalar"),
         ("? !!str [a]\n: b", "key a sequence is not a word"),
         ("<<: {1: 2}", "key 1 is not a word"),
         ("a: !!int [1]", "expected a scalar node"),

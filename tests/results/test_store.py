@@ -133,7 +133,7 @@ def test_a_full_disk_is_the_environments_fault_and_keeps_what_was_written(store,
 
 def test_a_file_where_a_directory_is_wanted(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="a directory is expected"), Store(tmp_path / "file"):
+    with pytest.raises(UserError, match="expected a directory"), Store(tmp_path / "file"):
         pass
 
 

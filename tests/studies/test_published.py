@@ -130,7 +130,7 @@ def test_other_peoples_files(tmp_path, separator):
     ("content", "said"),
     [
         (b"", "empty"),
-        (b"\x00\x01", "not a text file"),
+        (b"\x00\x01", "found a binary file"),
         (b"\xff\xfe\xfa", "UTF-8"),
         (b"a,b\n1,2\n", "none of the columns"),
         ((",".join(NEEDED) + "\n").encode(), "no rows"),

@@ -38,6 +38,6 @@ def number_in(name: str, text: str, whole: bool = False) -> float:
         raise Unusable(f"{name} {text}: it must be positive")
     if value > 1e9 or (whole and value != int(value)):
         raise Unusable(
-            f"{name} {text}: {'too large' if value > 1e9 else 'a whole number is expected'}"
+            f"{name} {text}: {'too large' if value > 1e9 else 'expected a whole number'}"
         )
     return value

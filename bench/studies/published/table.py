@@ -151,15 +151,17 @@ def _csv_rows(path: Path) -> list[dict[str, str]]:
         beside = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
         raise UserError(f"{path}: {error.strerror}{nearest(path.name, beside)}") from None
     if len(data) > MAX_BYTES:
-        raise UserError(f"{path}: over {MAX_BYTES // 2**20} MiB; a table of latencies is expected")
+        raise UserError(
+            f"{path}: expected a table of latencies, found over {MAX_BYTES // 2**20} MiB"
+        )
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(f"{path}: not a CSV table in UTF-8") from None
     if not text.strip() or "\0" in text:
         raise UserError(
-            f"{path}: {'empty' if not text.strip() else 'not a text file'}; a CSV with the columns "
-            f"{' '.join(NEEDED)} is expected"
+            f"{path}: expected a CSV with the columns {' '.join(NEEDED)}, found"
+            f" {'a binary file' if text.strip() else 'an empty file'}"
         )
     lines = "\n".join(line for line in text.splitlines() if not line.startswith("#")).lstrip()
     header = lines.split("\n", 1)[0]
