@@ -6,7 +6,9 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import ConfigDict, Field, model_validator
 
-from bench.calibrate.cost_model import NAMES, RATES, Ceilings
+from bench.calibrate.cost.ceilings import Ceilings
+from bench.calibrate.cost.parameters import NAMES, RATES
+from bench.calibrate.fitting.accuracy import Errors
 from bench.calibrate.pools import RatesKey, execution_of, models_of
 from bench.core.errors import UserError, nearest
 from bench.core.load import load
@@ -35,7 +37,7 @@ class Strict(base.Strict):
     model_config = ConfigDict(allow_inf_nan=False)
 
 
-class Parameter(Strict):
+class FittedParameter(Strict):
     """A fitted parameter with its 90 % interval; a rate is null where no measured stage had work of
     its class."""
 
@@ -49,18 +51,9 @@ class Parameter(Strict):
     that belief."""
 
 
-class Errors(Strict):
-    """|predicted / measured - 1|."""
-
-    mean: float
-    median: float
-    worst: float
-    n: int
-
-
 class ProbedSizes(Strict):
     """The sizes and extra rates that the cost model takes beside the ceilings
-    (bench.calibrate.cost_model.Ceilings).  Provenance: measured."""
+    (bench.calibrate.cost.seconds.Ceilings).  Provenance: measured."""
 
     gemm_size: tuple[int, int, int] | None = None
     attention_size: tuple[int, int, int] | None = None
@@ -127,7 +120,7 @@ class Fit(Strict):
     ceilings: dict[Ceiling, Positive]
     """gemm_flops_per_s, attention_flops_per_s, conv_flops_per_s, copy_bytes_per_s: measured."""
     probed: ProbedSizes
-    parameters: dict[Name, Parameter]
+    parameters: dict[Name, FittedParameter]
     draws: Annotated[list[list[Positive]], Field(min_length=1)]
     """Bootstrap draws of the parameters, for intervals of predictions."""
     residuals: list[float]

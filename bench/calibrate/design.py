@@ -17,10 +17,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.calibrate.cost_model import NAMES, PARAMETERS, RATES, Ceilings, Priced, Work
+from bench.calibrate.cost.ceilings import Ceilings
+from bench.calibrate.cost.parameters import PARAMETERS, RATES, TERMS
+from bench.calibrate.cost.seconds import Priced
+from bench.calibrate.cost.work import Work
 from bench.calibrate.fit import MODEL_ERROR
-
-STEP = 1e-3  # of the logarithm, for differences
+from bench.calibrate.fitting.parameter import spreads
 
 
 @dataclass(frozen=True)
@@ -45,22 +47,9 @@ class Choice:
     """Standard deviation of the wanted prediction's logarithm once it is measured."""
 
 
-def sensitivities(works: Sequence[Work], theta: np.ndarray, ceilings: Ceilings) -> np.ndarray:
-    """(n, p) d log seconds / d log parameter."""
-    priced = Priced(works, ceilings)
-    out = np.empty((len(works), len(NAMES)))
-    for i in range(len(NAMES)):
-        step = np.zeros(len(NAMES))
-        step[i] = STEP
-        out[:, i] = np.log(
-            priced.seconds(theta * np.exp(step)) / priced.seconds(theta * np.exp(-step))
-        ) / (2 * STEP)
-    return out
-
-
 def prior_precision() -> np.ndarray:
     """(p, p): how well the parameters are believed to be known before anything is measured."""
-    return np.diag([1.0 / m.spread**2 for m in PARAMETERS.values()])
+    return np.diag(spreads(TERMS) ** -2)
 
 
 def sigma_of(wanted: np.ndarray, precision: np.ndarray) -> float:
@@ -81,9 +70,9 @@ def choose(
 
     First what a fit cannot do without: a point for every rate that the wanted work needs and no
     chosen point has."""
-    g = sensitivities([wanted], theta, ceilings)[0]
+    g = Priced([wanted], ceilings).slopes(theta)[0]
     told = [
-        sensitivities(c.works, theta, ceilings) / np.hypot(MODEL_ERROR, noise) for c in candidates
+        Priced(c.works, ceilings).slopes(theta) / np.hypot(MODEL_ERROR, noise) for c in candidates
     ]
     gains = [j.T @ j for j in told]
     classes = [frozenset().union(*(work.classes for work in c.works)) for c in candidates]

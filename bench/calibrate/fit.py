@@ -7,14 +7,18 @@ cannot tell stays where it was believed, with that belief's interval, and is mar
 identified.  Intervals by refits to data and priors redrawn together (randomise, then optimise).
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy.optimize import least_squares
 
-from bench.calibrate.cost_model import NAMES, PARAMETERS, PRIOR, RATES, Ceilings, Priced, Work
+from bench.calibrate.cost.ceilings import Ceilings
+from bench.calibrate.cost.parameters import NAMES, PARAMETERS, PRIOR, RATES, TERMS
+from bench.calibrate.cost.seconds import Priced
+from bench.calibrate.cost.work import Work
+from bench.calibrate.fitting.accuracy import TooFewPoints, constant_rate, leave_groups_out
+from bench.calibrate.fitting.optimise import solve
+from bench.calibrate.fitting.parameter import spreads
 
 DRAWS = 100
 MODEL_ERROR = 0.03  # relative, of the cost model itself; noise comes on top
@@ -53,10 +57,9 @@ class FitResult:
     """Parameters that were not free, at these values."""
 
     def at_bound(self, name: str) -> bool:
-        value, meaning = self.theta[NAMES.index(name)], PARAMETERS[name]
-        return name not in self.held and bool(
-            value <= meaning.low * 1.001 or value >= meaning.high * 0.999
-        )
+        """Did a free parameter stop at an end of its range?"""
+        value = float(self.theta[NAMES.index(name)])
+        return name not in self.held and PARAMETERS[name].stops(value)
 
     def predict(self, works: Iterable[Work]) -> np.ndarray:
         """Seconds."""
@@ -69,10 +72,6 @@ class FitResult:
             for name in RATES
             if PARAMETERS[name].needs in work.classes
         )
-
-
-class TooFewPoints(ValueError):
-    """Fewer observations than rates to fit, none at all, or all of one size."""
 
 
 def fit(
@@ -91,7 +90,7 @@ def fit(
         raise TooFewPoints("no measured stage")
     fixed = fixed or {}
     held = set().union(*(o.work.classes for o in observations))
-    observed = np.array([m.needs in held for m in PARAMETERS.values()])
+    observed = np.array([term.needs in held for term in TERMS])
     free = observed & np.array([name not in fixed for name in NAMES])
     rates = sum(free[NAMES.index(name)] for name in RATES)
     if len(observations) <= rates:
@@ -99,39 +98,31 @@ def fit(
             f"{len(observations)} measured stages for {rates} rates: at least {rates + 1} are"
             " needed"
         )
-    priced, t = (
-        Priced([o.work for o in observations], ceilings),
-        np.array([o.seconds for o in observations]),
-    )
+    priced = Priced([o.work for o in observations], ceilings)
+    measured = np.array([o.seconds for o in observations])
     expected = np.hypot(MODEL_ERROR, [o.noise for o in observations])
     base = PRIOR.copy()
     base[[NAMES.index(name) for name in fixed]] = list(fixed.values())
-    bounds = np.log([[m.low, m.high] for m in PARAMETERS.values()])[free].T
-    middle = (np.log(PRIOR) if centre is None else centre)[free]
-    spread = np.array([m.spread for m in PARAMETERS.values()])[free]
-    guess = np.clip(
-        middle if start is None else np.log(start)[free], bounds[0] + 1e-6, bounds[1] - 1e-6
-    )
 
-    def unpack(x: np.ndarray) -> np.ndarray:
+    def unpack(values: np.ndarray) -> np.ndarray:
         theta = base.copy()
-        theta[free] = np.exp(x)
+        theta[free] = values
         return theta
 
-    def residuals(x: np.ndarray) -> np.ndarray:
-        return np.concatenate(
-            [np.log(priced.seconds(unpack(x)) / t) / expected, (x - middle) / spread]
-        )
-
-    result = least_squares(
-        residuals, guess, bounds=bounds, loss="soft_l1", f_scale=SOFT_L1_SCALE, x_scale=1.0
+    found = solve(
+        [term for term, is_free in zip(TERMS, free, strict=True) if is_free],
+        lambda values: np.log(priced.seconds(unpack(values)) / measured) / expected,
+        lambda values: priced.slopes(unpack(values))[:, free] / expected[:, None],
+        centre=None if centre is None else centre[free],
+        start=None if start is None else start[free],
+        linear_beyond=SOFT_L1_SCALE,
     )
-    theta = unpack(result.x)
+    theta = unpack(found.values)
     return FitResult(
         theta=theta,
         observed=observed,
-        residuals=np.log(t / priced.seconds(theta)),
-        converged=result.status > 0,
+        residuals=np.log(measured / priced.seconds(theta)),
+        converged=found.converged,
         ceilings=ceilings,
         held={name: float(base[i]) for i, name in enumerate(NAMES) if not free[i]},
     )
@@ -149,26 +140,23 @@ def bootstrap(
     fixed = {
         name: value for name, value in fitted.held.items() if fitted.observed[NAMES.index(name)]
     }
-    spread = np.array([m.spread for m in PARAMETERS.values()])
+    spread = spreads(TERMS)
+    low, high = np.array([[term.low, term.high] for term in TERMS]).T
+    unseen = ~fitted.observed & np.array([name not in RATES for name in NAMES])
     out = []
     for _ in range(draws):
         redrawn = predicted * np.exp(rng.choice(residuals, size=n))
         again = [replace(o, seconds=float(s)) for o, s in zip(observations, redrawn, strict=True)]
         centre = np.log(PRIOR) + spread * rng.standard_normal(len(PRIOR))
         theta = fit(again, fitted.ceilings, fixed=fixed, start=fitted.theta, centre=centre).theta
-        unseen = ~fitted.observed & np.array([name not in RATES for name in NAMES])
-        theta[unseen] = np.exp(
-            np.clip(centre, *np.log([[m.low, m.high] for m in PARAMETERS.values()]).T)
-        )[unseen]
+        theta[unseen] = np.clip(np.exp(centre), low, high)[unseen]
         out.append(theta)
     return np.array(out)
 
 
 def identified(draws: np.ndarray) -> np.ndarray:
     """(p,) bool: do the draws lie clearly closer together than the prior would have them?"""
-    return np.log(draws).std(axis=0) < IDENTIFIED * np.array(
-        [m.spread for m in PARAMETERS.values()]
-    )
+    return np.log(draws).std(axis=0) < IDENTIFIED * spreads(TERMS)
 
 
 def leave_one_out(
@@ -191,22 +179,39 @@ def leave_a_size_out(
 def leave_out(
     observations: list[Observation],
     ceilings: Ceilings,
-    group: Callable[[int, Observation], object],
+    group: Callable[[int, Observation], Hashable],
     fixed: Mapping[str, float] | None = None,
 ) -> dict[int, float]:
     """index -> log(measured / predicted) by a fit without any observation of its group."""
-    members: dict[object, list[int]] = defaultdict(list)
-    for i, o in enumerate(observations):
-        members[group(i, o)].append(i)
-    errors = {}
-    for out in members.values():
-        rest = [o for i, o in enumerate(observations) if i not in out]
-        try:
-            fitted = fit(rest, ceilings, fixed=fixed)
-        except TooFewPoints:
-            continue
-        errors.update(_errors(fitted, observations, out))
-    return dict(sorted(errors.items()))
+
+    def predict(kept: np.ndarray, out: np.ndarray) -> np.ndarray:
+        return _predict(_those(observations, kept), _those(observations, out), ceilings, fixed)
+
+    groups = [group(i, o) for i, o in enumerate(observations)]
+    seconds = leave_groups_out(groups, predict)
+    return {
+        i: float(np.log(o.seconds / s))
+        for i, (o, s) in enumerate(zip(observations, seconds, strict=True))
+        if np.isfinite(s)
+    }
+
+
+def _those(observations: list[Observation], wanted: np.ndarray) -> list[Observation]:
+    return [o for o, is_wanted in zip(observations, wanted, strict=True) if is_wanted]
+
+
+def _predict(
+    seen: list[Observation],
+    new: list[Observation],
+    ceilings: Ceilings,
+    fixed: Mapping[str, float] | None = None,
+) -> np.ndarray:
+    """(new,) seconds by a fit to the seen ones; nan for work of a class that none of them has.
+
+    Raises TooFewPoints."""
+    fitted = fit(seen, ceilings, fixed=fixed)
+    known = np.array([fitted.knows(o.work) for o in new])
+    return np.where(known, fitted.predict([o.work for o in new]), np.nan)
 
 
 def upward(
@@ -226,23 +231,13 @@ def upward(
         for i, o in enumerate(observations)
         if i not in larger and (not larger or o.flops <= observations[larger[0]].flops)
     ]
+    new = [observations[i] for i in larger]
     try:
-        fitted = fit(rest, ceilings)
+        seconds = _predict(rest, new, ceilings) if new else np.empty(0)
     except TooFewPoints:
         return []
-    return list(_errors(fitted, observations, larger).values())
-
-
-def _errors(
-    fitted: FitResult, observations: list[Observation], held_out: list[int]
-) -> dict[int, float]:
-    known = [i for i in held_out if fitted.knows(observations[i].work)]
-    if not known:
-        return {}
-    predicted = fitted.predict([observations[i].work for i in known])
-    return {
-        i: float(np.log(observations[i].seconds / s)) for i, s in zip(known, predicted, strict=True)
-    }
+    errors = [float(np.log(o.seconds / s)) for o, s in zip(new, seconds, strict=True)]
+    return [e for e in errors if np.isfinite(e)]
 
 
 def constant_mfu_leave_one_out(
@@ -250,21 +245,9 @@ def constant_mfu_leave_one_out(
 ) -> list[float]:
     """The baseline: one rate for all FLOPs of a stage (the geometric mean), each point predicted
     from the others."""
-    rates = np.log([o.flops / o.seconds for o in observations if o.stage == stage])
-    if len(rates) < 2:
+    rows = [o for o in observations if o.stage == stage]
+    if len(rows) < 2:
         return []
-    others = (rates.sum() - rates) / (len(rates) - 1)
-    return [float(e) for e in others - rates]
-
-
-def error_summary(log_errors: Iterable[float]) -> dict[str, float | int] | None:
-    """Mean, median and worst |predicted / measured - 1| and how many; None without any."""
-    errors = [abs(float(np.exp(-e)) - 1) for e in log_errors]
-    if not errors:
-        return None
-    return {
-        "mean": sum(errors) / len(errors),
-        "median": float(np.median(errors)),
-        "worst": max(errors),
-        "n": len(errors),
-    }
+    seconds = np.array([o.seconds for o in rows])
+    predicted = constant_rate(np.array([o.flops for o in rows]), seconds)
+    return [float(e) for e in np.log(seconds / predicted)]

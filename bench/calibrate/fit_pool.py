@@ -11,26 +11,27 @@ from bench.calibrate.calibration import (
     TRAINING_STAGE,
     Ceiling,
     Fit,
+    FittedParameter,
     FittedStage,
-    Parameter,
     ProbedSizes,
     Range,
     feeds_fit,
 )
-from bench.calibrate.cost_model import INTERVAL, PARAMETERS, RATES, Ceilings, Work
+from bench.calibrate.cost.ceilings import Ceilings
+from bench.calibrate.cost.parameters import PARAMETERS, RATES
+from bench.calibrate.cost.work import Work
 from bench.calibrate.fit import (
     FitResult,
     Observation,
-    TooFewPoints,
     bootstrap,
     constant_mfu_leave_one_out,
-    error_summary,
     fit,
     identified,
     leave_a_size_out,
     leave_one_out,
     upward,
 )
+from bench.calibrate.fitting.accuracy import INTERVAL, TooFewPoints, errors_of
 from bench.calibrate.pools import Pool
 from bench.calibrate.predict import dimensions
 from bench.calibrate.training import fit_training
@@ -70,14 +71,14 @@ def fit_pool(pool: Pool, ceilings: CeilingsRecord) -> Fit:
         parameters=_parameters(fitted, draws),
         draws=draws.tolist(),
         residuals=by_stage["denoise_step"],
-        leave_one_out=error_summary(by_stage["denoise_step"]),
+        leave_one_out=errors_of(by_stage["denoise_step"]),
         leave_one_out_by_stage={
-            s: e for s, es in by_stage.items() if (e := error_summary(es)) is not None
+            s: e for s, es in by_stage.items() if (e := errors_of(es)) is not None
         },
-        upward=error_summary(upward(observations, rates)),
-        leave_a_size_out=error_summary(leave_a_size_out(observations, rates).values()),
-        noise_floor=error_summary([-np.log1p(o.noise) for o in steps]),
-        constant_mfu_baseline=error_summary(constant_mfu_leave_one_out(observations)),
+        upward=errors_of(upward(observations, rates)),
+        leave_a_size_out=errors_of(leave_a_size_out(observations, rates).values()),
+        noise_floor=errors_of([-np.log1p(o.noise) for o in steps]),
+        constant_mfu_baseline=errors_of(constant_mfu_leave_one_out(observations)),
         constant_mfu_flops_per_s=float(
             np.exp(np.mean([np.log(o.flops / o.seconds) for o in steps]))
         )
@@ -238,18 +239,18 @@ def noise_of(timing: Timing) -> float:
     return timing.relative_half_width * wanted / had
 
 
-def _parameters(fitted: FitResult, draws: np.ndarray) -> dict[str, Parameter]:
+def _parameters(fitted: FitResult, draws: np.ndarray) -> dict[str, FittedParameter]:
     low, high = np.percentile(draws, INTERVAL, axis=0)
     told = identified(draws)
     out = {}
     for i, (name, meaning) in enumerate(PARAMETERS.items()):
         value = float(fitted.theta[i])
         if not fitted.observed[i] and name in RATES:
-            out[name] = Parameter(
+            out[name] = FittedParameter(
                 value=None, low=None, high=None, unit=meaning.unit, at_bound=False, identified=False
             )
         else:
-            out[name] = Parameter(
+            out[name] = FittedParameter(
                 value=value,
                 low=min(float(low[i]), value),
                 high=max(float(high[i]), value),

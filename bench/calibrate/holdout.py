@@ -10,15 +10,17 @@ correction stand beside (`raw_error`).
 """
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from bench.calibrate.calibration import Calibration, Fit, fit_serving
-from bench.calibrate.cost_model import Work, seconds_by_class
+from bench.calibrate.cost.seconds import seconds_by_class
+from bench.calibrate.cost.work import Work
 from bench.calibrate.estimate import carry
-from bench.calibrate.fit import error_summary
+from bench.calibrate.fitting.accuracy import errors_of
 from bench.calibrate.make import sentinel
 from bench.calibrate.predict import draw_seconds, quantity
 from bench.calibrate.transfer import check_same_kind
@@ -192,13 +194,18 @@ def summary(rows: list[HeldOut]) -> dict[str, object]:
     was measured."""
     with_baseline = [r for r in rows if r.baseline_error is not None]
     return {
-        "error": error_summary(-np.log1p(r.error) for r in rows),
-        "raw_error": error_summary(-np.log1p(r.raw_error) for r in rows),
+        "error": _errors(-np.log1p(r.error) for r in rows),
+        "raw_error": _errors(-np.log1p(r.raw_error) for r in rows),
         "drift": float(np.median([r.drift for r in rows])),
-        "constant_mfu_baseline": error_summary(-np.log1p(r.baseline_error) for r in with_baseline),
-        "error_where_baseline": error_summary(-np.log1p(r.error) for r in with_baseline),
+        "constant_mfu_baseline": _errors(-np.log1p(r.baseline_error) for r in with_baseline),
+        "error_where_baseline": _errors(-np.log1p(r.error) for r in with_baseline),
         "inside_90_percent": sum(r.inside for r in rows) / len(rows),
     }
+
+
+def _errors(log_errors: Iterable[float]) -> dict[str, float | int] | None:
+    found = errors_of(log_errors)
+    return found.model_dump() if found is not None else None
 
 
 def warn_of_order(calibration_dir: Path, directory: Path) -> None:

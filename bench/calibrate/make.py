@@ -10,8 +10,8 @@ from typing import TypeVar
 import numpy as np
 
 from bench.calibrate.calibration import Calibration, Fit, fit_serving
-from bench.calibrate.fit import TooFewPoints
 from bench.calibrate.fit_pool import fit_pool
+from bench.calibrate.fitting.accuracy import TooFewPoints
 from bench.calibrate.headline import headline, reference
 from bench.calibrate.pools import Pool, pools
 from bench.calibrate.read import read_calibration

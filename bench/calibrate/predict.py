@@ -10,7 +10,10 @@ from typing import Literal
 import numpy as np
 
 from bench.calibrate.calibration import Calibration, Fit
-from bench.calibrate.cost_model import INTERVAL, NAMES, PARAMETERS, Priced, Work, seconds_by_class
+from bench.calibrate.cost.parameters import NAMES, PARAMETERS
+from bench.calibrate.cost.seconds import Priced, seconds_by_class
+from bench.calibrate.cost.work import Work
+from bench.calibrate.fitting.accuracy import INTERVAL
 from bench.core.errors import UserError
 from bench.core.quantity import Quantity
 from bench.core.specs.gpu import Gpu
@@ -38,7 +41,7 @@ class Estimate:
     stages: dict[str, Quantity]
     """Seconds of denoise (all steps), vae_decode, text_encode."""
     step_s_by_class: dict[str, float]
-    """By bench.calibrate.cost_model.CLASSES: they sum to step_s."""
+    """By bench.calibrate.cost.work.CLASSES: they sum to step_s."""
     minutes_per_gpu_hour: Quantity
     usd_per_minute: Quantity | None
     kwh_per_minute: Quantity | None

@@ -22,7 +22,8 @@ from statistics import NormalDist
 import numpy as np
 
 from bench.calibrate.calibration import Calibration, Ceiling, Fit, ProbedSizes, kind_of
-from bench.calibrate.cost_model import NAMES, PARAMETERS, Ceilings
+from bench.calibrate.cost.ceilings import Ceilings
+from bench.calibrate.cost.parameters import NAMES, PARAMETERS
 from bench.core.errors import UserError
 from bench.core.quantity import Quantity
 from bench.core.specs.gpu import Gpu

@@ -116,10 +116,10 @@ def _calibrate_results(directories: list[Path], out: Path | None, as_json: bool)
 
 
 def _calibrate_published(table_file: Path, gpu: str | None, as_json: bool) -> None:
+    from bench.calibrate.published.held_out import fit_table
+    from bench.calibrate.published.table import read_table
     from bench.report.progress import Spinner
     from bench.report.tables.published import published_document, published_tables, readings_tables
-    from bench.studies.published.held_out import fit_table
-    from bench.studies.published.table import read_table
 
     table = read_table(table_file)
     with Spinner("reading the table") as spinner:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.calibrate.calibration import Fit, fit_serving
-from bench.calibrate.cost_model import Ceilings
+from bench.calibrate.cost.ceilings import Ceilings
 from bench.calibrate.read import read_calibration
 from bench.core.errors import EnvironmentFault, UserError
 from bench.core.quantity import Quantity

@@ -8,13 +8,15 @@ import numpy as np
 import yaml
 
 from bench.calibrate.calibration import feeds_fit
-from bench.calibrate.cost_model import NAMES, PARAMETERS, PRIOR, Ceilings, Work
+from bench.calibrate.cost.ceilings import Ceilings
+from bench.calibrate.cost.parameters import NAMES, PARAMETERS, PRIOR
+from bench.calibrate.cost.seconds import Priced
+from bench.calibrate.cost.work import Work
 from bench.calibrate.design import (
     Candidate,
     at_random,
     choose,
     prior_precision,
-    sensitivities,
     sigma_of,
 )
 from bench.calibrate.fit import MODEL_ERROR
@@ -166,9 +168,9 @@ def _sigma(
 ) -> float:
     precision = prior_precision()
     for i in chosen:
-        j = sensitivities(candidates[i].works, theta, ceilings) / np.hypot(MODEL_ERROR, NOISE)
+        j = Priced(candidates[i].works, ceilings).slopes(theta) / np.hypot(MODEL_ERROR, NOISE)
         precision = precision + j.T @ j
-    return sigma_of(sensitivities([wanted], theta, ceilings)[0], precision)
+    return sigma_of(Priced([wanted], ceilings).slopes(theta)[0], precision)
 
 
 def chosen_suite(suite: Suite, entries: list[SuitePoints], document: dict[str, Any]) -> str:

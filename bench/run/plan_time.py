@@ -14,7 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bench.calibrate.calibration import Fit
-from bench.calibrate.cost_model import PARAMETERS, Work, seconds_by_class
+from bench.calibrate.cost.parameters import PARAMETERS
+from bench.calibrate.cost.seconds import seconds_by_class
+from bench.calibrate.cost.work import Work
 from bench.core.errors import UserError
 from bench.core.quantity import Quantity
 from bench.core.specs.gpu import Gpu, Price

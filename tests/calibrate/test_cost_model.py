@@ -2,19 +2,19 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from bench.calibrate.cost_model import (
-    Priced,
-    Work,
-    seconds_by_class,
-)
+from bench.calibrate.cost.parameters import NAMES
+from bench.calibrate.cost.seconds import Priced, seconds_by_class
+from bench.calibrate.cost.work import Work
 from support.calibrations import (
     BARE,
     CEILINGS,
     THETA,
     operators,
     theta,
+    work,
 )
 from support.fits.observations import synthetic
 from support.records import count
@@ -135,3 +135,23 @@ def test_works_add_and_scale():
     assert Priced([a * 50 + b], CEILINGS).seconds(THETA)[0] == pytest.approx(
         50 * alone[0] + alone[1]
     )
+
+
+def test_slopes_are_the_derivatives_of_the_seconds():
+    """Central differences at parameters on either side of the kinks: a share at its ceiling, a
+    product bound by its bytes."""
+    rng = np.random.default_rng(5)
+    works = [work(rng, conv=i % 2 == 0)[0] for i in range(8)]
+    priced = Priced(works, CEILINGS)
+    step = 1e-6
+    for _ in range(5):
+        theta = THETA * np.exp(0.5 * rng.standard_normal(len(NAMES)))
+        found = priced.slopes(theta)
+        assert found.shape == (8, len(NAMES))
+        for i in range(len(NAMES)):
+            moved = np.zeros(len(NAMES))
+            moved[i] = step
+            more, less = (priced.seconds(theta * np.exp(sign * moved)) for sign in (1, -1))
+            expected = np.log(more / less) / (2 * step)
+            np.testing.assert_allclose(found[:, i], expected, atol=1e-6, err_msg=NAMES[i])
+        assert np.abs(found).sum() > 1.0

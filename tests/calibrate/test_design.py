@@ -1,4 +1,4 @@
-"""The choice of points: sensitivities by hand, the budget, and that a plan is worth more than a
+"""The choice of points: slopes by hand, the budget, and that a plan is worth more than a
 sweep without one."""
 
 import json
@@ -7,25 +7,25 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from bench.calibrate.cost_model import NAMES, PARAMETERS, PRIOR, RATES, Priced
+from bench.calibrate.cost.parameters import NAMES, PARAMETERS, PRIOR, RATES
+from bench.calibrate.cost.seconds import Priced
 from bench.calibrate.design import (
     Candidate,
     at_random,
     choose,
     prior_precision,
-    sensitivities,
     sigma_of,
 )
 from bench.calibrate.fit import Observation, fit
 from support.calibrations import BARE, CEILINGS, operators, work
 
 
-def test_sensitivities_by_hand():
+def test_slopes_by_hand():
     """A copy's seconds fall as its efficiency rises; twelve launches take 12 kernel_s beside it."""
     row = operators(("memory", 0, 0, 0, 0, 2 * 10**6, 0, 12))
     theta = PRIOR.copy()
     theta[NAMES.index("call_s")] = 1e-12
-    j = sensitivities([row], theta, BARE)[0]
+    j = Priced([row], BARE).slopes(theta)[0]
     copy_s, launch_s = (
         12 * 2e6 / 2e12 / PRIOR[NAMES.index("memory_efficiency")],
         12 * PRIOR[NAMES.index("kernel_s")],
@@ -39,7 +39,7 @@ def test_sensitivities_by_hand():
 
 def test_before_any_point_the_prior_speaks():
     row = operators(("memory", 0, 0, 0, 0, 10**15, 0, 1))
-    sigma = sigma_of(sensitivities([row], PRIOR, BARE)[0], prior_precision())
+    sigma = sigma_of(Priced([row], BARE).slopes(PRIOR)[0], prior_precision())
     assert sigma == pytest.approx(PARAMETERS["memory_efficiency"].spread, rel=1e-3)
 
 

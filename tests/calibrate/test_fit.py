@@ -5,23 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench.calibrate.cost_model import (
-    NAMES,
-    PARAMETERS,
-    Priced,
-)
+from bench.calibrate.cost.parameters import NAMES, PARAMETERS
+from bench.calibrate.cost.seconds import Priced
 from bench.calibrate.fit import (
     Observation,
-    TooFewPoints,
     bootstrap,
     constant_mfu_leave_one_out,
-    error_summary,
     fit,
     identified,
     leave_a_size_out,
     leave_one_out,
     upward,
 )
+from bench.calibrate.fitting.accuracy import TooFewPoints, errors_of
 from support.calibrations import (
     CEILINGS,
     THETA,
@@ -186,7 +182,7 @@ def test_one_mfu_for_all_is_worse_and_counted_by_hand():
     # take 0.354 s.
     errors = constant_mfu_leave_one_out(observations)
     assert np.exp(-errors[0]) == pytest.approx(100 / np.sqrt(200 * 400))
-    summary = error_summary(errors)
-    assert summary["worst"] == pytest.approx(400 / np.sqrt(100 * 200) - 1)
-    assert summary["n"] == 3
-    assert error_summary([]) is None
+    summary = errors_of(errors)
+    assert summary.worst == pytest.approx(400 / np.sqrt(100 * 200) - 1)
+    assert summary.n == 3
+    assert errors_of([]) is None

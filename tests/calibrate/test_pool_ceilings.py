@@ -4,7 +4,8 @@ from functools import partial
 
 import pytest
 
-from bench.calibrate.cost_model import Priced, Work, seconds_by_class
+from bench.calibrate.cost.seconds import Priced, seconds_by_class
+from bench.calibrate.cost.work import Work
 from bench.calibrate.fit import bootstrap
 from bench.calibrate.fit_pool import ceilings_for, fit_pool, noise_of
 from bench.calibrate.make import calibrate

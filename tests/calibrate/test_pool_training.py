@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from bench.calibrate.cost_model import NAMES
+from bench.calibrate.cost.parameters import NAMES
 from bench.calibrate.fit import bootstrap, fit
 from bench.calibrate.fit_pool import ceilings_for, fit_pool, observations_of
 from bench.calibrate.holdout import hold_out

@@ -7,7 +7,9 @@ from functools import partial
 import pytest
 
 from bench.calibrate.calibration import Calibration
-from bench.calibrate.cost_model import NAMES, Work, seconds_by_class
+from bench.calibrate.cost.parameters import NAMES
+from bench.calibrate.cost.seconds import seconds_by_class
+from bench.calibrate.cost.work import Work
 from bench.calibrate.estimate import estimate
 from bench.calibrate.fit import bootstrap
 from bench.calibrate.holdout import hold_out

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from bench.calibrate.calibration import default_recipe
-from bench.calibrate.cost_model import NAMES, Work
+from bench.calibrate.cost.parameters import NAMES
+from bench.calibrate.cost.work import Work
 from bench.calibrate.holdout import hold_out
 from bench.calibrate.make import calibrate
 from bench.calibrate.predict import draw_seconds

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from bench.calibrate.cost_model import PARAMETERS
+from bench.calibrate.cost.parameters import PARAMETERS
 from support.paths import ROOT
 
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench.calibrate.cost_model import Ceilings
+from bench.calibrate.cost.ceilings import Ceilings
 from bench.core.specs.suite import Sampling
 from bench.run.basis import (
     POINT_S,

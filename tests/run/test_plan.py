@@ -7,7 +7,7 @@ import json
 import pytest
 import yaml
 
-from bench.calibrate.cost_model import Ceilings
+from bench.calibrate.cost.ceilings import Ceilings
 from bench.core.errors import UserError
 from bench.core.load import load, load_point
 from bench.core.quantity import Quantity

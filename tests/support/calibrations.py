@@ -9,16 +9,13 @@ from bench.calibrate.calibration import (
     Ceiling,
     Errors,
     Fit,
-    Parameter,
+    FittedParameter,
     ProbedSizes,
     Range,
 )
-from bench.calibrate.cost_model import (
-    NAMES,
-    PRIOR,
-    Ceilings,
-    Work,
-)
+from bench.calibrate.cost.ceilings import Ceilings
+from bench.calibrate.cost.parameters import NAMES, PRIOR
+from bench.calibrate.cost.work import Work
 from bench.calibrate.predict import predict
 from bench.core.load import load_point
 from bench.results.counts import Operators
@@ -126,7 +123,9 @@ def calibration(conv: float | None = 0.3, power: float | None = None) -> Calibra
         call_s=1e-8,
     )
     parameters = {
-        n: Parameter(value=v, low=v, high=v, unit="", at_bound=False, identified=v is not None)
+        n: FittedParameter(
+            value=v, low=v, high=v, unit="", at_bound=False, identified=v is not None
+        )
         for n, v in values.items()
     }
     rates = {name: getattr(BARE, name) for name in get_args(Ceiling)}

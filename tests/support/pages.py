@@ -3,7 +3,7 @@
 import pytest
 
 from bench.calibrate.calibration import Calibration, FittedStage, Headline, Reference
-from bench.calibrate.cost_model import PARAMETERS
+from bench.calibrate.cost.parameters import PARAMETERS
 from bench.core.load import load
 from bench.core.quantity import Quantity
 from bench.core.specs.suite import Suite

@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from bench.calibrate.calibration import Fit, Parameter
+from bench.calibrate.calibration import Fit, FittedParameter
 from bench.report.figures.drawing import (
     COLOURS,
     INK,
@@ -49,7 +49,7 @@ def efficiencies(result: Result) -> Drawing | None:
     )
 
 
-def _draw_fit(axes: plt.Axes, fit: Fit, rows: list[tuple[float, Parameter]], k: int) -> None:
+def _draw_fit(axes: plt.Axes, fit: Fit, rows: list[tuple[float, FittedParameter]], k: int) -> None:
     """rows: height and parameter; k: which of the fits."""
     x, y = [p.value for _, p in rows], [at for at, _ in rows]
     axes.errorbar(

@@ -4,7 +4,8 @@ against later measurements."""
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from bench.calibrate.calibration import Errors, Fit, FittedStage, Parameter
+from bench.calibrate.calibration import Fit, FittedParameter, FittedStage
+from bench.calibrate.fitting.accuracy import Errors
 from bench.core.units import seconds
 from bench.report.numbers import change, percent, whole
 from bench.report.tables.table import (
@@ -47,7 +48,7 @@ def parameters_table(fit: Fit) -> Table:
     )
 
 
-def _parameter_cells(name: str, p: Parameter) -> list[Cell | str]:
+def _parameter_cells(name: str, p: FittedParameter) -> list[Cell | str]:
     if p.value is None:
         return [name, Cell("not measured", how=UNMEASURED), "", p.unit, ""]
     note: Cell | str = "at its bound" if p.at_bound else ""

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from bench.calibrate.published.fit import at_bound
+from bench.calibrate.published.held_out import PublishedFit, RowErrors
+from bench.calibrate.published.names import Scope
+from bench.calibrate.published.table import PublishedTable
 from bench.core.quantity import Quantity
 from bench.report.numbers import digits, percent, whole, work_rate
 from bench.report.tables.table import Cell, Table, number, numbers, quantity, table
-from bench.studies.published.fit import at_bound
-from bench.studies.published.held_out import Errors, PublishedFit
-from bench.studies.published.names import Scope
-from bench.studies.published.table import PublishedTable
 
 RATES = ("linear_efficiency", "attention_efficiency", "vae_efficiency")
 Z_90 = 1.645
@@ -125,8 +125,8 @@ def _parameters(fit: PublishedFit) -> dict[str, dict[str, Any]]:
     return out
 
 
-def _errors(e: Errors | None) -> dict[str, Any] | None:
-    return asdict(e) if e else None
+def _errors(e: RowErrors | None) -> dict[str, Any] | None:
+    return e.model_dump() if e else None
 
 
 def readings_tables(read: PublishedTable, unfitted: dict[str, str]) -> list[Table]:
@@ -209,7 +209,7 @@ def _held_out_table(fit: PublishedFit) -> Table:
     )
 
 
-def _error_cells(error: Errors | None, baseline: Errors | None) -> list[Cell | str | None]:
+def _error_cells(error: RowErrors | None, baseline: RowErrors | None) -> list[Cell | str | None]:
     if error is None:
         return [*[None] * 5, "too few rows, or one group"]
     return [

@@ -1,15 +1,15 @@
 """Published latencies from a CSV, a claim a row: which rows know all their conditions, and what
 stands beside each."""
 
-import csv
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.core.errors import UserError, nearest
+from bench.core.errors import UserError
 from bench.core.load import check_point, load, names
 from bench.core.quantity import Quantity
+from bench.core.read_csv import read_csv
 from bench.core.specs.claim import LatencyTableCheck
 from bench.core.specs.gpu import Gpu
 from bench.core.specs.model import Model
@@ -164,21 +164,7 @@ def read_table(
     """The rows that are claims, and (id, why) of those that are not.  Raises UserError for a file
     that is no such table."""
     path = folder / check.table
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
-            if missing:
-                raise UserError(
-                    f"{path}: column {missing[0]} is"
-                    f" missing{nearest(missing[0], reader.fieldnames or ())}; needed are"
-                    f" {', '.join(COLUMNS)}"
-                )
-            table = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(
-            f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}"
-        ) from None
+    table = read_csv(path, COLUMNS)
     models = {printed: load(Model, name) for printed, name in check.models.items()}
     rows: list[TableRow] = []
     left_out: list[tuple[str, str]] = []

@@ -2,9 +2,7 @@
 
 import numpy as np
 
-from bench.calibrate.cost_model import (
-    Priced,
-)
+from bench.calibrate.cost.seconds import Priced
 from bench.calibrate.fit import (
     Observation,
 )

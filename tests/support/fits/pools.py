@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from bench.calibrate.cost_model import Priced, Work
+from bench.calibrate.cost.seconds import Priced
+from bench.calibrate.cost.work import Work
 from bench.core.load import load, load_point
 from bench.core.specs.suite import Suite
 from bench.measure.timing.sampling import summarise

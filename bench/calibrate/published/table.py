@@ -5,18 +5,11 @@ A row is one video (or one step of it) on one GPU.  Nine columns are needed; oth
 are used where present.
 """
 
-import csv
-import io
 import math
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.core.errors import EnvironmentFault, UserError, nearest
-from bench.core.load import load, names
-from bench.core.specs.gpu import Gpu
-from bench.core.specs.model import Model
-from bench.studies.published.names import (
+from bench.calibrate.published.names import (
     ENCODES_WHOLE_CLIP,
     GIVEN_FRAMES,
     Scope,
@@ -27,7 +20,12 @@ from bench.studies.published.names import (
     read_model,
     read_scope,
 )
-from bench.studies.published.numbers import number_in, says_yes
+from bench.calibrate.published.numbers import number_in, says_yes
+from bench.core.errors import UserError
+from bench.core.load import load, names
+from bench.core.read_csv import read_csv
+from bench.core.specs.gpu import Gpu
+from bench.core.specs.model import Model
 
 NEEDED = (
     "model",
@@ -51,7 +49,6 @@ USED_WHERE_PRESENT = (
     "offload",
     "s_per_step",
 )
-MAX_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +114,8 @@ def read_table(path: Path) -> PublishedTable:
     device_names = {
         device: name for name in names("gpus") for device in load(Gpu, name).device_names
     }
-    lines = _csv_rows(path)
-    for line, cells in enumerate(lines, start=2):
+    rows = read_csv(path, NEEDED, USED_WHERE_PRESENT)
+    for line, cells in enumerate(rows, start=2):
         row_id = cells.get("id") or f"line {line}"
         try:
             out.rows.append(_read_row(row_id, cells, out, device_names))
@@ -136,67 +133,6 @@ def read_table(path: Path) -> PublishedTable:
             f" {'; '.join(reasons[:3])}{more}"
         )
     return out
-
-
-def _csv_rows(path: Path) -> list[dict[str, str]]:
-    """Dictionaries by column; the columns' spelling is put right (case, spaces)."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except PermissionError:
-        raise EnvironmentFault(f"{path}: cannot be read: permission denied") from None
-    except IsADirectoryError:
-        raise UserError(f"{path} is a directory; --from takes a CSV file") from None
-    except OSError as error:
-        beside = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
-        raise UserError(f"{path}: {error.strerror}{nearest(path.name, beside)}") from None
-    if len(data) > MAX_BYTES:
-        raise UserError(
-            f"{path}: expected a table of latencies, found over {MAX_BYTES // 2**20} MiB"
-        )
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not a CSV table in UTF-8") from None
-    if not text.strip() or "\0" in text:
-        raise UserError(
-            f"{path}: expected a CSV with the columns {' '.join(NEEDED)}, found"
-            f" {'a binary file' if text.strip() else 'an empty file'}"
-        )
-    lines = "\n".join(line for line in text.splitlines() if not line.startswith("#")).lstrip()
-    header = lines.split("\n", 1)[0]
-    delimiter = max(",;\t|", key=header.count)
-    try:
-        parsed = [
-            cells
-            for cells in csv.reader(io.StringIO(lines), delimiter=delimiter)
-            if any(c.strip() for c in cells)
-        ]
-    except csv.Error as error:
-        raise UserError(f"{path}: not a CSV table: {error}") from None
-    columns = [re.sub(r"[\s-]+", "_", c.strip().lower()) for c in parsed[0]] if parsed else []
-    missing = [name for name in NEEDED if name not in columns]
-    if len(missing) == len(NEEDED):
-        raise UserError(
-            f"{path}: not such a table: its first line has none of the columns {' '.join(NEEDED)}"
-        )
-    if missing:
-        near = [
-            n
-            for name in missing
-            for n in [nearest(name, [c for c in columns if c not in NEEDED])]
-            if n
-        ][:1]
-        raise UserError(
-            f"{path}: no column {', '.join(missing)}{''.join(near)} (needed are {' '.join(NEEDED)};"
-            f" used where present: {' '.join(USED_WHERE_PRESENT)})"
-        )
-    doubled = sorted(
-        {c for c in columns if c in (*NEEDED, *USED_WHERE_PRESENT) and columns.count(c) > 1}
-    )
-    if doubled:
-        raise UserError(f"{path}: two columns are called {', '.join(doubled)}")
-    return [dict(zip(columns, (c.strip() for c in cells), strict=False)) for cells in parsed[1:]]
 
 
 def _read_row(

@@ -12,12 +12,14 @@ compiled, else fused_share.  A rate that is nan is tied to the linear one.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import log
 
 import numpy as np
 
+from bench.calibrate.fitting.parameter import Parameter
+from bench.calibrate.published.counts import Counted
+from bench.calibrate.published.table import Row
 from bench.core.specs.gpu import Gpu
-from bench.studies.published.counts import Counted
-from bench.studies.published.table import Row
 
 HOPPER = ("h100-sxm", "h100-pcie", "h100-nvl", "h200", "h20")
 LINEAR, ATTENTION, VAE, ELEMENTWISE, FAST, UNFUSED, OFFLOADED, STAGES = range(
@@ -25,29 +27,22 @@ LINEAR, ATTENTION, VAE, ELEMENTWISE, FAST, UNFUSED, OFFLOADED, STAGES = range(
 )  # columns of the features
 
 
-@dataclass(frozen=True)
-class Parameter:
-    """One number of the model: where it starts, how far it may go, and what it is held at when it
-    is not free."""
+@dataclass(frozen=True, kw_only=True)
+class Rate(Parameter):
+    """One number of the model of whole videos, and what it is held at while it is not free."""
 
     name: str
-    unit: str
-    bounds: tuple[float, float]
-    start: float
     held: float
     """Its value while it is not free."""
     possible: tuple[float, float]
     """Within which that value is thought to lie: intervals draw from it."""
-    spread: float
-    """Before the table is seen, a free one is thought to lie within this factor of its start (one
-    standard deviation)."""
     why: str
 
 
 SHARE, SECONDS, RATIO = "share of datasheet", "s", "ratio"  # units
 
 
-def parameters_of(gpu: str) -> tuple[Parameter, ...]:
+def parameters_of(gpu: str) -> tuple[Rate, ...]:
     """What is held, and why, for a kind of card."""
     linear, attention, vae = _rates(gpu in HOPPER)
     fixed = _seconds("fixed_s", 3.0)
@@ -55,76 +50,96 @@ def parameters_of(gpu: str) -> tuple[Parameter, ...]:
     return linear, attention, vae, fixed, gain, unfused, fused, _seconds("offload_s", 20.0)
 
 
-def _rates(hopper: bool) -> tuple[Parameter, Parameter, Parameter]:
-    return (
-        Parameter(
-            "linear_efficiency", SHARE, (0.02, 1.0), 0.55, 0.55, (0.4, 0.7), 1.6, "never held"
-        ),
-        Parameter(
-            "attention_efficiency",
-            SHARE,
-            (0.02, 1.0),
-            0.4,
-            0.37 if hopper else 0.6,
-            (0.3, 0.5) if hopper else (0.4, 0.75),
-            1.6,
-            "FlashAttention-2 reaches 35 % of an H100 (arXiv 2407.08608) and up to 73 % of an A100"
-            " (arXiv 2307.08691)",
-        ),
-        Parameter(
-            "vae_efficiency",
-            SHARE,
-            (0.005, 1.0),
-            0.2,
-            0.2,
-            (0.1, 0.4),
-            2.2,
-            "CogVideoX 1.5's decoding: 52 s on an H20 (L0720's note) is 0.20 of the datasheet, 38 s"
-            " on an L20 0.35",
-        ),
+def _rates(hopper: bool) -> tuple[Rate, Rate, Rate]:
+    linear = Rate(
+        name="linear_efficiency",
+        unit=SHARE,
+        low=0.02,
+        high=1.0,
+        prior=0.55,
+        spread=log(1.6),
+        held=0.55,
+        possible=(0.4, 0.7),
+        why="never held",
     )
+    attention = Rate(
+        name="attention_efficiency",
+        unit=SHARE,
+        low=0.02,
+        high=1.0,
+        prior=0.4,
+        spread=log(1.6),
+        held=0.37 if hopper else 0.6,
+        possible=(0.3, 0.5) if hopper else (0.4, 0.75),
+        why="FlashAttention-2 reaches 35 % of an H100 (arXiv 2407.08608) and up to 73 % of an A100"
+        " (arXiv 2307.08691)",
+    )
+    vae = Rate(
+        name="vae_efficiency",
+        unit=SHARE,
+        low=0.005,
+        high=1.0,
+        prior=0.2,
+        spread=log(2.2),
+        held=0.2,
+        possible=(0.1, 0.4),
+        why="CogVideoX 1.5's decoding: 52 s on an H20 (L0720's note) is 0.20 of the datasheet, 38 s"
+        " on an L20 0.35",
+    )
+    return linear, attention, vae
 
 
-def _seconds(name: str, start: float) -> Parameter:
+def _seconds(name: str, prior: float) -> Rate:
     """Seconds that a run takes beside its work."""
-    why = "the table does not show one"
-    return Parameter(name, SECONDS, (1e-3, 1e3), start, 0.0, (0.0, 0.0), 4.0, why)
-
-
-def _ratios(hopper: bool) -> tuple[Parameter, Parameter, Parameter]:
-    return (
-        Parameter(
-            "fast_attention_gain",
-            RATIO,
-            (1.0, 3.0),
-            1.8,
-            2.0 if hopper else 1.0,
-            (1.7, 2.3) if hopper else (0.8, 1.0),
-            1.25,
-            "cuDNN over FA2: 1.7 to 2.3 on Hopper, 0.82 on an A100, 1.00 on an L40S (PR 48163 of"
-            " transformers)",
-        ),
-        Parameter(
-            "unfused_share",
-            RATIO,
-            (1e-3, 5.0),
-            0.8,
-            0.0,
-            (0.0, 0.0),
-            2.5,
-            "elementwise traffic cannot be told from the linear rate",
-        ),
-        Parameter(
-            "fused_share",
-            RATIO,
-            (0.02, 1.0),
-            0.33,
-            1 / 3,
-            (0.1, 0.6),
-            2.0,
-            "assumed, from 0.1 to 0.6: three elementwise operators in a row become one",
-        ),
+    return Rate(
+        name=name,
+        unit=SECONDS,
+        low=1e-3,
+        high=1e3,
+        prior=prior,
+        spread=log(4.0),
+        held=0.0,
+        possible=(0.0, 0.0),
+        why="the table does not show one",
     )
+
+
+def _ratios(hopper: bool) -> tuple[Rate, Rate, Rate]:
+    gain = Rate(
+        name="fast_attention_gain",
+        unit=RATIO,
+        low=1.0,
+        high=3.0,
+        prior=1.8,
+        spread=log(1.25),
+        held=2.0 if hopper else 1.0,
+        possible=(1.7, 2.3) if hopper else (0.8, 1.0),
+        why="cuDNN over FA2: 1.7 to 2.3 on Hopper, 0.82 on an A100, 1.00 on an L40S (PR 48163 of"
+        " transformers)",
+    )
+    unfused = Rate(
+        name="unfused_share",
+        unit=RATIO,
+        low=1e-3,
+        high=5.0,
+        prior=0.8,
+        spread=log(2.5),
+        held=0.0,
+        possible=(0.0, 0.0),
+        why="elementwise traffic cannot be told from the linear rate",
+    )
+    fused = Rate(
+        name="fused_share",
+        unit=RATIO,
+        low=0.02,
+        high=1.0,
+        prior=0.33,
+        spread=log(2.0),
+        held=1 / 3,
+        possible=(0.1, 0.6),
+        why="assumed, from 0.1 to 0.6: three elementwise operators in a row become one",
+    )
+    return gain, unfused, fused
 
 
 class PublishedModel:

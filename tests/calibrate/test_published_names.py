@@ -2,8 +2,14 @@
 
 import pytest
 
+from bench.calibrate.published.names import (
+    Unusable,
+    fast_attention,
+    read_gpu,
+    read_model,
+    read_scope,
+)
 from bench.core.load import names
-from bench.studies.published.names import Unusable, fast_attention, read_gpu, read_model, read_scope
 
 
 @pytest.mark.parametrize(

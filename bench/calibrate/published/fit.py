@@ -22,7 +22,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.studies.published.model import PublishedModel
+from bench.calibrate.fitting.optimise import solve
+from bench.calibrate.fitting.parameter import log_priors, spreads
+from bench.calibrate.published.model import PublishedModel
 
 DRAWS = 200
 NOISES = np.geomspace(0.004, 0.5, 13)  # of log seconds; tables print three digits
@@ -77,10 +79,7 @@ def select(model: PublishedModel, x: np.ndarray, t: np.ndarray, models: Sequence
 
 def at_bound(model: PublishedModel, fitted: Fitted, i: int) -> bool:
     """Did a free parameter stop at an end of its range?"""
-    low, high = model.parameters[i].bounds
-    return i in fitted.free and bool(
-        fitted.theta[i] <= low * 1.001 or fitted.theta[i] >= high * 0.999
-    )
+    return i in fitted.free and model.parameters[i].stops(float(fitted.theta[i]))
 
 
 def _forward(
@@ -124,17 +123,15 @@ def fit(
     the parameters.
 
     before: a fit without the last of the free ones, to start from."""
-    shared, z = _shared(models), None
+    shared, start = _shared(models), None
     noise, tau = (before.noise, before.tau) if before else (0.08, 0.15 if with_factors else 0.0)
     if before:
-        z = np.log([*before.theta[list(before.free)], model.parameters[free[-1]].start])
+        start = np.append(before.theta[list(before.free)], model.parameters[free[-1]].prior)
     for _ in range(4):
-        theta, z, converged = _descend(
-            model, x, t, free, held, noise**2 * np.eye(len(t)) + tau**2 * shared, start=z
-        )
-        log_evidence, *scatter = _likeliest_scatter(
-            model, x, t, free, theta, z, shared, with_factors
-        )
+        covariance = noise**2 * np.eye(len(t)) + tau**2 * shared
+        theta, converged = _solve(model, x, t, free, held, covariance, start=start)
+        start = theta[list(free)]
+        log_evidence, *scatter = _likeliest_scatter(model, x, t, free, theta, shared, with_factors)
         if (noise, tau) == tuple(scatter):
             break
         noise, tau = scatter
@@ -170,22 +167,22 @@ def draws(
     free = list(fitted.free)
     covariance = fitted.noise**2 * np.eye(len(t)) + fitted.tau**2 * _shared(models)
     possible = np.array([p.possible for p in model.parameters])
-    spread = np.log([model.parameters[i].spread for i in free])
+    freed = [model.parameters[i] for i in free]
     scatter = rng.multivariate_normal(np.zeros(len(t)), covariance, size=DRAWS, method="cholesky")
     out = []
     for moved in scatter:
         held = np.where(
             fitted.theta == model.held, rng.uniform(possible[:, 0], possible[:, 1]), fitted.theta
         )
-        theta, _, _ = _descend(
+        theta, _ = _solve(
             model,
             x,
             t * np.exp(moved),
             free,
             held,
             covariance,
-            start=np.log(fitted.theta[free]),
-            thought=_thought(model, free) + rng.normal(0, spread),
+            start=fitted.theta[free],
+            centre=log_priors(freed) + rng.normal(0, spreads(freed)),
         )
         out.append(theta)
     return np.array(out)
@@ -197,67 +194,32 @@ def _shared(models: Sequence[str]) -> np.ndarray:
     return (names[:, None] == names[None]).astype(float)
 
 
-def _thought(model: PublishedModel, free: Sequence[int]) -> np.ndarray:
-    return np.log([model.parameters[i].start for i in free])
-
-
-def _descend(
+def _solve(
     model: PublishedModel,
     x: np.ndarray,
     t: np.ndarray,
     free: Sequence[int],
     held: np.ndarray,
     covariance: np.ndarray,
-    start: np.ndarray | None,
-    thought: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Levenberg-Marquardt on the logarithms: (theta, z = log of the free ones, converged)."""
-    free, theta = list(free), held.copy()
-    low, high = np.log([model.parameters[i].bounds for i in free]).T
-    thought = _thought(model, free) if thought is None else thought
-    weight = np.log([model.parameters[i].spread for i in free]) ** -2.0
+    **options: np.ndarray | None,
+) -> tuple[np.ndarray, bool]:
+    """The free parameters fitted to rows that scatter by a covariance: (theta, converged).
+
+    options: start and centre, as bench.calibrate.fitting.optimise.solve takes them."""
     whiten = np.linalg.inv(np.linalg.cholesky(covariance))
 
-    def at(z: np.ndarray) -> tuple[np.ndarray, float]:
-        theta[free] = np.exp(z)
-        r = whiten @ np.log(model.seconds(x, theta) / t)
-        return r, float(r @ r + weight @ (z - thought) ** 2)
+    def unpack(values: np.ndarray) -> np.ndarray:
+        theta = held.copy()
+        theta[list(free)] = values
+        return theta
 
-    z = np.clip(thought if start is None else start, low, high)
-    (r, cost), damping = at(z), 1e-3
-    for _ in range(50):
-        theta[free] = np.exp(z)
-        slopes = whiten @ model.slopes(x, theta, free)
-        curvature, gradient = (
-            slopes.T @ slopes + np.diag(weight),
-            slopes.T @ r + weight * (z - thought),
-        )
-        while True:
-            further = np.clip(
-                z - np.linalg.solve(curvature + damping * np.diag(np.diag(curvature)), gradient),
-                low,
-                high,
-            )
-            r_there, cost_there = at(further)
-            if cost_there <= cost or damping > 1e8:
-                break
-            damping *= 5
-        if cost_there > cost:
-            break  # no step is better: as low as it gets
-        fallen, z, r, cost, damping = (
-            cost - cost_there,
-            further,
-            r_there,
-            cost_there,
-            max(damping / 5, 1e-9),
-        )
-        if fallen <= 1e-6 * (1 + cost):
-            break
-    else:
-        theta[free] = np.exp(z)
-        return theta, z, False
-    theta[free] = np.exp(z)
-    return theta, z, True
+    found = solve(
+        [model.parameters[i] for i in free],
+        lambda values: whiten @ np.log(model.seconds(x, unpack(values)) / t),
+        lambda values: whiten @ model.slopes(x, unpack(values), free),
+        **options,
+    )
+    return unpack(found.values), found.converged
 
 
 def _likeliest_scatter(
@@ -266,7 +228,6 @@ def _likeliest_scatter(
     t: np.ndarray,
     free: Sequence[int],
     theta: np.ndarray,
-    z: np.ndarray,
     shared: np.ndarray,
     with_factors: bool,
 ) -> tuple[float, float, float]:
@@ -274,8 +235,10 @@ def _likeliest_scatter(
     thoughts), the model made linear at theta; the best of the grid, a usual scatter thought
     likelier."""
     slopes = model.slopes(x, theta, free)
-    y = np.log(t / model.seconds(x, theta)) + slopes @ (z - _thought(model, free))
-    of_thoughts = slopes * np.log([model.parameters[i].spread for i in free]) ** 2 @ slopes.T
+    freed = [model.parameters[i] for i in free]
+    moved = np.log(theta[list(free)]) - log_priors(freed)
+    y = np.log(t / model.seconds(x, theta)) + slopes @ moved
+    of_thoughts = slopes * spreads(freed) ** 2 @ slopes.T
     found = []
     for tau in SPREADS if with_factors else (0.0,):
         values, vectors = np.linalg.eigh(of_thoughts + tau**2 * shared)  # once for all noises

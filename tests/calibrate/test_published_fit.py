@@ -6,25 +6,25 @@ import json
 import numpy as np
 import pytest
 
-from bench.core.errors import UserError
-from bench.core.load import load
-from bench.core.specs.gpu import Gpu
-from bench.count.depth import ClassWork
-from bench.studies.published.counts import Counted
-from bench.studies.published.fit import fit as fit_free
-from bench.studies.published.held_out import (
-    constant_mfu,
+from bench.calibrate.fitting.accuracy import constant_rate
+from bench.calibrate.published.counts import Counted
+from bench.calibrate.published.fit import fit as fit_free
+from bench.calibrate.published.held_out import (
     errors,
     fit_published,
     fit_table,
     held_out,
     split_impossible,
 )
-from bench.studies.published.model import PublishedModel
-from bench.studies.published.names import read_scope
-from bench.studies.published.table import Row, read_table
+from bench.calibrate.published.model import PublishedModel
+from bench.calibrate.published.names import read_scope
+from bench.calibrate.published.table import Row, read_table
+from bench.core.errors import UserError
+from bench.core.load import load
+from bench.core.specs.gpu import Gpu
+from bench.count.depth import ClassWork
 from support.cli import cli
-from support.studies.published import MINIMAL, write
+from support.fits.published import MINIMAL, write
 
 H100 = load(Gpu, "h100-sxm")
 
@@ -242,11 +242,11 @@ def test_a_row_left_out_has_no_part_in_its_own_prediction():
 
 
 def test_the_baseline_is_the_geometric_mean_of_the_others():
-    predicted = constant_mfu(np.array([1.0, 1.0, 1.0]), np.array([2.0, 2.0, 8.0]))
+    predicted = constant_rate(np.array([1.0, 1.0, 1.0]), np.array([2.0, 2.0, 8.0]))
     assert predicted == pytest.approx([4.0, 4.0, 2.0])
-    by_group = constant_mfu(np.array([1.0, 1.0, 1.0]), np.array([2.0, 2.0, 8.0]), ["a", "a", "b"])
+    by_group = constant_rate(np.array([1.0, 1.0, 1.0]), np.array([2.0, 2.0, 8.0]), ["a", "a", "b"])
     assert by_group == pytest.approx([8.0, 8.0, 2.0])
-    assert np.isnan(constant_mfu(np.ones(2), np.ones(2), ["a", "a"])).all()
+    assert np.isnan(constant_rate(np.ones(2), np.ones(2), ["a", "a"])).all()
     e = errors(predicted, np.array([2.0, 2.0, 8.0]), ["a", "b", "c"])
     assert (e.mean, e.median, e.worst, e.worst_row) == (
         pytest.approx(2.75 / 3),

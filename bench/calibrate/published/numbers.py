@@ -3,9 +3,7 @@
 import math
 import re
 
-from bench.studies.published.names import (
-    Unusable,
-)
+from bench.calibrate.published.names import Unusable
 
 NUMBER = re.compile(
     r"^\s*[~≈]?\s*(-?[\d_]*\.?\d+(?:e[+-]?\d+)?\.?|nan|-?inf)\s*"

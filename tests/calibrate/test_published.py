@@ -5,14 +5,14 @@ import dataclasses
 
 import pytest
 
+from bench.calibrate.published.counts import CountCache
+from bench.calibrate.published.table import NEEDED, read_table
 from bench.core.errors import UserError
 from bench.core.load import load
 from bench.core.specs.model import Model
 from bench.count.depth import decode_flops, encode_flops, forward_work
-from bench.studies.published.counts import CountCache
-from bench.studies.published.table import NEEDED, read_table
+from support.fits.published import MINIMAL, write
 from support.paths import ROOT
-from support.studies.published import MINIMAL, write
 
 REFERENCE = ROOT / "configs" / "reference" / "published_latency.csv"
 

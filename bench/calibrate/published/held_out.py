@@ -1,53 +1,51 @@
 """Fit a few rates to somebody else's table of whole videos, and say how well they predict what they
 have not seen.
 
-The cost is bench.studies.published.model's, the fit bench.studies.published.fit's: as many free
+The cost is bench.calibrate.published.model's, the fit bench.calibrate.published.fit's: as many free
 parameters as make the table most probable, and a factor for each model.  Held-out errors repeat the
 whole choice without the row, or the model.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from bench.calibrate.fitting.accuracy import (
+    INTERVAL,
+    Errors,
+    TooFewPoints,
+    constant_rate,
+    errors_of,
+    leave_groups_out,
+)
+from bench.calibrate.published.counts import CountCache, Counted, count_rows
+from bench.calibrate.published.fit import Fitted, draws, predict, select
+from bench.calibrate.published.model import ATTENTION, LINEAR, STAGES, VAE, PublishedModel
+from bench.calibrate.published.table import PublishedTable, Row, Skipped
 from bench.core.errors import UserError, nearest
 from bench.core.load import load
 from bench.core.specs.gpu import Gpu
-from bench.studies.published.counts import CountCache, Counted, count_rows
-from bench.studies.published.fit import Fitted, draws, predict, select
-from bench.studies.published.model import ATTENTION, LINEAR, STAGES, VAE, PublishedModel
-from bench.studies.published.table import PublishedTable, Row, Skipped
 
 MIN_ROWS = 4
-INTERVAL = (5.0, 95.0)  # percentiles: 90 %
 MOST_UTILISATION = 1.05  # of the datasheet's 16-bit rate, which a card's clock may pass by a little
 
 
-@dataclass(frozen=True)
-class Errors:
-    """|predicted / measured - 1| over rows that took no part in the fit."""
+class RowErrors(Errors):
+    """Over rows that took no part in the fit."""
 
-    mean: float
-    median: float
-    worst: float
-    n: int
     worst_row: str
 
 
-def errors(predicted: np.ndarray, measured: np.ndarray, ids: Sequence[str]) -> Errors | None:
-    """None where nothing was held out."""
-    kept = np.isfinite(predicted)
-    if not kept.any():
+def errors(predicted: np.ndarray, measured: np.ndarray, ids: Sequence[str]) -> RowErrors | None:
+    """None where nothing was held out (all predicted are nan)."""
+    log_errors = np.log(measured / predicted)
+    kept = np.isfinite(log_errors)
+    found = errors_of(log_errors[kept])
+    if found is None:
         return None
-    e = np.where(kept, np.abs(predicted / measured - 1), -1.0)
-    return Errors(
-        float(e[kept].mean()),
-        float(np.median(e[kept])),
-        float(e.max()),
-        int(kept.sum()),
-        ids[int(e.argmax())],
-    )
+    distance = np.where(kept, np.abs(predicted / measured - 1), -1.0)
+    return RowErrors(**found.model_dump(), worst_row=ids[int(distance.argmax())])
 
 
 def held_out(
@@ -55,45 +53,31 @@ def held_out(
     x: np.ndarray,
     t: np.ndarray,
     models: Sequence[str],
-    groups: Sequence[object],
+    groups: Sequence[Hashable],
 ) -> np.ndarray:
     """Each group's rows predicted by a fit without them, the choice of free parameters and the
     models' factors made again; nan where the rest has too few rows."""
-    out = np.full(len(t), np.nan)
-    for group in dict.fromkeys(groups):
-        out_of_it = np.array([g == group for g in groups])
-        rest = ~out_of_it
-        if rest.sum() < MIN_ROWS - 1:
-            continue
-        out[out_of_it] = _from(model, x, t, models, rest, out_of_it)
-    return out
+    names = np.array(models)
+
+    def predict_rows(kept: np.ndarray, out: np.ndarray) -> np.ndarray:
+        if kept.sum() < MIN_ROWS - 1:
+            raise TooFewPoints(f"{kept.sum()} rows")
+        return _from(model, x, t, names, kept, out)
+
+    return leave_groups_out(groups, predict_rows)
 
 
 def _from(
     model: PublishedModel,
     x: np.ndarray,
     t: np.ndarray,
-    models: Sequence[str],
+    names: np.ndarray,
     rest: np.ndarray,
     wanted: np.ndarray,
 ) -> np.ndarray:
     """The wanted rows, predicted from the rest."""
-    names = np.array(models)
-    return predict(model, select(model, x[rest], t[rest], names[rest]), x[wanted], names[wanted])
-
-
-def constant_mfu(
-    flop_seconds: np.ndarray, t: np.ndarray, groups: Sequence[object] | None = None
-) -> np.ndarray:
-    """Each group's rows (each row by default) from one utilisation, the geometric mean of the
-    others'."""
-    logs, out = np.log(flop_seconds / t), np.full(len(t), np.nan)
-    groups = range(len(t)) if groups is None else groups
-    for group in dict.fromkeys(groups):
-        out_of_it = np.array([g == group for g in groups])
-        if not out_of_it.all():
-            out[out_of_it] = flop_seconds[out_of_it] / np.exp(logs[~out_of_it].mean())
-    return out
+    fitted = select(model, x[rest], t[rest], names[rest])
+    return predict(model, fitted, x[wanted], names[wanted])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,17 +94,17 @@ class PublishedFit:
     model: PublishedModel
     fitted: Fitted
     draws: np.ndarray
-    leave_one_out: Errors | None
-    leave_one_size_out: Errors | None
+    leave_one_out: RowErrors | None
+    leave_one_size_out: RowErrors | None
     """All rows of the same model, size and frames left out at once; None where no two rows share
     them."""
-    leave_one_model_out: Errors | None
-    upward: Errors | None
+    leave_one_model_out: RowErrors | None
+    upward: RowErrors | None
     """The larger half by FLOPs, from the smaller."""
-    constant_mfu: Errors | None
-    constant_mfu_by_size: Errors | None
-    constant_mfu_by_model: Errors | None
-    constant_mfu_upward: Errors | None
+    constant_mfu: RowErrors | None
+    constant_mfu_by_size: RowErrors | None
+    constant_mfu_by_model: RowErrors | None
+    constant_mfu_upward: RowErrors | None
     constant_mfu_value: float
     """The geometric mean over all rows."""
 
@@ -160,8 +144,8 @@ def fit_published(
     at_peak = x[:, [LINEAR, ATTENTION, VAE]].sum(axis=1)
     upward, small = np.full(len(t), np.nan), at_peak <= np.median(at_peak)
     if small.sum() >= MIN_ROWS - 1 and not small.all():
-        upward[~small] = _from(model, x, t, models, small, ~small)
-        constant_upward = np.where(small, np.nan, constant_mfu(at_peak, t, small))
+        upward[~small] = _from(model, x, t, np.array(models), small, ~small)
+        constant_upward = np.where(small, np.nan, constant_rate(at_peak, t, small))
     else:
         constant_upward = nothing
     return PublishedFit(
@@ -178,11 +162,11 @@ def fit_published(
         leave_one_size_out=errors(by_size, t, ids),
         leave_one_model_out=errors(by_model, t, ids),
         upward=errors(upward, t, ids),
-        constant_mfu=errors(constant_mfu(at_peak, t), t, ids),
+        constant_mfu=errors(constant_rate(at_peak, t), t, ids),
         constant_mfu_by_size=errors(
-            constant_mfu(at_peak, t, sizes) if np.isfinite(by_size).any() else nothing, t, ids
+            constant_rate(at_peak, t, sizes) if np.isfinite(by_size).any() else nothing, t, ids
         ),
-        constant_mfu_by_model=errors(constant_mfu(at_peak, t, models), t, ids),
+        constant_mfu_by_model=errors(constant_rate(at_peak, t, models), t, ids),
         constant_mfu_upward=errors(constant_upward, t, ids),
         constant_mfu_value=float(np.exp(np.log(at_peak / t).mean())),
     )

@@ -2,7 +2,7 @@
 
 import csv
 
-from bench.studies.published.table import NEEDED
+from bench.calibrate.published.table import NEEDED
 
 MINIMAL = {
     "model": "Wan2.1-T2V-1.3B",

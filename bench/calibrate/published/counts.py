@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from bench.calibrate.published.table import Row
 from bench.core.load import load
 from bench.core.specs.model import Model
 from bench.count.cache import CountCache
-from bench.studies.published.table import Row
 
 if TYPE_CHECKING:
     from bench.count.depth import ClassWork

@@ -1,0 +1,1 @@
+"""What every fit shares: parameters with priors, one optimiser, held-out errors."""

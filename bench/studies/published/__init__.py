@@ -1,1 +1,0 @@
-"""Published latency tables: read, counted, fitted, held out."""
