@@ -43,12 +43,16 @@ Drawn = Callable[[Tensor], Tensor]
 
 def _made(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype, drawn: Drawn) -> Tensor:
     out = torch.empty(shape, device=device, dtype=dtype)
+    if out.is_meta:
+        return out
     if dtype is torch.float32 and out.numel() <= PIECE:
         return drawn(out)  # one piece, and no other dtype to bring it to
     return _fill(out, drawn)
 
 
 def _fill(out: Tensor, drawn: Drawn) -> Tensor:
+    if out.is_meta:  # nothing is allocated, and drawing nothing takes milliseconds a tensor
+        return out
     for piece in _pieces(out):
         piece.copy_(drawn(torch.empty(piece.shape, device=out.device, dtype=torch.float32)))
     return out
@@ -56,8 +60,8 @@ def _fill(out: Tensor, drawn: Drawn) -> Tensor:
 
 def _pieces(x: Tensor) -> Iterator[Tensor]:
     """Views of at most PIECE elements each, in order: all of x, else rows of it together, else
-    parts of each row.  On meta, where nothing is allocated, all of x at once."""
-    if x.is_meta or x.numel() <= PIECE:
+    parts of each row."""
+    if x.numel() <= PIECE:
         yield x
     elif x[0].numel() <= PIECE:
         yield from x.split(PIECE // x[0].numel())

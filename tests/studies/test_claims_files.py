@@ -51,7 +51,7 @@ def test_a_users_own_table(tmp_path):
     mine.write_text("extends: published-latencies\ncheck: {table: t.csv}\n")
     assert [j.id for j in ledger([str(mine)]).judged] == ["X1"]
     table.write_text(lines[0].replace("steps", "stepz", 1) + "\n")
-    with pytest.raises(UserError, match="column steps is missing"):
+    with pytest.raises(UserError, match="no column steps; did you mean stepz"):
         ledger([str(mine)])
     table.unlink()
     with pytest.raises(UserError, match="cannot be read"):

@@ -28,7 +28,7 @@ from bench.measure.worker.protocol import (
     wants_fresh,
 )
 from bench.run.jobs import suite_jobs
-from support.cli import cli
+from support.cli import FIVE_POINTS, cli, variant
 from support.paths import ROOT
 from support.plans import PLAN
 from support.records import environment
@@ -240,14 +240,17 @@ def test_the_worker_runs_this_code_whatever_lies_in_the_directory(tmp_path):
     (tmp_path / "einops.py").write_text("raise ImportError('not this one')")
     (tmp_path / "bench").mkdir()
     (tmp_path / "bench" / "__init__.py").write_text("")
+    suite = variant(tmp_path, points=[FIVE_POINTS[1]])
     done = cli(
-        "ceilings",
+        "run",
+        str(suite),
         "--device",
         "cpu",
         "--json",
         cwd=tmp_path,
         env={"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"},
     )
+    assert json.loads(done.stdout)["outcomes"]["error"] == 0, done.stderr
     assert done.returncode == 0, done.stderr
 
 
