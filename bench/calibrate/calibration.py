@@ -53,7 +53,7 @@ class FittedParameter(Strict):
 
 class ProbedSizes(Strict):
     """The sizes and extra rates that the cost model takes beside the ceilings
-    (bench.calibrate.cost.seconds.Ceilings).  Provenance: measured."""
+    (bench.calibrate.cost.ceilings.Ceilings).  Provenance: measured."""
 
     gemm_size: tuple[int, int, int] | None = None
     attention_size: tuple[int, int, int] | None = None

@@ -56,7 +56,7 @@ def _text(path: Path, needed: Sequence[str]) -> str:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise UserError(f"{path}: not a CSV table in UTF-8") from None
+        raise UserError(f"{path}: expected a CSV table in UTF-8, found other bytes") from None
     if not text.strip() or "\0" in text:
         found = "a binary file" if text.strip() else "an empty file"
         raise UserError(
@@ -71,7 +71,7 @@ def _check_columns(
     missing = [name for name in needed if name not in columns]
     if missing and len(missing) == len(needed):
         raise UserError(
-            f"{path}: not such a table: its first line has none of the columns {' '.join(needed)}"
+            f"{path}: expected the columns {' '.join(needed)}; the first line has none of the columns"
         )
     if missing:
         others = [column for column in columns if column not in needed]
@@ -79,8 +79,8 @@ def _check_columns(
         also = f"; used where present: {' '.join(used)}" if used else ""
         raise UserError(
             f"{path}: no column {', '.join(missing)}{''.join(meant[:1])}"
-            f" (needed are {' '.join(needed)}{also})"
+            f" (expected: {' '.join(needed)}{also})"
         )
     doubled = sorted({c for c in columns if c in (*needed, *used) and columns.count(c) > 1})
     if doubled:
-        raise UserError(f"{path}: two columns are called {', '.join(doubled)}")
+        raise UserError(f"{path}: expected each column once, found two called {', '.join(doubled)}")

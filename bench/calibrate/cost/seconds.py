@@ -80,30 +80,38 @@ class Priced:
         peak[self.is_["small_conv"]] = ceilings.small_conv_flops_per_s or 1.0
         return peak
 
-    def _share(self, p: Mapping[str, float]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """(n,) share of its ceiling that each product reaches, and its slopes: of log share by
-        log parameter."""
+    def _fill(self, name: str, p: Mapping[str, float]) -> tuple[np.ndarray, float]:
+        """1 + sum of half-size over size, of each operator of a kind and of the ceiling's probe."""
+        of = self.is_[name]
+        here, there = np.ones(of.sum()), 1.0
+        for dimension, half in FILLS[name]:
+            inverse, probe = self.inverse[dimension]
+            here = here + p[half] * inverse[of]
+            there = there + p[half] * probe
+        return here, there
+
+    def _share(self, p: Mapping[str, float]) -> np.ndarray:
+        """(n,) share of its ceiling that each product reaches."""
         share = np.ones(len(self.calls))
-        slopes: dict[str, np.ndarray] = {}
+        for name in FILLS:
+            here, there = self._fill(name, p)
+            share[self.is_[name]] = np.minimum(1.0, p[f"{name}_efficiency"] * there / here)
+        share[self.is_["small_conv"]] = p["small_conv_efficiency"]
+        return share
+
+    def _share_slopes(self, p: Mapping[str, float], share: np.ndarray) -> dict[str, np.ndarray]:
+        """Parameter -> (n,) d log share / d log parameter."""
+        slopes = {"small_conv_efficiency": self._spread(self.is_["small_conv"], 1.0)}
         for name, dimensions in FILLS.items():
-            of, efficiency = self.is_[name], f"{name}_efficiency"
-            here, there = np.ones(of.sum()), 1.0
-            for dimension, half in dimensions:
-                inverse, probe = self.inverse[dimension]
-                here = here + p[half] * inverse[of]
-                there = there + p[half] * probe
-            reached = p[efficiency] * there / here
-            share[of] = np.minimum(1.0, reached)
-            below = np.where(reached < 1.0, 1.0, 0.0)  # at its ceiling nothing moves it
-            slopes[efficiency] = self._spread(of, below)
+            of = self.is_[name]
+            here, there = self._fill(name, p)
+            below = np.where(share[of] < 1.0, 1.0, 0.0)  # at its ceiling nothing moves it
+            slopes[f"{name}_efficiency"] = self._spread(of, below)
             for dimension, half in dimensions:
                 inverse, probe = self.inverse[dimension]
                 by_half = p[half] * (probe / there - inverse[of] / here)
                 slopes[half] = self._spread(of, below * by_half)
-        small = self.is_["small_conv"]
-        share[small] = p["small_conv_efficiency"]
-        slopes["small_conv_efficiency"] = self._spread(small, 1.0)
-        return share, slopes
+        return slopes
 
     def _spread(self, of: np.ndarray, values: np.ndarray | float) -> np.ndarray:
         """(n,) the values where `of` is true, else 0."""
@@ -113,8 +121,7 @@ class Priced:
 
     def _each(self, p: Mapping[str, float]) -> np.ndarray:
         """(n,) seconds of one call of each operator, launch aside."""
-        share, _ = self._share(p)
-        product = np.maximum(self.at_peak / share, self.traffic)
+        product = np.maximum(self.at_peak / self._share(p), self.traffic)
         activation = self.activation / p["activation_efficiency"]
         memory = self.traffic / p["memory_efficiency"]
         other = np.where(self.is_["activation"], activation, memory)
@@ -148,12 +155,14 @@ class Priced:
     def slopes(self, theta: np.ndarray) -> np.ndarray:
         """(n, p): d log seconds / d log parameter of each work."""
         p = dict(zip(NAMES, theta, strict=True))
-        share, of_share = self._share(p)
+        share = self._share(p)
         at_rate = self.at_peak / share
         bound_by_rate = np.where(self.product & (at_rate > self.traffic), at_rate, 0.0)
         activation = np.where(self.product | ~self.is_["activation"], 0.0, self.activation)
         memory = np.where(self.product | self.is_["activation"], 0.0, self.traffic)
-        each = {name: -bound_by_rate * slope for name, slope in of_share.items()}
+        each = {
+            name: -bound_by_rate * slope for name, slope in self._share_slopes(p, share).items()
+        }
         each["activation_efficiency"] = -activation / p["activation_efficiency"]
         each["memory_efficiency"] = -memory / p["memory_efficiency"]
         each["fresh_efficiency"] = -self.fresh / p["fresh_efficiency"]

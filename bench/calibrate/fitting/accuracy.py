@@ -3,6 +3,7 @@
 from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import numpy as np
+from pydantic import ConfigDict
 
 from bench.results.base import Strict
 
@@ -15,6 +16,8 @@ class TooFewPoints(ValueError):
 
 class Errors(Strict):
     """|predicted / measured - 1|."""
+
+    model_config = ConfigDict(allow_inf_nan=False)  # it is read back and printed as JSON
 
     mean: float
     median: float

@@ -201,11 +201,12 @@ def _solve(
     free: Sequence[int],
     held: np.ndarray,
     covariance: np.ndarray,
-    **options: np.ndarray | None,
+    start: np.ndarray | None,
+    centre: np.ndarray | None = None,
 ) -> tuple[np.ndarray, bool]:
-    """The free parameters fitted to rows that scatter by a covariance: (theta, converged).
+    """Fit the free parameters to rows that scatter by a covariance -> (theta, converged).
 
-    options: start and centre, as bench.calibrate.fitting.optimise.solve takes them."""
+    start, centre: as bench.calibrate.fitting.optimise.solve takes them."""
     whiten = np.linalg.inv(np.linalg.cholesky(covariance))
 
     def unpack(values: np.ndarray) -> np.ndarray:
@@ -217,7 +218,8 @@ def _solve(
         [model.parameters[i] for i in free],
         lambda values: whiten @ np.log(model.seconds(x, unpack(values)) / t),
         lambda values: whiten @ model.slopes(x, unpack(values), free),
-        **options,
+        start=start,
+        centre=centre,
     )
     return unpack(found.values), found.converged
 

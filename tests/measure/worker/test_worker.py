@@ -250,8 +250,8 @@ def test_the_worker_runs_this_code_whatever_lies_in_the_directory(tmp_path):
         cwd=tmp_path,
         env={"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"},
     )
-    assert json.loads(done.stdout)["outcomes"]["error"] == 0, done.stderr
     assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["outcomes"]["error"] == 0
 
 
 def test_a_worker_that_comes_back_elsewhere_ends_the_run_and_edited_code_does_not(micro_suite):
