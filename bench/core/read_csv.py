@@ -71,7 +71,8 @@ def _check_columns(
     missing = [name for name in needed if name not in columns]
     if missing and len(missing) == len(needed):
         raise UserError(
-            f"{path}: expected the columns {' '.join(needed)}; the first line has none of the columns"
+            f"{path}: expected a header with the columns {' '.join(needed)};"
+            " the first line has none of the columns"
         )
     if missing:
         others = [column for column in columns if column not in needed]

@@ -186,3 +186,5 @@ def test_one_mfu_for_all_is_worse_and_counted_by_hand():
     assert summary.worst == pytest.approx(400 / np.sqrt(100 * 200) - 1)
     assert summary.n == 3
     assert errors_of([]) is None
+    with pytest.raises(ValueError, match="finite"):  # JSON has no such number
+        errors_of([float("nan")])
