@@ -32,9 +32,15 @@ class UsualRate(BaseModel):
         return self
 
 
+Architecture = Literal["ampere", "ada", "hopper", "blackwell", "blackwell-rtx"]
+
+
 class Gpu(Spec):
     """A card's datasheet.  null where nothing is published."""
 
+    architecture: Architecture | None = None
+    """Cards of one architecture run the same kernels, so that what was published of one says
+    something of its siblings; null for what has none here, as a CPU."""
     device_names: tuple[str, ...]
     """Exact names as CUDA reports them; an unlisted device is unknown, never guessed."""
     peak_flops_per_s: dict[Literal["fp32", "tf32", "bf16", "fp16", "fp8"], positive(1e24)]
