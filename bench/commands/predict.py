@@ -1,54 +1,158 @@
 """What would it take?  predict."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from bench.commands.options import Json, ModelName, Set, WorkloadName, completes, recipe_option
+from bench.commands.options import (
+    Json,
+    ModelName,
+    Set,
+    WorkloadName,
+    completes,
+    go_with,
+    recipe_option,
+)
 from bench.commands.output import print_json, say, show
 from bench.core.errors import UserError
+
+EVERY = "all"
 
 
 def predict(
     model: ModelName,
     workload: WorkloadName,
-    calibration: Annotated[Path, typer.Option(help="A result directory.")],
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="A result directory: its fit predicts. Without one: the newest result of --gpu"
+            " under results/, else what others published.",
+            show_default=False,
+        ),
+    ] = None,
     recipe: Annotated[
         str | None,
         recipe_option(
-            "A calibrated recipe or one of the same rates; the headline's by default, on a GPU one"
-            " of half precision."
+            "A recipe, or several with commas. By default a calibration's headline (on a GPU one of"
+            " half precision), or how published rows of the model were run."
         ),
     ] = None,
     gpu: Annotated[
         str | None,
         typer.Option(
-            help="Carry the calibration to this card (extrapolated).",
+            help="A card, several with commas, or all. With --calibration: carry it to this card"
+            " (extrapolated).",
             autocompletion=completes("gpus"),
         ),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="In the place of the workload's.")
     ] = None,
     ceilings: Annotated[
         Path | None,
         typer.Option(help="A result of that card, for its measured ceilings; else its datasheet."),
     ] = None,
+    as_paragraph: Annotated[
+        bool,
+        typer.Option("--paragraph", help="Three sentences with sources, for a report."),
+    ] = False,
     overrides: Set = None,
     as_json: Json = False,
 ) -> None:
     """Predict seconds, minutes of video per GPU-hour, dollars and kWh of any model at any
-    workload."""
+    workload, from a card's own records or from what others published of it.
+
+    `--gpu all`, or several cards and recipes, make one table, the cheapest minute first."""
+    from bench.core.load import parse_overrides
+
+    changes = parse_overrides(overrides or [])
+    if steps is not None:
+        changes["workload.steps"] = steps
+    cards, recipes = _listed(gpu, "--gpu"), _listed(recipe, "--recipe")
+    if calibration is None and len(cards) == 1 and len(recipes) <= 1 and not as_paragraph:
+        calibration = _own_result(cards[0])
+    if calibration is None:
+        go_with("--calibration", False, {"--ceilings": ceilings})
+        return _from_published(model, workload, recipes, cards, changes, as_paragraph, as_json)
+    if len(cards) > 1 or len(recipes) > 1 or as_paragraph:
+        raise UserError(
+            "--calibration predicts one recipe on one card; leave it out for a table from what"
+            " others published"
+        )
+    card, named = next(iter(cards), None), next(iter(recipes), None)
+    _from_records(model, workload, calibration, named, card, ceilings, changes, as_json)
+
+
+def _listed(text: str | None, option: str) -> list[str]:
+    """'a,b' -> two names.  Raises UserError for an empty one."""
+    names = [name.strip() for name in (text or "").split(",")]
+    if text is None:
+        return []
+    if not all(names):
+        raise UserError(
+            f"{option} {text!r}: expected names with commas between, found an empty one"
+        )
+    return list(dict.fromkeys(names))
+
+
+def _own_result(gpu: str) -> Path | None:
+    """The newest calibrated result of a card under results/."""
+    from bench.results.store import CALIBRATION
+
+    found = sorted(Path("results", gpu).glob(f"*/{CALIBRATION}"), key=lambda f: f.parent.name)
+    return found[-1].parent if found else None
+
+
+def _from_published(
+    model: str,
+    workload: str,
+    recipes: list[str],
+    cards: list[str],
+    changes: dict[str, Any],
+    as_paragraph: bool,
+    as_json: bool,
+) -> None:
+    from bench.calibrate.evidence.card import card_names
+    from bench.commands.parts.forecast import forecast_points
+
+    if not cards:
+        raise UserError(
+            "predict needs --gpu, a card of configs/gpus (or all), or --calibration, a result"
+            f" directory; cards with published evidence: {', '.join(card_names())}"
+        )
+    forecast_points(
+        model,
+        workload,
+        recipes,
+        card_names() if cards == [EVERY] else cards,
+        changes,
+        as_paragraph=as_paragraph,
+        as_json=as_json,
+    )
+
+
+def _from_records(
+    model: str,
+    workload: str,
+    calibration: Path,
+    recipe: str | None,
+    gpu: str | None,
+    ceilings: Path | None,
+    changes: dict[str, Any],
+    as_json: bool,
+) -> None:
     from bench.calibrate.estimate import estimate
     from bench.calibrate.make import load_or_calibrate
-    from bench.core.load import load_point, parse_overrides
+    from bench.commands.parts.beside import said_beside
+    from bench.core.load import load_point
     from bench.report.documents import estimate_document
     from bench.report.progress import Spinner
     from bench.report.tables.calibration import estimate_table
 
     with Spinner("reading the calibration"):
         calibrated = load_or_calibrate(calibration)
-    point = load_point(
-        model, workload, recipe or calibrated.default_recipe, parse_overrides(overrides or [])
-    )
+    point = load_point(model, workload, recipe or calibrated.default_recipe, changes)
     if point.model.autoregressive:
         raise UserError(
             f"model {point.model.name} is auto-regressive: a suite measures it, and `ldt-bench"
@@ -56,8 +160,11 @@ def predict(
         )
     with Spinner(f"counting {point.label}"):
         predicted = estimate(point, calibrated, gpu=gpu, ceilings=ceilings)
+    document, lines = said_beside(point, predicted, calibrated, calibration)
     if as_json:
-        return print_json(estimate_document(point, predicted))
+        return print_json(estimate_document(point, predicted) | document)
     show(estimate_table(f"{point.label} on {predicted.gpu}", predicted))
+    for line in lines:
+        typer.echo(line)
     for warning in predicted.warnings:
         say(f"warning: {warning}")

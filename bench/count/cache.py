@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bench.core.specs.base import fingerprint
 from bench.core.specs.point import Point
-from bench.count.shipped import counting_code, shipped_count
+from bench.count.shipped import counting_code, shipped_count, shipped_work
 from bench.results.counts import StageCount
 
 
@@ -68,10 +68,15 @@ class CountCache:
             known = json.loads(self.file.read_text(encoding="utf-8"))
             self._known = known if isinstance(known, dict) else {}
 
+    @staticmethod
+    def key(what: object) -> str:
+        """By which it is kept."""
+        return fingerprint(what)
+
     def numbers(self, what: object, count: Callable[[], dict[str, int]]) -> dict[str, int]:
-        """What was counted for `what`, or is now."""
-        key = fingerprint(what)
-        kept = self._known.get(key)
+        """What was counted for `what` and is shipped or kept, or is counted now."""
+        key = self.key(what)
+        kept = shipped_work().get(key) or self._known.get(key)
         if (
             isinstance(kept, dict)
             and kept

@@ -8,16 +8,16 @@ a model and workload, this one about 1 s, most of it the VAE's.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from bench.count import traffic
-from bench.count.closed import dit as closed_form
 from bench.count.trace import trace
+from bench.count.work import ClassWork
 from models.pipeline import build_pipeline
-from models.spec import DiffusersDenoiser, DiffusersVAE, DiTConfig, TextEncoderConfig, VAEConfig
+from models.spec import DiffusersDenoiser, DiffusersVAE, DiTConfig, VAEConfig
 from models.stages import example_inputs
 
 META = torch.device("meta")
@@ -28,34 +28,6 @@ DEPTH_KEYS: dict[str, tuple[str, ...]] = {
 }
 """Config keys of diffusers' classes that say how many blocks there are; `num_layers` where the
 class is not named."""
-
-
-@dataclass(frozen=True)
-class ClassWork:
-    """Work by operator class; adds over stages and multiplies by how often one runs."""
-
-    linear_flops: int = 0
-    attention_flops: int = 0
-    conv_flops: int = 0
-    elementwise_bytes: int = 0
-    """Modelled bytes of the operators without products."""
-    kernels: int = 0
-
-    def __add__(self, other: "ClassWork") -> "ClassWork":
-        return ClassWork(
-            **{name: value + getattr(other, name) for name, value in asdict(self).items()}
-        )
-
-    def __sub__(self, other: "ClassWork") -> "ClassWork":
-        return self + other * -1
-
-    def __mul__(self, times: float) -> "ClassWork":
-        return ClassWork(**{name: value * times for name, value in asdict(self).items()})
-
-    @property
-    def flops(self) -> int:
-        """Products and convolutions; 1 MAC = 2 FLOPs."""
-        return self.linear_flops + self.attention_flops + self.conv_flops
 
 
 def forward_work(
@@ -132,18 +104,12 @@ def _over_frames(vae: VAEConfig | DiffusersVAE, frames: int, flops: Callable[[in
     return three + beyond * (flops(3 * period + 1) - three)
 
 
-def text_work(encoders: tuple[TextEncoderConfig, ...], prompts: int) -> ClassWork:
-    """The text encoders' products, by the closed form; what is elementwise in them is thousandths
-    of a video."""
-    total = ClassWork()
-    for config in encoders:
-        by_class = closed_form.text_encode(config, prompts)
-        total += ClassWork(
-            linear_flops=by_class["linear"] + by_class["other"],
-            attention_flops=by_class["attention"],
-            conv_flops=by_class["conv"],
-        )
-    return total
+def denoiser_params(denoiser: DiTConfig | DiffusersDenoiser) -> int:
+    """Parameters, all experts together; nothing is allocated."""
+    pipeline = build_pipeline(
+        denoiser, _no_vae(denoiser), (), device=META, dtype=torch.bfloat16, seed=0
+    )
+    return sum(p.numel() for p in pipeline.denoiser.parameters())
 
 
 def _depth(denoiser: DiffusersDenoiser, key: str) -> int:
@@ -161,17 +127,7 @@ def _depth(denoiser: DiffusersDenoiser, key: str) -> int:
 def _traced_forward(
     denoiser: DiTConfig | DiffusersDenoiser, latent_shape: tuple[int, int, int], dtype: torch.dtype
 ) -> ClassWork:
-    vae = VAEConfig(
-        in_channels=3,
-        latent_channels=denoiser.in_channels,
-        channels=(1,),
-        res_blocks=1,
-        temporal_factor=1,
-        temporal_kernel=1,
-        causal=False,
-        first_frame_alone=False,
-    )  # a pipeline has one; it is not run
-    pipeline = build_pipeline(denoiser, vae, (), device=META, dtype=dtype, seed=0)
+    pipeline = build_pipeline(denoiser, _no_vae(denoiser), (), device=META, dtype=dtype, seed=0)
     inputs = example_inputs(
         pipeline,
         batch=1,
@@ -183,6 +139,20 @@ def _traced_forward(
     )
     pipeline.denoiser.prepare(inputs.latents)
     return _work(lambda: pipeline.predict(inputs.latents, inputs.t, inputs.condition))
+
+
+def _no_vae(denoiser: DiTConfig | DiffusersDenoiser) -> VAEConfig:
+    """A pipeline has one; it is not run."""
+    return VAEConfig(
+        in_channels=3,
+        latent_channels=denoiser.in_channels,
+        channels=(1,),
+        res_blocks=1,
+        temporal_factor=1,
+        temporal_kernel=1,
+        causal=False,
+        first_frame_alone=False,
+    )
 
 
 def _vae(vae: VAEConfig | DiffusersVAE) -> Any:

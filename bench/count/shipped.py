@@ -22,6 +22,7 @@ from bench.results.counts import StageCount
 from models.spec import DiffusersDenoiser, DiffusersVAE
 
 FILE = "counts/presets.json.gz"  # within configs/
+WORK_FILE = "counts/work.json.gz"  # of whole videos, for forecasts: bench.count.work
 ASKED_FOR = ("train_step", "trajectory")  # stages that are counted only where they are run
 
 
@@ -86,3 +87,16 @@ def shipped_document() -> dict[str, Any]:
         return json.loads(gzip.decompress(file.read_bytes()))
     except (OSError, EOFError, ValueError):
         return {"code": None, "diffusers": None, "counts": {}, "stages": []}
+
+
+@functools.cache
+def shipped_work() -> dict[str, dict[str, int]]:
+    """Counted work of whole videos by a fingerprint of what was counted (bench.count.cache); empty
+    where it is of other counting code.  Products do not depend on diffusers' version, and a
+    forecast is right to some per cent, so that it is used with any."""
+    file = resources.files("configs") / WORK_FILE
+    try:
+        document = json.loads(gzip.decompress(file.read_bytes()))
+    except (OSError, EOFError, ValueError):
+        return {}
+    return document["numbers"] if document["code"] == counting_code() else {}

@@ -2,26 +2,23 @@
 sizes."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
 
 from bench.calibrate.published.table import Row
 from bench.core.load import load
 from bench.core.specs.model import Model
 from bench.count.cache import CountCache
-
-if TYPE_CHECKING:
-    from bench.count.depth import ClassWork
+from bench.count.work import ClassWork, decode_flops, encode_flops, forward_work, text_work
 
 
 @dataclass(frozen=True)
 class Counted:
     """What a row's latency holds."""
 
-    forward: "ClassWork"
+    forward: ClassWork
     """Of one denoiser forward."""
     vae_flops: int
-    text: "ClassWork"
+    text: ClassWork
 
 
 def count_rows(
@@ -32,25 +29,12 @@ def count_rows(
 
 
 def _count(row: Row, cache: CountCache, progress: Callable[[str], None]) -> Counted:
-    from bench.count.depth import ClassWork, decode_flops, encode_flops, forward_work, text_work
-
-    model = load(Model, row.model)
-    parts: dict[str, Any] = model.model_dump(mode="json")
-    size = row.frames, row.height, row.width
+    model, size = load(Model, row.model), (row.frames, row.height, row.width)
     progress(f"counting {row.model} at {row.width}x{row.height}, {row.frames} frames")
-    shape = model.vae.latent_shape(*size)
-    forward = cache.numbers(
-        ["forward", parts["denoiser"], shape], lambda: asdict(forward_work(model.denoiser, shape))
-    )
     vae_flops = 0
     if row.scope.vae:
-        vae_flops = cache.numbers(
-            ["decode", parts["vae"], size], lambda: {"flops": decode_flops(model.vae, *size)}
-        )["flops"]
+        vae_flops += decode_flops(model, size, cache)
         if row.encodes_clip:
-            encoded = cache.numbers(
-                ["encode", parts["vae"], size], lambda: {"flops": encode_flops(model.vae, *size)}
-            )
-            vae_flops += encoded["flops"]
+            vae_flops += encode_flops(model, size, cache)
     text = text_work(model.text_encoders, row.prompts) if row.scope.text else ClassWork()
-    return Counted(ClassWork(**forward), vae_flops, text)
+    return Counted(forward_work(model, size, cache), vae_flops, text)

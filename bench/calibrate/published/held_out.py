@@ -204,7 +204,11 @@ def fit_table(
     Raises UserError where none has enough, or where `kind` is in the table under no name."""
     rows: dict[str, list[Row]] = {}
     for row in table.rows:
-        rows.setdefault(row.gpu, []).append(row)
+        if row.fp8:
+            reason = "dtype fp8: the rates fitted for one card are of 16 bits"
+            table.skipped.append(Skipped(row.id, row.named, row.gpu, reason))
+        else:
+            rows.setdefault(row.gpu, []).append(row)
     if kind is not None:
         found = (
             kind.lower()

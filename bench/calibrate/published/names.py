@@ -43,6 +43,7 @@ GUIDANCE_DISTILLED = re.compile(r"(guidance|cfg)[-_ ]?(step[-_ ]?)?distil\w*", r
 VARIANT = re.compile(
     r"vace|control|animate|s2v|avatar|framepack|talk|foley|upscal|refiner", re.IGNORECASE
 )
+GUESSED = re.compile(r"from memory|assumed|not read|approximate", re.IGNORECASE)
 GIVEN_FRAMES = re.compile(
     r"i2v|v2v|v2w|flf|image-?(to|2)|video-?(to|2)-?(video|world)", re.IGNORECASE
 )
@@ -118,6 +119,7 @@ PER_FORWARD = re.compile(
 QUANTISED = re.compile(
     r"fp8|f8|e4m3|int8|int4|fp4|nf4|w8a8|w4a|gguf|\bq[2-8]_|8.?bit|4.?bit|quant", re.IGNORECASE
 )
+FP8 = re.compile(r"fp8|float8|bf16 ?[,+/]? ?fp8( linear\w*)?", re.IGNORECASE)
 HALF = re.compile(r"bf16|fp16|float16|half|16.?bit", re.IGNORECASE)
 SPARSE = re.compile(
     r"sage|sparse|radial|sliding|\bsta\b|\bvsa\b|block.?mask|linear attention", re.IGNORECASE
@@ -247,12 +249,16 @@ def read_gpu(name: str, known: Sequence[str], device_names: dict[str, str]) -> t
     return kinds.pop(), "; ".join(remarks)
 
 
-def check_precision(dtype: str) -> None:
-    """Raises Unusable for what does not run on the 16-bit units."""
+def read_precision(dtype: str) -> bool:
+    """Are the linear layers in FP8?  Raises Unusable for other quantised formats, and for what does
+    not run on the 16-bit units."""
+    if FP8.fullmatch(dtype.strip()):
+        return True
     if QUANTISED.search(dtype):
-        raise Unusable(f"dtype {dtype!r}: quantised; the rates fitted are of 16 bits")
+        raise Unusable(f"dtype {dtype!r}: quantised; the rates fitted are of 16 bits and of fp8")
     if re.search(r"fp32|float32|tf32", dtype, re.IGNORECASE) and not HALF.search(dtype):
         raise Unusable(f"dtype {dtype!r}: the rates fitted are of 16 bits")
+    return False
 
 
 def fast_attention(text: str) -> bool:

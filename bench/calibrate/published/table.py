@@ -12,12 +12,13 @@ from pathlib import Path
 from bench.calibrate.published.names import (
     ENCODES_WHOLE_CLIP,
     GIVEN_FRAMES,
+    GUESSED,
     Scope,
     Unusable,
-    check_precision,
     fast_attention,
     read_gpu,
     read_model,
+    read_precision,
     read_scope,
 )
 from bench.calibrate.published.numbers import number_in, says_yes
@@ -48,6 +49,9 @@ USED_WHERE_PRESENT = (
     "compile",
     "offload",
     "s_per_step",
+    "grade",
+    "note",
+    "source",
 )
 
 
@@ -78,7 +82,14 @@ class Row:
     unfused: bool
     """The table says that nothing was compiled."""
     offloaded: bool
+    fp8: bool
+    """Linear layers in 8 bits; all else in 16."""
     latency_s: float
+    grade: str = ""
+    """As the table gives it: A trustworthy, B one or two conditions inferred, C more."""
+    guessed: bool = False
+    """Its note says that conditions are from memory or assumed."""
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -142,7 +153,7 @@ def _read_row(
     gpu, remark = read_gpu(given("gpu", ""), names("gpus"), device_names)
     _check_one_at_a_time(cells)
     model_name = read_model(given("model", ""), names("models"))
-    check_precision(given("dtype") or "")
+    fp8 = read_precision(given("dtype") or "")
     fast = fast_attention(given("attention") or "")
     scope = read_scope(given("scope", ""))
     if scope.guessed:
@@ -168,7 +179,11 @@ def _read_row(
         fast_attention=fast,
         unfused=(given("compile") or "").lower().startswith(("no", "false", "eager", "0")),
         offloaded=says_yes(given("offload") or ""),
+        fp8=fp8,
         latency_s=latency_s,
+        grade=given("grade") or "",
+        guessed=GUESSED.search(given("note") or "") is not None,
+        source=given("source") or "",
     )
 
 

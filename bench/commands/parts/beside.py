@@ -1,0 +1,58 @@
+"""A card's own prediction beside what others published of it."""
+
+from pathlib import Path
+from typing import Any
+
+from bench.calibrate.calibration import Calibration
+from bench.calibrate.predict import Estimate
+from bench.core.errors import UserError
+from bench.core.specs.point import Point
+
+
+def said_beside(
+    point: Point, own: Estimate, calibration: Calibration, directory: Path
+) -> tuple[dict[str, Any], list[str]]:
+    """What the estimate rests on and how far published evidence lies from it: for --json, and in
+    lines."""
+    document = _of_records(own, calibration, directory)
+    lines = [f"fitted to the records of {directory}" + _error(own)]
+    published = _published(point, own.gpu)
+    if published is None:
+        return {"evidence": document, "published_evidence": None}, lines
+    from bench.report.forecasts import forecast_document, headline, resting_on
+
+    faster = published.video_s.value / own.video_s.value - 1
+    word = "faster" if faster > 0 else "slower"
+    lines += [
+        f"published evidence says {headline(published)}; {resting_on(published)}",
+        f"your card is {abs(faster):.0%} {word} than what others published",
+    ]
+    beside = forecast_document(published) | {"own_is_faster_by": faster}
+    return {"evidence": document, "published_evidence": beside}, lines
+
+
+def _of_records(own: Estimate, calibration: Calibration, directory: Path) -> dict[str, Any]:
+    stages = sum(len(fit.stages) for fit in calibration.fits.values())
+    return {
+        "kind": "records",
+        "gpu": calibration.gpu,
+        "n": stages,
+        "sources": [str(directory)],
+        "heldout": own.heldout_error,
+    }
+
+
+def _error(own: Estimate) -> str:
+    if own.heldout_error is None:
+        return ""
+    return f" (held-out error: {own.heldout_error['mean']:.1%} for another point)"
+
+
+def _published(point: Point, gpu: str) -> Any | None:
+    """The same point by published evidence; None for a card or a recipe that it says nothing of."""
+    from bench.calibrate.evidence.forecast import forecast
+
+    try:
+        return forecast(point, gpu)
+    except UserError:
+        return None

@@ -1,0 +1,109 @@
+"""What a video holds, by class of operator: of one denoiser forward, of the VAE and of the text
+encoders.  Needs no torch where it was counted before, or travels with the package."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bench.core.specs.model import Model
+from bench.count.cache import CountCache
+from bench.count.closed import dit as closed_form
+from models.spec import TextEncoderConfig
+
+Size = tuple[int, int, int]
+"""Frames, height, width in pixels."""
+
+
+@dataclass(frozen=True)
+class ClassWork:
+    """Work by operator class; adds over stages and multiplies by how often one runs."""
+
+    linear_flops: int = 0
+    attention_flops: int = 0
+    conv_flops: int = 0
+    elementwise_bytes: int = 0
+    """Modelled bytes of the operators without products."""
+    kernels: int = 0
+
+    def __add__(self, other: "ClassWork") -> "ClassWork":
+        return ClassWork(
+            **{name: value + getattr(other, name) for name, value in asdict(self).items()}
+        )
+
+    def __sub__(self, other: "ClassWork") -> "ClassWork":
+        return self + other * -1
+
+    def __mul__(self, times: float) -> "ClassWork":
+        return ClassWork(**{name: value * times for name, value in asdict(self).items()})
+
+    @property
+    def flops(self) -> int:
+        """Products and convolutions; 1 MAC = 2 FLOPs."""
+        return self.linear_flops + self.attention_flops + self.conv_flops
+
+
+def forward_work(model: Model, size: Size, cache: CountCache) -> ClassWork:
+    """One denoiser forward of one sample.  Imports torch where it was not counted before."""
+    shape = model.vae.latent_shape(*size)
+
+    def count() -> dict[str, int]:
+        from bench.count.depth import forward_work as counted
+
+        return asdict(counted(model.denoiser, shape))
+
+    return ClassWork(**cache.numbers(["forward", _part(model, "denoiser"), shape], count))
+
+
+def decode_flops(model: Model, size: Size, cache: CountCache) -> int:
+    """The VAE's decoding of one clip, in one piece."""
+
+    def count() -> int:
+        from bench.count.depth import decode_flops as counted
+
+        return counted(model.vae, *size)
+
+    return _one(cache, ["decode", _part(model, "vae"), size], count)
+
+
+def encode_flops(model: Model, size: Size, cache: CountCache) -> int:
+    """The VAE's encoding of one clip, in one piece."""
+
+    def count() -> int:
+        from bench.count.depth import encode_flops as counted
+
+        return counted(model.vae, *size)
+
+    return _one(cache, ["encode", _part(model, "vae"), size], count)
+
+
+def denoiser_params(model: Model, cache: CountCache) -> int:
+    """Parameters of all its experts."""
+
+    def count() -> int:
+        from bench.count.depth import denoiser_params as counted
+
+        return counted(model.denoiser)
+
+    return _one(cache, ["params", _part(model, "denoiser")], count)
+
+
+def text_work(encoders: tuple[TextEncoderConfig, ...], prompts: int) -> ClassWork:
+    """The text encoders' products, by the closed form; what is elementwise in them is thousandths
+    of a video."""
+    total = ClassWork()
+    for config in encoders:
+        by_class = closed_form.text_encode(config, prompts)
+        total += ClassWork(
+            linear_flops=by_class["linear"] + by_class["other"],
+            attention_flops=by_class["attention"],
+            conv_flops=by_class["conv"],
+        )
+    return total
+
+
+def _part(model: Model, name: str) -> dict[str, Any]:
+    return model.model_dump(mode="json")[name]
+
+
+def _one(cache: CountCache, what: object, count: Callable[[], int]) -> int:
+    return cache.numbers(what, lambda: {"flops": count()})["flops"]
