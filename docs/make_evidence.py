@@ -26,14 +26,20 @@ from bench.calibrate.evidence.card import FOLDER, OBSERVATIONS
 from bench.calibrate.evidence.effects import Scatter
 from bench.calibrate.evidence.fit import fit_scatter
 from bench.calibrate.evidence.gather import TABLES, observations_of, published_tables
-from bench.calibrate.evidence.make import card_files, held_out_errors, posterior_of
+from bench.calibrate.evidence.make import card_files, held_out_errors, posterior_of, predict_rows
 from bench.calibrate.evidence.observation import Observation, columns
 from bench.core.load import load, names
 from bench.core.specs.model import Model
 from bench.core.specs.workload import Workload
 from bench.count.cache import CountCache
 from bench.count.shipped import WORK_FILE, counting_code, diffusers_version, shipped_work
-from bench.count.work import decode_flops, denoiser_params, encode_flops, forward_work
+from bench.count.work import (
+    decode_flops,
+    denoiser_depth,
+    denoiser_params,
+    encode_flops,
+    forward_work,
+)
 from models.spec import DiffusersDenoiser, DiTConfig
 
 EVIDENCE = ROOT / "configs" / FOLDER
@@ -83,6 +89,7 @@ def count_presets(counts: CountCache) -> None:
         if not public and not name.startswith("sora-"):
             continue
         denoiser_params(model, counts)
+        denoiser_depth(model, counts)
         for workload in workloads:
             if takes(model, workload) and (public or workload.name.startswith("sora-")):
                 count_video(model, workload, counts)
@@ -145,6 +152,10 @@ def write_evidence(observations: list[Observation], anew: bool) -> None:
         "tables": tables_digest(),
         "scatter": scatter.model_dump(),
         "held_out": [e.model_dump() for e in errors],
+        "left_out": {
+            row: found.model_dump()
+            for row, found in predict_rows(observations, scatter, errors).items()
+        },
         "observations": [o.model_dump(exclude_defaults=True) for o in observations],
     }
     (EVIDENCE / OBSERVATIONS).write_text(json.dumps(document, indent=1) + "\n")

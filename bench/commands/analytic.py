@@ -17,8 +17,8 @@ def analytic(
         str | None,
         typer.Option(
             help=(
-                "Whose datasheet the cross-model table is taken at; h100-sxm, or the calibrated"
-                " card."
+                "Whose published runs the waterfall ends at, and whose datasheet the cross-model"
+                " table takes; h100-sxm, or the calibrated card."
             )
         ),
     ] = None,
@@ -48,5 +48,10 @@ def analytic(
     from bench.report.tables.pencil import analysis_tables
 
     show(*analysis_tables(found))
-    for warning in found.measured.warnings if found.measured else []:
+    if found.published is not None:
+        from bench.report.forecasts import resting_on
+
+        typer.echo(f"calibrated: {resting_on(found.published.fast)}")
+    rests = found.measured or found.published
+    for warning in rests.warnings if rests else []:
         say(f"warning: {warning}")

@@ -33,7 +33,9 @@ def claims(
     from bench.report.progress import Spinner
     from bench.report.tables.claims import claims_document, claims_lines, claims_tables
     from bench.studies.claims.ledger import evidence_of, ledger
+    from bench.studies.claims.published import published_shelf
     from bench.studies.pencil.analytic import rows_from
+    from bench.studies.pencil.published import published_rows
 
     with Spinner(
         "counting, where a claim is about this card"
@@ -41,7 +43,7 @@ def claims(
         else "holding claims against counts"
     ):
         evidence = None if calibration is None else evidence_of(calibration)
-        judged = ledger(claim or [], rows_from, evidence)
+        judged = ledger(claim or [], rows_from, evidence, published_shelf(published_rows))
     if as_json:
         print_json(claims_document(judged))
     else:

@@ -112,6 +112,14 @@ def denoiser_params(denoiser: DiTConfig | DiffusersDenoiser) -> int:
     return sum(p.numel() for p in pipeline.denoiser.parameters())
 
 
+def blocks(denoiser: DiTConfig | DiffusersDenoiser) -> int:
+    """How many, of every kind."""
+    if isinstance(denoiser, DiTConfig):
+        return denoiser.depth
+    keys = DEPTH_KEYS.get(denoiser.diffusers, ("num_layers",))
+    return sum(_depth(denoiser, key) for key in keys)
+
+
 def _depth(denoiser: DiffusersDenoiser, key: str) -> int:
     if key in denoiser.config:
         return denoiser.config[key]

@@ -87,6 +87,17 @@ def denoiser_params(model: Model, cache: CountCache) -> int:
     return _one(cache, ["params", _part(model, "denoiser")], count)
 
 
+def denoiser_depth(model: Model, cache: CountCache) -> int:
+    """Blocks, of every kind."""
+
+    def count() -> int:
+        from bench.count.depth import blocks
+
+        return blocks(model.denoiser)
+
+    return _one(cache, ["depth", _part(model, "denoiser")], count)
+
+
 def text_work(encoders: tuple[TextEncoderConfig, ...], prompts: int) -> ClassWork:
     """The text encoders' products, by the closed form; what is elementwise in them is thousandths
     of a video."""

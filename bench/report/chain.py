@@ -1,5 +1,5 @@
 """`ldt-bench analytic`: the chain, its waterfall, the cross-model table and the tornado, and their
-JSON.  Needs neither torch nor scipy without a calibration."""
+JSON.  Needs neither torch nor scipy without a calibration: then it ends at published evidence."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from bench.studies.pencil.waterfall import Bar, waterfall
 
 if TYPE_CHECKING:
     from bench.studies.pencil.measured import MeasuredChain
+    from bench.studies.pencil.published import PublishedChain
 
 GPU = "h100-sxm"
 """The pencil's card."""
@@ -33,6 +34,8 @@ class Analysis:
     swings: list[Swing]
     """Empty where not asked for."""
     measured: "MeasuredChain | None"
+    published: "PublishedChain | None" = None
+    """Where there is no calibration, what others published of the card."""
 
 
 def analyse(directory: Path | None, gpu: str | None, *, tornado: bool) -> Analysis:
@@ -47,13 +50,14 @@ def analyse(directory: Path | None, gpu: str | None, *, tornado: bool) -> Analys
         )
     a, demand, headroom = Assumptions(), Demand(), Headroom()
     if directory is None:
-        swings = sensitivity(pencil_base(a), demand, headroom) if tornado else []
+        published = _published(gpu or GPU)
         return Analysis(
-            chain(a, demand, headroom),
-            waterfall(a),
-            cross_model(a, load(Gpu, gpu or GPU)),
-            swings,
-            None,
+            rows=chain(a, demand, headroom, measured=published),
+            bars=waterfall(a, published=published),
+            units=cross_model(a, load(Gpu, gpu or GPU)),
+            swings=sensitivity(pencil_base(a), demand, headroom) if tornado else [],
+            measured=None,
+            published=published,
         )
     from bench.calibrate.make import load_or_calibrate  # scipy, and the prediction brings torch
     from bench.calibrate.transfer import check_same_kind
@@ -78,6 +82,16 @@ def analyse(directory: Path | None, gpu: str | None, *, tornado: bool) -> Analys
     )
 
 
+def _published(gpu: str) -> "PublishedChain | None":
+    """None for a card that nothing is published of, and no datasheet carries over to."""
+    from bench.studies.pencil.published import published_chain
+
+    try:
+        return published_chain(gpu)
+    except UserError:
+        return None
+
+
 def analysis_document(found: Analysis) -> dict[str, Any]:
     """Keys may be added, never renamed."""
     m = found.measured
@@ -85,7 +99,8 @@ def analysis_document(found: Analysis) -> dict[str, Any]:
         "rows": [r.as_dict() for r in found.rows],
         "waterfall": [b.as_dict() for b in found.bars],
         "cross_model": [u.as_dict() for u in found.units],
-        "warnings": m.warnings if m else [],
+        "warnings": m.warnings if m else found.published.warnings if found.published else [],
+        "evidence": _evidence(found),
     }
     if found.swings:
         document["sensitivity"] = [s.as_dict() for s in found.swings]
@@ -98,3 +113,14 @@ def analysis_document(found: Analysis) -> dict[str, Any]:
             else None
         )
     return document
+
+
+def _evidence(found: Analysis) -> dict[str, Any] | None:
+    """What the calibrated column rests on."""
+    if found.measured is not None:
+        return {"kind": "records", "gpu": found.measured.gpu}
+    if found.published is None:
+        return None
+    from bench.report.forecasts import evidence_document
+
+    return evidence_document(found.published.fast.evidence)

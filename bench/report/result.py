@@ -33,8 +33,10 @@ from bench.results.video import MEASURED, calls_per_video, video_joules, video_s
 from bench.run.plan_time import price_of
 from bench.studies.ablations.gains import Ablation, ablations
 from bench.studies.claims.ledger import evidence_from, ledger
+from bench.studies.claims.published import published_shelf
 from bench.studies.pencil.analytic import rows_from
 from bench.studies.pencil.assumptions import Assumptions
+from bench.studies.pencil.published import published_rows
 from bench.studies.pencil.waterfall import Bar, waterfall
 
 
@@ -141,12 +143,13 @@ class Result:
         """The document of `ldt-bench claims` without the tables of published latencies, which take
         many counts.
 
-        This calibration judges the claims about this very card; counts judge the others."""
+        This calibration judges the claims about this very card; counts and what others published
+        judge the others."""
         evidence = evidence_from(self.calibration) if self.calibration is not None else None
         wanted = [
             name for name in names("claims") if load(Claim, name).check.kind != "latency_table"
         ]
-        return claims_document(ledger(wanted, rows_from, evidence))
+        return claims_document(ledger(wanted, rows_from, evidence, published_shelf(published_rows)))
 
     @cached_property
     def sentinel(self) -> tuple[float, float, int] | None:

@@ -34,6 +34,7 @@ class HeldOutErrors(Strict):
     """The card whose rows they are, or "all"."""
     n: int
     error: float
+    worst: float
     inside: float
     """Share of the rows inside their 90 % intervals."""
     one_mfu: float | None
@@ -120,6 +121,24 @@ def read_card(gpu: str) -> CardEvidence:
             f"--gpu {gpu}: configs/{FOLDER}/{gpu}.json cannot be read; make it with `python"
             " docs/make_evidence.py`"
         ) from None
+
+
+class RowPrediction(Strict):
+    """A published row, predicted by the fit of all others."""
+
+    gpu: str
+    seconds: float
+    low: float
+    high: float
+    held_out_error: float
+    """Mean of its card's rows, each left out."""
+
+
+@functools.cache
+def row_predictions() -> dict[str, RowPrediction]:
+    """By the row's id."""
+    document = json.loads((resources.files("configs") / FOLDER / OBSERVATIONS).read_bytes())
+    return {row: RowPrediction.model_validate(found) for row, found in document["left_out"].items()}
 
 
 @functools.cache

@@ -15,6 +15,7 @@ from bench.calibrate.evidence.conditions import Conditions, of_recipe, of_rows, 
 from bench.calibrate.evidence.effects import TERMS
 from bench.calibrate.evidence.observation import Observation, columns
 from bench.calibrate.evidence.point import as_observation
+from bench.calibrate.predict import Estimate
 from bench.core.load import load
 from bench.core.quantity import Provenance, Quantity
 from bench.core.specs.gpu import Gpu
@@ -184,3 +185,26 @@ def _most_kwh(minutes: Quantity, gpu: Gpu) -> Quantity:
     assert gpu.tdp_w is not None
     seconds = SECONDS_PER_HOUR / minutes.value
     return Quantity.at_most(gpu.tdp_w * seconds / JOULES_PER_KWH)
+
+
+def as_estimate(f: Forecast) -> Estimate:
+    """In the form that a calibration's predictions have."""
+    held_out = f.held_out
+    return Estimate(
+        gpu=f.gpu.name,
+        step_s=f.step_s,
+        video_s=f.video_s.scaled(f.point.workload.batch),
+        stages={
+            "denoise": f.stages["denoise"],
+            "vae_decode": f.stages["vae_decode"],
+            "text_encode": f.stages["other"],
+        },
+        step_s_by_class={term: f.by_term[term] / f.point.workload.steps for term in DENOISE},
+        minutes_per_gpu_hour=f.minutes_per_gpu_hour,
+        usd_per_minute=f.usd_per_minute,
+        kwh_per_minute=f.kwh_per_minute,
+        fits_memory=f.fits_memory,
+        provenance=f.provenance,
+        warnings=list(f.warnings),
+        heldout_error={"mean": held_out.error, "worst": held_out.worst} if held_out else None,
+    )

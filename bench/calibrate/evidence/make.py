@@ -4,7 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bench.calibrate.evidence.card import CardEvidence, EffectRow, HeldOutErrors, card_names
+from bench.calibrate.evidence.card import (
+    CardEvidence,
+    EffectRow,
+    HeldOutErrors,
+    RowPrediction,
+    card_names,
+)
 from bench.calibrate.evidence.effects import Scatter
 from bench.calibrate.evidence.fit import fit
 from bench.calibrate.evidence.gather import sources
@@ -16,7 +22,7 @@ from bench.calibrate.evidence.held_out import (
     summarise,
 )
 from bench.calibrate.evidence.observation import Observation, columns
-from bench.calibrate.evidence.posterior import Posterior
+from bench.calibrate.evidence.posterior import T95, Posterior
 from bench.core.load import load
 from bench.core.specs.gpu import Gpu
 
@@ -37,6 +43,25 @@ def held_out_errors(observations: Sequence[Observation], scatter: Scatter) -> li
         predictions = predict_held_out(by, groups, observations, scatter)
         found += [summarise(predictions, observations, gpu) for gpu in (None, *cards)]
     return found
+
+
+def predict_rows(
+    observations: Sequence[Observation], scatter: Scatter, errors: Sequence[HeldOut]
+) -> dict[str, RowPrediction]:
+    """Every row by the fit of all others."""
+    found = predict_held_out("row", [o.id for o in observations], observations, scatter)
+    of_card = {e.gpu: e.error for e in errors if e.by == "row"}
+    middle, width = found.log_seconds, T95 * found.spread
+    return {
+        o.id: RowPrediction(
+            gpu=o.gpu,
+            seconds=_short(np.exp(middle[i])),
+            low=_short(np.exp(middle[i] - width[i])),
+            high=_short(np.exp(middle[i] + width[i])),
+            held_out_error=_short(of_card[o.gpu]),
+        )
+        for i, o in enumerate(observations)
+    }
 
 
 def card_files(
@@ -96,6 +121,7 @@ def _errors(e: HeldOut) -> HeldOutErrors:
         of=e.gpu or "all",
         n=e.n,
         error=_short(e.error),
+        worst=_short(e.worst),
         inside=_short(e.inside),
         one_mfu=None if e.one_mfu is None else _short(e.one_mfu),
         best_simple=_short(min(simple)) if simple else None,

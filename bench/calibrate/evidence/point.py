@@ -6,8 +6,14 @@ from bench.core.specs.model import Model, needs_condition
 from bench.core.specs.point import Point
 from bench.core.specs.workload import Workload
 from bench.count.cache import CountCache
-from bench.count.work import Size, decode_flops, encode_flops, forward_work, text_work
-from models.spec import DiffusersDenoiser, DiTConfig
+from bench.count.work import (
+    Size,
+    decode_flops,
+    denoiser_depth,
+    encode_flops,
+    forward_work,
+    text_work,
+)
 
 NOBODY = "you"
 """The source of a point that is predicted: none that was observed."""
@@ -25,7 +31,8 @@ def as_observation(point: Point, gpu: str, run: Conditions, cache: CountCache) -
     if needs_condition(model, workload):
         given = workload.encoded_frames or workload.frames
         vae_flops += encode_flops(model, (given, workload.height, workload.width), cache)
-    work = forward * evaluations(point) + text_work(model.text_encoders, workload.forwards_per_step)
+    forwards = evaluations(point, cache)
+    work = forward * forwards + text_work(model.text_encoders, workload.forwards_per_step)
     tokens = model.tokens(workload)
     return Observation(
         id=point.label,
@@ -37,7 +44,7 @@ def as_observation(point: Point, gpu: str, run: Conditions, cache: CountCache) -
         height=workload.height,
         width=workload.width,
         tokens=tokens,
-        forwards=evaluations(point),
+        forwards=forwards,
         seconds=ANY_SECONDS,
         linear_flops=work.linear_flops + work.conv_flops,
         attention_flops=work.attention_flops,
@@ -52,7 +59,7 @@ def as_observation(point: Point, gpu: str, run: Conditions, cache: CountCache) -
     )
 
 
-def evaluations(point: Point) -> float:
+def evaluations(point: Point, counts: CountCache) -> float:
     """Forwards of one video, those that a cache answers by the share of the blocks that they
     run."""
     workload: Workload = point.workload
@@ -61,26 +68,14 @@ def evaluations(point: Point) -> float:
     if cache is None:
         return float(in_all)
     computed = sum(cache.schedule(workload.steps)) * workload.forwards_per_step
-    return computed + (in_all - computed) * _share_of_reuse(cache.kind, point.model)
+    return computed + (in_all - computed) * _share_of_reuse(cache.kind, point.model, counts)
 
 
-def _share_of_reuse(kind: str, model: Model) -> float:
-    """Of a forward's work that a reused evaluation still runs: the first block of its depth, or
-    nothing; all of it where that is not known."""
+def _share_of_reuse(kind: str, model: Model, counts: CountCache) -> float:
+    """Of a forward's work that a reused evaluation still runs: the first of its blocks, or nothing;
+    all of it where the cache keeps parts of blocks."""
     if kind == "whole-step":
         return 0.0
-    depth = _depth(model)
-    if kind in ("first-block", "taylor", "magcache") and depth is not None:
-        return 1.0 / depth
+    if kind in ("first-block", "taylor", "magcache"):
+        return 1.0 / denoiser_depth(model, counts)
     return 1.0
-
-
-def _depth(model: Model) -> int | None:
-    """Blocks of the denoiser, where its config says how many."""
-    denoiser = model.denoiser
-    if isinstance(denoiser, DiTConfig):
-        return denoiser.depth
-    if isinstance(denoiser, DiffusersDenoiser):
-        keys = ("num_layers", "num_single_layers")
-        return sum(denoiser.config.get(key, 0) for key in keys) or None
-    return None

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from bench.core.quantity import Quantity
 from bench.core.units import seconds
-from bench.report.numbers import percent
-from bench.report.tables.table import Table, number, numbers, quantity, table
+from bench.report.numbers import percent, three, whole
+from bench.report.tables.table import Cell, Column, Table, number, numbers, quantity, table
 
 if TYPE_CHECKING:
     from bench.calibrate.evidence.forecast import Forecast
@@ -42,40 +43,49 @@ def otherwise_table(runs: Sequence["Forecast"]) -> Table:
 
 
 def answer_table(title: str, rows: Sequence["Forecast"]) -> Table:
-    """One point on several cards, or with several recipes: cheapest first."""
+    """One point on several cards, or with several recipes: in the order given."""
+    recipes = {f.point.recipe.name for f in rows}
     return table(
         title,
         [
             "card",
-            "recipe",
+            *(["recipe"] if len(recipes) > 1 else []),
             numbers("seconds"),
-            numbers("min per GPU-hour"),
-            numbers("$ per minute"),
-            "price of",
-            numbers("kWh per minute, at most", detail=True),
+            numbers("min/GPU-h"),
+            numbers("$/min"),
+            Column("price of", detail=True),
+            numbers("kWh/min, at most", detail=True),
             "fits",
-            "evidence",
+            "rows",
             numbers("held out"),
             numbers("published"),
         ],
-        [
-            [
-                f.gpu.name,
-                f.point.recipe.name,
-                quantity(f.video_s, seconds),
-                number(f.minutes_per_gpu_hour.value),
-                quantity(f.usd_per_minute),
-                f.gpu.price_usd_per_hour.date if f.gpu.price_usd_per_hour else None,
-                number(f.kwh_per_minute.value),
-                _yes(f.fits_memory),
-                _evidence(f),
-                number(f.held_out.error if f.held_out else None, percent()),
-                ", ".join(seconds(o.seconds) for o in f.same_point) or None,
-            ]
-            for f in rows
-        ],
-        note="90 % intervals; published: rows of this very point, however they were run",
+        [_answer_cells(f, with_recipe=len(recipes) > 1) for f in rows],
+        note="90 %; rows: the card's published ones; published: of this very point, run anyhow",
     )
+
+
+def _answer_cells(f: "Forecast", *, with_recipe: bool) -> list[Cell | str | None]:
+    price = f.gpu.price_usd_per_hour
+    error = f.held_out.error if f.held_out else None
+    return [
+        f.gpu.name,
+        *([f.point.recipe.name] if with_recipe else []),
+        quantity(f.video_s, whole),
+        number(f.minutes_per_gpu_hour.value),
+        None if f.usd_per_minute is None else _dollars(f.usd_per_minute),
+        price.date if price else None,
+        number(f.kwh_per_minute.value),
+        _yes(f.fits_memory),
+        _rows(f),
+        number(error, percent()),
+        ", ".join(whole(o.seconds) for o in f.same_point) or None,
+    ]
+
+
+def _dollars(usd: Quantity) -> Cell:
+    """The range alone: it is mostly the price's."""
+    return Cell(f"{three(usd.low)} to {three(usd.high)}", usd.value)
 
 
 def by_price(rows: Sequence["Forecast"]) -> list["Forecast"]:
@@ -89,11 +99,11 @@ def by_price(rows: Sequence["Forecast"]) -> list["Forecast"]:
     )
 
 
-def _evidence(f: "Forecast") -> str:
+def _rows(f: "Forecast") -> str:
     e = f.evidence
     if e.kind == "published":
-        return f"{e.n} rows"
-    return f"{e.kind}, {e.n_architecture} rows" if e.n_architecture else e.kind
+        return str(e.n)
+    return f"0 ({e.kind}: {e.n_architecture})" if e.n_architecture else f"0 ({e.kind})"
 
 
 def _yes(value: bool) -> str:

@@ -1,8 +1,10 @@
 """The pencil estimate: its rows, its waterfall, other models beside it, and its swings."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from bench.core.quantity import Quantity
 from bench.core.row import Row
 from bench.core.units import seconds
 from bench.report.chain import Analysis
@@ -81,15 +83,17 @@ def waterfall_table(bars: Iterable[Bar]) -> Table:
         "Minutes of video per GPU-hour, factor by factor",
         ["factor", numbers("times"), numbers("minutes per GPU-hour"), "provenance"],
         [
-            [
-                b.factor,
-                number(b.multiplier, provenance=b.provenance),
-                number(b.value, provenance=b.provenance),
-                b.provenance,
-            ]
+            [b.factor, number(b.multiplier, provenance=b.provenance), _minutes(b), b.provenance]
             for b in bars
         ],
     )
+
+
+def _minutes(b: Bar) -> Cell:
+    """With its interval, where it has one of its own."""
+    if b.interval is None:
+        return number(b.value, provenance=b.provenance)
+    return replace(quantity(Quantity(b.value, *b.interval)), provenance=b.provenance)
 
 
 def cross_model_table(rows: Iterable[CrossRow]) -> Table:

@@ -28,7 +28,7 @@ from bench.core.specs.workload import Workload
 from bench.core.units import SECONDS_PER_HOUR, SECONDS_PER_MINUTE
 from bench.count.closed import dit as closed_form
 from bench.studies.claims.latencies import is_small, pick_scope
-from bench.studies.claims.verdict import Evidence, Finding, how_to_tell, unheld
+from bench.studies.claims.verdict import Evidence, Finding, Shelf, how_to_tell, unheld
 from models.spec import DiTConfig, VAEConfig
 
 if TYPE_CHECKING:
@@ -39,10 +39,10 @@ DEFAULT_RECIPE = (  # whose dtype the datasheet's rate is taken of where nothing
 )
 
 
-def finder(claim: Claim, evidence: Evidence | None) -> Callable[[], Finding]:
+def finder(claim: Claim, shelf: Shelf) -> Callable[[], Finding]:
     """The check of a claim that is no table, to be run when it is wanted."""
     check = claim.check
-    return lambda: CHECKERS[type(check)](check, evidence)
+    return lambda: CHECKERS[type(check)](check, shelf)
 
 
 @dataclass(frozen=True)
@@ -99,13 +99,12 @@ def work_of(point: Point) -> Work:
     return Work(params, forward, step, step * workload.steps, step * workload.steps + rest)
 
 
-def _point(subject: Subject, evidence: Evidence | None = None, gpu: str | None = None) -> Point:
-    """With the claim's recipe, else that of the calibration that judges."""
-    held = evidence is not None and evidence.gpu == gpu
+def _point(subject: Subject, evidence: Evidence | None = None) -> Point:
+    """With the claim's recipe, else that of the evidence that judges."""
     return load_point(
         subject.model,
         subject.workload,
-        subject.recipe or (evidence.recipes[0] if held else DEFAULT_RECIPE),
+        subject.recipe or (DEFAULT_RECIPE if evidence is None else evidence.recipes[0]),
         dict(subject.set),
     )
 
@@ -119,7 +118,7 @@ def _conditions(point: Point, gpu: str | None = None) -> dict[str, object]:
     }
 
 
-def _count(check: CountCheck, evidence: Evidence | None) -> Finding:
+def _count(check: CountCheck, shelf: Shelf) -> Finding:
     point = _point(check.subject)
     return Finding(
         Quantity.exactly(getattr(work_of(point), check.quantity), "counted"),
@@ -129,7 +128,7 @@ def _count(check: CountCheck, evidence: Evidence | None) -> Finding:
     )
 
 
-def _compare_counts(check: CompareCountsCheck, evidence: Evidence | None) -> Finding:
+def _compare_counts(check: CompareCountsCheck, shelf: Shelf) -> Finding:
     point, tokens = _point(check.subject), check.against
     document = 2 * tokens.params * tokens.tokens
     flops = work_of(point).denoise_flops
@@ -153,15 +152,11 @@ def _suite_for(gpu: str, model: Model) -> str:
 
 
 def _on_card(
-    check: CostCheck | UtilisationCheck | LatencyCheck, evidence: Evidence | None
-) -> tuple[Point, Gpu, bool]:
-    """The point, the card, and whether the calibration is of that card."""
-    gpu = load(Gpu, check.gpu)
-    return (
-        _point(check.subject, evidence, check.gpu),
-        gpu,
-        evidence is not None and evidence.gpu == check.gpu,
-    )
+    check: CostCheck | UtilisationCheck | LatencyCheck, shelf: Shelf
+) -> tuple[Point, Gpu, Evidence | None]:
+    """The point, the card, and what is known of that card."""
+    held = shelf.of(check.gpu)
+    return _point(check.subject, held), load(Gpu, check.gpu), held
 
 
 def _with(found: Finding, point: Point, gpu: Gpu, command: bool = False) -> Finding:
@@ -179,18 +174,16 @@ def _with(found: Finding, point: Point, gpu: Gpu, command: bool = False) -> Find
     )
 
 
-def _cost(check: CostCheck, evidence: Evidence | None) -> Finding:
-    point, gpu, held = _on_card(check, evidence)
-    if held:
+def _cost(check: CostCheck, shelf: Shelf) -> Finding:
+    point, gpu, held = _on_card(check, shelf)
+    if held is not None:
         return _with(
-            evidence.predict(
-                point, lambda e: e.usd_per_minute, "no price of it is in configs/gpus"
-            ),
+            held.predict(point, lambda e: e.usd_per_minute, "no price of it is in configs/gpus"),
             point,
             gpu,
         )
     bound, peak = None, gpu.peak_flops_per_s.get(point.recipe.dtype)
-    lacking = unheld(evidence, gpu.name)
+    lacking = unheld(shelf, gpu.name)
     if (
         peak is not None
         and gpu.price_usd_per_hour is not None
@@ -207,8 +200,8 @@ def _cost(check: CostCheck, evidence: Evidence | None) -> Finding:
     return _with(Finding(bound, lacking), point, gpu, command=True)
 
 
-def _utilisation(check: UtilisationCheck, evidence: Evidence | None) -> Finding:
-    point, gpu, held = _on_card(check, evidence)
+def _utilisation(check: UtilisationCheck, shelf: Shelf) -> Finding:
+    point, gpu, held = _on_card(check, shelf)
     peak = gpu.peak_flops_per_s.get(point.recipe.dtype)
     if peak is None:
         return _with(
@@ -216,13 +209,13 @@ def _utilisation(check: UtilisationCheck, evidence: Evidence | None) -> Finding:
             point,
             gpu,
         )
-    if held:
+    if held is not None:
         work = work_of(point).step_flops / peak
 
         def share(e: "Estimate") -> Quantity:
             return e.step_s.inverse(work)
 
-        return _with(evidence.predict(point, share), point, gpu)
+        return _with(held.predict(point, share), point, gpu)
     usual = gpu.usual.get("gemm_bf16_flops_per_s") if point.recipe.dtype == "bf16" else None
     published = (
         ""
@@ -232,19 +225,20 @@ def _utilisation(check: UtilisationCheck, evidence: Evidence | None) -> Finding:
             "of the datasheet (claimed)"
         )
     )
-    return _with(Finding(None, unheld(evidence, gpu.name) + published), point, gpu, command=True)
+    return _with(Finding(None, unheld(shelf, gpu.name) + published), point, gpu, command=True)
 
 
-def _latency(check: LatencyCheck, evidence: Evidence | None) -> Finding:
-    point, gpu, held = _on_card(check, evidence)
-    if not held:
-        return _with(Finding(None, unheld(evidence, gpu.name)), point, gpu, command=True)
-    return _with(evidence.predict(point, pick_scope(check.scope)), point, gpu)
+def _latency(check: LatencyCheck, shelf: Shelf) -> Finding:
+    point, gpu, held = _on_card(check, shelf)
+    if held is None:
+        return _with(Finding(None, unheld(shelf, gpu.name)), point, gpu, command=True)
+    return _with(held.predict(point, pick_scope(check.scope)), point, gpu)
 
 
-def _speedup(check: SpeedupCheck, evidence: Evidence | None) -> Finding:
+def _speedup(check: SpeedupCheck, shelf: Shelf) -> Finding:
     gpu = load(Gpu, check.gpu)
-    before, after = (_point(subject, evidence, gpu.name) for subject in (check.before, check.after))
+    held = shelf.of(gpu.name)
+    before, after = (_point(subject, held) for subject in (check.before, check.after))
     command = how_to_tell(
         gpu.name,
         (
@@ -254,8 +248,8 @@ def _speedup(check: SpeedupCheck, evidence: Evidence | None) -> Finding:
         ),
     )
     conditions = {"before": _conditions(before), "after": _conditions(after), "gpu": gpu.name}
-    if evidence is not None and evidence.gpu == gpu.name:
-        first, second = (evidence.predict(point, lambda e: e.video_s) for point in (before, after))
+    if held is not None:
+        first, second = (held.predict(point, lambda e: e.video_s) for point in (before, after))
         if first.ours is None or second.ours is None:
             return Finding(
                 None,
@@ -274,7 +268,7 @@ def _speedup(check: SpeedupCheck, evidence: Evidence | None) -> Finding:
             conditions=conditions,
             warnings=tuple(dict.fromkeys(first.warnings + second.warnings)),
         )
-    lacking = unheld(evidence, gpu.name)
+    lacking = unheld(shelf, gpu.name)
     steps = before.workload.steps / after.workload.steps
     if steps >= 1 and _same_but_for_steps(before, after):
         # Seconds are a x steps + b with a, b >= 0: never more than the steps' ratio, never less
@@ -305,7 +299,7 @@ def _same_but_for_steps(a: Point, b: Point) -> bool:
     return a.model == b.model and a.recipe == b.recipe and rest(a.workload) == rest(b.workload)
 
 
-CHECKERS: dict[type, Callable[[Any, Evidence | None], Finding]] = {
+CHECKERS: dict[type, Callable[[Any, Shelf], Finding]] = {
     CountCheck: _count,
     CompareCountsCheck: _compare_counts,
     CostCheck: _cost,

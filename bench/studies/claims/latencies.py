@@ -2,10 +2,11 @@
 stands beside each."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.calibrate.published.names import Unusable, read_gpu
 from bench.core.errors import UserError
 from bench.core.load import check_point, load, names
 from bench.core.quantity import Quantity
@@ -16,7 +17,7 @@ from bench.core.specs.model import Model
 from bench.core.specs.point import Point
 from bench.core.specs.recipe import Recipe
 from bench.core.specs.workload import Workload
-from bench.studies.claims.verdict import Evidence, Finding, how_to_tell, unheld
+from bench.studies.claims.verdict import Finding, Shelf, how_to_tell, unheld
 
 if TYPE_CHECKING:
     from bench.calibrate.predict import Estimate
@@ -75,9 +76,9 @@ class TableRow:
             f" {self.printed['gpu']}, {self.dtype}{' compiled' if self.compiled else ''}"
         )
 
-    def find(self, evidence: Evidence | None) -> Finding:
+    def find(self, shelf: Shelf) -> Finding:
         """By a calibration of that very GPU, with a recipe of the same dtype that is compiled if
-        theirs was."""
+        theirs was; else by the other published rows, this one left out."""
         printed = {column: self.printed[column] for column in PRINTED}
         conditions: dict[str, Any] = {
             "model": self.model.name,
@@ -90,13 +91,17 @@ class TableRow:
         if self.gpu not in names("gpus"):
             return Finding(
                 None,
-                f"GPU {self.gpu} is not in configs/gpus, so no calibration is of it",
+                f"GPU {self.gpu} is not in configs/gpus, so nothing is known of it",
                 conditions=conditions,
             )
         # Not counted without need: a public model takes seconds.
         command = how_to_tell(self.gpu, "small-gpu" if is_small(self.gpu) else "zoo")
-        if evidence is None or evidence.gpu != self.gpu:
-            return Finding(None, unheld(evidence, self.gpu), command=command, conditions=conditions)
+        evidence = shelf.own if shelf.own is not None and shelf.own.gpu == self.gpu else None
+        left_out = shelf.left_out(self.id) if shelf.left_out is not None else None
+        if evidence is None and left_out is not None:
+            return replace(left_out, command=command, conditions=conditions)
+        if evidence is None:
+            return Finding(None, unheld(shelf, self.gpu), command=command, conditions=conditions)
         recipe = next(
             (r for name in evidence.recipes if self._is_like(r := load(Recipe, name))), None
         )
@@ -235,10 +240,18 @@ def _row(check: LatencyTableCheck, models: dict[str, Model], row: dict[str, str]
         row["id"],
         float(seconds),
         scope,
-        check.gpus.get(row["gpu"], row["gpu"]),
+        check.gpus.get(row["gpu"]) or _card(row["gpu"]),
         model,
         workload,
         dtype,
         compiled,
         row,
     )
+
+
+def _card(printed: str) -> str:
+    """The card that a table means, as bench.calibrate.published.names reads it; else as printed."""
+    try:
+        return read_gpu(printed, names("gpus"), {})[0]
+    except Unusable:
+        return printed

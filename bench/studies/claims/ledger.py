@@ -26,6 +26,7 @@ from bench.studies.claims.verdict import (
     Evidence,
     Finding,
     Judged,
+    Shelf,
     how_to_tell,
     judged,
     unheld,
@@ -93,23 +94,30 @@ def cache_by_subject(estimate: Callable) -> Callable:
     return cached
 
 
-def ledger(wanted: list[str], chain: Chain, evidence: Evidence | None = None) -> Ledger:
+def ledger(
+    wanted: list[str],
+    chain: Chain,
+    evidence: Evidence | None = None,
+    published: Shelf | None = None,
+) -> Ledger:
     """Judge claims: names in configs/claims, paths to YAML files, or ids of single rows (A11,
-    L0674).  An empty list stands for all presets.
+    L0674).  An empty list stands for all presets.  evidence: a calibration, which judges claims
+    about its own card; published: what judges the others.
 
     Raises UserError for what is none of these."""
+    shelf = replace(published or Shelf(), own=evidence)
     if not wanted:
-        return _ledger_of(*_entries(names("claims"), chain, evidence))
+        return _ledger_of(*_entries(names("claims"), chain, shelf))
 
     @cache
     def presets() -> tuple[list[Entry], list[tuple[str, str]]]:
-        return _entries(names("claims"), chain, evidence)
+        return _entries(names("claims"), chain, shelf)
 
     chosen: list[Entry] = []
     left_out: list[tuple[str, str]] = []
     for name in wanted:
         if name in names("claims") or _is_path(name):
-            entries, out = _entries([name], chain, evidence)
+            entries, out = _entries([name], chain, shelf)
             left_out += out
         else:
             entries = _rows_called(name, *presets())
@@ -137,7 +145,7 @@ def _rows_called(id_: str, entries: list[Entry], left_out: list[tuple[str, str]]
 
 
 def _entries(
-    claims: list[str], chain: Chain, evidence: Evidence | None
+    claims: list[str], chain: Chain, shelf: Shelf
 ) -> tuple[list[Entry], list[tuple[str, str]]]:
     """-> the entries of these claims, and the rows of their tables that are left out."""
     entries: list[Entry] = []
@@ -145,14 +153,14 @@ def _entries(
     for name in claims:
         claim = load(Claim, name)
         if isinstance(claim.check, ChainCheck):
-            entries += _chain_entries(claim, claim.check, chain, evidence)
+            entries += _chain_entries(claim, claim.check, chain, shelf)
         elif isinstance(claim.check, LatencyTableCheck):
             rows, out = read_table(claim.check, _folder(name))
-            entries += [_table_entry(claim, row, evidence) for row in rows]
+            entries += [_table_entry(claim, row, shelf) for row in rows]
             left_out += out
         else:
             entries.append(
-                Entry(claim.name, claim.description, claim, claim.claimed, finder(claim, evidence))
+                Entry(claim.name, claim.description, claim, claim.claimed, finder(claim, shelf))
             )
     return entries, left_out
 
@@ -166,29 +174,30 @@ def _folder(name: str) -> Path:
     return Path(name).parent if _is_path(name) else Path(str(resources.files("configs")))
 
 
-def _table_entry(claim: Claim, row: TableRow, evidence: Evidence | None) -> Entry:
+def _table_entry(claim: Claim, row: TableRow, shelf: Shelf) -> Entry:
     return Entry(
         row.id,
         row.quantity,
         claim,
         Claimed(value=row.seconds, unit="s"),
-        lambda: row.find(evidence),
+        lambda: row.find(shelf),
     )
 
 
 # The published estimate, row by row.
 
 
-def _chain_entries(
-    claim: Claim, check: ChainCheck, chain: Chain, evidence: Evidence | None
-) -> Iterator[Entry]:
+def _chain_entries(claim: Claim, check: ChainCheck, chain: Chain, shelf: Shelf) -> Iterator[Entry]:
     rows = chain(None)
     _check_row_names(claim, check, rows)
 
     @cache
     def calibrated() -> tuple[list[Row], Finding] | None:
-        if evidence is None or evidence.gpu != check.gpu:
+        evidence = shelf.of(check.gpu)
+        if evidence is None:
             return None
+        if evidence.chain is not None:
+            return evidence.chain()
         point = load_point(MODEL, WORKLOAD, evidence.recipes[0])
         found = evidence.predict(point, lambda e: e.minutes_per_gpu_hour)
         return chain(found.ours), found
@@ -200,7 +209,7 @@ def _chain_entries(
                 row.quantity,
                 claim,
                 Claimed(value=row.printed, unit=row.unit),
-                lambda index=index, row=row: _row(check, row, index, calibrated(), evidence),
+                lambda index=index, row=row: _row(check, row, index, calibrated(), shelf),
             )
 
 
@@ -226,7 +235,7 @@ def _row(
     row: Row,
     index: int,
     calibrated: tuple[list[Row], Finding] | None,
-    evidence: Evidence | None,
+    shelf: Shelf,
 ) -> Finding:
     note = f"; {row.note}" if row.note else ""
     if _key(row) in check.inputs:
@@ -244,7 +253,7 @@ def _row(
         )
     most = _key(row) in check.at_most
     if row.corrected is not None and (most or _key(row) in check.at_least):
-        lacking = unheld(evidence, check.gpu) if calibrated is None else calibrated[1].why
+        lacking = unheld(shelf, check.gpu) if calibrated is None else calibrated[1].why
         bound = Quantity.at_most if most else Quantity.at_least
         return Finding(
             bound(row.corrected, "counted"),

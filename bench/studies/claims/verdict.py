@@ -25,6 +25,7 @@ from bench.core.specs.point import Point
 
 if TYPE_CHECKING:
     from bench.calibrate.predict import Estimate
+    from bench.core.row import Row
 
 HOLDS, CANNOT_TELL = "holds", "cannot tell"
 
@@ -133,12 +134,16 @@ def accepted(claimed: Claimed, tolerance: float) -> str:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that the ledger asks of a calibration."""
+    """All that the ledger asks of a calibration, or of what others published of a card."""
 
     gpu: str
     recipes: tuple[str, ...]
     """The one that is predicted by default, then the others that are calibrated."""
     estimate: "Callable[[Point], Estimate]"
+    words: str = "this {gpu}'s calibration"
+    """What it is, as a reason names it."""
+    chain: "Callable[[], tuple[list[Row], Finding]] | None" = None
+    """The rows of the published estimate by this evidence, where it gives more than minutes."""
 
     def predict(
         self, point: Point, pick: "Callable[[Estimate], Quantity | None]", missing: str = ""
@@ -161,8 +166,8 @@ class Evidence:
             else (f"held-out error {error['mean']:.1%}, worst {error['worst']:.1%}")
         )
         why = (
-            f"predicted for {point.label} by this {self.gpu}'s calibration ({estimate.provenance},"
-            f" {known})"
+            f"predicted for {point.label} by {self.words.format(gpu=self.gpu)}"
+            f" ({estimate.provenance}, {known})"
         )
         widen = 1.0
         if estimate.provenance == "extrapolated":
@@ -182,15 +187,33 @@ class Evidence:
         )
 
 
+@dataclass(frozen=True)
+class Shelf:
+    """All evidence at hand: a calibration of one card, and what others published of many."""
+
+    own: Evidence | None = None
+    published: "Callable[[str], Evidence | None] | None" = None
+    """Of a card; None where nothing is published of it."""
+    left_out: "Callable[[str], Finding | None] | None" = None
+    """A published row by its id, predicted from the other rows; None for one that is not among
+    them."""
+
+    def of(self, gpu: str) -> Evidence | None:
+        """The calibration where it is of that card, else what is published of it."""
+        if self.own is not None and self.own.gpu == gpu:
+            return self.own
+        return self.published(gpu) if self.published is not None else None
+
+
 def how_to_tell(gpu: str, suite: str) -> str:
     return f"on {gpu}: ldt-bench run {suite}, then ldt-bench claims --calibration results/{gpu}/..."
 
 
-def unheld(evidence: Evidence | None, gpu: str) -> str:
-    """Why the calibration at hand does not judge a claim about `gpu`."""
-    if evidence is None:
+def unheld(shelf: Shelf, gpu: str) -> str:
+    """Why the evidence at hand does not judge a claim about `gpu`."""
+    if shelf.own is None:
         return f"needs a measurement on {gpu}, and no calibration is given"
     return (
-        f"needs a measurement on {gpu}; the calibration is of {evidence.gpu}, which does not"
+        f"needs a measurement on {gpu}; the calibration is of {shelf.own.gpu}, which does not"
         " judge it"
     )

@@ -28,6 +28,7 @@ from bench.studies.pencil.training_rows import dit_rows, dit_training_rows, sora
 
 if TYPE_CHECKING:  # it brings scipy
     from bench.studies.pencil.measured import MeasuredChain
+    from bench.studies.pencil.published import PublishedChain
 
 
 def chain(
@@ -35,12 +36,12 @@ def chain(
     demand: Demand,
     headroom: Headroom,
     calibrated_minutes: Quantity | None = None,
-    measured: "MeasuredChain | None" = None,
+    measured: "MeasuredChain | PublishedChain | None" = None,
 ) -> list[Row]:
     """All rows.
 
     calibrated_minutes: of video per GPU-hour, guidance off; measured: those and the seconds of the
-    other rows."""
+    other rows, by a calibration or by published evidence."""
     seconds = calibrated_seconds(a, corrected_counts(), measured)
     minutes = measured.minutes if measured is not None else calibrated_minutes
     facts = Facts(a, demand, headroom, seconds, minutes)

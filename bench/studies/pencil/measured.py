@@ -45,6 +45,8 @@ class MeasuredChain:
     ceilings: Rates
     """GEMM and copy."""
     card: Gpu | None
+    one_speed: bool = False
+    """Training and generation were measured apart."""
 
 
 def measured_chain(a: Assumptions, calibration: Calibration, directory: Path) -> MeasuredChain:

@@ -9,6 +9,7 @@ from bench.studies.pencil.counts import Corrected
 
 if TYPE_CHECKING:  # it brings scipy
     from bench.studies.pencil.measured import MeasuredChain
+    from bench.studies.pencil.published import PublishedChain
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,9 @@ class CalibratedSeconds:
     sora_low: Quantity | None = None
     sora_high: Quantity | None = None
     minutes: Quantity | None = None
+    ratio: Quantity | None = None
+    """Seconds of a training FLOP over those of a generating FLOP, where it alone is uncertain of a
+    break-even: training and generation run at one speed, whatever it is."""
     missing: str | None = None
     """Why the trainings have no seconds, with a calibration."""
 
@@ -44,11 +48,14 @@ class CalibratedSeconds:
         """Minutes of video that take as long as the training: both are made on the same card."""
         if training is None or self.minutes is None:
             return None
+        if self.ratio is not None:
+            at_one = training.value / self.ratio.value * self.minutes.value / 3600
+            return self.ratio.scaled(at_one)
         return training.times(self.minutes).scaled(1 / 3600)
 
 
 def calibrated_seconds(
-    a: Assumptions, c: Corrected, measured: "MeasuredChain | None"
+    a: Assumptions, c: Corrected, measured: "MeasuredChain | PublishedChain | None"
 ) -> CalibratedSeconds:
     """Training FLOPs x measured seconds of a forward FLOP x the measured cost of a training FLOP.
 
@@ -72,4 +79,5 @@ def calibrated_seconds(
         sora_low=sora.scaled(a.data_low),
         sora_high=sora.scaled(a.data_high),
         minutes=measured.minutes,
+        ratio=ratio if measured.one_speed else None,
     )

@@ -2,14 +2,17 @@
 at a time.
 
 Each bar's value is the one before times its multiplier, so the multipliers multiply out exactly.
-Without a calibration the bars end at 100 % of the datasheet rate; with one they end at the
-predicted figure, guidance off.  A last bar, apart from the product, shows guidance on.
+Without a calibration the bars end at what others' runs of the card reach (bench.studies.pencil.
+published), or at 100 % of the datasheet rate where nothing is published of it; with one they end at
+the predicted figure, guidance off.  A last bar, apart from the product, shows guidance on.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bench.core.load import load
+from bench.core.quantity import Quantity
 from bench.core.reference import MODEL, WORKLOAD
 from bench.core.specs.model import Model
 from bench.core.specs.workload import Workload
@@ -19,6 +22,7 @@ from bench.studies.pencil.assumptions import Assumptions
 if TYPE_CHECKING:
     from bench.calibrate.calibration import Reference
     from bench.calibrate.predict import Estimate
+    from bench.studies.pencil.published import PublishedChain
 
 
 @dataclass(frozen=True)
@@ -32,15 +36,21 @@ class Bar:
     provenance: str
     extra: bool = False
     """Stands apart: not one of the factors that lead to the calibrated figure."""
+    interval: tuple[float, float] | None = None
+    """90 % of the value, where it has an interval of its own."""
 
     def as_dict(self) -> dict[str, object]:
         return vars(self)
 
 
 def waterfall(
-    a: Assumptions, reference: "Reference | None" = None, estimate: "Estimate | None" = None
+    a: Assumptions,
+    reference: "Reference | None" = None,
+    estimate: "Estimate | None" = None,
+    published: "PublishedChain | None" = None,
 ) -> list[Bar]:
-    """Bars from the pencil estimate to 100 % of the datasheet, or on to the calibrated figure.
+    """Bars from the pencil estimate to 100 % of the datasheet, or on to the calibrated figure or to
+    what is published of the card.
 
     estimate: of the reference's own point, where utilisation is to be split by operator class."""
     dit, sora = load(Model, "dit-xl-2"), load(Model, MODEL)
@@ -66,6 +76,8 @@ def waterfall(
         ("attention is quadratic in tokens", minutes(linear + attention), "counted"),
     ]
     at_datasheet = minutes(linear + attention)
+    if reference is None and published is not None:
+        return _bars([*values, *_reached(published)], _guidance(published), "extrapolated")
     if reference is None:
         return _bars(values, guidance=0.5, guidance_provenance="counted")
     at_ceiling = at_datasheet * reference.gemm_ceiling_flops_per_s / a.h100_flops_per_s
@@ -84,14 +96,41 @@ def waterfall(
     return _bars(values, guidance, reference.provenance)
 
 
+def _reached(published: "PublishedChain") -> list[tuple[str, Quantity, str]]:
+    """Two bars: with FlashAttention-2 as most published rows, then with all that makes them
+    fast."""
+    reached = f"utilisation reached by others' {published.gpu} runs"
+    return [
+        (
+            f"{reached}: FlashAttention-2, not compiled",
+            published.flash2.minutes_per_gpu_hour,
+            published.flash2.provenance,
+        ),
+        (
+            f"{reached}: FlashAttention-3 or cuDNN, compiled",
+            published.fast.minutes_per_gpu_hour,
+            published.fast.provenance,
+        ),
+    ]
+
+
+def _guidance(published: "PublishedChain") -> float:
+    """Minutes with guidance on over those without: the steps twice, all else once."""
+    denoise, video = published.fast.stages["denoise"].value, published.fast.video_s.value
+    return video / (video + denoise)
+
+
 def _bars(
-    values: list[tuple[str, float, str]], guidance: float, guidance_provenance: str
+    values: Sequence[tuple[str, float | Quantity, str]], guidance: float, guidance_provenance: str
 ) -> list[Bar]:
     """Each value as a multiple of the one before, and guidance apart."""
-    bars, previous = [], values[0][1]
-    for factor, value, provenance in values:
-        bars.append(Bar(factor, value / previous, value, provenance))
-        previous = value
+    bars: list[Bar] = []
+    for factor, found, provenance in values:
+        value = found.value if isinstance(found, Quantity) else found
+        interval = (found.low, found.high) if isinstance(found, Quantity) else None
+        previous = bars[-1].value if bars else value
+        bars.append(Bar(factor, value / previous, value, provenance, interval=interval))
+    previous = bars[-1].value
     extra = "extra: with classifier-free guidance"
     bars.append(Bar(extra, guidance, previous * guidance, guidance_provenance, extra=True))
     return bars
