@@ -51,7 +51,7 @@ def analytic(
     if found.published is not None:
         from bench.report.forecasts import resting_on
 
-        typer.echo(f"calibrated: {resting_on(found.published.fast)}")
+        say(f"calibrated: {resting_on(found.published.fast)}")
     rests = found.measured or found.published
     for warning in rests.warnings if rests else []:
         say(f"warning: {warning}")

@@ -34,8 +34,7 @@ def claims(
     from bench.report.tables.claims import claims_document, claims_lines, claims_tables
     from bench.studies.claims.ledger import evidence_of, ledger
     from bench.studies.claims.published import published_shelf
-    from bench.studies.pencil.analytic import rows_from
-    from bench.studies.pencil.published import published_rows
+    from bench.studies.pencil.analytic import published_rows, rows_from
 
     with Spinner(
         "counting, where a claim is about this card"

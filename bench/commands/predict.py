@@ -20,43 +20,50 @@ from bench.core.errors import UserError
 EVERY = "all"
 
 
+Calibration = Annotated[
+    Path | None,
+    typer.Option(
+        help="A result directory: its fit predicts. Without one: the newest result of --gpu under"
+        " results/, else what others published.",
+        show_default=False,
+    ),
+]
+Recipes = Annotated[
+    str | None,
+    recipe_option(
+        "A recipe, or several with commas. By default a calibration's headline (on a GPU one of"
+        " half precision), or how published rows of the model were run."
+    ),
+]
+Cards = Annotated[
+    str | None,
+    typer.Option(
+        help="A card, several with commas, or all. With --calibration: carry it to this card"
+        " (extrapolated).",
+        autocompletion=completes("gpus"),
+    ),
+]
+Steps = Annotated[
+    int | None, typer.Option(min=1, max=1_000_000, help="In the place of the workload's.")
+]
+MeasuredCeilings = Annotated[
+    Path | None,
+    typer.Option(help="A result of that card, for its measured ceilings; else its datasheet."),
+]
+Paragraph = Annotated[
+    bool, typer.Option("--paragraph", help="Three sentences with sources, for a report.")
+]
+
+
 def predict(
     model: ModelName,
     workload: WorkloadName,
-    calibration: Annotated[
-        Path | None,
-        typer.Option(
-            help="A result directory: its fit predicts. Without one: the newest result of --gpu"
-            " under results/, else what others published.",
-            show_default=False,
-        ),
-    ] = None,
-    recipe: Annotated[
-        str | None,
-        recipe_option(
-            "A recipe, or several with commas. By default a calibration's headline (on a GPU one of"
-            " half precision), or how published rows of the model were run."
-        ),
-    ] = None,
-    gpu: Annotated[
-        str | None,
-        typer.Option(
-            help="A card, several with commas, or all. With --calibration: carry it to this card"
-            " (extrapolated).",
-            autocompletion=completes("gpus"),
-        ),
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, max=1_000_000, help="In the place of the workload's.")
-    ] = None,
-    ceilings: Annotated[
-        Path | None,
-        typer.Option(help="A result of that card, for its measured ceilings; else its datasheet."),
-    ] = None,
-    as_paragraph: Annotated[
-        bool,
-        typer.Option("--paragraph", help="Three sentences with sources, for a report."),
-    ] = False,
+    calibration: Calibration = None,
+    recipe: Recipes = None,
+    gpu: Cards = None,
+    steps: Steps = None,
+    ceilings: MeasuredCeilings = None,
+    as_paragraph: Paragraph = False,
     overrides: Set = None,
     as_json: Json = False,
 ) -> None:

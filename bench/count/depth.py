@@ -15,7 +15,7 @@ import torch
 
 from bench.count import traffic
 from bench.count.trace import trace
-from bench.count.work import ClassWork
+from bench.results.counts import ClassWork
 from models.pipeline import build_pipeline
 from models.spec import DiffusersDenoiser, DiffusersVAE, DiTConfig, VAEConfig
 from models.stages import example_inputs

@@ -2,44 +2,17 @@
 encoders.  Needs no torch where it was counted before, or travels with the package."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from bench.core.specs.model import Model
 from bench.count.cache import CountCache
 from bench.count.closed import dit as closed_form
+from bench.results.counts import ClassWork
 from models.spec import TextEncoderConfig
 
 Size = tuple[int, int, int]
 """Frames, height, width in pixels."""
-
-
-@dataclass(frozen=True)
-class ClassWork:
-    """Work by operator class; adds over stages and multiplies by how often one runs."""
-
-    linear_flops: int = 0
-    attention_flops: int = 0
-    conv_flops: int = 0
-    elementwise_bytes: int = 0
-    """Modelled bytes of the operators without products."""
-    kernels: int = 0
-
-    def __add__(self, other: "ClassWork") -> "ClassWork":
-        return ClassWork(
-            **{name: value + getattr(other, name) for name, value in asdict(self).items()}
-        )
-
-    def __sub__(self, other: "ClassWork") -> "ClassWork":
-        return self + other * -1
-
-    def __mul__(self, times: float) -> "ClassWork":
-        return ClassWork(**{name: value * times for name, value in asdict(self).items()})
-
-    @property
-    def flops(self) -> int:
-        """Products and convolutions; 1 MAC = 2 FLOPs."""
-        return self.linear_flops + self.attention_flops + self.conv_flops
 
 
 def forward_work(model: Model, size: Size, cache: CountCache) -> ClassWork:

@@ -52,7 +52,7 @@ def analyse(directory: Path | None, gpu: str | None, *, tornado: bool) -> Analys
     if directory is None:
         published = _published(gpu or GPU)
         return Analysis(
-            rows=chain(a, demand, headroom, measured=published),
+            rows=chain(a, demand, headroom, measured=published if (gpu or GPU) == GPU else None),
             bars=waterfall(a, published=published),
             units=cross_model(a, load(Gpu, gpu or GPU)),
             swings=sensitivity(pencil_base(a), demand, headroom) if tornado else [],

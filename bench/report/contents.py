@@ -11,7 +11,6 @@ from bench.report.tables.calibration import (
     parameters_table,
     predictions_table,
 )
-from bench.report.tables.ceilings import bandwidth_table, ceilings_table, gemm_ceiling
 from bench.report.tables.claims import claims_table
 from bench.report.tables.device import (
     attention_table,
@@ -24,6 +23,7 @@ from bench.report.tables.device import (
     no_replays,
     traffic_table,
 )
+from bench.report.tables.doctor import bandwidth_table, ceilings_table, gemm_ceiling
 from bench.report.tables.pencil import waterfall_table
 from bench.report.tables.points import points_table, whole_videos_table, work_table
 from bench.report.tables.table import Table, quantity

@@ -34,9 +34,8 @@ from bench.run.plan_time import price_of
 from bench.studies.ablations.gains import Ablation, ablations
 from bench.studies.claims.ledger import evidence_from, ledger
 from bench.studies.claims.published import published_shelf
-from bench.studies.pencil.analytic import rows_from
+from bench.studies.pencil.analytic import published_rows, rows_from
 from bench.studies.pencil.assumptions import Assumptions
-from bench.studies.pencil.published import published_rows
 from bench.studies.pencil.waterfall import Bar, waterfall
 
 

@@ -1,6 +1,7 @@
-"""What one call of a stage does, as counted: FLOPs, bytes and operators."""
+"""What one call of a stage does, as counted: FLOPs, bytes and operators; and its sums by class."""
 
 from collections import Counter
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from pydantic import model_validator
@@ -82,3 +83,31 @@ class StageCount(Strict):
     def flops(self) -> int:
         """Products and convolutions; 1 MAC = 2 FLOPs."""
         return self.linear_flops + self.attention_flops + self.conv_flops + self.other_flops
+
+
+@dataclass(frozen=True)
+class ClassWork:
+    """Work by operator class; adds over stages and multiplies by how often one runs."""
+
+    linear_flops: int = 0
+    attention_flops: int = 0
+    conv_flops: int = 0
+    elementwise_bytes: int = 0
+    """Modelled bytes of the operators without products."""
+    kernels: int = 0
+
+    def __add__(self, other: "ClassWork") -> "ClassWork":
+        return ClassWork(
+            **{name: value + getattr(other, name) for name, value in asdict(self).items()}
+        )
+
+    def __sub__(self, other: "ClassWork") -> "ClassWork":
+        return self + other * -1
+
+    def __mul__(self, times: float) -> "ClassWork":
+        return ClassWork(**{name: value * times for name, value in asdict(self).items()})
+
+    @property
+    def flops(self) -> int:
+        """Products and convolutions; 1 MAC = 2 FLOPs."""
+        return self.linear_flops + self.attention_flops + self.conv_flops

@@ -14,6 +14,10 @@ def apply_cache(denoiser: Denoiser, config: CacheConfig) -> Cache:
     """Let an own or a public denoiser run under a cache.
 
     Raises ValueError with the reason where it cannot."""
+    if not isinstance(denoiser, Denoiser):
+        raise ValueError(
+            f"cache {config.kind}: an auto-regressive model has no denoising steps to reuse"
+        )
     if denoiser.cache is not None:
         raise ValueError(
             f"the denoiser has a cache already ({denoiser.cache.config.kind}); remove() it first"

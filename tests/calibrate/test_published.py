@@ -37,11 +37,14 @@ def test_the_reference_table_loses_no_row_silently():
         "L0675",
         "L0676",
         "L0677",
+        "L0678",
+        "L0679",
         "L0804",
         "L0805",
         "L0816",
         "L0817",
     }
+    assert {row.id for row in read.rows if row.fp8} == {"L0678", "L0679"}
     per_step = next(row for row in read.rows if row.id == "L0680")
     assert (per_step.latency_s, per_step.forwards) == (4.07, 2.0)  # s_per_step of guided steps
     assert read.gpus["H800/H100"].startswith("h100-sxm (")
@@ -59,7 +62,7 @@ def test_the_reference_table_loses_no_row_silently():
         ({"frames": "3"}, "takes nothing near"),
         ({"n_gpus": "4"}, "4 GPUs"),
         ({"batch": "2"}, "batch 2"),
-        ({"dtype": "fp8"}, "quantised"),
+        ({"dtype": "int8"}, "quantised"),
         ({"dtype": "fp32"}, "16 bits"),
         ({"scope": "unstated"}, "does not say"),
     ],

@@ -22,7 +22,7 @@ from bench.calibrate.published.table import Row, read_table
 from bench.core.errors import UserError
 from bench.core.load import load
 from bench.core.specs.gpu import Gpu
-from bench.count.work import ClassWork
+from bench.results.counts import ClassWork
 from support.cli import cli
 from support.fits.published import MINIMAL, write
 

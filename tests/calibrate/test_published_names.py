@@ -128,7 +128,7 @@ def test_gpus(name, config):
         ("8xH100", "several"),
         ("H100 x 8", "several"),
         ("A100/H100", "more than one kind"),
-        ("GB200", "no datasheet"),
+        ("GB300", "no datasheet"),
         ("", "empty"),
     ],
 )

@@ -15,9 +15,9 @@ from bench.count.point import count_model
 from bench.measure.device.telemetry import nothing
 from bench.measure.timing.sampling import summarise
 from bench.report.documents import ceilings_document
-from bench.report.tables.ceilings import bandwidth_table, ceilings_table
 from bench.report.tables.count import count_table
 from bench.report.tables.device import clocks_table, gaps, memory_table, traffic_table
+from bench.report.tables.doctor import bandwidth_table, ceilings_table
 from bench.report.tables.points import points_table
 from bench.results.readings import Memory, StageMemory
 from bench.results.records import CeilingsRecord, PointRecord, Probe

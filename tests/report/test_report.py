@@ -20,8 +20,8 @@ from bench.report.figures.accuracy import predicted_vs_measured
 from bench.report.progress import SuiteProgress
 from bench.report.render import to_markdown
 from bench.report.result import Result, sentinel_spread
-from bench.report.tables.ceilings import gemm_ceiling
 from bench.report.tables.count import count_table
+from bench.report.tables.doctor import gemm_ceiling
 from bench.report.tables.pencil import chain_table
 from bench.report.tables.points import points_table
 from bench.report.tables.table import counted, measured, number, quantity, table

@@ -21,6 +21,8 @@ EVALUATIONS = 400  # of the evidence while scatters are searched; the last ones 
 
 @dataclass(frozen=True)
 class Fit:
+    """What observations say, and how probable they are under the scatters."""
+
     posterior: Posterior
     log_evidence: float
     """log p(observations | scatter), by Laplace's approximation, up to a constant."""

@@ -8,7 +8,8 @@ from bench.calibrate.published.table import Row
 from bench.core.load import load
 from bench.core.specs.model import Model
 from bench.count.cache import CountCache
-from bench.count.work import ClassWork, decode_flops, encode_flops, forward_work, text_work
+from bench.count.work import decode_flops, encode_flops, forward_work, text_work
+from bench.results.counts import ClassWork
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ class Row:
     unfused: bool
     """The table says that nothing was compiled."""
     offloaded: bool
-    fp8: bool
+    fp8: bool = False
     """Linear layers in 8 bits; all else in 16."""
     latency_s: float
     grade: str = ""

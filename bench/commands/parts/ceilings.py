@@ -16,7 +16,7 @@ def measure_ceilings(
     from bench.measure.worker.process import JobFailed, Worker
     from bench.report.documents import ceilings_document
     from bench.report.progress import Spinner
-    from bench.report.tables.ceilings import bandwidth_table, ceilings_table, gemm_ceiling
+    from bench.report.tables.doctor import bandwidth_table, ceilings_table, gemm_ceiling
     from bench.run.suite import CEILINGS_SAMPLING, ceilings_only
 
     changes = {}

@@ -20,7 +20,7 @@ from bench.report.figures.drawing import (
 )
 from bench.report.numbers import binary
 from bench.report.result import Result
-from bench.report.tables.ceilings import datasheet_rate
+from bench.report.tables.doctor import datasheet_rate
 from bench.results.records import MEMORY_PROBES, CeilingsRecord, Probe
 
 

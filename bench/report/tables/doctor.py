@@ -1,11 +1,24 @@
-"""The tables of `doctor`: is this node sound, and is the harness's clock?"""
+"""The tables of `doctor`: is this node sound, is the harness's clock, and which rates does the
+device reach?"""
 
 from collections.abc import Mapping
 from typing import Any
 
-from bench.core.units import seconds
-from bench.report.numbers import digits
-from bench.report.tables.table import Table, measured, number, quantity, table
+from bench.core.specs.gpu import Gpu
+from bench.core.units import seconds, si
+from bench.report.numbers import binary, digits, percent, traffic_rate, work_rate
+from bench.report.tables.device import backend
+from bench.report.tables.table import (
+    Cell,
+    Table,
+    claimed,
+    counted,
+    measured,
+    number,
+    quantity,
+    table,
+)
+from bench.results.records import MEMORY_PROBES, CeilingsRecord, Probe
 from bench.studies.acceptance.verdict import Acceptance
 
 
@@ -56,3 +69,85 @@ def timer_table(point: str, checked: Mapping[str, Any]) -> Table:
 
 def _ratio(checked: Mapping[str, Any], name: str) -> str:
     return quantity(checked[name], digits(5)).text
+
+
+def ceilings_table(record: CeilingsRecord, gpu: Gpu | None) -> Table:
+    """Each probe.  Of the memory probes only the ceilings: bandwidth_table has all sizes."""
+    shown = [
+        p for p in record.probes if p.kind not in MEMORY_PROBES or p is record.best(p.kind, p.dtype)
+    ]
+    return table(
+        f"Ceilings of {record.environment.device_name}",
+        [
+            "probe",
+            "dtype",
+            "shape",
+            measured("rate"),
+            claimed("datasheet", detail=True),
+            measured("of datasheet"),
+            measured("n"),
+        ],
+        [_probe_cells(p, gpu) for p in shown],
+        note="median of n calls",
+    )
+
+
+def _probe_cells(probe: Probe, gpu: Gpu | None) -> list[Cell | str]:
+    sheet = datasheet_rate(gpu, probe.kind, probe.dtype)
+    show = traffic_rate if probe.flops is None else work_rate
+    return [
+        probe.kind,
+        " ".join(filter(None, (probe.dtype, backend(probe)))),
+        " ".join(f"{name}={size:,}" for name, size in probe.shape.items()),
+        number(probe.rate, show, f"median of n = {probe.timing.n} calls, {probe.timing.stop}"),
+        number(sheet, show, gpu.source if sheet else "none is known"),
+        number(probe.rate / sheet if sheet else None, percent()),
+        number(probe.timing.n, str),
+    ]
+
+
+def datasheet_rate(gpu: Gpu | None, kind: str, dtype: str) -> float | None:
+    """FLOP/s or bytes/s that the datasheet gives for a kind of probe; None where it gives none."""
+    if gpu is None:
+        return None
+    if kind in MEMORY_PROBES:
+        return gpu.bandwidth_bytes_per_s
+    return gpu.peak_flops_per_s.get(dtype) if kind in ("gemm", "attention", "conv3d") else None
+
+
+def bandwidth_table(record: CeilingsRecord) -> Table:
+    """Bytes read and written a second; where a cache ends, the rate falls."""
+    probes = {
+        (p.dtype, p.shape["bytes"], p.kind): p for p in record.probes if p.kind in MEMORY_PROBES
+    }
+    sizes = dict.fromkeys((dtype, size) for dtype, size, _ in probes)
+    return table(
+        "Memory bandwidth by size of an array",
+        [counted("array"), "dtype", *map(measured, MEMORY_PROBES)],
+        [
+            [
+                number(size, binary),
+                dtype,
+                *(_bandwidth(probes.get((dtype, size, kind))) for kind in MEMORY_PROBES),
+            ]
+            for dtype, size in sizes
+        ],
+    )
+
+
+def _bandwidth(probe: Probe | None) -> Cell:
+    if probe is None:
+        return number(None)
+    return number(probe.rate, traffic_rate, f"median of n = {probe.timing.n} calls")
+
+
+def gemm_ceiling(record: CeilingsRecord) -> str:
+    """The product that the GEMM ceiling comes from: on a CPU often one that stays in its cache."""
+    best = record.best("gemm")
+    if best is None:
+        return "GEMM ceiling: not measured"
+    shape = " ".join(f"{name}={size:,}" for name, size in best.shape.items())
+    return (
+        f"GEMM ceiling: {si(best.rate, 'FLOP/s')}, the best of the shapes, at {shape} in"
+        f" {best.dtype}"
+    )

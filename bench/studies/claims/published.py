@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 RECIPE = "eager-bf16"  # attention auto: what PyTorch picks on the card today
 PublishedRows = Callable[[str], tuple[list[Row], Quantity, list[str]]]
 """The published estimate's rows by a card's evidence, its minutes of video per GPU-hour, and
-warnings: bench.studies.pencil.published has them."""
+warnings: bench.studies.pencil.analytic.published_rows."""
 
 
 def published_shelf(rows: PublishedRows) -> Shelf:

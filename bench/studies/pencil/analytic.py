@@ -66,6 +66,16 @@ def rows_from(calibrated_minutes: Quantity | None = None) -> list[Row]:
     return chain(Assumptions(), Demand(), Headroom(), calibrated_minutes)
 
 
+def published_rows(gpu: str) -> tuple[list[Row], Quantity, list[str]]:
+    """All rows by a card's published evidence, its minutes of video per GPU-hour, and warnings.
+    Raises UserError for a card without evidence."""
+    from bench.studies.pencil.published import published_chain
+
+    found = published_chain(gpu)
+    rows = chain(Assumptions(), Demand(), Headroom(), measured=found)
+    return rows, found.minutes, found.warnings
+
+
 def _sora_video_rows(f: Facts) -> list[Row]:
     """A minute of video, and how many a GPU-hour makes."""
     low, high = f.a.sora_training_flop

@@ -9,10 +9,6 @@ from bench.calibrate.training import TrainingCost
 from bench.core.load import load_point
 from bench.core.quantity import Quantity
 from bench.core.reference import MODEL, WORKLOAD
-from bench.core.row import Row
-from bench.studies.pencil.analytic import chain
-from bench.studies.pencil.assumptions import Assumptions
-from bench.studies.pencil.demand import Demand, Headroom
 
 RECIPE = "eager-bf16"  # its dtype alone matters: the two ways of running are given
 TRAINING = Quantity(1.2, 1.0, 1.5)
@@ -65,11 +61,3 @@ def published_chain(gpu: str) -> PublishedChain:
         fast=forecast(point, gpu, Conditions(fast_attention=True, compiled=True)),
         training=TrainingCost(TRAINING, ()),
     )
-
-
-def published_rows(gpu: str) -> tuple[list[Row], Quantity, list[str]]:
-    """The chain's rows by a card's published evidence, its minutes of video per GPU-hour, and
-    warnings.  Raises UserError for a card without evidence."""
-    found = published_chain(gpu)
-    rows = chain(Assumptions(), Demand(), Headroom(), measured=found)
-    return rows, found.minutes, found.warnings

@@ -46,6 +46,25 @@ NOT_RUN = {  # recipe -> (what it raises, why)
     ),
     "eager-bf16-sage": ("sageattention", "SageAttention is not installed"),
 }
+NOT_TRACED = {  # model -> (settings of `compile`, what it raises, why)
+    "ltx-2": (
+        ("full", "autotune"),
+        "torch._C.Generator",
+        "dynamo looks into the generator, and a fake card's is a class of ours",
+    ),
+    "mochi-1": (
+        ("full", "autotune"),
+        "Tensor device mismatch",
+        "dynamo takes a time embedding to be on the host, where eager calls put it on the card",
+    ),
+    "sora-20b-windowed": (
+        ("regional",),
+        "does not support item assignment",
+        "can_compile() is no question that dynamo traces, and then tiles are; a card takes"
+        " FlexAttention there",
+    ),
+}
+NOT_TRACED["tiny-windowed"] = NOT_TRACED["sora-20b-windowed"]
 RUN_IN_PART = {  # what of it is not run
     "compile": "dynamo traces it; Inductor's Triton kernels want a card",
     "train_step": (
@@ -288,6 +307,10 @@ def summary(runs: list[Run]) -> str:
         f" {len(runs)} points, {sum(len(stages) for _, _, stages in runs)} stages"
     ]
     lines += [f"not run: {name}: {why}" for name, (_, why) in NOT_RUN.items()]
+    lines += [
+        f"not traced: {model}, compile {' and '.join(kinds)}: {why}"
+        for model, (kinds, _, why) in NOT_TRACED.items()
+    ]
     lines += [f"in part: {name}: {what}" for name, what in RUN_IN_PART.items()]
     lines += [f"waits for the card in each step: {name}: {why}" for name, why in WAITS.items()]
     return "\n".join(lines)
