@@ -1,5 +1,5 @@
-"""Fills README.md, docs/h100.md, results/README.md and docs/waterfall.svg from what is measured and
-counted: no figure there is typed.
+"""Fills README.md, docs/h100.md, docs/evidence.md, results/README.md and docs/waterfall.svg from
+what is measured and counted: no figure there is typed.
 
     python docs/fill_readme.py           Write them anew: after a result was added, and again
                                          before committing.
@@ -35,6 +35,7 @@ from h100_plan import (
     table,
 )
 
+from bench.calibrate.evidence.card import shipped_held_out, shipped_scatter
 from bench.core.errors import UserError
 from bench.core.load import load
 from bench.core.reference import MODEL, WORKLOAD
@@ -42,21 +43,24 @@ from bench.core.specs.gpu import Gpu
 from bench.core.specs.model import Model
 from bench.core.specs.workload import Workload
 from bench.count.closed import dit as closed_form
+from bench.report.forecasts import resting_on
 from bench.studies.pencil.assumptions import Assumptions
 from bench.studies.pencil.cross_model import cross_model
+from bench.studies.pencil.published import published_chain
 from bench.studies.pencil.waterfall import Bar, waterfall
 
 BLOCK = re.compile(r"(<!-- fill: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 PICTURE = Path("docs/waterfall.svg")
 PAGE_H100 = Path("docs/h100.md")
+PAGE_EVIDENCE = Path("docs/evidence.md")
 
 
 def bars(found: list[Result]) -> list[Bar]:
-    """The waterfall, down to the newest H100's calibration, or to 100 % of the datasheet."""
+    """The waterfall, down to the newest H100's calibration, or to what others' H100 runs reach."""
     h100 = of_h100(found)
-    return waterfall(
-        Assumptions(), h100.calibration.reference if h100 and h100.calibration else None
-    )
+    if h100 and h100.calibration:
+        return waterfall(Assumptions(), h100.calibration.reference)
+    return waterfall(Assumptions(), published=published_chain(PLANNED_GPU))
 
 
 def waterfall_block(found: list[Result]) -> str:
@@ -65,8 +69,10 @@ def waterfall_block(found: list[Result]) -> str:
         f"Down to the card measured in [{h100.path.name}]({h100.path}/{h100.report})."
         if h100
         else (
-            "No H100 record is in this repository yet, so the waterfall ends at 100 % of the"
-            " datasheet and no calibrated H100 figure is stated."
+            "No H100 record is in this repository yet, so the last two factors are what others'"
+            f" H100 runs reach: {resting_on(published_chain(PLANNED_GPU).fast)}. 184,320 tokens are"
+            " more than any published row has, so both are extrapolated"
+            " ([docs/evidence.md](docs/evidence.md))."
         )
     )
     said = "; ".join(f"{b.factor} {b.value:.3g}" for b in drawn)
@@ -75,11 +81,18 @@ def waterfall_block(found: list[Result]) -> str:
         + table(
             ["factor", "times", "minutes of video per H100-hour", "provenance"],
             [
-                (b.factor, f"{b.multiplier:.3g}" if i else "", f"{b.value:.3g}", b.provenance)
+                (b.factor, f"{b.multiplier:.3g}" if i else "", _minutes(b), b.provenance)
                 for i, b in enumerate(drawn)
             ],
         )
     )
+
+
+def _minutes(b: Bar) -> str:
+    """With its interval, where it has one of its own."""
+    if b.interval is None:
+        return f"{b.value:.3g}"
+    return f"{b.value:.3g} ({b.interval[0]:.3g} to {b.interval[1]:.3g})"
 
 
 def results_block(found: list[Result]) -> str:
@@ -192,7 +205,7 @@ def points_block(found: list[Result]) -> str:
 def pencil_block(found: list[Result]) -> str:
     """What is counted of the chain, in words."""
     a, model, minute = Assumptions(), load(Model, MODEL), load(Workload, WORKLOAD)
-    start, macs, *_, counted, _ = waterfall(a)
+    start, macs, _, counted, *_ = waterfall(a)
     sora, *_, by_token, _ = [row.as_dict() for row in cross_model(a, load(Gpu, PLANNED_GPU))]
     latents = model.latent_shape(minute)
     step, tokens = (
@@ -229,11 +242,66 @@ def pencil_block(found: list[Result]) -> str:
     )
 
 
+def held_out_block(found: list[Result]) -> str:
+    """How right forecasts were, of docs/evidence.md: each card with rows, and all together."""
+    shipped = shipped_held_out()
+    text = ""
+    for by in WAYS:
+        rows = [
+            (
+                e.gpu or "all",
+                str(e.n),
+                f"{e.error:.1%}",
+                f"{e.worst:.0%} ({e.worst_row})",
+                f"{e.inside:.0%}",
+                *(
+                    "–" if x is None else f"{x:.1%}"
+                    for x in (e.one_mfu, e.two_rates, e.one_mfu_of_all_cards)
+                ),
+            )
+            for e in shipped
+            if e.by == by
+        ]
+        text += f"\n{WAYS[by]}:\n\n" + table(HELD_OUT_HEAD, rows)
+    return text
+
+
+WAYS = {
+    "row": "Each row left out",
+    "size": "All rows of one model and size left out",
+    "model": "All rows of one model left out",
+    "source": "All rows of one source left out",
+    "card": "All rows of one card left out",
+}
+HELD_OUT_HEAD = [
+    "card",
+    "rows",
+    "mean error",
+    "worst",
+    "inside the 90 % interval",
+    "one MFU of the card",
+    "two rates of the card",
+    "one MFU of all cards",
+]
+
+
+def scatter_block(found: list[Result]) -> str:
+    """The fitted scatters, of docs/evidence.md."""
+    rows = [(name.replace("_", ", "), f"{x:.1%}") for name, x in shipped_scatter()]
+    return table(["of", "standard deviation of the logarithm"], rows)
+
+
 BLOCKS: dict[str, Callable[[list[Result]], str]] = {
     "waterfall": waterfall_block,
     "results": results_block,
     "cost": cost_block,
     "pencil": pencil_block,
+}
+
+
+EVIDENCE_BLOCKS: dict[str, Callable[[list[Result]], str]] = {
+    "held-out": held_out_block,
+    "scatter": scatter_block,
 }
 
 
@@ -261,6 +329,7 @@ def pages() -> dict[Path, str]:
     return {
         Path("README.md"): fill(Path("README.md"), found, BLOCKS),
         PAGE_H100: fill(PAGE_H100, found, H100_BLOCKS),
+        PAGE_EVIDENCE: fill(PAGE_EVIDENCE, found, EVIDENCE_BLOCKS),
         Path("results/README.md"): results_page(found),
         PICTURE: waterfall_svg.draw(bars(found)),
     }

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench.calibrate.calibration import Fit, fit_serving
 from bench.calibrate.cost.ceilings import Ceilings
+from bench.calibrate.evidence.card import read_card, shares
 from bench.calibrate.read import read_calibration
 from bench.core.errors import EnvironmentFault, UserError
 from bench.core.quantity import Quantity
@@ -16,7 +17,8 @@ from bench.core.specs.point import Point
 from bench.results.records import FINISHED
 from bench.results.store import CALIBRATION, ceilings_record, point_records, read_records
 
-# This project's choice, for a device without records; shares of datasheet or probed rates.
+# This project's choice, for a device without records that nothing is published of; shares of
+# datasheet or probed rates.
 THUMB = {
     "linear_efficiency": 0.5,
     "attention_efficiency": 0.3,
@@ -43,6 +45,8 @@ class Basis:
     """By dtype, for the rule of thumb."""
     fits: Mapping[str, Fit] = field(default_factory=dict)
     """As bench.calibrate.calibration.Calibration has them."""
+    efficiencies: Mapping[str, float] = field(default_factory=lambda: THUMB)
+    """Shares of `rates` where no fit says more, as THUMB has them."""
     measured: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Fingerprint of a point -> stage -> median seconds."""
     point_s: float = POINT_S
@@ -108,18 +112,21 @@ def latest_basis(
     return some
 
 
-def thumb_basis(gpu: Gpu | None, device: str) -> Basis | None:
-    """A share of the datasheet's rates; None where there is none."""
+def sheet_basis(gpu: Gpu | None, device: str) -> Basis | None:
+    """Shares of the datasheet's rates that others' runs of the card reach, or a rule of thumb where
+    nothing is published of it; None without a datasheet."""
     if gpu is None or not gpu.peak_flops_per_s or gpu.bandwidth_bytes_per_s is None:
         return None
     rates = {
         dtype: Ceilings(rate, rate, rate, gpu.bandwidth_bytes_per_s)
         for dtype, rate in gpu.peak_flops_per_s.items()
     }
+    shares, rests = _shares(gpu)
     return Basis(
-        words=f"extrapolated: {thumb_words()} of the datasheet of {gpu.name}",
+        words=f"extrapolated: {share_words(shares)} of the datasheet of {gpu.name}{rests}",
         device=device,
         rates=rates,
+        efficiencies=shares,
         point_s=_thumb_point_s(device),
     )
 
@@ -127,18 +134,33 @@ def thumb_basis(gpu: Gpu | None, device: str) -> Basis | None:
 def probed_basis(gemm: Mapping[str, float], copy: float, device: str) -> Basis:
     """A share of what a quick probe reached."""
     return Basis(
-        words=f"extrapolated: {thumb_words()} of a quick GEMM and copy probe",
+        words=f"extrapolated: {share_words(THUMB)} of a quick GEMM and copy probe",
         device=device,
         rates={dtype: Ceilings(rate, rate, rate, copy) for dtype, rate in gemm.items()},
         point_s=_thumb_point_s(device),
     )
 
 
+def _shares(gpu: Gpu) -> tuple[Mapping[str, float], str]:
+    """-> shares of the datasheet, and what they rest on in words."""
+    try:
+        card, reached = read_card(gpu.name), shares(gpu.name)
+    except UserError:
+        return THUMB, ""
+    published = {
+        "linear_efficiency": reached["linear"],
+        "attention_efficiency": reached["attention"],
+        "conv_efficiency": reached["vae"],
+    }
+    rests = f"{card.n} rows" if card.n else f"{card.n_all} rows of other cards"
+    return THUMB | published, f", as others' runs reach with FlashAttention-2 ({rests})"
+
+
 def _thumb_point_s(device: str) -> float:
     return CUDA_POINT_S if device == "cuda" else POINT_S
 
 
-def thumb_words() -> str:
+def share_words(shares: Mapping[str, float]) -> str:
     return ", ".join(
-        f"{THUMB[f'{name}_efficiency']:.0%} ({name})" for name in ("linear", "attention", "conv")
+        f"{shares[f'{name}_efficiency']:.0%} ({name})" for name in ("linear", "attention", "conv")
     )

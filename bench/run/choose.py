@@ -27,7 +27,6 @@ from bench.core.specs.point import Point
 from bench.core.specs.suite import Suite, SuitePoints
 from bench.measure.worker.process import Worker
 from bench.results.video import calls_per_video
-from bench.run.basis import THUMB
 from bench.run.forecast import Forecaster
 from bench.run.jobs import Job, suite_jobs
 
@@ -155,7 +154,8 @@ def _state(forecast: Forecaster, wanted: Point) -> tuple[np.ndarray, Ceilings | 
             name: p.value for name, p in fit.parameters.items() if p.value is not None
         }
         return np.array([values[name] for name in NAMES]), fit.device
-    values = prior | {name: THUMB[name] for name in THUMB if PARAMETERS[name].unit != "s"}
+    shares = basis.efficiencies
+    values = prior | {name: shares[name] for name in shares if PARAMETERS[name].unit != "s"}
     return np.array([values[name] for name in NAMES]), basis.rates.get(wanted.recipe.dtype)
 
 

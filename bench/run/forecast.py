@@ -21,7 +21,7 @@ from bench.measure.worker.protocol import CountPoint, CountReply, PlanProbes, Re
 from bench.results.counts import StageCount
 from bench.results.records import PointRecord
 from bench.results.video import MEASURED
-from bench.run.basis import KNOWN, Basis, basis_from, latest_basis, probed_basis, thumb_basis
+from bench.run.basis import KNOWN, Basis, basis_from, latest_basis, probed_basis, sheet_basis
 from bench.run.jobs import Job, recipe_pairs
 from bench.run.plan_time import Forecast, ceilings_time, point_time, time_beside
 
@@ -73,7 +73,7 @@ class Forecaster:
             )
         sheet = datasheet(gpu or environment.gpu)
         self.memory_bytes = sheet.memory_bytes if gpu is not None and sheet is not None else None
-        self.basis = self.basis or thumb_basis(sheet, device)
+        self.basis = self.basis or sheet_basis(sheet, device)
         if self.basis is None and probe:
             dtypes = list(dict.fromkeys(job.point.recipe.dtype for job in jobs if job.point))
             try:

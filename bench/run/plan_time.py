@@ -32,7 +32,7 @@ from bench.measure.timing.sampling import (
     long_samples,
 )
 from bench.results.counts import StageCount
-from bench.run.basis import KNOWN, POINT_S, THUMB, THUMB_SPREAD, Basis
+from bench.run.basis import KNOWN, POINT_S, THUMB_SPREAD, Basis
 
 BUILD_BYTES_PER_S = {"cpu": 0.3e9, "cuda": 10e9}  # random weights
 
@@ -103,7 +103,7 @@ def call_time(
             pass  # a class of work that the fit never saw
     if rates is None:
         return None
-    thumb = {name: meaning.prior for name, meaning in PARAMETERS.items()} | THUMB
+    thumb = {name: meaning.prior for name, meaning in PARAMETERS.items()} | dict(basis.efficiencies)
     return sum(seconds_by_class(Work.of(count), thumb, rates).values()), "extrapolated"
 
 
@@ -195,10 +195,10 @@ def ceilings_time(
         return Forecast(Quantity(*[basis.ceilings_s] * 3), "measured")
     share = {
         "gemm": 1.0,
-        "attention": THUMB["attention_efficiency"],
-        "conv3d": THUMB["conv_efficiency"],
-        "conv3d_benchmark": THUMB["conv_efficiency"],
-        "small_conv3d": THUMB["conv_efficiency"],
+        "attention": basis.efficiencies["attention_efficiency"],
+        "conv3d": basis.efficiencies["conv_efficiency"],
+        "conv3d_benchmark": basis.efficiencies["conv_efficiency"],
+        "small_conv3d": basis.efficiencies["conv_efficiency"],
     }
     span = NOTHING
     for probe in probes:

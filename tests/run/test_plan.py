@@ -23,7 +23,7 @@ from bench.run.basis import (
     basis_from,
     latest_basis,
     probed_basis,
-    thumb_basis,
+    sheet_basis,
 )
 from bench.run.budget import over_budget
 from bench.run.forecast import Forecaster
@@ -127,8 +127,8 @@ def test_where_a_prediction_comes_from(measured):
     assert latest_basis(root, "cpu", "cpu", "another processor", {"eager-fp32"}) is None
     assert latest_basis(root, "cpu", "cpu", device_name, {"eager-bf16"}) is None
     assert latest_basis(root / "none", "cpu", "cpu", device_name, {"eager-fp32"}) is None
-    assert thumb_basis(load(Gpu, "h100-sxm"), "cuda").rates["bf16"].gemm_flops_per_s == 989.4e12
-    assert thumb_basis(load(Gpu, "cpu"), "cpu") is None
+    assert sheet_basis(load(Gpu, "h100-sxm"), "cuda").rates["bf16"].gemm_flops_per_s == 989.4e12
+    assert sheet_basis(load(Gpu, "cpu"), "cpu") is None
     assert "probe" in probed_basis({"fp32": 1e11}, 1e10, "cpu").words
     probe = {"kind": "gemm", "dtype": "fp32", "flops": 6 * 10**12, "bytes_moved": None}
     assert ceilings_time([probe], PLAN, Basis("", "cpu", rates={"fp32": FREE})).span.value == 24.0

@@ -7,13 +7,13 @@ error.
 import functools
 import json
 from importlib import resources
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, ValidationError
 
-from bench.calibrate.evidence.effects import Effect, Scatter
-from bench.calibrate.evidence.observation import Observation, can_be_observed
+from bench.calibrate.evidence.effects import EXPECTED, Effect, Scatter
+from bench.calibrate.evidence.observation import POWER_AT, Observation, can_be_observed
 from bench.calibrate.evidence.posterior import Posterior
 from bench.core.errors import UserError, nearest
 from bench.core.load import load, names
@@ -95,6 +95,27 @@ class CardEvidence(Strict):
         return found.get((by, self.gpu)) or found.get((by, "all"))
 
 
+def shares(gpu: str) -> dict[str, float]:
+    """Shares of the card's datasheet that published runs reach: linear, attention
+    (FlashAttention-2) and vae.  Raises UserError as `read_card`."""
+    card = read_card(gpu)
+    return {
+        term: float(np.exp(-EXPECTED[term] - _common(card, term)))
+        for term in ("linear", "attention", "vae")
+    }
+
+
+def _common(card: CardEvidence, term: str) -> float:
+    """What every run on the card shares of a term's effects."""
+    power = load(Gpu, card.gpu).watts_per_tflops
+    factors = {"all": 1.0, "power": np.log(power / POWER_AT)}
+    return sum(
+        e.mean * factors[e.of]
+        for e in card.effects
+        if e.term == term and e.of in factors and e.family in (None, "architecture", "card")
+    )
+
+
 def card_names() -> list[str]:
     """Cards of configs/gpus that the model can say something of."""
     return [name for name in names("gpus") if can_be_observed(load(Gpu, name)) is None]
@@ -134,6 +155,42 @@ class RowPrediction(Strict):
     """Mean of its card's rows, each left out."""
 
 
+class HeldOut(Strict):
+    """Errors of predictions of one card's rows, or of all, that took no part in the fit."""
+
+    by: str
+    """row, size, model, source or card: what was left out at once."""
+    gpu: str | None
+    """None: all cards."""
+    n: int
+    error: float
+    """Mean of |predicted / measured - 1|."""
+    worst: float
+    worst_row: str
+    inside: float
+    """Share of the rows that lie in their 90 % intervals."""
+    one_mfu: float | None
+    """The same error where one MFU of that card predicts; None where the card has no other row."""
+    two_rates: float | None
+    """One rate for attention and one for all other products, of that card."""
+    one_mfu_of_all_cards: float | None
+
+
+def shipped_held_out() -> list[HeldOut]:
+    """By every way and card."""
+    return [HeldOut.model_validate(row) for row in _document()["held_out"]]
+
+
+def shipped_scatter() -> list[tuple[str, float]]:
+    """Name and standard deviation of each scatter."""
+    return list(_document()["scatter"].items())
+
+
+@functools.cache
+def _document() -> dict[str, Any]:
+    return json.loads((resources.files("configs") / FOLDER / OBSERVATIONS).read_bytes())
+
+
 @functools.cache
 def row_predictions() -> dict[str, RowPrediction]:
     """By the row's id."""
@@ -144,6 +201,4 @@ def row_predictions() -> dict[str, RowPrediction]:
 @functools.cache
 def shipped_observations() -> tuple[Observation, ...]:
     """The published rows with their counted work."""
-    file = resources.files("configs") / FOLDER / OBSERVATIONS
-    rows = json.loads(file.read_bytes())["observations"]
-    return tuple(Observation.model_validate(row) for row in rows)
+    return tuple(Observation.model_validate(row) for row in _document()["observations"])

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import nnls
 
+from bench.calibrate.evidence.card import HeldOut
 from bench.calibrate.evidence.effects import TERMS, Scatter
 from bench.calibrate.evidence.fit import fit
 from bench.calibrate.evidence.observation import Columns, Observation, columns
 from bench.calibrate.evidence.posterior import T95
 from bench.calibrate.fitting.accuracy import TooFewPoints, leave_groups_out
-from bench.results.base import Strict
 
 PRODUCTS = [TERMS.index(term) for term in ("linear", "attention", "vae")]
 
@@ -26,27 +26,6 @@ def groupings(observations: Sequence[Observation]) -> dict[str, list[Hashable]]:
         "source": [o.source for o in observations],
         "card": [o.gpu for o in observations],
     }
-
-
-class HeldOut(Strict):
-    """Errors of predictions of one card's rows, or of all."""
-
-    by: str
-    """row, size, model, source or card."""
-    gpu: str | None
-    """None: all cards."""
-    n: int
-    error: float
-    """Mean of |predicted / measured - 1|."""
-    worst: float
-    worst_row: str
-    inside: float
-    """Share of the rows that lie in their 90 % intervals."""
-    one_mfu: float | None
-    """The same error where one MFU of that card predicts; None where the card has no other row."""
-    two_rates: float | None
-    """One rate for attention and one for all other products, of that card."""
-    one_mfu_of_all_cards: float | None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import numpy as np
 from bench.calibrate.evidence.card import (
     CardEvidence,
     EffectRow,
+    HeldOut,
     HeldOutErrors,
     RowPrediction,
     card_names,
@@ -15,7 +16,6 @@ from bench.calibrate.evidence.effects import Scatter
 from bench.calibrate.evidence.fit import fit
 from bench.calibrate.evidence.gather import sources
 from bench.calibrate.evidence.held_out import (
-    HeldOut,
     disagreeing,
     groupings,
     predict_held_out,

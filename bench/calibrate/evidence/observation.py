@@ -121,7 +121,7 @@ def columns(observations: Sequence[Observation], cards: dict[str, Gpu] | None = 
     gpus = [known.get(o.gpu) or load(Gpu, o.gpu) for o in observations]
     peak = np.array([gpu.peak_flops_per_s["bf16"] for gpu in gpus])
     bandwidth = np.array([gpu.bandwidth_bytes_per_s for gpu in gpus])
-    watts = np.array([gpu.tdp_w for gpu in gpus])
+    watts = np.array([gpu.watts_per_tflops for gpu in gpus])
     work = np.array(
         [
             [
@@ -142,7 +142,7 @@ def columns(observations: Sequence[Observation], cards: dict[str, Gpu] | None = 
         fast=_flags(o.fast_attention for o in observations),
         unfused=_flags(o.unfused for o in observations),
         fp8=_flags(o.fp8 for o in observations),
-        power=np.log(watts / (peak / 1e12) / POWER_AT),
+        power=np.log(watts / POWER_AT),
         width=np.log([o.flops_per_token / WIDTH_AT for o in observations]),
         levels={
             "architecture": np.array([gpu.architecture or "unknown" for gpu in gpus]),

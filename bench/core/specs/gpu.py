@@ -55,3 +55,9 @@ class Gpu(Spec):
     )
     """Achieved, not datasheet: what `ldt-bench doctor` holds a card against.  Empty where nothing
     is published."""
+
+    @property
+    def watts_per_tflops(self) -> float:
+        """Power limit over the bf16 rate, W a TFLOP/s.  Both must be known."""
+        assert self.tdp_w is not None
+        return self.tdp_w / (self.peak_flops_per_s["bf16"] / 1e12)
