@@ -24,6 +24,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
 import waterfall_svg
 from committed_results import Result, newest, of_h100, results, results_page
+from evidence_tables import held_out_block, scatter_block
 from h100_plan import (
     HALF_HOUR,
     PLANNED_GPU,
@@ -35,7 +36,6 @@ from h100_plan import (
     table,
 )
 
-from bench.calibrate.evidence.card import shipped_held_out, shipped_scatter
 from bench.core.errors import UserError
 from bench.core.load import load
 from bench.core.reference import MODEL, WORKLOAD
@@ -240,55 +240,6 @@ def pencil_block(found: list[Result]) -> str:
             "",
         ]
     )
-
-
-def held_out_block(found: list[Result]) -> str:
-    """How right forecasts were, of docs/evidence.md: each card with rows, and all together."""
-    shipped = shipped_held_out()
-    text = ""
-    for by in WAYS:
-        rows = [
-            (
-                e.gpu or "all",
-                str(e.n),
-                f"{e.error:.1%}",
-                f"{e.worst:.0%} ({e.worst_row})",
-                f"{e.inside:.0%}",
-                *(
-                    "–" if x is None else f"{x:.1%}"
-                    for x in (e.one_mfu, e.two_rates, e.one_mfu_of_all_cards)
-                ),
-            )
-            for e in shipped
-            if e.by == by
-        ]
-        text += f"\n{WAYS[by]}:\n\n" + table(HELD_OUT_HEAD, rows)
-    return text
-
-
-WAYS = {
-    "row": "Each row left out",
-    "size": "All rows of one model and size left out",
-    "model": "All rows of one model left out",
-    "source": "All rows of one source left out",
-    "card": "All rows of one card left out",
-}
-HELD_OUT_HEAD = [
-    "card",
-    "rows",
-    "mean error",
-    "worst",
-    "inside the 90 % interval",
-    "one MFU of the card",
-    "two rates of the card",
-    "one MFU of all cards",
-]
-
-
-def scatter_block(found: list[Result]) -> str:
-    """The fitted scatters, of docs/evidence.md."""
-    rows = [(name.replace("_", ", "), f"{x:.1%}") for name, x in shipped_scatter()]
-    return table(["of", "standard deviation of the logarithm"], rows)
 
 
 BLOCKS: dict[str, Callable[[list[Result]], str]] = {

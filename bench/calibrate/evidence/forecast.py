@@ -14,7 +14,8 @@ from bench.calibrate.evidence.card import (
 from bench.calibrate.evidence.conditions import Conditions, of_recipe, of_rows, unknown_of
 from bench.calibrate.evidence.effects import TERMS
 from bench.calibrate.evidence.observation import Observation, columns
-from bench.calibrate.evidence.point import as_observation
+from bench.calibrate.evidence.point import NOBODY, as_observation
+from bench.calibrate.evidence.posterior import Posterior
 from bench.calibrate.predict import Estimate
 from bench.core.load import load
 from bench.core.quantity import Provenance, Quantity
@@ -68,15 +69,21 @@ class Forecast:
 
 
 def forecast(
-    point: Point, gpu: str, run: Conditions | None = None, cache: CountCache | None = None
+    point: Point,
+    gpu: str,
+    run: Conditions | None = None,
+    cache: CountCache | None = None,
+    posterior: Posterior | None = None,
+    source: str = NOBODY,
 ) -> Forecast:
-    """Predict one video of a point.  run: how it is run, by default as the point's recipe says.
+    """Predict one video of a point.  run: how it is run, by default as the point's recipe says;
+    posterior: what is known, by default what is shipped of the card; source: who runs it.
 
     Raises UserError for a card without evidence, and for a recipe that evidence says nothing of."""
     card, sheet, counts = read_card(gpu), load(Gpu, gpu), cache or CountCache()
     conditions = run or of_recipe(point.recipe, sheet)
-    asked = as_observation(point, gpu, conditions, counts)
-    found = card.posterior().forecast(columns([asked]))
+    asked = as_observation(point, gpu, conditions, counts).model_copy(update={"source": source})
+    found = (posterior or card.posterior()).forecast(columns([asked]))
     video_s = Quantity(float(found.seconds[0]), float(found.low[0]), float(found.high[0]))
     rows = shipped_observations()
     by_term = {

@@ -18,7 +18,7 @@ def said_beside(
     lines = [f"fitted to the records of {directory}" + _error(own)]
     published = _published(point, own.gpu)
     if published is None:
-        return {"evidence": document, "published_evidence": None}, lines
+        return {"evidence": document, "published_evidence": None, "together": None}, lines
     from bench.report.forecasts import forecast_document, headline, resting_on
 
     faster = published.video_s.value / own.video_s.value - 1
@@ -28,7 +28,12 @@ def said_beside(
         f"your card is {abs(faster):.0%} {word} than what others published",
     ]
     beside = forecast_document(published) | {"own_is_faster_by": faster}
-    return {"evidence": document, "published_evidence": beside}, lines
+    found = {"evidence": document, "published_evidence": beside, "together": None}
+    both = _together(point, own.gpu, directory)
+    if both is not None:
+        lines.append(f"both fitted together: {headline(both)}")
+        found["together"] = {"video_s": both.video_s.as_dict(), "provenance": both.provenance}
+    return found, lines
 
 
 def _of_records(own: Estimate, calibration: Calibration, directory: Path) -> dict[str, Any]:
@@ -56,3 +61,16 @@ def _published(point: Point, gpu: str) -> Any | None:
         return forecast(point, gpu)
     except UserError:
         return None
+
+
+def _together(point: Point, gpu: str, directory: Path) -> Any | None:
+    """The point by the card's records and the published rows at once; None where the result is of
+    another card, or has no step in 16 bits."""
+    from bench.calibrate.evidence.forecast import forecast
+    from bench.calibrate.evidence.own import OWN, own_observations, together
+    from bench.results.store import point_records, read_records
+
+    own = [o for o in own_observations(point_records(read_records(directory))) if o.gpu == gpu]
+    if not own:
+        return None
+    return forecast(point, gpu, posterior=together(own), source=OWN)
