@@ -7,6 +7,8 @@ and the noise.  With the priors' precision P,
 
     variance of the prediction = g (P + sum J' J / s^2)^-1 g'
 
+Several wanted predictions count by the mean of their variances.
+
 Points are taken greedily, each time the one that lowers that variance most for its seconds, until
 the budget is spent (the sum has diminishing returns, so greed stays near the best set; Nemhauser et
 al., Math. Programming 14, 1978).
@@ -44,7 +46,7 @@ class Choice:
     spent_s: float
     """With all before it."""
     sigma: float
-    """Standard deviation of the wanted prediction's logarithm once it is measured."""
+    """Standard deviation of the wanted predictions' logarithms once it is measured."""
 
 
 def prior_precision() -> np.ndarray:
@@ -52,14 +54,19 @@ def prior_precision() -> np.ndarray:
     return np.diag(spreads(TERMS) ** -2)
 
 
+def sigmas_of(wanted: np.ndarray, precision: np.ndarray) -> np.ndarray:
+    """(t,) standard deviation of the log of each prediction.  wanted: (t, p) sensitivities."""
+    return np.sqrt(np.einsum("tp,pt->t", wanted, np.linalg.solve(precision, wanted.T)))
+
+
 def sigma_of(wanted: np.ndarray, precision: np.ndarray) -> float:
-    """Standard deviation of the log of a prediction with these sensitivities."""
-    return float(np.sqrt(wanted @ np.linalg.solve(precision, wanted)))
+    """Of one prediction (p,), or the root mean square of several (t, p)."""
+    return float(np.sqrt(np.mean(sigmas_of(np.atleast_2d(wanted), precision) ** 2)))
 
 
 def choose(
     candidates: Sequence[Candidate],
-    wanted: Work,
+    wanted: Sequence[Work],
     theta: np.ndarray,
     ceilings: Ceilings,
     budget_s: float,
@@ -70,7 +77,7 @@ def choose(
 
     First what a fit cannot do without: a point for every rate that the wanted work needs and no
     chosen point has."""
-    g = Priced([wanted], ceilings).slopes(theta)[0]
+    g = Priced(wanted, ceilings).slopes(theta)
     told = [
         Priced(c.works, ceilings).slopes(theta) / np.hypot(MODEL_ERROR, noise) for c in candidates
     ]
@@ -79,7 +86,8 @@ def choose(
     precision, chosen, spent = prior_precision(), [], 0.0
     before = sigma_of(g, precision)
     left, sigma = set(range(len(candidates))), before
-    missing = {PARAMETERS[name].needs for name in RATES} & wanted.classes
+    needs = frozenset().union(*(work.classes for work in wanted))
+    missing = {PARAMETERS[name].needs for name in RATES} & needs
     while left:
         affordable = [i for i in left if spent + candidates[i].cost_s <= budget_s]
         needed = [i for i in affordable if classes[i] & missing]

@@ -71,12 +71,12 @@ Gpu = Annotated[
     ),
 ]
 ChooseFor = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
-        metavar="MODEL",
+        metavar="MODEL[:WORKLOAD]",
         help=(
             "Measure nothing: choose the suite's points whose measurement narrows the prediction"
-            " of this model at --workload most for their time."
+            " of this model at --workload (or its own) most for their time. Repeatable."
         ),
         show_default=False,
         autocompletion=completes("models"),
@@ -127,12 +127,12 @@ def run(
     point ended in error or timeout, or none ended ok."""
     check_device(device)
     of_choice = {"--workload": workload, "--recipe": recipe, "--write": write, "--set": overrides}
-    go_with("--choose-for", choose_for is not None, of_choice)
-    planned = dry_run or choose_for is not None
+    go_with("--choose-for", bool(choose_for), of_choice)
+    planned = dry_run or bool(choose_for)
     go_with("--dry-run or --choose-for alone", planned, {"--gpu": gpu})
     go_with("--resume alone", resume is not None, {"--mix-environments": mix_environments})
     check_gpu(gpu)
-    if choose_for is not None:
+    if choose_for:
         go_with("a suite that is measured", False, {"--resume": resume, "--price": price})
         wanted = Wanted(choose_for, workload, recipe, overrides or [])
         budget = budget or BUDGET

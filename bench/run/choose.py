@@ -1,7 +1,7 @@
 """Choose what to measure: counts from the worker, costs and rates from the forecast, the choice
 from the cost model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,15 @@ from bench.calibrate.design import (
     choose,
     prior_precision,
     sigma_of,
+    sigmas_of,
 )
 from bench.calibrate.fit import MODEL_ERROR
+from bench.calibrate.pools import execution_of
 from bench.core.errors import UserError
-from bench.core.load import suite_points
+from bench.core.load import load, load_point, suite_points
 from bench.core.presets import recipe_file
 from bench.core.specs.point import Point
+from bench.core.specs.recipe import Recipe
 from bench.core.specs.suite import Suite, SuitePoints
 from bench.measure.worker.process import Worker
 from bench.results.video import calls_per_video
@@ -34,26 +37,52 @@ SWEEPS = 50  # without a plan, to compare with
 NOISE = 0.01  # of a measured median, as a GPU's are; MODEL_ERROR comes on top
 
 
-def pool(suite: Suite, recipe: str) -> list[SuitePoints]:
-    """Every point of a suite at a recipe, as an entry of its own.  Raises UserError where there is
-    none."""
+def suiting_recipe(suite: Suite, model: str, workload: str, overrides: dict[str, Any]) -> str:
+    """The suite's first recipe that the model takes: its headline's, else one of its points'.
+
+    Raises UserError, of the headline's, where none is."""
+    of_points = (recipe for entry in suite.points for recipe in entry.recipe)
+    first: UserError | None = None
+    for recipe in dict.fromkeys((suite.headline.recipe, *of_points)):
+        try:
+            load_point(model, workload, recipe, overrides)
+        except UserError as error:
+            first = first or error
+            continue
+        return recipe
+    assert first is not None
+    raise first
+
+
+def pool(suite: Suite, wanted: Recipe) -> list[SuitePoints]:
+    """Every point of a suite at a recipe, or at one that runs at the same rates, as an entry of its
+    own.  Raises UserError where there is none."""
     entries = [
         entry.model_copy(update={"model": (model,), "workload": (workload,), "recipe": (recipe,)})
         for entry in suite.points
-        if recipe in entry.recipe
+        for recipe in entry.recipe
+        if same_rates(load(Recipe, recipe), wanted)
         for model in entry.model
         for workload in entry.workload
     ]
     if not entries:
         known = sorted({r for entry in suite.points for r in entry.recipe})
         raise UserError(
-            f"--recipe {recipe}: suite {suite.name} has no point of it; it has {', '.join(known)}"
+            f"--recipe {wanted.name}: suite {suite.name} has no point of it; it has"
+            f" {', '.join(known)}"
         )
     return entries
 
 
+def same_rates(a: Recipe, b: Recipe) -> bool:
+    """Do two recipes run at the same rates, so that a point of one tells of the other?"""
+    return (a.dtype, a.attention) == (b.dtype, b.attention) and execution_of(
+        a.model_dump(mode="json")
+    ) == execution_of(b.model_dump(mode="json"))
+
+
 def design(
-    wanted: Point,
+    wanted: Sequence[Point],
     entries: list[SuitePoints],
     forecast: Forecaster,
     worker: Worker,
@@ -61,32 +90,31 @@ def design(
     *,
     gpu: str | None,
     probe: bool,
-    watch: Callable[[int], None],
+    watch: Callable[[str, int], None],
 ) -> dict[str, Any] | None:
-    """The chosen points in order, what each leaves of the prediction's uncertainty, and what a
+    """The chosen points in order, what each leaves of the predictions' uncertainty, and what a
     sweep without a plan would.
 
-    None where nothing is known of the device."""
+    watch: told what is counted or drawn, and how many of it are done.  None where nothing is known
+    of the device."""
     points = [
         suite_points(forecast.suite.model_copy(update={"points": (entry,)}))[0] for entry in entries
     ]
     jobs = [Job(point.fingerprint, point.label, point) for point in points]
-    target = Job(wanted.fingerprint, wanted.label, wanted)
-    forecast.begin(worker, [*jobs, target], gpu=gpu, probe=probe)
+    targets = [Job(point.fingerprint, point.label, point) for point in wanted]
+    forecast.begin(worker, [*jobs, *targets], gpu=gpu, probe=probe)
     basis = forecast.basis
     if basis is None:
         return None
-    theta, ceilings = _state(forecast, wanted)
+    theta, ceilings = _state(forecast, wanted[0])
     if ceilings is None:
         return None
     spent_s = _ceilings_s(forecast, worker)
     candidates, which = _candidates(jobs, forecast, worker, watch)
-    video = _video(target, forecast, worker)
+    videos = [_video(target, forecast, worker) for target in targets]
     left_s = budget_s - spent_s
-    chosen, before = choose(candidates, video, theta, ceilings, left_s, NOISE)
-    rng = np.random.default_rng(0)
-    sweeps = [at_random(candidates, left_s, rng) for _ in range(SWEEPS)]
-    unplanned = [_sigma(sweep, candidates, video, theta, ceilings) for sweep in sweeps]
+    chosen, before = choose(candidates, videos, theta, ceilings, left_s, NOISE)
+    unplanned = _unplanned(candidates, videos, theta, ceilings, left_s, watch)
     return {
         "points": [
             {
@@ -98,14 +126,50 @@ def design(
             }
             for c in chosen
         ],
+        "targets": _targets(
+            targets, videos, [candidates[c.index] for c in chosen], theta, ceilings
+        ),
         "ceilings_s": spent_s,
         "sigma_before": before,
         "sigma_after": chosen[-1].sigma if chosen else before,
-        "sigma_unplanned": float(np.median(unplanned)),
+        "sigma_unplanned": unplanned,
         "cheapest_s": spent_s + min((c.cost_s for c in candidates), default=0.0),
         "basis": basis.words,
         "provenance": "extrapolated" if not basis.fits else "fitted",
     }
+
+
+def _unplanned(
+    candidates: list[Candidate],
+    videos: list[Work],
+    theta: np.ndarray,
+    ceilings: Ceilings,
+    left_s: float,
+    watch: Callable[[str, int], None],
+) -> float:
+    """The median of what sweeps without a plan leave."""
+    rng, found = np.random.default_rng(0), []
+    for i in range(SWEEPS):
+        sweep = [candidates[k] for k in at_random(candidates, left_s, rng)]
+        found.append(float(sigma_of(*_known(sweep, videos, theta, ceilings))))
+        watch(f"drawing {SWEEPS} sweeps without a plan", i + 1)
+    return float(np.median(found))
+
+
+def _targets(
+    targets: list[Job],
+    videos: list[Work],
+    chosen: list[Candidate],
+    theta: np.ndarray,
+    ceilings: Ceilings,
+) -> list[dict[str, Any]]:
+    """How well each wanted prediction is known before and after."""
+    before = sigmas_of(*_known([], videos, theta, ceilings))
+    after = sigmas_of(*_known(chosen, videos, theta, ceilings))
+    return [
+        {"point": target.label, "sigma_before": float(b), "sigma_after": float(a)}
+        for target, b, a in zip(targets, before, after, strict=True)
+    ]
 
 
 def _ceilings_s(forecast: Forecaster, worker: Worker) -> float:
@@ -116,7 +180,7 @@ def _ceilings_s(forecast: Forecaster, worker: Worker) -> float:
 
 
 def _candidates(
-    jobs: list[Job], forecast: Forecaster, worker: Worker, watch: Callable[[int], None]
+    jobs: list[Job], forecast: Forecaster, worker: Worker, watch: Callable[[str, int], None]
 ) -> tuple[list[Candidate], list[int]]:
     """The jobs that can be counted and predicted, and their places among all."""
     candidates, which = [], []
@@ -124,7 +188,7 @@ def _candidates(
         assert job.point is not None
         stages = job.point.stages
         counts, predicted = forecast.count(job, worker), forecast.predict(job, worker)
-        watch(i + 1)
+        watch(f"counting {len(jobs)} points", i + 1)
         works = tuple(Work.of(counts[s]) for s in stages if feeds_fit(s) and s in counts)
         if predicted is not None and set(stages) <= set(counts) and works:
             candidates.append(Candidate(job.label, works, predicted.span.value))
@@ -159,22 +223,21 @@ def _state(forecast: Forecaster, wanted: Point) -> tuple[np.ndarray, Ceilings | 
     return np.array([values[name] for name in NAMES]), basis.rates.get(wanted.recipe.dtype)
 
 
-def _sigma(
-    chosen: list[int],
-    candidates: list[Candidate],
-    wanted: Work,
-    theta: np.ndarray,
-    ceilings: Ceilings,
-) -> float:
+def _known(
+    measured: list[Candidate], videos: list[Work], theta: np.ndarray, ceilings: Ceilings
+) -> tuple[np.ndarray, np.ndarray]:
+    """-> the videos' sensitivities (t, p), and the precision once some points are measured."""
     precision = prior_precision()
-    for i in chosen:
-        j = Priced(candidates[i].works, ceilings).slopes(theta) / np.hypot(MODEL_ERROR, NOISE)
+    for candidate in measured:
+        j = Priced(candidate.works, ceilings).slopes(theta) / np.hypot(MODEL_ERROR, NOISE)
         precision = precision + j.T @ j
-    return sigma_of(Priced([wanted], ceilings).slopes(theta)[0], precision)
+    return Priced(videos, ceilings).slopes(theta), precision
 
 
-def chosen_suite(suite: Suite, entries: list[SuitePoints], document: dict[str, Any]) -> str:
-    """YAML of a suite with these points."""
+def chosen_suite(
+    suite: Suite, entries: list[SuitePoints], target: Point, document: dict[str, Any]
+) -> str:
+    """YAML of a suite with these points, whose headline is the first wanted prediction."""
 
     def entry(e: SuitePoints) -> dict[str, Any]:
         one = {
@@ -184,7 +247,7 @@ def chosen_suite(suite: Suite, entries: list[SuitePoints], document: dict[str, A
         }
         return e.model_dump(mode="json", exclude_defaults=True) | one
 
-    headline, dtype = recipe_file(suite.headline.recipe)
+    headline, dtype = recipe_file(target.recipe.name)
 
     return yaml.safe_dump(
         {
@@ -197,7 +260,11 @@ def chosen_suite(suite: Suite, entries: list[SuitePoints], document: dict[str, A
             "point_timeout_s": suite.point_timeout_s,
             "dtype": dtype,
             "points": [entry(e) for e in entries],
-            "headline": suite.headline.model_dump() | {"recipe": headline},
+            "headline": {
+                "model": target.model.name,
+                "workload": target.workload.name,
+                "recipe": headline,
+            },
         },
         sort_keys=False,
         width=120,

@@ -55,7 +55,7 @@ def candidates(rng, n: int = 30) -> list[Candidate]:
 def test_the_budget_is_kept_and_every_rate_is_told_first():
     rng = np.random.default_rng(3)
     pool, wanted = candidates(rng), work(rng, conv=True)[0]
-    chosen, before = choose(pool, wanted, PRIOR, CEILINGS, budget_s=20.0)
+    chosen, before = choose(pool, [wanted], PRIOR, CEILINGS, budget_s=20.0)
     assert chosen[-1].spent_s <= 20.0
     assert len({c.index for c in chosen}) == len(chosen)
     sigmas = [before, *(c.sigma for c in chosen)]
@@ -64,7 +64,7 @@ def test_the_budget_is_kept_and_every_rate_is_told_first():
         *(pool[chosen[0].index].works[0].classes, pool[chosen[1].index].works[0].classes)
     )
     assert {PARAMETERS[name].needs for name in RATES} & wanted.classes <= told
-    assert choose(pool, wanted, PRIOR, CEILINGS, budget_s=0.5) == ([], before)
+    assert choose(pool, [wanted], PRIOR, CEILINGS, budget_s=0.5) == ([], before)
 
 
 def test_a_plan_predicts_better_than_a_sweep_of_the_same_time():
@@ -83,7 +83,7 @@ def test_a_plan_predicts_better_than_a_sweep_of_the_same_time():
             truth, [m.low for m in PARAMETERS.values()], [m.high for m in PARAMETERS.values()]
         )
         goal = Priced([wanted], CEILINGS).seconds(truth)[0]
-        chosen, _ = choose(pool, wanted, PRIOR, CEILINGS, budget_s=12.0)
+        chosen, _ = choose(pool, [wanted], PRIOR, CEILINGS, budget_s=12.0)
         for way, picked in (
             ("plan", [c.index for c in chosen]),
             ("sweep", at_random(pool, 12.0, rng)),

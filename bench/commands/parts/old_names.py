@@ -76,7 +76,7 @@ def plan(
     _renamed("plan", "run --choose-for MODEL")
     check_device(device)
     check_gpu(gpu)
-    asked = Wanted(wanted, workload, recipe, [])
+    asked = Wanted([wanted], workload, recipe, [])
     choose(asked, suite, budget, device, gpu, calibration, write, as_json)
 
 

@@ -107,7 +107,12 @@ def design_line(document: dict[str, Any]) -> str:
     before, after, unplanned = (
         Z_90 * document[f"sigma_{name}"] for name in ("before", "after", "unplanned")
     )
-    return (
+    targets = document.get("targets", [])
+    each = "".join(
+        f"{t['point']}: ±{Z_90 * t['sigma_before']:.0%}, then ±{Z_90 * t['sigma_after']:.1%}\n"
+        for t in (targets if len(targets) > 1 else [])
+    )
+    return each + (
         f"before: ±{before:.0%}; after {len(document['points'])} points: ±{after:.1%}; in the same"
         f" time without a plan: ±{unplanned:.1%} (90 %, of the model's parameters alone)\n"
         f"basis: {document['basis']}"
