@@ -318,3 +318,17 @@ def test_the_memory_table_of_the_docs_is_what_count_says(frames):
         )
         counted.append(count_point(point).stages["vae_decode"].bytes_peak_activations / 2**30)
     assert printed == [round(c + 1e-9, 1) for c in counted]
+
+
+@pytest.mark.parametrize(
+    ("model", "workload"), [("tiny", "tiny-video"), ("wan-tiny", "versus-cpu")]
+)
+def test_the_rows_by_module_sum_to_a_forward(model, workload):
+    from bench.report.tables.count import module_table
+
+    point = load_point(model, workload, "eager-bf16")
+    document = count_document(point, count_point(point))
+    rows = module_table(document).rows
+    assert sum(row[1].value for row in rows) == document["forward"]["flops"]
+    assert sum(row[2].value for row in rows) == pytest.approx(1.0)
+    assert not any(row[0].text.startswith("experts") for row in rows)

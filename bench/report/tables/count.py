@@ -71,13 +71,18 @@ def _memory_rows(count: Mapping[str, Any]) -> list[Row]:
 
 
 def module_table(count: Mapping[str, Any]) -> Table:
-    """FLOPs of a forward by module, one level deep, two within the blocks."""
+    """FLOPs of a forward by module: the denoiser's children, those of repeated blocks one by one
+    with all blocks together.  The rows sum to the forward."""
+    paths = {path: _within(path) for path in count["by_module"]}
+    repeated = {parts[0] for parts in paths.values() if len(parts) > 1 and parts[1].isdigit()}
     sums: dict[str, int] = {}
-    for path, by_class in count["by_module"].items():
-        parts = [part for part in path.split(".")[1:] if not part.isdigit()]
-        if len(parts) == (2 if parts[:1] == ["blocks"] else 1):
-            name = ".".join(parts)
-            sums[name] = sums.get(name, 0) + sum(by_class.values())
+    for path, parts in paths.items():
+        if parts and len(parts) == (3 if parts[0] in repeated else 1):
+            name = ".".join(part for part in parts if not part.isdigit())
+            sums[name] = sums.get(name, 0) + sum(count["by_module"][path].values())
+    rest = count["forward"]["flops"] - sum(sums.values())
+    if rest:
+        sums["in none of these"] = rest
     total = count["forward"]["flops"]
     return table(
         "By module",
@@ -88,3 +93,9 @@ def module_table(count: Mapping[str, Any]) -> Table:
         ],
         note="all blocks together",
     )
+
+
+def _within(path: str) -> list[str]:
+    """A module's path in its denoiser; of a public one, in the expert that a forward runs."""
+    parts = path.split(".")[1:]
+    return parts[2:] if parts[:1] == ["experts"] else parts
