@@ -1,7 +1,8 @@
 """`ldt-bench analytic`: the chain, its waterfall, the cross-model table and the tornado, and their
 JSON.  Needs neither torch nor scipy without a calibration: then it ends at published evidence."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,10 +10,12 @@ from bench.core.errors import UserError, nearest
 from bench.core.load import load, names
 from bench.core.row import Row
 from bench.core.specs.gpu import Gpu
-from bench.studies.pencil.analytic import chain
-from bench.studies.pencil.assumptions import Assumptions
+from bench.core.specs.model import Model
+from bench.core.specs.workload import Workload
+from bench.count.closed import dit as closed_form
+from bench.studies.pencil.analytic import scenario_rows
 from bench.studies.pencil.cross_model import DTYPE, CrossRow, cross_model
-from bench.studies.pencil.demand import Demand, Headroom
+from bench.studies.pencil.scenario import Scenario, published_scenario, scenario
 from bench.studies.pencil.sensitivity import Swing, calibrated_base, pencil_base, sensitivity
 from bench.studies.pencil.waterfall import Bar, waterfall
 
@@ -36,28 +39,39 @@ class Analysis:
     measured: "MeasuredChain | None"
     published: "PublishedChain | None" = None
     """Where there is no calibration, what others published of the card."""
+    scenario: Scenario = field(default_factory=published_scenario)
 
 
-def analyse(directory: Path | None, gpu: str | None, *, tornado: bool) -> Analysis:
-    """gpu: the card whose datasheet the cross-model table takes; the calibrated card by default,
-    else the H100's.
+def analyse(
+    directory: Path | None,
+    gpu: str | None,
+    *,
+    tornado: bool,
+    changes: Mapping[str, Any] | None = None,
+) -> Analysis:
+    """changes: other assumptions, by the names of bench.studies.pencil.scenario.  gpu: the card
+    whose datasheet the cross-model table takes and whose published runs the waterfall ends at; the
+    calibrated card by default, else the H100's.
 
-    Raises UserError for an unknown card, a GPU beside a CPU's calibration (or the other way round),
-    and a calibration that says nothing of the chain's minute."""
+    Raises UserError for an unknown card or assumption, a GPU beside a CPU's calibration (or the
+    other way round), and a calibration that says nothing of the chain's minute."""
     if gpu is not None and gpu not in names("gpus"):
         raise UserError(
             f"--gpu {gpu!r} is not one of {', '.join(names('gpus'))}{nearest(gpu, names('gpus'))}"
         )
-    a, demand, headroom = Assumptions(), Demand(), Headroom()
+    s = scenario(changes or {})
+    a, demand, headroom = s.a, s.demand, s.headroom
+    of = None if s.is_published else (s.model, s.workload)
     if directory is None:
-        published = _published(gpu or GPU)
+        published = _published(gpu or GPU, of)
         return Analysis(
-            rows=chain(a, demand, headroom, measured=published if (gpu or GPU) == GPU else None),
-            bars=waterfall(a, published=published),
+            rows=scenario_rows(s, published if (gpu or GPU) == GPU else None),
+            bars=waterfall(a, published=published, counted=of),
             units=cross_model(a, load(Gpu, gpu or GPU)),
             swings=sensitivity(pencil_base(a), demand, headroom) if tornado else [],
             measured=None,
             published=published,
+            scenario=s,
         )
     from bench.calibrate.make import load_or_calibrate  # scipy, and the prediction brings torch
     from bench.calibrate.transfer import check_same_kind
@@ -66,7 +80,7 @@ def analyse(directory: Path | None, gpu: str | None, *, tornado: bool) -> Analys
     calibration = load_or_calibrate(directory)
     if gpu is not None:
         check_same_kind(calibration, gpu)
-    measured = measured_chain(a, calibration, directory)
+    measured = measured_chain(a, calibration, directory, of)
     own = measured.card is not None and DTYPE in measured.card.peak_flops_per_s
     card = load(Gpu, gpu or (calibration.gpu if own else GPU))
     fit = calibration.fit_for(calibration.default_recipe)
@@ -74,20 +88,21 @@ def analyse(directory: Path | None, gpu: str | None, *, tornado: bool) -> Analys
         sensitivity(calibrated_base(a, measured.sora, fit), demand, headroom) if tornado else []
     )
     return Analysis(
-        rows=chain(a, demand, headroom, measured=measured),
+        rows=scenario_rows(s, measured),
         measured=measured,
         swings=swings,
-        bars=waterfall(a, calibration.reference, measured.sora),
+        bars=waterfall(a, calibration.reference, measured.sora, counted=of),
+        scenario=s,
         units=cross_model(a, card, measured.ceilings, measured.card, measured.units_s),
     )
 
 
-def _published(gpu: str) -> "PublishedChain | None":
+def _published(gpu: str, of: "tuple[Model, Workload] | None") -> "PublishedChain | None":
     """None for a card that nothing is published of, and no datasheet carries over to."""
     from bench.studies.pencil.published import published_chain
 
     try:
-        return published_chain(gpu)
+        return published_chain(gpu, of)
     except UserError:
         return None
 
@@ -102,6 +117,15 @@ def analysis_document(found: Analysis) -> dict[str, Any]:
         "warnings": m.warnings if m else found.published.warnings if found.published else [],
         "evidence": _evidence(found),
     }
+    s = found.scenario
+    if not s.is_published:
+        document["assumed"] = {
+            "set": dict(s.changed),
+            "provenance": "claimed",
+            "counted_model": s.model.name,
+            "counted_workload": s.workload.name,
+            "counted_params": closed_form.dit_parameters(s.model.denoiser),
+        }
     if found.swings:
         document["sensitivity"] = [s.as_dict() for s in found.swings]
     if m is not None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from bench.core.quantity import Quantity
 from bench.core.row import Row
 from bench.core.units import seconds
+from bench.count.closed import dit as closed_form
 from bench.report.chain import Analysis
 from bench.report.numbers import (
     digits,
@@ -29,6 +30,7 @@ from bench.report.tables.table import (
     table,
 )
 from bench.studies.pencil.cross_model import CrossRow, Rates, Unit
+from bench.studies.pencil.scenario import Scenario
 from bench.studies.pencil.sensitivity import Swing
 from bench.studies.pencil.waterfall import Bar
 
@@ -44,6 +46,17 @@ def analysis_tables(found: Analysis) -> list[Table]:
     if found.swings:
         tables.append(sensitivity_table(found.swings, found.measured is not None))
     return tables
+
+
+def said_of(s: Scenario) -> str:
+    """What was set, and what is counted for it."""
+    params = closed_form.dit_parameters(s.model.denoiser)
+    changed = ", ".join(f"{name} {value:,g}" for name, value in s.changed.items())
+    return (
+        f"assumed by you: {changed}; computed by the pencil's rules; counted for"
+        f" {s.model.name} ({params / 1e9:.3g} B parameters) at {s.workload.name}; what was printed"
+        " is of the published assumptions and left out"
+    )
 
 
 def chain_table(rows: Iterable[Row]) -> Table:

@@ -7,13 +7,14 @@ the traced counts.  A row agrees with what is printed when it is within 1.5 % or
 printed digits.
 """
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bench.core.quantity import Quantity
 from bench.core.row import Row
 from bench.core.units import SECONDS_PER_MINUTE
 from bench.studies.pencil.assumptions import Assumptions
-from bench.studies.pencil.counts import corrected_counts, token_by_token_flops
+from bench.studies.pencil.counts import Corrected, corrected_counts, token_by_token_flops
 from bench.studies.pencil.demand import Demand, Headroom
 from bench.studies.pencil.demand_rows import (
     busy_fleet_rows,
@@ -23,6 +24,7 @@ from bench.studies.pencil.demand_rows import (
     upload_rows,
 )
 from bench.studies.pencil.facts import Facts
+from bench.studies.pencil.scenario import Scenario
 from bench.studies.pencil.training import calibrated_seconds
 from bench.studies.pencil.training_rows import dit_rows, dit_training_rows, sora_training_rows
 
@@ -37,14 +39,16 @@ def chain(
     headroom: Headroom,
     calibrated_minutes: Quantity | None = None,
     measured: "MeasuredChain | PublishedChain | None" = None,
+    corrected: Corrected | None = None,
 ) -> list[Row]:
-    """All rows.
+    """All rows.  corrected: counts of another model and video than the published ones.
 
     calibrated_minutes: of video per GPU-hour, guidance off; measured: those and the seconds of the
     other rows, by a calibration or by published evidence."""
-    seconds = calibrated_seconds(a, corrected_counts(), measured)
+    counts = corrected or corrected_counts()
+    seconds = calibrated_seconds(a, counts, measured)
     minutes = measured.minutes if measured is not None else calibrated_minutes
-    facts = Facts(a, demand, headroom, seconds, minutes)
+    facts = Facts(a, demand, headroom, seconds, minutes, counts)
     groups = (
         dit_rows,
         dit_training_rows,
@@ -64,6 +68,35 @@ def chain(
 def rows_from(calibrated_minutes: Quantity | None = None) -> list[Row]:
     """All rows at the assumptions that were published."""
     return chain(Assumptions(), Demand(), Headroom(), calibrated_minutes)
+
+
+def scenario_rows(
+    s: Scenario, measured: "MeasuredChain | PublishedChain | None" = None
+) -> list[Row]:
+    """All rows under a scenario.  What was printed is of the published assumptions, and is left out
+    under others."""
+    corrected = corrected_counts(s.model, s.workload)
+    rows = chain(s.a, s.demand, s.headroom, measured=measured, corrected=corrected)
+    if s.is_published:
+        return rows
+    length = f"{s.a.video_s} s"
+    return [
+        replace(row, printed=None, note="", quantity=_of_length(row.quantity, length))
+        for row in rows
+    ]
+
+
+def _of_length(quantity: str, length: str) -> str:
+    """A row's words for a video of another length."""
+    for words, others in (
+        ("one-minute Sora video", f"Sora video of {length}"),
+        ("one minute of video", f"a video of {length}"),
+        ("the same minute", "the same video"),
+        ("a minute of video", f"a video of {length}"),
+        ("a Sora minute", f"a Sora video of {length}"),
+    ):
+        quantity = quantity.replace(words, others)
+    return quantity
 
 
 def published_rows(gpu: str) -> tuple[list[Row], Quantity, list[str]]:

@@ -17,6 +17,7 @@ class Assumptions:
     dit_training_steps: float = 3e6
     sora_params: float = 20e9
     params_ratio: float = 30.0  # 29.6, rounded
+    pixels_ratio: float = 1.0  # of a frame, over DiT's 512x512; the pencil is linear in them
     video_s: int = 60
     fps: int = 24
     temporal_compression: int = 8
@@ -44,7 +45,7 @@ class Assumptions:
 
     @property
     def sora_step(self) -> float:
-        return self.dit_step * self.params_ratio * self.latent_frames
+        return self.dit_step * self.params_ratio * self.pixels_ratio * self.latent_frames
 
     @property
     def sora_video(self) -> float:
@@ -57,5 +58,6 @@ class Assumptions:
 
     @property
     def sora_training_flop(self) -> tuple[float, float]:
-        scale = self.dit_training_flop * self.params_ratio * self.latent_frames * self.video_share
+        step = self.params_ratio * self.pixels_ratio * self.latent_frames
+        scale = self.dit_training_flop * step * self.video_share
         return scale * self.data_low, scale * self.data_high

@@ -16,7 +16,7 @@ class Corrected:
     dit_step: int
     """DiT-XL/2 on one 512x512 image."""
     sora: dict[str, int]
-    """sora-20b's forward on sora-1min-512, by class."""
+    """The video model's forward on its video, by class: sora-20b on sora-1min-512."""
     sora_image_step: int
     """sora-20b's forward on one 512x512 image."""
     latent_frames: int
@@ -29,9 +29,10 @@ class Corrected:
         return sum(self.sora.values())
 
 
-def corrected_counts() -> Corrected:
-    dit, sora = load(Model, "dit-xl-2"), load(Model, "sora-20b")
-    image, minute = load(Workload, "image-512"), load(Workload, "sora-1min-512")
+def corrected_counts(model: Model | None = None, video: Workload | None = None) -> Corrected:
+    """model, video: counted in the place of sora-20b and its minute."""
+    dit, sora = load(Model, "dit-xl-2"), model or load(Model, "sora-20b")
+    image, minute = load(Workload, "image-512"), video or load(Workload, "sora-1min-512")
     t, h, w = dit.latent_shape(image)
 
     def step(model: Model, workload: Workload) -> dict[str, int]:
@@ -47,9 +48,10 @@ def corrected_counts() -> Corrected:
     )
 
 
-def token_by_token_flops() -> int:
-    """FLOPs of the minute's latents made by videopoet-8b, prefills included."""
+def token_by_token_flops(video: Workload | None = None) -> int:
+    """FLOPs of the minute's latents (or of another video's) made by videopoet-8b, prefills
+    included."""
     model = load(Model, "videopoet-8b")
     return closed_autoregressive.video_flops(
-        model.denoiser, model.latent_shape(load(Workload, "sora-1min-512")), 1
+        model.denoiser, model.latent_shape(video or load(Workload, "sora-1min-512")), 1
     )

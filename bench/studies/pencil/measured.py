@@ -13,7 +13,9 @@ from bench.core.load import datasheet, load_point
 from bench.core.quantity import Quantity
 from bench.core.reference import MODEL, WORKLOAD
 from bench.core.specs.gpu import Gpu
+from bench.core.specs.model import Model
 from bench.core.specs.point import Point
+from bench.core.specs.workload import Workload
 from bench.results.records import PointRecord
 from bench.results.store import point_records, read_records
 from bench.studies.pencil.assumptions import Assumptions
@@ -49,14 +51,23 @@ class MeasuredChain:
     """Training and generation were measured apart."""
 
 
-def measured_chain(a: Assumptions, calibration: Calibration, directory: Path) -> MeasuredChain:
-    """Predict the chain's models (imports torch) and gather what was measured.  Raises UserError
-    where the calibration cannot say anything of the chain's minute."""
+def measured_chain(
+    a: Assumptions,
+    calibration: Calibration,
+    directory: Path,
+    of: tuple[Model, Workload] | None = None,
+) -> MeasuredChain:
+    """Predict the chain's models (imports torch) and gather what was measured.  of: another model
+    and video than the published estimate's.  Raises UserError where the calibration cannot say
+    anything of the chain's minute."""
     if calibration.reference is None:
         raise UserError(f"--calibration {directory}: {calibration.reference_missing}")
     recipe = calibration.default_recipe
     fit = calibration.fit_for(recipe)
-    sora = estimate(load_point(MODEL, WORKLOAD, recipe), calibration)
+    point = load_point(MODEL, WORKLOAD, recipe)
+    if of is not None:
+        point = point.model_copy(update={"model": of[0], "workload": of[1]})
+    sora = estimate(point, calibration)
     try:
         image = estimate(
             load_point("dit-xl-2", "image-512", recipe, {"workload.steps": a.steps}), calibration

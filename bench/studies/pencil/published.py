@@ -9,6 +9,8 @@ from bench.calibrate.training import TrainingCost
 from bench.core.load import load_point
 from bench.core.quantity import Quantity
 from bench.core.reference import MODEL, WORKLOAD
+from bench.core.specs.model import Model
+from bench.core.specs.workload import Workload
 
 RECIPE = "eager-bf16"  # its dtype alone matters: the two ways of running are given
 TRAINING = Quantity(1.2, 1.0, 1.5)
@@ -52,9 +54,12 @@ class PublishedChain:
         return list(dict.fromkeys([*self.flash2.warnings, *self.fast.warnings]))
 
 
-def published_chain(gpu: str) -> PublishedChain:
-    """Raises UserError for a card without evidence."""
+def published_chain(gpu: str, of: tuple[Model, Workload] | None = None) -> PublishedChain:
+    """of: another model and video than the published estimate's, which are counted then (imports
+    torch).  Raises UserError for a card without evidence."""
     point = load_point(MODEL, WORKLOAD, RECIPE)
+    if of is not None:
+        point = point.model_copy(update={"model": of[0], "workload": of[1]})
     return PublishedChain(
         gpu=gpu,
         flash2=forecast(point, gpu, Conditions()),

@@ -48,17 +48,20 @@ def waterfall(
     reference: "Reference | None" = None,
     estimate: "Estimate | None" = None,
     published: "PublishedChain | None" = None,
+    counted: tuple[Model, Workload] | None = None,
 ) -> list[Bar]:
     """Bars from the pencil estimate to 100 % of the datasheet, or on to the calibrated figure or to
     what is published of the card.
 
-    estimate: of the reference's own point, where utilisation is to be split by operator class."""
-    dit, sora = load(Model, "dit-xl-2"), load(Model, MODEL)
-    image, minute = load(Workload, "image-512"), load(Workload, WORKLOAD)
+    estimate: of the reference's own point, where utilisation is to be split by operator class;
+    counted: another model and video than the published estimate's."""
+    dit, image = load(Model, "dit-xl-2"), load(Workload, "image-512")
+    sora, minute = counted or (load(Model, MODEL), load(Workload, WORKLOAD))
     dit_flops = closed_form.dit_forward(dit.denoiser, dit.latent_shape(image), 1)
     sora_flops = closed_form.dit_forward(sora.denoiser, sora.latent_shape(minute), 1)
     # The pencil's step: DiT's linear and attention parts, both scaled by parameters and by frames.
-    scaled_attention = dit_flops["attention"] * a.params_ratio * a.latent_frames
+    scale = a.params_ratio * a.pixels_ratio * a.latent_frames
+    scaled_attention = dit_flops["attention"] * scale
     pencil_step = a.sora_video_printed / a.steps
     linear, attention = sora_flops["linear"], sora_flops["attention"]
 
