@@ -2,3 +2,5 @@
 
 MODEL = "sora-20b"
 WORKLOAD = "sora-1min-512"
+SOURCE = "https://www.factorialfunds.com/blog/under-the-hood-how-openai-s-sora-model-works"
+"""The analysis whose rows A1 to A17 are."""

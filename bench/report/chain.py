@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.core.errors import UserError, nearest
 from bench.core.load import load, names
+from bench.core.reference import SOURCE
 from bench.core.row import Row
 from bench.core.specs.gpu import Gpu
 from bench.core.specs.model import Model
@@ -116,6 +117,7 @@ def analysis_document(found: Analysis) -> dict[str, Any]:
         "cross_model": [u.as_dict() for u in found.units],
         "warnings": m.warnings if m else found.published.warnings if found.published else [],
         "evidence": _evidence(found),
+        "source_url": SOURCE,
     }
     s = found.scenario
     if not s.is_published:

@@ -50,7 +50,12 @@ def to_markdown(table: Table) -> str:
         return ""
     rules = ("---:" if c.number else "---" for c in table.columns)
     head = [_line(map(_markdown_heading, table.columns)), f"|{'|'.join(rules)}|"]
-    return "\n".join([*head, *map(_line, table.texts)])
+    rows = [_line(_markdown_cell(cell) for cell in row) for row in table.rows]
+    return "\n".join([*head, *rows])
+
+
+def _markdown_cell(cell: Cell) -> str:
+    return cell.text if cell.link is None else f"[{cell.text}]({cell.link})"
 
 
 def _markdown_heading(column: Column) -> str:
@@ -125,7 +130,10 @@ def _td(column: Column, cell: Cell) -> Markup:
         _attribute("data-key", cell.value if column.number else None),
         _attribute("title", origin if origin and cell.text else None),
     ]
-    return Markup("<td{}>{}</td>").format(Markup("").join(attributes), cell.text)
+    text = cell.text
+    if cell.link is not None:
+        text = Markup('<a href="{}">{}</a>').format(cell.link, cell.text)
+    return Markup("<td{}>{}</td>").format(Markup("").join(attributes), text)
 
 
 def _attribute(name: str, value: object) -> Markup:

@@ -1,9 +1,11 @@
 """The ledger of claims, for people and as the document of `claims --json`."""
 
+from collections.abc import Iterable
 from math import inf
 from typing import Any
 
 from bench.core.quantity import Quantity
+from bench.core.sources import source_url
 from bench.core.specs.claim import TABLES
 from bench.report.numbers import printed
 from bench.report.tables.table import DASH, Cell, Table, claimed, number, numbers, table
@@ -42,8 +44,14 @@ def _document(j: Judged) -> dict[str, Any]:
         "command": f.command,
         "conditions": f.conditions,
         "warnings": list(f.warnings),
-        "source": f.conditions.get("as_printed", {}).get("source", j.claim.source),
+        "source": _source(j),
+        "source_url": source_url(_source(j)),
     }
+
+
+def _source(j: Judged) -> str:
+    """Who says so: a table's row by itself, another claim by its file."""
+    return j.finding.conditions.get("as_printed", {}).get("source", j.claim.source)
 
 
 def _interval(ours: Quantity | None) -> dict[str, float | None] | None:
@@ -67,8 +75,10 @@ def claims_table(document: dict[str, Any]) -> Table:
     rows = []
     for c in document["claims"]:
         name = c["quantity"] if c["id"] == c["claim"] else f"{c['id']}: {c['quantity']}"
-        rows.append([name, *_figures(c), c["verdict"], c["why"]])
-    return table("Published claims against ours", ["claim", *FIGURES, "verdict", "why"], rows)
+        source = Cell(c["source"], link=c["source_url"])
+        rows.append([name, *_figures(c), c["verdict"], c["why"], source])
+    columns = ["claim", *FIGURES, "verdict", "why", "source"]
+    return table("Published claims against ours", columns, rows)
 
 
 def claims_tables(ledger: Ledger) -> list[Table]:
@@ -144,5 +154,21 @@ def claims_lines(ledger: Ledger) -> list[str]:
             f"{len(ledger.left_out)} rows of tables are no claims (several GPUs, no such model"
             " here, or conditions not known): --json gives each with its reason"
         )
+    lines += _source_lines(ledger)
     commands = dict.fromkeys(j.finding.command for j in ledger.judged if j.finding.command)
     return lines + [f"what would tell: {command}" for command in commands]
+
+
+def _source_lines(ledger: Ledger) -> list[str]:
+    """Each address once, with the claims that it is the source of."""
+    of: dict[str, list[str]] = {}
+    for j in ledger.judged:
+        url = source_url(_source(j))
+        if url is not None:
+            of.setdefault(url, []).append(j.id)
+    return [f"source of {_some(dict.fromkeys(ids))}: {url}" for url, ids in of.items()]
+
+
+def _some(ids: Iterable[str]) -> str:
+    first, *others = ids
+    return first if not others else f"{first} and {len(others)} more"

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bench.core.quantity import Quantity
+from bench.core.reference import SOURCE
 from bench.core.row import Row
 from bench.core.units import seconds
 from bench.count.closed import dit as closed_form
@@ -86,7 +87,8 @@ def chain_table(rows: Iterable[Row]) -> Table:
             ]
             for r in rows
         ],
-        note="printed: claimed; computed and corrected: counted; calibrated: extrapolated",
+        note=f"printed: claimed; computed and corrected: counted; calibrated: extrapolated; source:"
+        f" {SOURCE}",
     )
 
 

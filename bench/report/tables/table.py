@@ -45,6 +45,8 @@ class Cell:
     """How this number came to be: a page says so on hover."""
     provenance: str | None = None
     """Where it differs from the column's."""
+    link: str | None = None
+    """An address: a page and Markdown link the text to it."""
 
 
 @dataclass(frozen=True)
