@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from bench.core.errors import UserError
 from bench.core.load import load, suite_points
 from bench.core.specs.suite import Suite
 from bench.core.units import parse_duration
@@ -24,6 +25,7 @@ from bench.measure.worker.protocol import (
 )
 from bench.results.environment import Environment
 from bench.results.store import read_records
+from bench.run import basis
 from bench.run import budget as budgets
 from bench.run import forecast as forecasting
 from bench.run import record as recording
@@ -125,6 +127,11 @@ def label(point) -> str:
 def measure(monkeypatch, tmp_path):
     """measure(suite, budget, step_s) -> (the card, outcome by label in the order of the records,
     what was left out)."""
+
+    def nothing_published(gpu: str) -> None:
+        raise UserError(gpu)  # these tests are of budgets, at the rule of thumb
+
+    monkeypatch.setattr(basis, "read_card", nothing_published)
 
     def run(name: str, budget: str | None, step_s: float = 57.0):
         card, suite = Card(step_s), load(Suite, name)
