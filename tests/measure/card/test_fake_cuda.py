@@ -53,8 +53,8 @@ def test_runs_on_a_card(model, recipe, stages):
 @pytest.mark.parametrize("model", MODELS)
 def test_every_recipe_on_a_card(model):
     """The harness skips a cache that diffusers' hooks cannot put on a class, and what an
-    auto-regressive model has no steps for; tests/models/test_caching.py holds which ones those are.  What dynamo
-    does not trace here is on a list, and still does not."""
+    auto-regressive model has no steps for; tests/models/test_caching.py holds which ones those are.
+    What dynamo does not trace here is on a list, and still does not."""
     run(point_of(model, "eager-bf16", all_stages(model)), model, "eager-bf16")
     kinds, raised, _ = NOT_TRACED.get(model, ((), "", ""))
     others = (name for name in RECIPES if name != "eager-bf16")
