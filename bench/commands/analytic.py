@@ -45,7 +45,7 @@ def analytic(
     from bench.report.chain import analyse, analysis_document
     from bench.report.progress import Spinner
 
-    changes = parse_overrides(overrides or [])
+    changes = parse_overrides(overrides or [], "seconds=30 or steps=50")
     with Spinner("the chain, with what was measured" if calibration else "the chain"):
         found = analyse(calibration, gpu, tornado=tornado, changes=changes)
     if figures is not None:

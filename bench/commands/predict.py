@@ -77,8 +77,11 @@ def predict(
     if steps is not None:
         changes["workload.steps"] = steps
     cards, recipes = _listed(gpu, "--gpu"), _listed(recipe, "--recipe")
-    if calibration is None and len(cards) == 1 and len(recipes) <= 1 and not as_paragraph:
-        calibration = _own_result(cards[0])
+    one_point = len(cards) == 1 and EVERY not in cards and len(recipes) <= 1 and not as_paragraph
+    if calibration is None and one_point and ceilings is None:
+        own = _own_result(cards[0])
+        if own is not None and _answered_by(own, model, workload, recipes, changes, as_json):
+            return None
     if calibration is None:
         go_with("--calibration", False, {"--ceilings": ceilings})
         return _from_published(model, workload, recipes, cards, changes, as_paragraph, as_json)
@@ -111,6 +114,33 @@ def _own_result(gpu: str) -> Path | None:
     return found[-1].parent if found else None
 
 
+def _answered_by(
+    own: Path,
+    model: str,
+    workload: str,
+    recipes: list[str],
+    changes: dict[str, Any],
+    as_json: bool,
+) -> bool:
+    """Predict by a card's own result.  False, with a note that says why, where that result says
+    nothing of the point, and something is published of the card."""
+    from bench.calibrate.evidence.card import read_card
+    from bench.core.load import load_point
+
+    recipe = next(iter(recipes), None)
+    load_point(model, workload, recipe or "eager-bf16", changes)  # a wrong name is said once
+    try:
+        _from_records(model, workload, own, recipe, None, None, changes, as_json)
+    except UserError as error:
+        try:
+            read_card(own.parent.name)
+        except UserError:
+            raise error from None
+        say(f"note: {own} is not used: {error}")
+        return False
+    return True
+
+
 def _from_published(
     model: str,
     workload: str,
@@ -132,7 +162,7 @@ def _from_published(
         model,
         workload,
         recipes,
-        card_names() if cards == [EVERY] else cards,
+        card_names() if EVERY in cards else cards,
         changes,
         as_paragraph=as_paragraph,
         as_json=as_json,

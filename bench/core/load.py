@@ -210,16 +210,16 @@ def headline_point(suite: Suite) -> Point:
         raise UserError(f"suite {suite.name}, headline: {error}") from None
 
 
-def parse_overrides(assignments: list[str]) -> dict[str, Any]:
-    """['width=1024'] -> {'width': 1024}; values are YAML.  Raises UserError."""
+def parse_overrides(
+    assignments: list[str], example: str = "width=1024 or workload.frames=17"
+) -> dict[str, Any]:
+    """['width=1024'] -> {'width': 1024}; values are YAML.  Raises UserError, which gives the
+    example."""
     overrides = {}
     for text in assignments:
         path, equals, value = text.partition("=")
         if not equals or not path.strip():
-            raise UserError(
-                f"--set {brief(text)}: write PATH=VALUE, for example width=1024 or"
-                " workload.frames=17"
-            )
+            raise UserError(f"--set {brief(text)}: write NAME=VALUE, for example {example}")
         try:
             overrides[path.strip()] = read_yaml(value)
         except YamlError as error:

@@ -140,3 +140,20 @@ def test_own_records_come_first_and_the_difference_is_a_finding(
     )
     assert (code, len(err.strip().splitlines())) == (2, 1)
     assert "--calibration predicts one recipe on one card" in err
+
+
+def test_an_own_result_that_cannot_say_is_passed_over_with_a_note(
+    here, measured, tmp_path, monkeypatch
+):
+    """It has float32 alone; what others published is in half precision."""
+    directory, _ = measured
+    own = tmp_path / "results" / "a100-80gb" / "20260101T000000Z_mine"
+    own.parent.mkdir(parents=True)
+    calibrate(altered(directory, own, as_card("a100-80gb", "NVIDIA A100-SXM4-80GB", 1.0)))
+    monkeypatch.chdir(tmp_path)
+    code, out, err = here(*WAN, "--gpu", "a100-80gb", "--json")
+    assert code == 0, err
+    assert json.loads(out)["evidence"]["kind"] == "published"
+    assert "20260101T000000Z_mine is not used: recipe 'eager-bf16' is not calibrated" in err
+    code, _, err = here("predict", "wan2.1", "-w", "720p-81f", "--gpu", "a100-80gb")
+    assert (code, len(err.strip().splitlines())) == (2, 1)

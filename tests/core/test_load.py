@@ -98,7 +98,7 @@ def test_set_reaches_each_part_and_a_bare_name_is_the_denoisers():
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
-        ("width", "write PATH=VALUE"),
+        ("width", "write NAME=VALUE"),
         ("widht=3", "did you mean width?"),
         ("workload.fps=0", "fps"),
         ("worklaod.fps=1", "did you mean workload?"),

@@ -22,7 +22,6 @@ from bench.results.base import Strict
 
 FOLDER = "evidence"  # within configs/
 OBSERVATIONS = "observations.json"
-EvidenceKind = Literal["records", "published", "sibling", "datasheet"]
 
 
 class HeldOutErrors(Strict):
@@ -70,6 +69,7 @@ class CardEvidence(Strict):
     """Cards of its architecture with rows."""
     largest_tokens: int
     """Of the rows of its architecture (of all cards where that has none)."""
+    smallest_tokens: int
     disagreeing: dict[str, float]
     """Rows that the rest of the card contradicts: id -> measured over predicted without it."""
     held_out: list[HeldOutErrors]
@@ -194,8 +194,8 @@ def _document() -> dict[str, Any]:
 @functools.cache
 def row_predictions() -> dict[str, RowPrediction]:
     """By the row's id."""
-    document = json.loads((resources.files("configs") / FOLDER / OBSERVATIONS).read_bytes())
-    return {row: RowPrediction.model_validate(found) for row, found in document["left_out"].items()}
+    rows = _document()["left_out"]
+    return {row: RowPrediction.model_validate(found) for row, found in rows.items()}
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """How a point is run, as far as evidence tells runs apart, and what it says nothing of."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from bench.calibrate.evidence.effects import FAST_GAIN
@@ -61,8 +61,8 @@ def of_rows(rows: Iterable[Observation]) -> Conditions | None:
     return max(seen, key=lambda c: (seen[c], not c.fast_attention, not c.compiled), default=None)
 
 
-def unknown_of(point: Point, gpu: Gpu) -> list[str]:
-    """What the evidence says nothing of, one line each."""
+def unknown_of(point: Point, gpu: Gpu, rows: Sequence[Observation]) -> list[str]:
+    """What the evidence says little or nothing of, one line each.  rows: the published ones."""
     recipe, found = point.recipe, []
     if recipe.attention == "auto" and gpu.architecture in FAST_GAIN:
         found.append(
@@ -74,7 +74,7 @@ def unknown_of(point: Point, gpu: Gpu) -> list[str]:
     if recipe.quantise not in ("none", "fp8"):
         found.append(_not(f"quantise {recipe.quantise}", "priced in 16 bits"))
     if recipe.quantise == "fp8":
-        found.append("fp8 rests on two published rows of one model on an H100 SXM")
+        found.append(_rests("fp8", [o for o in rows if o.fp8]))
     if recipe.sparsity != "none":
         found.append(_not(f"sparsity {recipe.sparsity}", "priced dense"))
     if recipe.cache is not None:
@@ -87,11 +87,17 @@ def unknown_of(point: Point, gpu: Gpu) -> list[str]:
         found.append(_not("a draft model", "priced as if the large model took every step"))
     if recipe.cuda_graph:
         found.append(_not("a CUDA graph", "priced without"))
-    if recipe.offload != "none":
-        found.append(f"offload {recipe.offload}: a few published rows, all on one kind of card")
+    if recipe.offload == "weights":
+        found.append(_rests("offload weights", [o for o in rows if o.offloaded]))
     if point.workload.batch > 1:
         found.append(f"batch {point.workload.batch}: every published row is of one video at a time")
     return found
+
+
+def _rests(what: str, rows: Sequence[Observation]) -> str:
+    """How much is published of it."""
+    models, cards = (sorted({getattr(o, name) for o in rows}) for name in ("model", "gpu"))
+    return f"{what} rests on {len(rows)} published rows ({', '.join(models)}; {', '.join(cards)})"
 
 
 def _not(what: str, instead: str) -> str:

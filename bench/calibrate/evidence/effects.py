@@ -36,7 +36,8 @@ EXPECTED = {
 and offload log of seconds."""
 FAST_GAIN = {"hopper": 2.0, "blackwell": 2.0}
 """FlashAttention-3 or cuDNN over FlashAttention-2, as believed before: 1.7 to 2.3 on Hopper, 1.00
-on an L40S and 0.82 on an A100 (PR 48163 of transformers)."""
+on an L40S and 0.82 on an A100 (PR 48163 of transformers).  Blackwell's is taken to be Hopper's:
+this project's choice."""
 FUSED_SHARE = 1 / 3  # of elementwise bytes that a compiler leaves, as believed before
 
 

@@ -93,7 +93,7 @@ def forecast(
     minutes = minutes_from(point.workload, video_s.scaled(point.workload.batch))
     known = any(o.model == point.model.name for o in rows)
     beyond = _beyond(asked, card)
-    warnings = [*beyond, *_thin(card, known), *([] if run else unknown_of(point, sheet))]
+    warnings = [*beyond, *_thin(card, known), *([] if run else unknown_of(point, sheet, rows))]
     fits = _fits(point, sheet, counts)
     if not fits:
         warnings.append(f"the denoiser's weights do not fit {gpu}'s memory: it would be offloaded")
@@ -135,11 +135,16 @@ def same_point(asked: Observation, rows: Sequence[Observation]) -> tuple[Observa
 
 
 def _beyond(asked: Observation, card: CardEvidence) -> list[str]:
-    """Says by how much the point is larger than the largest row."""
-    times = asked.tokens / card.largest_tokens
+    """Says by how much the point is larger than the largest row, or smaller than the smallest."""
+    times, under = asked.tokens / card.largest_tokens, card.smallest_tokens / asked.tokens
+    of = f"the {card.architecture} rows" if card.n_architecture else "all rows"
+    if under > BEYOND:
+        return [
+            f"extrapolated: {asked.tokens:,} tokens is {under:.2g} times under the smallest of {of}"
+            f" ({card.smallest_tokens:,}); kernels so small may be bound by launches"
+        ]
     if times <= BEYOND:
         return []
-    of = f"the {card.architecture} rows" if card.n_architecture else "all rows"
     return [
         f"extrapolated: {asked.tokens:,} tokens is {times:.2g} times the largest of {of}"
         f" ({card.largest_tokens:,})"

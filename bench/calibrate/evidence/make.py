@@ -96,6 +96,7 @@ def _card(
         sources=sources(mine or family or observations),
         siblings=sorted({o.gpu for o in family} - {name}),
         largest_tokens=max(o.tokens for o in family or observations),
+        smallest_tokens=min(o.tokens for o in family or observations),
         disagreeing={o.id: _short(far[o.id]) for o in mine if o.id in far},
         held_out=[_errors(e) for e in errors if e.gpu in (name, None)],
         scatter=whole.scatter,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from bench.calibrate.evidence.card import shipped_observations, shipped_scatter
-from bench.calibrate.evidence.conditions import HALF, of_recipe
+from bench.calibrate.evidence.conditions import FAST, HALF, of_recipe
 from bench.calibrate.evidence.effects import Scatter
 from bench.calibrate.evidence.fit import fit
 from bench.calibrate.evidence.observation import Observation, can_be_observed, columns
@@ -41,6 +41,9 @@ def own_observations(records: Iterable[PointRecord]) -> list[Observation]:
 def _of_stage(record: PointRecord, point: Point, stage: str) -> Observation:
     count, gpu = record.counts[stage], record.environment.gpu
     run = of_recipe(point.recipe, load(Gpu, gpu))
+    fast = run.fast_attention
+    if record.attention_ran is not None:  # what ran, whatever the recipe asked for
+        fast = record.attention_ran.backend in FAST
     workload, tokens = point.workload, point.model.tokens(point.workload)
     linear = float(count.linear_flops + count.conv_flops + count.other_flops)
     denoises = stage == "denoise_step"
@@ -64,7 +67,7 @@ def _of_stage(record: PointRecord, point: Point, stage: str) -> Observation:
         elementwise_bytes=float(count.bytes_elementwise) if denoises else 0.0,
         flops_per_token=max(linear / (tokens * forwards), 1.0),
         stages=False,
-        fast_attention=run.fast_attention,
+        fast_attention=fast,
         unfused=not run.compiled,
         offloaded=run.offloaded,
         fp8=run.fp8,

@@ -23,9 +23,11 @@ def said_beside(
 
     faster = published.video_s.value / own.video_s.value - 1
     word = "faster" if faster > 0 else "slower"
+    inside = published.video_s.low <= own.video_s.value <= published.video_s.high
     lines += [
         f"published evidence says {headline(published)}; {resting_on(published)}",
-        f"your card is {abs(faster):.0%} {word} than what others published",
+        f"your card is {abs(faster):.0%} {word} than what others published,"
+        f" {'inside' if inside else 'outside'} its 90 % interval",
     ]
     beside = forecast_document(published) | {"own_is_faster_by": faster}
     found = {"evidence": document, "published_evidence": beside, "together": None}
