@@ -72,6 +72,7 @@ def _export(results: Path, path: Path, models: list[str], gpus: list[str], as_js
     from bench.explore.data import read_table
     from bench.explore.grid import grid
     from bench.explore.page import document, exported_page
+    from bench.explore.published import published_source
     from bench.report.progress import SuiteProgress
     from bench.results.store import disk_faults, write_whole
 
@@ -84,7 +85,8 @@ def _export(results: Path, path: Path, models: list[str], gpus: list[str], as_js
                 )
     started, table = time.monotonic(), read_table(results)
     with SuiteProgress("what-if grid") as progress:
-        cells = grid(results, table.calibrations, models, [None, *gpus], progress.watch)
+        sources = [*table.calibrations, published_source()]
+        cells = grid(results, sources, models, [None, *gpus], progress.watch)
     page = exported_page(document(table, cells))
     with disk_faults(path, measured=False):
         write_whole(path, page)

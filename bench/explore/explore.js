@@ -191,9 +191,10 @@ function setUp() {
   for (const id of ["a", "b"]) fill($(id), [["", "ticked rows"], ...[...new Set(plain.result)].sort().map((r) => [r, r])]);
   const usable = grid ? calibrations.filter((c) => grid.cells.some((cell) => cell.calibration === c.id)) : calibrations;
   if (!usable.length) { form.hidden = true; $("answer").hidden = true; $("no-calibration").hidden = false; return; }
-  fill(field("calibration"), usable.map((c) => [c.id, `${c.gpu}: ${c.id}`]), usable[usable.length - 1].id);
+  const first = usable.filter((c) => c.kind === "gpu" && !c.cards).pop() ?? usable[usable.length - 1];    // own records of a GPU, else what others published
+  fill(field("calibration"), usable.map((c) => [c.id, c.cards ? "what others published" : `${c.gpu}: ${c.id}`]), first.id);
   const measured = new Set(plain.model), models = grid ? [...new Set(grid.cells.map((c) => c.model))] : choices.models;
-  fill(field("model"), models.map((m) => [m, measured.has(m) ? `${m} (measured here)` : m]), [usable[usable.length - 1].headline_model, "dit-xl-2"].find((m) => models.includes(m)) ?? models[0]);
+  fill(field("model"), models.map((m) => [m, measured.has(m) ? `${m} (measured here)` : m]), [first.headline_model, "dit-xl-2"].find((m) => models.includes(m)) ?? models[0]);
   const sizes = (grid ? grid.sizes : choices.sizes).map(([w, h]) => [`${w}x${h}`, `${w} × ${h}`]);
   fill(field("size"), live() ? [...sizes, ["", "other …"]] : sizes, "512x512");
   field("demand").value = choices.demand.minutes_per_day;
@@ -208,9 +209,10 @@ function setUp() {
 function changed(name) {
   const calibration = data.calibrations.find((c) => c.id === field("calibration").value);
   if (name === "calibration") {
-    const others = live() ? data.choices.gpus.filter((g) => g.kind === calibration.kind).map((g) => g.name) : [...new Set(data.grid.cells.filter((c) => c.calibration === calibration.id).map((c) => c.gpu))];
-    fill(field("gpu"), [[calibration.gpu, `${calibration.gpu} (measured)`],
-                        ...others.filter((g) => g !== calibration.gpu).map((g) => [g, `${g} (carried over)`])], field("gpu").value);
+    const others = live() ? calibration.cards ?? data.choices.gpus.filter((g) => g.kind === calibration.kind).map((g) => g.name) : [...new Set(data.grid.cells.filter((c) => c.calibration === calibration.id).map((c) => c.gpu))];
+    const how = (word) => (calibration.cards ? "" : ` (${word})`);
+    fill(field("gpu"), [[calibration.gpu, calibration.gpu + how("measured")],
+                        ...others.filter((g) => g !== calibration.gpu).map((g) => [g, g + how("carried over")])], field("gpu").value);
     const first = calibration.default_recipe, recipes = live() ? [...new Set([first, ...calibration.recipes])] : [first];
     fill(field("recipe"), recipes.map((r) => [r, r]), first);
     field("recipe").disabled = !live();
@@ -259,7 +261,7 @@ function failed(why) { answer = null; $("answer").replaceChildren(); $("warnings
 
 function arrived(found) { answer = found; say(""); showAnswer(); }
 
-// Log-log between the counted lengths; see bench/report/explore_whatif.py.
+// Log-log between the counted lengths; see bench/explore/grid.py.
 function fromGrid(q) {
   const gpu = field("gpu").value, where = { calibration: q.calibration, model: q.model, width: +q.width, height: +q.height, guidance: q.guidance, gpu };
   const match = (cell) => Object.entries(where).every(([name, value]) => cell[name] === value), cell = data.grid.cells.find(match);
@@ -283,7 +285,7 @@ function fromGrid(q) {
     minutes_per_gpu_hour: { value: minutes(video.value), low: minutes(video.high), high: minutes(video.low) } }, null];
 }
 
-// GPUs for a demand, as bench.calibrate.demand.fleet and Headroom.factor.
+// GPUs for a demand, as bench.studies.pencil.demand.fleet and Headroom.factor.
 function fleet(minutesPerHour) {
   const number = (name) => +field(name).value, d = data.choices.demand;
   return number("demand") / (minutesPerHour * d.hours_per_day) * number("peak") * number("candidates") / number("utilisation");
@@ -310,10 +312,10 @@ function showAnswer() {
   $("answer").classList.remove("stale");
   $("warnings").replaceChildren(...answer.warnings.map((w) => make("li", w)));
   $("warnings").hidden = !answer.warnings.length;
-  const error = data.calibrations.find((c) => c.id === field("calibration").value)?.leave_one_out[answer.recipe];
+  const error = answer.heldout_error?.mean ?? data.calibrations.find((c) => c.id === field("calibration").value)?.leave_one_out[answer.recipe];
   $("how").textContent = `${answer.frames.toLocaleString("en")} frames` + (answer.tokens ? `, ${answer.tokens.toLocaleString("en")} tokens (counted)` : "") +
     `; recipe ${answer.recipe} on ${answer.gpu}` + (answer.fits_memory === null ? "" : answer.fits_memory ? "; fits its memory (counted)" : "; does not fit its memory (counted)") +
-    (error != null ? `; this calibration's held-out error is ${digits(100 * error)} % on average` : "") +
+    (error != null ? `; its held-out error is ${digits(100 * error)} % on average` : "") +
     (live() ? ". Counted for exactly this point." : ". From this page's grid of predictions; no server is asked.");
 }
 
@@ -330,7 +332,7 @@ async function start() {
   data = $("data") ? JSON.parse($("data").textContent) : await (await fetch("/api/table")).json();
   if (data.error) { $("summary").textContent = data.error; return; }
   plain = decode(data);
-  $("summary").textContent = `${data.rows.toLocaleString("en")} points in ${new Set(plain.result).size} results, ${data.calibrations.length} of them calibrated` +
+  $("summary").textContent = `${data.rows.toLocaleString("en")} points in ${new Set(plain.result).size} results, ${data.calibrations.filter((c) => !c.cards).length} of them calibrated` +
     (data.grid ? "; a static copy, made by ldt-bench explore --export" : "");
   if (data.problems.length) {
     $("problems").hidden = false;

@@ -20,6 +20,7 @@ from markupsafe import Markup
 from bench.core.errors import EnvironmentFault
 from bench.explore.data import PIP_LINE, Table, needs
 from bench.explore.grid import choices
+from bench.explore.published import published_source
 
 # plotly's WebGL traces compile their shaders' wrappers with Function(); no page or record adds a
 # script all the same.
@@ -36,8 +37,9 @@ STYLES = ("tables.css", "explore.css")
 
 
 def document(table: Table, grid: dict[str, Any] | None = None) -> dict[str, Any]:
-    """All that the page shows."""
-    return {**table.document(), "choices": choices(), "grid": grid}
+    """All that the page shows; what others published is one more source of answers."""
+    sources = [*table.calibrations, published_source()]
+    return {**table.document(), "calibrations": sources, "choices": choices(), "grid": grid}
 
 
 def served_page() -> bytes:

@@ -17,10 +17,13 @@ from typing import Any
 
 from bench.core.errors import EnvironmentFault, UserError, nearest
 from bench.core.load import check_point, load, names
+from bench.core.presets import recipe_file
 from bench.core.specs.model import Model
 from bench.core.specs.point import Point
 from bench.core.specs.recipe import Recipe
 from bench.core.specs.workload import Workload
+from bench.count.cache import CountCache
+from bench.explore.published import AS_PUBLISHED, PUBLISHED, published_estimate
 
 KEPT = 256  # counts and calibrations
 
@@ -113,28 +116,42 @@ class Answers:
         self.results = results
         self._counts: OrderedDict[str, Any] = OrderedDict()
         self._calibrations: OrderedDict[tuple[str, int], Any] = OrderedDict()
+        self._work = CountCache()
 
     def answer(self, question: Question) -> dict[str, Any]:
         """The estimate as JSON.  Raises UserError, EnvironmentFault."""
         from pydantic import ValidationError
 
-        from bench.calibrate.estimate import estimate
-        from bench.calibrate.transfer import check_same_kind
-
-        calibration = self._calibration(question.calibration)
+        asked = self._by_others if question.calibration == PUBLISHED else self._by_records
         try:
-            recipe = question.recipe or calibration.default_recipe
-            calibration.fit_for(recipe)  # a calibrated recipe's name or a preset's, never a path
-            if question.gpu in names("gpus"):
-                check_same_kind(calibration, question.gpu)  # before anything is counted
-            point = question.point(recipe)
+            point, recipe, predicted = asked(question)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             raise UserError(
                 f"{'.'.join(map(str, first['loc'])) or 'workload'}: {first['msg']}"
             ) from None
-        predicted = estimate(point, calibration, gpu=question.gpu or None, count=self._count(point))
-        return answer_document(question, point, predicted)
+        return answer_document(question, point, recipe, predicted)
+
+    def _by_records(self, question: Question) -> tuple[Point, str, Any]:
+        from bench.calibrate.estimate import estimate
+        from bench.calibrate.transfer import check_same_kind
+
+        calibration = self._calibration(question.calibration)
+        recipe = question.recipe or calibration.default_recipe
+        calibration.fit_for(recipe)  # a calibrated recipe's name or a preset's, never a path
+        if question.gpu in names("gpus"):
+            check_same_kind(calibration, question.gpu)  # before anything is counted
+        point = question.point(recipe)
+        gpu = question.gpu or None
+        return point, recipe, estimate(point, calibration, gpu=gpu, count=self._count(point))
+
+    def _by_others(self, question: Question) -> tuple[Point, str, Any]:
+        recipe = question.recipe or AS_PUBLISHED
+        known = names("recipes")
+        if recipe != AS_PUBLISHED and recipe_file(recipe)[0] not in known:  # never a path
+            raise UserError(f"unknown recipe {recipe[:60]!r}{nearest(recipe, known)}")
+        point, predicted = published_estimate(question.point, recipe, question.gpu, self._work)
+        return point, recipe, predicted
 
     def _calibration(self, name: str) -> Any:
         from bench.calibrate.read import read_calibration
@@ -161,7 +178,9 @@ class Answers:
         return _kept(self._counts, same.subject, lambda: count_point(point))
 
 
-def answer_document(question: Question, point: Point, predicted: Any) -> dict[str, Any]:
+def answer_document(
+    question: Question, point: Point, recipe: str, predicted: Any
+) -> dict[str, Any]:
     """An estimate as the page takes it.  SI units; dollars are the page's, by the price that is set
     there."""
     quantities = {
@@ -174,7 +193,7 @@ def answer_document(question: Question, point: Point, predicted: Any) -> dict[st
         "question": asdict(question),
         "frames": point.workload.frames,
         "tokens": point.model.tokens(point.workload),
-        "recipe": point.recipe.name,
+        "recipe": recipe,
         "gpu": predicted.gpu,
         "fits_memory": predicted.fits_memory,
         "provenance": predicted.provenance,

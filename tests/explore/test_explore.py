@@ -2,16 +2,22 @@
 
 import json
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from bench.calibrate.estimate import estimate
+from bench.calibrate.evidence.forecast import forecast, usual_conditions
 from bench.calibrate.read import read_calibration
 from bench.core.errors import UserError
+from bench.core.load import load_point
 from bench.explore import grid as explore_grid
 from bench.explore.data import read_table
 from bench.explore.grid import grid, left_out_errors
-from bench.explore.whatif import Answers
+from bench.explore.page import document
+from bench.explore.published import AS_PUBLISHED, PUBLISHED
+from bench.explore.whatif import Answers, Question
 from bench.results.store import point_records, read_records
 from support.explore import ask, lines, rewrite
 
@@ -222,3 +228,32 @@ def test_left_out_errors_are_those_of_a_power_law():
     assert errors["mean"] == pytest.approx(
         (0.5 + 2**0.5 - 1) / 2
     )  # neighbour by the root of two too much
+
+
+def test_the_page_answers_by_what_others_published_as_predict_does(tmp_path: Path) -> None:
+    asked = Question(PUBLISHED, "wan2.1-t2v-14b", 1280, 720, 81 / 16, 16.0, 50, "cfg")
+    answer = Answers(tmp_path).answer(asked)
+    expected = forecast(
+        load_point("wan2.1-t2v-14b", "720p-81f", "eager-bf16"),
+        "h100-sxm",
+        usual_conditions("wan2.1-t2v-14b"),
+    )
+    assert answer["video_s"] == expected.video_s.as_dict()
+    assert (answer["gpu"], answer["recipe"]) == ("h100-sxm", AS_PUBLISHED)
+    slower = Answers(tmp_path).answer(replace(asked, gpu="rtx-4090", recipe="eager-bf16"))
+    assert slower["video_s"]["value"] > answer["video_s"]["value"]
+    for wrong, said in (
+        (replace(asked, gpu="h1000"), "h1000"),
+        (replace(asked, recipe="../x"), "unknown recipe"),
+        (replace(asked, recipe="eager-fp32"), "fp32"),
+    ):
+        with pytest.raises(UserError, match=said):
+            Answers(tmp_path).answer(wrong)
+
+
+def test_the_page_offers_what_others_published_without_any_result(tmp_path: Path) -> None:
+    (source,) = document(read_table(tmp_path))["calibrations"]
+    assert source["id"] == PUBLISHED
+    assert "rtx-4090" in source["cards"]
+    assert "eager" in source["recipes"]
+    assert "draft-fp32" not in source["recipes"]  # no row is of it
