@@ -9,6 +9,7 @@ from bench.core.specs.base import Spec, whole
 from bench.core.specs.model import Model, with_denoiser
 from bench.core.specs.workload import Workload
 from models.caching.schedules import CacheConfig, DraftConfig
+from models.parallel.spec import Parallel
 from models.spec import SamplerConfig
 from models.vae.tiling import Tiling
 
@@ -89,6 +90,8 @@ class Recipe(Spec):
     cuda_graph: StrictBool = False
     """The denoiser's forward is captured as a CUDA graph at its first call, and replayed from then
     on; train_step, which needs gradients, runs without."""
+    parallel: Parallel | None = None
+    """One model on several ranks, by axis, e.g. {cfg: 2, ulysses: 4}; null: one process."""
 
     @model_validator(mode="after")
     def _tiles_in_chunks(self) -> "Recipe":
@@ -121,6 +124,11 @@ class Recipe(Spec):
             ("cuda_graph", "guidance", self.cuda_graph and self.guidance == "packed"),
             ("cuda_graph", "cache", self.cuda_graph and self.cache is not None),
             ("cuda_graph", "offload", self.cuda_graph and self.offload != "none"),
+            ("parallel", "guidance", self._several and self.guidance in ("packed", "batched")),
+            ("parallel", "cache", self._several and self.cache is not None),
+            ("parallel", "draft", self._several and self.draft is not None),
+            ("parallel", "offload", self._several and self.offload != "none"),
+            ("parallel", "cuda_graph", self._several and self.cuda_graph),
         ):
             if together:
                 said = f"{self._said(one)} with {self._said(other)}"
@@ -143,7 +151,13 @@ class Recipe(Spec):
     def _said(self, name: str) -> str:
         """A field with its value, as a message shows it."""
         value = getattr(self, name)
+        if isinstance(value, Parallel):
+            return f"{name} ({value.words()})"
         return f"{name} {value.kind if isinstance(value, CacheConfig) else value}"
+
+    @property
+    def _several(self) -> bool:
+        return self.parallel is not None and self.parallel.ranks > 1
 
     @property
     def compiles(self) -> bool:

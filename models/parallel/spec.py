@@ -1,0 +1,125 @@
+"""On how many ranks one model runs, and along which axes it is cut.  No torch.
+
+A rank is one process with one GPU (or one group of CPU cores).  Axes, from the outermost (fewest
+bytes, may cross nodes) to the innermost (most bytes, wants the fastest link):
+
+- data: independent samples, the baseline of every mesh.
+- cfg: the two branches of classifier-free guidance, each on its own ranks.
+- ring: keys and values travel around a ring (Ring Attention, arXiv 2310.01889).
+- ulysses: tokens are exchanged for heads around attention (DeepSpeed-Ulysses, arXiv 2309.14509).
+- tensor: columns, then rows, of each pair of products (Megatron-LM, arXiv 1909.08053).
+"""
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+AXES = ("data", "cfg", "ring", "ulysses", "tensor")
+MAX_RANKS = 4096
+
+
+class Parallel(BaseModel):
+    """Degrees by axis; their product is the number of ranks."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data: int = Field(default=1, ge=1, le=MAX_RANKS)
+    cfg: int = Field(default=1, ge=1, le=2)
+    ring: int = Field(default=1, ge=1, le=MAX_RANKS)
+    ulysses: int = Field(default=1, ge=1, le=MAX_RANKS)
+    tensor: int = Field(default=1, ge=1, le=MAX_RANKS)
+    shard_weights: bool = False
+    """Each rank keeps a share of every block's weights and gathers the rest as it runs (FSDP, arXiv
+    2304.11277), so that a model larger than a card fits."""
+    vae: int = Field(default=1, ge=1, le=MAX_RANKS)
+    """Ranks that share the decode, by time chunks or tiles."""
+
+    @property
+    def ranks(self) -> int:
+        """Of the whole group."""
+        return prod(getattr(self, axis) for axis in AXES)
+
+    @property
+    def degrees(self) -> dict[str, int]:
+        """Axis -> degree, outermost first."""
+        return {axis: getattr(self, axis) for axis in AXES}
+
+    @property
+    def sequence(self) -> int:
+        """Ranks that share one sample's tokens."""
+        return self.ring * self.ulysses
+
+    @property
+    def of_one_sample(self) -> int:
+        """Ranks that work on one sample."""
+        return self.ranks // self.data
+
+    def words(self) -> str:
+        """E.g. "cfg 2 x ulysses 4"; one rank is "1 GPU"."""
+        parts = [f"{axis} {n}" for axis, n in self.degrees.items() if n > 1]
+        parts += ["sharded weights"] if self.shard_weights else []
+        parts += [f"vae {self.vae}"] if self.vae > 1 else []
+        return " x ".join(parts) or "1 GPU"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a mesh must divide: of one model at one workload."""
+
+    heads: int
+    tokens: int
+    text_tokens: int = 0
+    guided: bool = True
+    attention: str = "full"
+    qk_norm: str = "none"
+    mlp_width: int = 0
+    text: str = "none"
+
+    NO_RING: ClassVar[tuple[str, ...]] = ("factorised", "windowed")
+
+
+def refusal(parallel: Parallel, shape: Shape) -> str | None:
+    """Why a model cannot run on a mesh; None where it can."""
+    heads_cut = parallel.ulysses * parallel.tensor
+    if parallel.cfg > 1 and not shape.guided:
+        return f"cfg {parallel.cfg}: the workload runs without guidance, so there is one branch"
+    if shape.heads % heads_cut:
+        said = " x ".join(f"{a} {n}" for a, n in parallel.degrees.items() if a in CUT_HEADS)
+        return f"{said} does not divide {shape.heads} heads"
+    if parallel.sequence > shape.tokens:
+        return f"{parallel.sequence} ranks share {shape.tokens} tokens: at most one rank a token"
+    if parallel.ring > 1 and shape.attention in Shape.NO_RING:
+        return f"ring {parallel.ring}: {shape.attention} attention needs all tokens; use ulysses"
+    if parallel.tensor > 1 and shape.qk_norm == "across_heads":
+        return f"tensor {parallel.tensor}: this model's QK norm spans all heads"
+    if parallel.tensor > 1 and shape.mlp_width % parallel.tensor:
+        return f"tensor {parallel.tensor} does not divide the MLP's width {shape.mlp_width}"
+    if parallel.vae > parallel.ranks:
+        return f"vae {parallel.vae}: the mesh has {parallel.ranks} ranks"
+    return None
+
+
+CUT_HEADS = ("ulysses", "tensor")
+
+
+def parse_parallel(text: str) -> dict[str, Any]:
+    """'ulysses=8,cfg=2' -> {"ulysses": 8, "cfg": 2}.  Raises ValueError, with the part that is
+    wrong."""
+    out: dict[str, Any] = {}
+    for part in text.split(","):
+        name, equals, value = (word.strip() for word in part.partition("="))
+        if not equals:
+            raise ValueError(f"{part.strip()!r}: expected AXIS=DEGREE, e.g. ulysses=4,cfg=2")
+        if name in out:
+            raise ValueError(f"{name} is given twice")
+        if name == "shard_weights":
+            if value not in ("true", "false"):
+                raise ValueError(f"shard_weights={value!r}: expected true or false")
+            out[name] = value == "true"
+        elif not (value.isascii() and value.isdigit() and len(value) <= 6):
+            raise ValueError(f"{name}={value!r}: expected a whole number")
+        else:
+            out[name] = int(value)
+    return out
