@@ -15,6 +15,8 @@ class Denoiser(nn.Module):
     """Takes the arguments of `compute` and answers in its place."""
     cache: Any = None
     """The models.caching.cache.Cache that it runs under."""
+    branches: Any = None
+    """The models.parallel.guidance.Branches that share its guided steps."""
 
     def forward(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         answer = self.compute if self.through is None else self.through

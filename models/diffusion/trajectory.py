@@ -46,10 +46,16 @@ def answer(
 
     With `unconditional`, classifier-free guidance (arXiv 2207.12598), whose two answers come from
     two forwards (sequential), one of twice the batch (batched), or one of two packed requests
-    (packed: own denoisers, batch 1)."""
+    (packed: own denoisers, batch 1); or from two ranks, whatever `guidance` says."""
     if unconditional is None:
         return predict(denoiser, x, t, condition, CONDITIONAL)
-    if guidance == "batched":
+    branches = getattr(denoiser, "branches", None)
+    if branches is not None:
+        mine, name = (
+            (condition, CONDITIONAL) if branches.conditional else (unconditional, UNCONDITIONAL)
+        )
+        wanted, base = branches.both(predict(denoiser, x, t, mine, name))
+    elif guidance == "batched":
         both = {name: torch.cat([value, unconditional[name]]) for name, value in condition.items()}
         wanted, base = predict(
             denoiser, torch.cat([x, x]), torch.cat([t, t]), both, CONDITIONAL

@@ -36,6 +36,19 @@ class Layout:
     def __post_init__(self) -> None:
         object.__setattr__(self, "lengths", tuple(t * h * w for t, h, w in self.grids))
 
+    def shard(self, x: Tensor) -> Tensor:
+        """Tokens of the video -> those that this process holds: all of them, but for a
+        models.parallel.sequence.SpreadLayout."""
+        return x
+
+    def shard_text(self, x: Tensor) -> Tensor:
+        """The same of joint text."""
+        return x
+
+    def gather(self, x: Tensor) -> Tensor:
+        """The inverse of shard."""
+        return x
+
     @property
     def packed(self) -> bool:
         return len(self.grids) > 1

@@ -58,9 +58,9 @@ class SpatioTemporalDiT(Denoiser):
         self.time_frequency_shift = (
             0  # diffusers' DiT spaces its 128 frequencies over 127, the paper's code over 128
         )
-        self._layouts: dict[
-            tuple, Layout
-        ] = {}  # the last shape alone is kept, as a denoising loop uses one
+        self.new_layout: Callable[..., Layout] = Layout
+        # the last shape alone is kept, as a denoising loop uses one
+        self._layouts: dict[tuple, Layout] = {}
 
     def compute(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         """Predict noise or velocity.
@@ -112,13 +112,15 @@ class SpatioTemporalDiT(Denoiser):
                 for x, c in zip(xs, conditions, strict=True)
             ]
         )
-        tokens = self.patch_embed(tokens)  # (B, N, D)
+        tokens = self.patch_embed(layout.shard(tokens))  # (B, N, D)
         rope: Rope = layout.positions if config.positions == "rope" else None
         if rope is None:
             tokens = tokens + layout.positions
         text = (
             _pack([self.text_embed(c["text"]) for c in conditions]) if config.text_tokens else None
         )  # (B, L, D)
+        if config.text == "joint":
+            text = layout.shard_text(text)
         c = self._condition(t, conditions, tokens.dtype)  # (R, D)
         signal = F.silu(c)
         if self.shared_modulation is not None:
@@ -126,7 +128,7 @@ class SpatioTemporalDiT(Denoiser):
         hints = None
         if self.control is not None:
             control = _pack([patchify(c["control"], config.patch_size) for c in conditions])
-            hints = self.control(tokens, control, text, signal, layout, rope)
+            hints = self.control(tokens, layout.shard(control), text, signal, layout, rope)
         for i, block in enumerate(self.blocks):
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 tokens, text = checkpoint(
@@ -136,7 +138,7 @@ class SpatioTemporalDiT(Denoiser):
                 tokens, text = block(tokens, text, signal, layout, rope)
             if hints is not None and i < len(hints):
                 tokens = tokens + hints[i]
-        out = self.final_layer(tokens, c, layout)
+        out = layout.gather(self.final_layer(tokens, c, layout))
         parts = out.split(layout.lengths, dim=1) if layout.packed else [out]
         return [
             unpatchify(part, grid, config.patch_size)
@@ -202,7 +204,7 @@ class SpatioTemporalDiT(Denoiser):
         shapes."""
         config = self.config
         grids = tuple(config.grid(shape) for shape in shapes)
-        packed_text = text_lengths if len(grids) > 1 else ()
+        packed_text = text_lengths if len(grids) > 1 or self.new_layout is not Layout else ()
         key = (grids, packed_text, like.device, like.dtype)
         if key not in self._layouts:
             with torch.inference_mode(
@@ -214,9 +216,8 @@ class SpatioTemporalDiT(Denoiser):
                         WindowPlan(g, config.window, config.window_tiles, like.device)
                         for g in grids
                     )
-                self._layouts = {
-                    key: Layout(grids, self._positions(grids, like), windows, packed_text)
-                }
+                positions = self._positions(grids, like)
+                self._layouts = {key: self.new_layout(grids, positions, windows, packed_text)}
         return self._layouts[key]
 
     def _positions(self, grids: tuple[Grid, ...], like: Tensor) -> Tensor | tuple[Tensor, Tensor]:

@@ -1,1 +1,1 @@
-"""One model on several ranks: which axes there are, and how tokens, heads and weights are spread."""
+"""One model on several ranks: the axes it is cut along, and who holds which tokens and weights."""

@@ -69,7 +69,8 @@ class Shape:
     """What a mesh must divide: of one model at one workload."""
 
     heads: int
-    tokens: int
+    tokens: int | None
+    """None: whatever they are."""
     text_tokens: int = 0
     guided: bool = True
     attention: str = "full"
@@ -88,7 +89,7 @@ def refusal(parallel: Parallel, shape: Shape) -> str | None:
     if shape.heads % heads_cut:
         said = " x ".join(f"{a} {n}" for a, n in parallel.degrees.items() if a in CUT_HEADS)
         return f"{said} does not divide {shape.heads} heads"
-    if parallel.sequence > shape.tokens:
+    if shape.tokens is not None and parallel.sequence > shape.tokens:
         return f"{parallel.sequence} ranks share {shape.tokens} tokens: at most one rank a token"
     if parallel.ring > 1 and shape.attention in Shape.NO_RING:
         return f"ring {parallel.ring}: {shape.attention} attention needs all tokens; use ulysses"

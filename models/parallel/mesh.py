@@ -1,0 +1,86 @@
+"""The ranks of a mesh, axis by axis, and what they say to one another.
+
+Every collective is functional (torch.distributed._functional_collectives): compilers, the fake
+process group and dispatch modes all see it.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.distributed._functional_collectives as funcol
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from models.parallel.spec import AXES, Parallel
+
+
+@dataclass(frozen=True, eq=False)
+class Ranks:
+    """Those that share one axis with this rank."""
+
+    group: Any
+    """A torch.distributed.ProcessGroup."""
+    size: int
+    index: int
+    """Of this rank among them."""
+
+    def exchange(self, x: Tensor) -> Tensor:
+        """All-to-all: row i goes to rank i.  (size, ...) -> (size, ...), row i from rank i."""
+        rows = [1] * self.size
+        return _wait(funcol.all_to_all_single(x.contiguous(), rows, rows, self.group))
+
+    def gather(self, x: Tensor) -> Tensor:
+        """x of every rank.  (...) -> (size, ...)."""
+        return _wait(funcol.all_gather_tensor(x.contiguous()[None], 0, self.group))
+
+    def pass_on(self, x: Tensor) -> Tensor:
+        """To the next rank; what the one before sent comes back, in the same shape."""
+        to_next = [(i + 1) % self.size for i in range(self.size)]
+        return _wait(funcol.permute_tensor(x.flatten(), to_next, self.group)).view(x.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Mesh:
+    """A mesh's axes, of more than one rank each."""
+
+    parallel: Parallel
+    devices: DeviceMesh
+    """Dimensions: AXES."""
+    axes: dict[str, Ranks]
+    """Axis -> this rank's group along it; axes of degree 1 are absent."""
+    vae: Ranks | None
+    """Neighbours that share a decode."""
+
+    def axis(self, name: str) -> Ranks | None:
+        return self.axes.get(name)
+
+
+def make_mesh(parallel: Parallel, device_type: str) -> Mesh:
+    """The mesh over the default process group.  Collective: every rank calls it.
+
+    Raises ValueError where the group has another size than the mesh."""
+    found = dist.get_world_size()
+    if found != parallel.ranks:
+        raise ValueError(f"mesh {parallel.words()}: {parallel.ranks} ranks, the group has {found}")
+    degrees = tuple(parallel.degrees.values())
+    devices = init_device_mesh(device_type, degrees, mesh_dim_names=AXES)
+    axes = {
+        axis: Ranks(devices.get_group(axis), degree, devices.get_local_rank(axis))
+        for axis, degree in parallel.degrees.items()
+        if degree > 1
+    }
+    return Mesh(parallel, devices, axes, _of_the_decode(parallel, device_type))
+
+
+def _of_the_decode(parallel: Parallel, device_type: str) -> Ranks | None:
+    if parallel.vae == 1:
+        return None
+    cut = (parallel.ranks // parallel.vae, parallel.vae)
+    devices = init_device_mesh(device_type, cut, mesh_dim_names=("clips", "vae"))
+    return Ranks(devices.get_group("vae"), parallel.vae, devices.get_local_rank("vae"))
+
+
+def _wait(x: Tensor) -> Tensor:
+    return x if torch.compiler.is_compiling() else funcol.wait_tensor(x)
