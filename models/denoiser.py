@@ -25,3 +25,13 @@ class Denoiser(nn.Module):
     def compute(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         """The model itself."""
         raise NotImplementedError
+
+
+def blocks_of(denoiser: nn.Module) -> list[nn.Module]:
+    """The repeated blocks of an own or public denoiser, each list's members."""
+    return [
+        block
+        for name, module in denoiser.named_modules()
+        if isinstance(module, nn.ModuleList) and name.rpartition(".")[2].endswith("blocks")
+        for block in module
+    ]

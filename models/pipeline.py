@@ -20,6 +20,7 @@ from models.diffusion.trajectory import Guided, answer, denoise, predict
 from models.dit.model import SpatioTemporalDiT
 from models.dit.spec import DiTConfig
 from models.layers import init_benchmark_weights
+from models.parallel.mesh import Ranks
 from models.public.spec import DiffusersDenoiser, DiffusersVAE
 from models.text.model import TextEncoder
 from models.text.spec import TextEncoderConfig
@@ -66,6 +67,8 @@ class VideoPipeline:
     one of two packed requests (packed, own denoisers)."""
     draft: "Drafter | None" = None
     """A smaller model that takes some steps of a trajectory."""
+    decoding: Ranks | None = None
+    """Ranks that share the VAE's decode."""
 
     def encode_text(self, embeddings: list[Tensor]) -> list[Tensor]:
         """One (B, L, D) of token embeddings per encoder -> the same shapes."""

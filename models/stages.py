@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from models import draw
 from models.ar.model import AutoregressiveTransformer, decoding_calls
 from models.diffusion.spec import ObjectiveConfig, SamplerConfig
+from models.parallel.decode import decode_on_ranks
 from models.pipeline import Condition, VideoPipeline
 from models.training import training_step
 from models.vae.model import reparameterise
@@ -183,9 +184,11 @@ class _Stages:
         x, request = self.inputs.latents if latents is None else latents, self.request
         if request.chunk is None:
             return self.pipeline.vae.decode(x, request.frames)
-        return decode_in_parts(
-            self.pipeline.vae, x, request.frames, chunk=request.chunk, tiling=request.tiling
-        )
+        vae, ranks = self.pipeline.vae, self.pipeline.decoding
+        cut = {"chunk": request.chunk, "tiling": request.tiling}
+        if ranks is not None:
+            return decode_on_ranks(vae, x, request.frames, ranks=ranks, **cut)
+        return decode_in_parts(vae, x, request.frames, **cut)
 
     def vae_encode(self) -> Tensor:
         return reparameterise(*self.pipeline.vae.encode(self._video(self.request.frames)))

@@ -6,6 +6,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
+from models.denoiser import blocks_of
 from models.dit.model import SpatioTemporalDiT
 from models.dit.spec import DiTConfig
 from models.parallel.guidance import Branches
@@ -25,7 +26,11 @@ def parallelise(pipeline: VideoPipeline, mesh: Mesh) -> None:
     if of_denoiser and isinstance(denoiser, SpatioTemporalDiT):
         _spread_own(denoiser, mesh)
     elif of_denoiser:
-        _spread_public(denoiser, mesh)
+        from models.parallel.public import spread_public  # diffusers takes seconds to import
+
+        spread_public(denoiser, mesh)
+    if parallel.shard_weights:
+        shard_weights(denoiser, parallel, mesh.devices.device_type)
     branches = mesh.axis("cfg")
     denoiser.branches = None if branches is None else Branches(branches)
     pipeline.decoding = mesh.vae
@@ -56,17 +61,13 @@ def _spread_own(denoiser: SpatioTemporalDiT, mesh: Mesh) -> None:
         denoiser.new_layout = partial(
             SpreadLayout, ulysses=mesh.axis("ulysses"), ring=mesh.axis("ring")
         )
-    if parallel.shard_weights:
-        shard_weights(denoiser, parallel, mesh.devices.device_type)
 
 
 def shard_weights(denoiser: nn.Module, parallel: Parallel, device_type: str) -> None:
     """Every block's weights over all ranks, gathered as it runs."""
+    if parallel.tensor > 1:
+        raise ValueError("shard_weights with tensor: one of the two alone")
     devices = init_device_mesh(device_type, (parallel.ranks,))
-    for block in denoiser.blocks:
+    for block in blocks_of(denoiser):
         fully_shard(block, mesh=devices)
     fully_shard(denoiser, mesh=devices)
-
-
-def _spread_public(denoiser: nn.Module, mesh: Mesh) -> None:
-    raise ValueError(f"mesh {mesh.parallel.words()}: {type(denoiser).__name__} cannot be cut")

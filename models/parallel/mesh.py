@@ -15,6 +15,9 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from models.parallel.spec import AXES, Parallel
 
+# all_gather_tensor before PyTorch 2.13
+_all_gather = getattr(funcol, "all_gather_single", None) or funcol.all_gather_tensor
+
 
 @dataclass(frozen=True, eq=False)
 class Ranks:
@@ -33,7 +36,7 @@ class Ranks:
 
     def gather(self, x: Tensor) -> Tensor:
         """x of every rank.  (...) -> (size, ...)."""
-        return _wait(funcol.all_gather_tensor(x.contiguous()[None], 0, self.group))
+        return _wait(_all_gather(x.contiguous()[None], 0, self.group))
 
     def pass_on(self, x: Tensor) -> Tensor:
         """To the next rank; what the one before sent comes back, in the same shape."""

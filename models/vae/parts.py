@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from models.vae.model import State, VideoVAE
-from models.vae.tiling import Tiling, parts, pixel_frames
+from models.vae.tiling import Part, Tiling, parts, pixel_frames
 
 
 def decode_parts(
@@ -31,24 +31,30 @@ def decode_parts(
     )
     states: list[State] = [{} for _ in tiles]
     for part in parts(config, latents.shape[2], chunk):
-        given = latents[:, :, part.first : part.last]
-        skip = pixel_frames(config, part.start) - pixel_frames(config, part.first)
-        wanted = pixel_frames(config, part.stop) - pixel_frames(config, part.start)
-        if part.first > 0 and config.first_frame_alone and not config.causal:
-            # The decoder takes the part's first latent frame for a clip's first: it makes one frame
-            # of it, not f.
-            skip -= config.temporal_factor - 1
         decoded = [
-            vae.decoder(given[..., rows, cols], states[i] if config.causal else None)[
-                :, :, skip : skip + wanted
-            ]
+            decode_part(vae, latents[..., rows, cols], part, states[i])
             for i, (rows, cols) in enumerate(tiles)
         ]
         yield (
             decoded[0]
             if tiling is None
-            else _blend(decoded, tiles, latents.shape[3:], tiling, config.spatial_factor)
+            else blend(decoded, tiles, latents.shape[3:], tiling, config.spatial_factor)
         )
+
+
+def decode_part(vae: VideoVAE, latents: Tensor, part: Part, state: State) -> Tensor:
+    """The frames of one part of a clip or tile.  latents: of the whole clip; state: what a causal
+    decoder kept of the parts before."""
+    config = vae.config
+    skip = pixel_frames(config, part.start) - pixel_frames(config, part.first)
+    wanted = pixel_frames(config, part.stop) - pixel_frames(config, part.start)
+    if part.first > 0 and config.first_frame_alone and not config.causal:
+        # The decoder takes the part's first latent frame for a clip's first: it makes one frame
+        # of it, not f.
+        skip -= config.temporal_factor - 1
+    given = latents[:, :, part.first : part.last]
+    decoded = vae.decoder(given, state if config.causal else None)
+    return decoded[:, :, skip : skip + wanted]
 
 
 def decode_in_parts(
@@ -92,7 +98,7 @@ def encode_in_parts(vae: VideoVAE, video: Tensor, *, chunk: int) -> tuple[Tensor
     return mean, logvar.clamp(-30.0, 20.0)
 
 
-def _blend(
+def blend(
     parts: list[Tensor],
     tiles: list[tuple[slice, slice]],
     size: tuple[int, int],

@@ -24,6 +24,7 @@ from bench.measure.recipes.graphs import graph_forward
 from bench.measure.recipes.quantise import make_sparse, quantise
 from bench.measure.timing.launch import capture_graph
 from models.caching.apply import apply_cache
+from models.denoiser import blocks_of
 from models.pipeline import PARTS_OF_STAGE, VideoPipeline
 from models.vae.model import VideoVAE
 
@@ -104,7 +105,7 @@ def _change(denoiser: nn.Module, recipe: Recipe) -> None:
     if recipe.offload == "weights":
         _offload(denoiser)
     if recipe.compile == "regional":
-        for block in _blocks(denoiser):
+        for block in blocks_of(denoiser):
             block.compile()
     elif recipe.compile != "none":
         denoiser.compile(mode="max-autotune" if recipe.compile == "autotune" else None)
@@ -199,16 +200,6 @@ def can_be_captured(recipe: Recipe, stage: str) -> bool:
 def around(*recipes: Recipe) -> contextlib.AbstractContextManager[None]:
     """What the measurement of points under these recipes runs within."""
     return compiling() if any(recipe.compiles for recipe in recipes) else contextlib.nullcontext()
-
-
-def _blocks(denoiser: nn.Module) -> list[nn.Module]:
-    """The repeated blocks, each list's members."""
-    return [
-        block
-        for name, module in denoiser.named_modules()
-        if isinstance(module, nn.ModuleList) and name.rpartition(".")[2].endswith("blocks")
-        for block in module
-    ]
 
 
 def _offload(denoiser: nn.Module) -> None:
