@@ -56,6 +56,13 @@ def _conv(args: tuple, out: Any) -> int:
     return _rule(fvcore_rules.conv_flop_jit)((*args, *([None] * (13 - len(args)))), out)
 
 
+
+def _attention(args: tuple, out: Any) -> int:
+    """MACs of both products, of an attention called by its operator (models.parallel.ring)."""
+    q, k = args[0], args[1]
+    return 2 * q.numel() * k.shape[-2]
+
+
 # operator -> (class, multiply-accumulates)
 PRODUCTS: dict[Any, tuple[str, Callable[[tuple, Any], int]]] = {
     aten.mm.default: ("linear", _rule(fvcore_rules.matmul_flop_jit)),
@@ -66,6 +73,7 @@ PRODUCTS: dict[Any, tuple[str, Callable[[tuple, Any], int]]] = {
         _rule(fvcore_rules.bmm_flop_jit, 1, 3),
     ),  # fvcore has no rule of its own
     aten.convolution.default: ("conv", _conv),
+    aten._scaled_dot_product_flash_attention_for_cpu.default: ("attention", _attention),
 }
 
 
@@ -91,6 +99,11 @@ SIZES = {
     aten.bmm.default: _product_size(0),
     aten.baddbmm.default: _product_size(1),
     aten.convolution.default: _conv_size,
+    aten._scaled_dot_product_flash_attention_for_cpu.default: lambda args, out: (
+        args[0].shape[-2],
+        args[1].shape[-2],
+        args[0].shape[-1],
+    ),
 }
 # ConvParams::use_mkldnn in ATen/native/Convolution.cpp: up to this, im2col in one thread a sample
 SMALL_CONV = 20_480
@@ -186,6 +199,8 @@ class UncountedOperator(ValueError):
 
 def kind_without_products(func: Any, args: tuple) -> str:
     name = func.name().removeprefix("aten::").split(".")[0]
+    if func.name().startswith("_c10d_functional::"):
+        return "view"  # counted apart: bench.count.parallel
     if not func.name().startswith("aten::"):
         raise UncountedOperator(
             f"operator {func.name()} has no FLOP rule; add one to PRODUCTS in bench/count/rules.py"

@@ -34,6 +34,7 @@ from bench.count.rules import (
 )
 
 aten = torch.ops.aten
+DTENSOR = "torch.distributed.tensor"
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,8 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
+        if any(t.__module__.startswith(DTENSOR) for t in types):
+            return NotImplemented  # taken apart first, so that this rank's share alone is counted
         out = (
             _group_norm(*args)
             if func is aten.native_group_norm.default

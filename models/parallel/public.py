@@ -66,3 +66,13 @@ def _cut_sequence(expert: nn.Module, mesh: Mesh) -> None:
         if hasattr(processor, "_parallel_config"):
             processor._parallel_config = whole
     apply_context_parallel(expert, config, expert._cp_plan)
+    _mend_logger()
+
+
+def _mend_logger() -> None:
+    """diffusers says by warning_once that a tensor is not cut (Wan's timestep, where all tokens
+    share one); its logger has that only where transformers was imported."""
+    from diffusers.hooks import context_parallel
+
+    if not hasattr(context_parallel.logger, "warning_once"):
+        context_parallel.logger.warning_once = context_parallel.logger.debug

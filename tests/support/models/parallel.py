@@ -1,6 +1,5 @@
 """Own and public models on one process and on a mesh: how far their steps lie apart."""
 
-import gc
 from typing import Any
 
 import torch
@@ -79,10 +78,10 @@ def _step(pipeline: VideoPipeline, channels: int, shape: tuple[int, int, int]) -
     )
 
 
-def own_steps_apart(meshes: list[dict[str, Any]]) -> Apart:
-    """Every kind of own DiT on every mesh."""
+def own_steps_apart(kinds: list[str], meshes: list[dict[str, Any]]) -> Apart:
+    """Own DiTs on every mesh."""
     out: Apart = {}
-    for kind in KINDS:
+    for kind in kinds:
         alone = _step(_own(kind), DIT["in_channels"], ODD)
         for degrees in meshes:
             parallel = Parallel(**degrees)
@@ -111,8 +110,10 @@ def public_steps_apart(names: list[str], meshes: list[dict[str, Any]]) -> Apart:
             except ValueError as error:
                 out[name, parallel.words()] = str(error)
                 continue
-            out[name, parallel.words()] = _apart(_step(pipeline, channels, shape), alone)
-            gc.collect()
+            try:
+                out[name, parallel.words()] = _apart(_step(pipeline, channels, shape), alone)
+            except (RuntimeError, AttributeError) as error:
+                out[name, parallel.words()] = f"{type(error).__name__}: {error}"
     return out
 
 

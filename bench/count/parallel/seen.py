@@ -1,0 +1,97 @@
+"""Collectives as a dispatch mode sees them, on any process group: gloo, NCCL, or torch's fake one."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from bench.count.parallel.sent import (
+    ALL_GATHER,
+    ALL_REDUCE,
+    ALL_TO_ALL,
+    POINT_TO_POINT,
+    REDUCE_SCATTER,
+    Message,
+    Sent,
+    sent_bytes,
+    summed,
+)
+from models.parallel.mesh import Mesh
+
+FUNCTIONAL = {
+    "all_gather_into_tensor": ALL_GATHER,
+    "all_reduce": ALL_REDUCE,
+    "reduce_scatter_tensor": REDUCE_SCATTER,
+}
+FIRST_DTENSOR = "torch.distributed.tensor"
+
+
+class CollectivesMode(TorchDispatchMode):
+    """Notes every functional collective that runs within.  DTensors are taken apart first."""
+
+    def __init__(self, mesh: Mesh):
+        super().__init__()
+        self.messages: list[Message] = []
+        self._axes = {ranks.group.group_name: axis for axis, ranks in mesh.axes.items()}
+        if mesh.vae is not None:
+            self._axes.setdefault(mesh.vae.group.group_name, "vae")
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        if any(t.__module__.startswith(FIRST_DTENSOR) for t in types):
+            return NotImplemented
+        namespace, _, name = func.name().partition("::")
+        if namespace == "_c10d_functional":
+            self._note(name.partition(".")[0], args)
+        return func(*args, **(kwargs or {}))
+
+    def _note(self, name: str, args: tuple) -> None:
+        tensor, group_name = args[0], args[-1]
+        if not isinstance(group_name, str):  # waiting for one
+            return
+        group = dist.distributed_c10d._resolve_process_group(group_name)
+        axis, ranks = self._axes.get(group_name, "other"), group.size()
+        if name == "all_to_all_single":
+            self.messages.append(_all_to_all(axis, ranks, group.rank(), tensor, args[2]))
+            return
+        collective = FUNCTIONAL.get(name)
+        if collective is None:
+            raise ValueError(f"collective {name}: bench/count/parallel/seen.py does not know it")
+        held = tensor.numel() * tensor.element_size()
+        self.messages.append(
+            Message(axis, collective, ranks, sent_bytes(collective, ranks, held))
+        )
+
+
+def _all_to_all(axis: str, ranks: int, own: int, tensor: Tensor, rows: list[int]) -> Message:
+    """A permutation is an all-to-all that has rows for one other rank alone."""
+    row = tensor.numel() // tensor.shape[0] * tensor.element_size()
+    sent = sum(n for rank, n in enumerate(rows) if rank != own) * row
+    to = sum(1 for rank, n in enumerate(rows) if n and rank != own)
+    whole = all(rows) and to == ranks - 1
+    return Message(axis, ALL_TO_ALL if whole else POINT_TO_POINT, ranks, sent)
+
+
+def see(call: Callable[[], Any], mesh: Mesh) -> list[Sent]:
+    """What this rank sends in one call."""
+    mode = CollectivesMode(mesh)
+    with torch.no_grad(), mode:
+        call()
+    return summed(mode.messages)
+
+
+@contextlib.contextmanager
+def fake_ranks(ranks: int, rank: int = 0) -> Iterator[None]:
+    """This process as one of many that are not there: collectives return at once."""
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=ranks)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
