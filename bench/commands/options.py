@@ -162,3 +162,38 @@ def with_verbosity(command: Callable[..., Any]) -> Callable[..., Any]:
     called.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     called.__annotations__ = {**command.__annotations__, "quiet": Quiet, "verbose": Verbose}
     return called
+
+
+Mesh = Annotated[
+    str | None,
+    typer.Option(
+        "--parallel",
+        metavar="AXIS=DEGREE,...",
+        help="Run one model on several GPUs: degrees of cfg, ulysses, ring, tensor, data, vae, e.g."
+        " ulysses=4,cfg=2.",
+        show_default=False,
+    ),
+]
+
+
+def mesh_of(text: str) -> dict[str, Any]:
+    """The value of --parallel.  Raises UserError, with the nearest axis for an unknown one."""
+    from models.parallel.spec import Parallel, parse_parallel
+
+    try:
+        given = parse_parallel(text)
+    except ValueError as error:
+        raise UserError(f"--parallel {error}") from None
+    fields = list(Parallel.model_fields)
+    unknown = next((name for name in given if name not in fields), None)
+    if unknown is not None:
+        raise UserError(
+            f"--parallel: unknown axis {unknown!r}{nearest(unknown, fields)}; axes:"
+            f" {', '.join(fields)}"
+        )
+    try:
+        Parallel(**given)
+    except ValueError as error:
+        first = error.errors(include_url=False)[0]
+        raise UserError(f"--parallel {first['loc'][0]}={first['input']}: {first['msg']}") from None
+    return given

@@ -56,7 +56,6 @@ def _conv(args: tuple, out: Any) -> int:
     return _rule(fvcore_rules.conv_flop_jit)((*args, *([None] * (13 - len(args)))), out)
 
 
-
 def _attention(args: tuple, out: Any) -> int:
     """MACs of both products, of an attention called by its operator (models.parallel.ring)."""
     q, k = args[0], args[1]
@@ -199,7 +198,7 @@ class UncountedOperator(ValueError):
 
 def kind_without_products(func: Any, args: tuple) -> str:
     name = func.name().removeprefix("aten::").split(".")[0]
-    if func.name().startswith("_c10d_functional::"):
+    if func.name().startswith(("_c10d_functional::", "c10d::")):
         return "view"  # counted apart: bench.count.parallel
     if not func.name().startswith("aten::"):
         raise UncountedOperator(

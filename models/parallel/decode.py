@@ -43,9 +43,7 @@ def decode_on_ranks(
     return video[:, :, :frames]
 
 
-def _by_tiles(
-    vae: VideoVAE, latents: Tensor, chunk: int, tiling: Tiling, ranks: Ranks
-) -> Tensor:
+def _by_tiles(vae: VideoVAE, latents: Tensor, chunk: int, tiling: Tiling, ranks: Ranks) -> Tensor:
     """Tile i is rank i % size's, through all of the clip."""
     config, size = vae.config, latents.shape[3:]
     tiles = tiling.tiles(*size)

@@ -86,8 +86,9 @@ def refusal(parallel: Parallel, shape: Shape) -> str | None:
     heads_cut = parallel.ulysses * parallel.tensor
     if parallel.cfg > 1 and not shape.guided:
         return f"cfg {parallel.cfg}: the workload runs without guidance, so there is one branch"
+    cut = {"ulysses": parallel.ulysses, "tensor": parallel.tensor}
     if shape.heads % heads_cut:
-        said = " x ".join(f"{a} {n}" for a, n in parallel.degrees.items() if a in CUT_HEADS)
+        said = " x ".join(f"{a} {n}" for a, n in cut.items() if n > 1)
         return f"{said} does not divide {shape.heads} heads"
     if shape.tokens is not None and parallel.sequence > shape.tokens:
         return f"{parallel.sequence} ranks share {shape.tokens} tokens: at most one rank a token"
@@ -100,9 +101,6 @@ def refusal(parallel: Parallel, shape: Shape) -> str | None:
     if parallel.vae > parallel.ranks:
         return f"vae {parallel.vae}: the mesh has {parallel.ranks} ranks"
     return None
-
-
-CUT_HEADS = ("ulysses", "tensor")
 
 
 def parse_parallel(text: str) -> dict[str, Any]:

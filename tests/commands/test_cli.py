@@ -250,3 +250,15 @@ def test_streams_that_are_full_closed_or_narrow(command, code, stderr):
         ["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, check=False
     )
     assert (done.returncode, done.stderr) == (code, stderr)
+
+
+def test_count_of_a_rank_says_what_it_sends(document):
+    counted = document("count", "tiny", "-w", "tiny-video", "--parallel", "ulysses=4,cfg=2")
+    assert (counted["ranks"], counted["mesh"]) == (8, {"cfg": 2, "ulysses": 4})
+    assert counted["closed_form_agrees"]
+    assert {(s["axis"], s["collective"]) for s in counted["sent"]} == {
+        ("cfg", "all-gather"),
+        ("ulysses", "all-gather"),
+        ("ulysses", "all-to-all"),
+    }
+    assert sum(s["bytes"] for s in counted["sent"]) == counted["bytes_sent_per_rank"]

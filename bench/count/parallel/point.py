@@ -1,6 +1,8 @@
 """A point on its mesh, counted on meta tensors behind torch's fake process group."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -8,8 +10,8 @@ from bench.core.errors import UserError
 from bench.core.specs.point import Point
 from bench.core.specs.recipe import DTYPE_BYTES
 from bench.count.parallel.closed import step_messages
-from bench.count.parallel.sent import Sent
-from bench.count.parallel.seen import fake_ranks, see
+from bench.count.parallel.seen import CollectivesMode, fake_ranks
+from bench.count.parallel.sent import Sent, summed
 from bench.count.trace import trace
 from models.parallel.apply import parallelise, shape_of
 from models.parallel.mesh import make_mesh
@@ -43,8 +45,8 @@ class RankCount:
         return sum(s.bytes_sent for s in self.sent)
 
 
-def count_rank(point: Point) -> RankCount:
-    """Rank 0's denoising step on the recipe's mesh.
+def count_rank(point: Point, beside: AbstractContextManager[Any] | None = None) -> RankCount:
+    """Rank 0's denoising step on the recipe's mesh.  beside: another counter of the same step.
 
     Raises UserError for a mesh that the model cannot run on, MessageMismatch where two counters
     disagree."""
@@ -87,8 +89,10 @@ def count_rank(point: Point) -> RankCount:
                 GUIDANCE_SCALE,
             )
 
-        sent = see(step, mesh)
-        flops = sum(trace(step).flops_by_class().values())
+        collectives = CollectivesMode(mesh)
+        with beside or nullcontext(), collectives:
+            flops = sum(trace(step).flops_by_class().values())
+        sent = summed(collectives.messages)
     closed = closed_messages(point)
     if closed is not None and closed != sent:
         raise MessageMismatch(f"{point.label}: traced {sent}, closed form {closed}")

@@ -1,10 +1,9 @@
-"""Collectives as a dispatch mode sees them, on any process group: gloo, NCCL, or torch's fake one."""
+"""Collectives as a dispatch mode sees them: on gloo, NCCL, or torch's fake process group."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -16,9 +15,7 @@ from bench.count.parallel.sent import (
     POINT_TO_POINT,
     REDUCE_SCATTER,
     Message,
-    Sent,
     sent_bytes,
-    summed,
 )
 from models.parallel.mesh import Mesh
 
@@ -27,7 +24,9 @@ FUNCTIONAL = {
     "all_reduce": ALL_REDUCE,
     "reduce_scatter_tensor": REDUCE_SCATTER,
 }
-FIRST_DTENSOR = "torch.distributed.tensor"
+DTENSOR = "torch.distributed.tensor"
+OTHER = "other"
+"""Axis of a group that the mesh does not name, such as that of sharded weights."""
 
 
 class CollectivesMode(TorchDispatchMode):
@@ -43,11 +42,14 @@ class CollectivesMode(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
-        if any(t.__module__.startswith(FIRST_DTENSOR) for t in types):
+        if any(t.__module__.startswith(DTENSOR) for t in types):
             return NotImplemented
         namespace, _, name = func.name().partition("::")
         if namespace == "_c10d_functional":
             self._note(name.partition(".")[0], args)
+        elif namespace == "c10d" and name.startswith("allgather_"):
+            (part,), group = args[1], dist.ProcessGroup.unbox(args[2])
+            self._add(ALL_GATHER, group, part)
         return func(*args, **(kwargs or {}))
 
     def _note(self, name: str, args: tuple) -> None:
@@ -55,17 +57,19 @@ class CollectivesMode(TorchDispatchMode):
         if not isinstance(group_name, str):  # waiting for one
             return
         group = dist.distributed_c10d._resolve_process_group(group_name)
-        axis, ranks = self._axes.get(group_name, "other"), group.size()
         if name == "all_to_all_single":
-            self.messages.append(_all_to_all(axis, ranks, group.rank(), tensor, args[2]))
+            axis = self._axes.get(group_name, OTHER)
+            self.messages.append(_all_to_all(axis, group.size(), group.rank(), tensor, args[2]))
             return
         collective = FUNCTIONAL.get(name)
         if collective is None:
             raise ValueError(f"collective {name}: bench/count/parallel/seen.py does not know it")
-        held = tensor.numel() * tensor.element_size()
-        self.messages.append(
-            Message(axis, collective, ranks, sent_bytes(collective, ranks, held))
-        )
+        self._add(collective, group, tensor)
+
+    def _add(self, collective: str, group: Any, part: Tensor) -> None:
+        held = part.numel() * part.element_size()
+        axis, ranks = self._axes.get(group.group_name, OTHER), group.size()
+        self.messages.append(Message(axis, collective, ranks, sent_bytes(collective, ranks, held)))
 
 
 def _all_to_all(axis: str, ranks: int, own: int, tensor: Tensor, rows: list[int]) -> Message:
@@ -75,14 +79,6 @@ def _all_to_all(axis: str, ranks: int, own: int, tensor: Tensor, rows: list[int]
     to = sum(1 for rank, n in enumerate(rows) if n and rank != own)
     whole = all(rows) and to == ranks - 1
     return Message(axis, ALL_TO_ALL if whole else POINT_TO_POINT, ranks, sent)
-
-
-def see(call: Callable[[], Any], mesh: Mesh) -> list[Sent]:
-    """What this rank sends in one call."""
-    mode = CollectivesMode(mesh)
-    with torch.no_grad(), mode:
-        call()
-    return summed(mode.messages)
 
 
 @contextlib.contextmanager

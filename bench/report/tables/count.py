@@ -99,3 +99,39 @@ def _within(path: str) -> list[str]:
     """A module's path in its denoiser; of a public one, in the expert that a forward runs."""
     parts = path.split(".")[1:]
     return parts[2:] if parts[:1] == ["experts"] else parts
+
+
+def rank_table(count: Mapping[str, Any]) -> Table:
+    """`count --parallel`: one rank's denoising step."""
+    agrees = "traced, and by the closed form" if count["closed_form_agrees"] else "traced"
+    return table(
+        f"{count['model']} on {count['workload']}, {count['mesh_words']}: one rank's step",
+        ["quantity", counted("value")],
+        [
+            ("ranks", f"{count['ranks']:,}"),
+            ("tokens of all ranks", f"{count['tokens']:,}"),
+            ("FLOPs of a rank", number(count["flops_per_rank"], FLOP)),
+            ("bytes that a rank sends", si(count["bytes_sent_per_rank"], "B", 4)),
+            ("counted", agrees),
+        ],
+    )
+
+
+def sent_table(count: Mapping[str, Any]) -> Table:
+    """By axis and collective."""
+    columns = ["axis", "collective", "ranks", counted("calls"), counted("a call"), counted("sum")]
+    return table(
+        "What a rank sends in one step",
+        columns,
+        [
+            [
+                sent["axis"],
+                sent["collective"],
+                f"{sent['ranks']:,}",
+                f"{sent['calls']:,}",
+                si(sent["bytes_per_call"], "B", 4),
+                si(sent["bytes"], "B", 4),
+            ]
+            for sent in count["sent"]
+        ],
+    )

@@ -6,6 +6,7 @@ import pytest
 
 from models.parallel.apply import shape_of
 from models.parallel.spec import Parallel, refusal
+from support.measure.ranks import on_ranks
 from support.models.own import KINDS
 from support.models.parallel import (
     ON_FOUR,
@@ -16,7 +17,6 @@ from support.models.parallel import (
     public_steps_apart,
 )
 from support.models.zoo_reduced import REDUCED
-from support.ranks import on_ranks
 
 CLOSE = 1e-5  # float32, of the largest value
 
