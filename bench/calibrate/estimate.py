@@ -36,6 +36,10 @@ def estimate(
 
     gpu: carry the calibration to this card, on its datasheet or on the ceilings measured in another
     result. count: the point's bench.count.point.ModelCount, where the caller has it already."""
+    if point.recipe.on_several_ranks:
+        raise UserError(
+            f"recipe {point.recipe.name} runs on several ranks; one device is predicted"
+        )
     fitted, carried = calibration.fit_for(point.recipe, point.model), []
     if not fit_is_of(fitted, point.model):
         carried.append(

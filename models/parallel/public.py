@@ -16,7 +16,8 @@ from models.parallel.spec import Parallel
 from models.public.zoo import PublicDenoiser
 
 BROKEN_PLANS = {
-    "LTX2VideoTransformer3DModel": "diffusers' plan for it fails (diffusers issue 14316)"
+    "LTXVideoTransformer3DModel": "diffusers' plan for it fails on its text mask",
+    "LTX2VideoTransformer3DModel": "diffusers' plan for it fails (diffusers issue 14316)",
 }
 
 

@@ -124,11 +124,15 @@ class Recipe(Spec):
             ("cuda_graph", "guidance", self.cuda_graph and self.guidance == "packed"),
             ("cuda_graph", "cache", self.cuda_graph and self.cache is not None),
             ("cuda_graph", "offload", self.cuda_graph and self.offload != "none"),
-            ("parallel", "guidance", self._several and self.guidance in ("packed", "batched")),
-            ("parallel", "cache", self._several and self.cache is not None),
-            ("parallel", "draft", self._several and self.draft is not None),
-            ("parallel", "offload", self._several and self.offload != "none"),
-            ("parallel", "cuda_graph", self._several and self.cuda_graph),
+            (
+                "parallel",
+                "guidance",
+                self.on_several_ranks and self.guidance in ("packed", "batched"),
+            ),
+            ("parallel", "cache", self.on_several_ranks and self.cache is not None),
+            ("parallel", "draft", self.on_several_ranks and self.draft is not None),
+            ("parallel", "offload", self.on_several_ranks and self.offload != "none"),
+            ("parallel", "cuda_graph", self.on_several_ranks and self.cuda_graph),
         ):
             if together:
                 said = f"{self._said(one)} with {self._said(other)}"
@@ -156,7 +160,8 @@ class Recipe(Spec):
         return f"{name} {value.kind if isinstance(value, CacheConfig) else value}"
 
     @property
-    def _several(self) -> bool:
+    def on_several_ranks(self) -> bool:
+        """Does one model run on more than one rank?"""
         return self.parallel is not None and self.parallel.ranks > 1
 
     @property

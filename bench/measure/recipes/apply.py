@@ -65,6 +65,7 @@ def unsupported(recipe: Recipe, machine: Machine) -> str | None:
             machine.lacks_inductor(),
         ),
         (recipe.cuda_graph, "cuda_graph", on_cuda),
+        (recipe.on_several_ranks, "parallel", "needs a group of ranks; a suite starts one process"),
         (recipe.cudnn_benchmark, "cudnn_benchmark", on_cuda),
         (
             recipe.offload != "none",
