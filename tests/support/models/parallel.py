@@ -95,6 +95,11 @@ def own_steps_apart(kinds: list[str], meshes: list[dict[str, Any]]) -> Apart:
     return out
 
 
+def own_apart(kinds: list[str], meshes: list[dict[str, Any]]) -> tuple[Apart, dict[str, float]]:
+    """Steps of own DiTs on every mesh, and decodes."""
+    return own_steps_apart(kinds, meshes), decodes_apart(torch.distributed.get_world_size())
+
+
 def public_steps_apart(names: list[str], meshes: list[dict[str, Any]]) -> Apart:
     """Reduced public models on every mesh."""
     out: Apart = {}
