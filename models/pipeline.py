@@ -6,6 +6,7 @@ Shapes: B batch, C channels, T H W latents, L text tokens, D width.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +21,14 @@ from models.diffusion.trajectory import Guided, answer, denoise, predict
 from models.dit.model import SpatioTemporalDiT
 from models.dit.spec import DiTConfig
 from models.layers import init_benchmark_weights
-from models.parallel.mesh import Ranks
 from models.public.spec import DiffusersDenoiser, DiffusersVAE
 from models.text.model import TextEncoder
 from models.text.spec import TextEncoderConfig
 from models.vae.model import VideoVAE
 from models.vae.spec import VAEConfig
+
+if TYPE_CHECKING:
+    from models.parallel.mesh import Ranks
 
 Condition = dict[str, Tensor]
 """What a denoiser takes beside latents and time, by keyword."""
@@ -67,7 +70,7 @@ class VideoPipeline:
     one of two packed requests (packed, own denoisers)."""
     draft: "Drafter | None" = None
     """A smaller model that takes some steps of a trajectory."""
-    decoding: Ranks | None = None
+    decoding: "Ranks | None" = None
     """Ranks that share the VAE's decode."""
 
     def encode_text(self, embeddings: list[Tensor]) -> list[Tensor]:

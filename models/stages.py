@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from models import draw
 from models.ar.model import AutoregressiveTransformer, decoding_calls
 from models.diffusion.spec import ObjectiveConfig, SamplerConfig
-from models.parallel.decode import decode_on_ranks
 from models.pipeline import Condition, VideoPipeline
 from models.training import training_step
 from models.vae.model import reparameterise
@@ -187,6 +186,8 @@ class _Stages:
         vae, ranks = self.pipeline.vae, self.pipeline.decoding
         cut = {"chunk": request.chunk, "tiling": request.tiling}
         if ranks is not None:
+            from models.parallel.decode import decode_on_ranks  # torch.distributed takes a second
+
             return decode_on_ranks(vae, x, request.frames, ranks=ranks, **cut)
         return decode_in_parts(vae, x, request.frames, **cut)
 

@@ -48,7 +48,7 @@ class CallClock:
 
 @pytest.mark.parametrize("beside", [False, True], ids=["alone", "in turns"])
 def test_compile_time_is_in_no_sample(monkeypatch, beside):
-    monkeypatch.setattr(execution, "_blocks", lambda denoiser: [])  # nothing is compiled in truth
+    monkeypatch.setattr(execution, "blocks_of", lambda denoiser: [])  # nothing is compiled in truth
     compiled = point({"compile": "regional"})
     counts = count_stages(compiled)
     if beside:

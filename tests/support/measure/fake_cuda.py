@@ -261,8 +261,10 @@ def _of_torch_cuda(free: int) -> dict[str, Callable[..., Any]]:
 def card(free: int = 79 * 2**30) -> Iterator[torch.device]:
     """PyTorch as if a CUDA card were here -> its device.  What caches tensors of the card is
     emptied before and after."""
+    from torch._dynamo.trace_rules import get_torch_obj_rule_map
     from torch._subclasses import fake_tensor
 
+    get_torch_obj_rule_map()  # kept for good: it must hold torch's own functions, and not these
     with contextlib.ExitStack() as stack:
         stack.enter_context(_guard())
         for name, value in _of_torch_cuda(free).items():
