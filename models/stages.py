@@ -181,14 +181,14 @@ class _Stages:
 
     def vae_decode(self, latents: Tensor | None = None) -> Tensor:
         x, request = self.inputs.latents if latents is None else latents, self.request
-        if request.chunk is None:
-            return self.pipeline.vae.decode(x, request.frames)
         vae, ranks = self.pipeline.vae, self.pipeline.decoding
         cut = {"chunk": request.chunk, "tiling": request.tiling}
         if ranks is not None:
             from models.parallel.decode import decode_on_ranks  # torch.distributed takes a second
 
             return decode_on_ranks(vae, x, request.frames, ranks=ranks, **cut)
+        if request.chunk is None:
+            return vae.decode(x, request.frames)
         return decode_in_parts(vae, x, request.frames, **cut)
 
     def vae_encode(self) -> Tensor:

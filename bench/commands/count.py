@@ -1,6 +1,6 @@
 """How much work is it?  count."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from bench.commands.options import (
     Json,
@@ -31,9 +31,16 @@ def count(
     must agree.  With --parallel: one rank's FLOPs and what it sends, by collective and axis."""
     from bench.core.load import load_point, parse_overrides
 
-    point = load_point(model, workload, recipe, parse_overrides(overrides or []))
+    changes = parse_overrides(overrides or [])
     if parallel is not None:
-        return _count_rank(point, mesh_of(parallel), as_json)
+        changes["recipe.parallel"] = mesh_of(parallel)
+    point = load_point(model, workload, recipe, changes)
+    if point.recipe.on_several_ranks:
+        if _lacks_guidance(point):
+            say(f"note: {point.workload.name} has no guidance; counted with it, for cfg 2")
+            changes["workload.guidance"] = "cfg"
+            point = load_point(model, workload, recipe, changes)
+        return _count_rank(point, as_json)
     from bench.count.document import count_document
     from bench.count.point import count_point
     from bench.report.progress import Spinner
@@ -47,23 +54,24 @@ def count(
     show(count_table(document), module_table(document))
 
 
-def _count_rank(point: "Point", degrees: dict[str, Any], as_json: bool) -> None:
+def _lacks_guidance(point: "Point") -> bool:
+    """Does cfg ask for two branches, where the workload has one and the recipe did not merge
+    them?"""
+    of_recipe = point.recipe
+    assert of_recipe.parallel is not None
+    one_branch = point.workload.guidance == "none" and of_recipe.guidance != "distilled"
+    return of_recipe.parallel.cfg > 1 and one_branch
+
+
+def _count_rank(point: "Point", as_json: bool) -> None:
     """One denoising step on a mesh."""
     from bench.count.parallel.document import rank_document
     from bench.count.parallel.point import count_rank
     from bench.report.progress import Spinner
     from bench.report.tables.count import rank_table, sent_table
-    from models.parallel.spec import Parallel
 
-    mesh = Parallel(**degrees)
-    recipe = point.recipe.model_copy(update={"parallel": mesh})
-    workload = point.workload
-    if mesh.cfg > 1 and workload.guidance == "none" and recipe.guidance != "distilled":
-        say(f"note: {workload.name} runs without guidance; counted with it, as cfg 2 asks for it")
-        workload = workload.model_copy(update={"guidance": "cfg"})
-    changed = point.model_copy(update={"recipe": recipe, "workload": workload})
-    with Spinner(f"counting {point.model.name} on {mesh.words()}"):
-        document = rank_document(changed, count_rank(changed))
+    with Spinner(f"counting {point.label}"):
+        document = rank_document(point, count_rank(point))
     if as_json:
         return print_json(document)
     show(rank_table(document), sent_table(document))

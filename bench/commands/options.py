@@ -195,5 +195,7 @@ def mesh_of(text: str) -> dict[str, Any]:
         Parallel(**given)
     except ValueError as error:
         first = error.errors(include_url=False)[0]
-        raise UserError(f"--parallel {first['loc'][0]}={first['input']}: {first['msg']}") from None
+        said = first["msg"].removeprefix("Value error, ")
+        field = f" {first['loc'][0]}={first['input']}" if first["loc"] else ""
+        raise UserError(f"--parallel{field}: {said}") from None
     return given

@@ -103,7 +103,7 @@ def count_model(
     a public class does not take its spec, gives other shapes than the spec says, or a tensor is too
     large to be named."""
     shape = model.latent_shape(workload)
-    pipeline, inputs = _on_meta(model, workload, DTYPES[dtype])
+    pipeline, inputs = on_meta(model, workload, DTYPES[dtype])
     pipeline.guidance = guidance
     calls = stage_calls(pipeline, inputs, stage_request(model, workload, seed=0, train=train))
     traces, shapes = {}, {}
@@ -139,7 +139,7 @@ def count_model(
     )
 
 
-def _on_meta(
+def on_meta(
     model: Model, workload: Workload, dtype: torch.dtype
 ) -> tuple[VideoPipeline, StageInputs]:
     """All parts of a model, and inputs of a workload."""

@@ -193,6 +193,11 @@ class SpatioTemporalDiT(Denoiser):
         """One set of weights serves every time; public models may hold several
         (models.public.zoo)."""
 
+    def lay_out_by(self, new_layout: Callable[..., Layout]) -> None:
+        """Make layouts by another class from now on; the one that is kept is dropped."""
+        self.new_layout = new_layout
+        self._layouts = {}
+
     def prepare(self, x: Tensor) -> None:
         """Compute what depends on the shape of x alone, as a denoising loop does once."""
         self.layout([tuple(x.shape[2:])], x, ())

@@ -6,6 +6,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
+from models.ar.model import AutoregressiveTransformer
 from models.denoiser import blocks_of
 from models.dit.model import SpatioTemporalDiT
 from models.dit.spec import DiTConfig
@@ -22,6 +23,8 @@ def parallelise(pipeline: VideoPipeline, mesh: Mesh) -> None:
 
     Raises ValueError for a model that cannot be cut so."""
     parallel, denoiser = mesh.parallel, pipeline.denoiser
+    if isinstance(denoiser, AutoregressiveTransformer):
+        raise ValueError("an auto-regressive model runs on one rank")
     of_denoiser = parallel.sequence > 1 or parallel.tensor > 1 or parallel.shard_weights
     if of_denoiser and isinstance(denoiser, SpatioTemporalDiT):
         _spread_own(denoiser, mesh)
@@ -41,12 +44,10 @@ def shape_of(config: DiTConfig, tokens: int | None = None, guided: bool = True) 
     return Shape(
         heads=config.num_heads,
         tokens=tokens,
-        text_tokens=config.text_tokens,
         guided=guided,
         attention=config.attention,
         qk_norm=config.qk_norm,
         mlp_width=config.mlp_width,
-        text=config.text,
     )
 
 
@@ -58,15 +59,12 @@ def _spread_own(denoiser: SpatioTemporalDiT, mesh: Mesh) -> None:
     if parallel.tensor > 1:
         cut_blocks(denoiser, mesh.devices["tensor"])
     if parallel.sequence > 1:
-        denoiser.new_layout = partial(
-            SpreadLayout, ulysses=mesh.axis("ulysses"), ring=mesh.axis("ring")
-        )
+        axes = {"ulysses": mesh.axis("ulysses"), "ring": mesh.axis("ring")}
+        denoiser.lay_out_by(partial(SpreadLayout, **axes))
 
 
 def shard_weights(denoiser: nn.Module, parallel: Parallel, device_type: str) -> None:
     """Every block's weights over all ranks, gathered as it runs."""
-    if parallel.tensor > 1:
-        raise ValueError("shard_weights with tensor: one of the two alone")
     devices = init_device_mesh(device_type, (parallel.ranks,))
     for block in blocks_of(denoiser):
         fully_shard(block, mesh=devices)

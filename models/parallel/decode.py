@@ -15,26 +15,31 @@ from torch import Tensor
 from models.parallel.mesh import Ranks
 from models.vae.model import VideoVAE
 from models.vae.parts import blend, decode_part
-from models.vae.spec import VAEConfig
 from models.vae.tiling import Tiling, parts, pixel_frames
 
 
-def cannot_spread(config: VAEConfig, chunk: int | None, tiling: Tiling | None) -> str | None:
+def cannot_spread(vae: VideoVAE, chunk: int | None, tiling: Tiling | None) -> str | None:
     """Why a decode cannot be shared; None where it can."""
     if chunk is None:
         return "the clip is decoded in one piece; say vae_chunk, and vae_tile for a causal VAE"
-    if tiling is None and config.causal:
+    if tiling is None and vae.config.causal:
         return "a causal VAE decodes one part after the other; say vae_tile"
     return None
 
 
 def decode_on_ranks(
-    vae: VideoVAE, latents: Tensor, frames: int, *, chunk: int, tiling: Tiling | None, ranks: Ranks
+    vae: VideoVAE,
+    latents: Tensor,
+    frames: int,
+    *,
+    chunk: int | None,
+    tiling: Tiling | None,
+    ranks: Ranks,
 ) -> Tensor:
     """What models.vae.parts.decode_in_parts gives.  latents (B, C, T, H, W) -> (B, 3, frames, s H,
-    s W).  Raises ValueError for a causal VAE without tiles."""
-    reason = cannot_spread(vae.config, chunk, tiling)
-    if reason is not None:
+    s W).  Raises ValueError for a clip in one piece, and for a causal VAE without tiles."""
+    reason = cannot_spread(vae, chunk, tiling)
+    if reason is not None or chunk is None:
         raise ValueError(f"vae {ranks.size}: {reason}")
     if tiling is None:
         video = _by_time(vae, latents, chunk, ranks)

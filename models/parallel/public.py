@@ -43,7 +43,7 @@ def _refusal(expert: nn.Module, parallel: Parallel, device_type: str) -> str | N
     if name in BROKEN_PLANS:
         return f"{name}: {BROKEN_PLANS[name]}"
     if parallel.ring > 1 and device_type == "cpu":
-        return "diffusers' ring needs a kernel that gives its sums, which a CPU has not"
+        return "diffusers' ring needs an attention kernel that returns its sums; no CPU has one"
     heads = expert.config.get("num_attention_heads")
     if heads is not None and heads % parallel.ulysses:
         return f"ulysses {parallel.ulysses} does not divide {heads} heads"

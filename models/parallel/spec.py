@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 AXES = ("data", "cfg", "ring", "ulysses", "tensor")
 MAX_RANKS = 4096
@@ -35,6 +35,16 @@ class Parallel(BaseModel):
     2304.11277), so that a model larger than a card fits."""
     vae: int = Field(default=1, ge=1, le=MAX_RANKS)
     """Ranks that share the decode, by time chunks or tiles."""
+
+    @model_validator(mode="after")
+    def _ranks_that_can_be(self) -> "Parallel":
+        if self.ranks > MAX_RANKS:
+            raise ValueError(f"{self.words()} is {self.ranks:,} ranks; at most {MAX_RANKS:,}")
+        if self.ranks % self.vae:
+            raise ValueError(f"vae {self.vae} does not divide the mesh's ranks, {self.ranks}")
+        if self.shard_weights and self.tensor > 1:
+            raise ValueError("shard_weights with tensor: one of the two alone")
+        return self
 
     @property
     def ranks(self) -> int:
@@ -68,26 +78,23 @@ class Parallel(BaseModel):
 class Shape:
     """What a mesh must divide: of one model at one workload."""
 
-    heads: int
+    heads: int | None
+    """None, as of tokens: not known here, so that nothing is refused by it."""
     tokens: int | None
-    """None: whatever they are."""
-    text_tokens: int = 0
     guided: bool = True
     attention: str = "full"
     qk_norm: str = "none"
     mlp_width: int = 0
-    text: str = "none"
 
     NO_RING: ClassVar[tuple[str, ...]] = ("factorised", "windowed")
 
 
 def refusal(parallel: Parallel, shape: Shape) -> str | None:
     """Why a model cannot run on a mesh; None where it can."""
-    heads_cut = parallel.ulysses * parallel.tensor
     if parallel.cfg > 1 and not shape.guided:
         return f"cfg {parallel.cfg}: the workload runs without guidance, so there is one branch"
     cut = {"ulysses": parallel.ulysses, "tensor": parallel.tensor}
-    if shape.heads % heads_cut:
+    if shape.heads is not None and shape.heads % (parallel.ulysses * parallel.tensor):
         said = " x ".join(f"{a} {n}" for a, n in cut.items() if n > 1)
         return f"{said} does not divide {shape.heads} heads"
     if shape.tokens is not None and parallel.sequence > shape.tokens:
@@ -98,8 +105,6 @@ def refusal(parallel: Parallel, shape: Shape) -> str | None:
         return f"tensor {parallel.tensor}: this model's QK norm spans all heads"
     if parallel.tensor > 1 and shape.mlp_width % parallel.tensor:
         return f"tensor {parallel.tensor} does not divide the MLP's width {shape.mlp_width}"
-    if parallel.vae > parallel.ranks:
-        return f"vae {parallel.vae}: the mesh has {parallel.ranks} ranks"
     return None
 
 

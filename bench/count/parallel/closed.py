@@ -98,10 +98,12 @@ def _tensor(
                 yield from [] if last else [reduced(text)] * 2
 
 
-def weight_messages(block_bytes: list[int], ranks: int) -> list[Sent]:
-    """Of sharded weights: an all-gather of each group of weights in a forward."""
-    shares = [ceil(n / ranks) for n in block_bytes]
-    return summed(_message("weights", ALL_GATHER, ranks, share) for share in shares)
+def weight_messages(blocks: list[list[tuple[int, ...]]], ranks: int, element: int) -> list[Sent]:
+    """Of sharded weights: in one forward, an all-gather of each block.  blocks: shapes of each
+    block's parameters, which are cut along their first dimension and padded
+    (torch.distributed.fsdp.fully_shard).  What lies outside of blocks is gathered once and kept."""
+    shares = [sum(ceil(s[0] / ranks) * prod(s[1:]) for s in shapes) for shapes in blocks]
+    return summed(_message("weights", ALL_GATHER, ranks, share * element) for share in shares)
 
 
 def _message(axis: str, collective: str, ranks: int, tensor_bytes: int) -> Message:

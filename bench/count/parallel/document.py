@@ -9,10 +9,11 @@ from bench.count.parallel.point import RankCount
 def rank_document(point: Point, counted: RankCount) -> dict[str, Any]:
     """One rank's denoising step.  SI units; every number is counted."""
     parallel = counted.parallel
+    counters = dict.fromkeys(counted.sent, "traced") | dict.fromkeys(counted.weights, "closed form")
     return {
         "model": point.model.name,
         "workload": point.workload.name,
-        "mesh": {axis: n for axis, n in parallel.degrees.items() if n > 1},
+        "mesh": parallel.model_dump(exclude_defaults=True),
         "mesh_words": parallel.words(),
         "ranks": parallel.ranks,
         "guided": point.workload.guidance == "cfg",
@@ -28,8 +29,9 @@ def rank_document(point: Point, counted: RankCount) -> dict[str, Any]:
                 "calls": sent.calls,
                 "bytes_per_call": sent.message.bytes_sent,
                 "bytes": sent.bytes_sent,
+                "counter": counter,
             }
-            for sent in counted.sent
+            for sent, counter in counters.items()
         ],
         "provenance": "counted",
     }

@@ -4,25 +4,22 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from bench.core.errors import UserError
 from bench.core.specs.point import Point
 from bench.core.specs.recipe import DTYPE_BYTES
-from bench.count.parallel.closed import step_messages
+from bench.count.checks import said_of_misfits
+from bench.count.parallel.closed import step_messages, weight_messages
 from bench.count.parallel.seen import CollectivesMode, fake_ranks
 from bench.count.parallel.sent import Sent, summed
+from bench.count.point import DTYPES, on_meta, stage_request
 from bench.count.trace import trace
+from models.denoiser import blocks_of
 from models.parallel.apply import parallelise, shape_of
 from models.parallel.mesh import make_mesh
-from models.parallel.spec import Parallel, refusal
-from models.pipeline import build_pipeline
+from models.parallel.spec import Parallel, Shape, refusal
+from models.pipeline import VideoPipeline
 from models.spec import DiTConfig
-from models.stages import GUIDANCE_SCALE, example_inputs
-
-META = torch.device("meta")
-DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
-DTYPES["fp16"] = torch.float16
+from models.stages import stage_calls
 
 
 class MessageMismatch(AssertionError):
@@ -37,12 +34,15 @@ class RankCount:
     flops: int
     """By fvcore's rules."""
     sent: list[Sent]
+    """Activations, as traced."""
+    weights: list[Sent]
+    """Sharded weights, by their shapes: on meta nothing can be gathered."""
     closed_form: bool
     """Does a closed form agree with `sent`?  Own DiTs."""
 
     @property
     def bytes_sent(self) -> int:
-        return sum(s.bytes_sent for s in self.sent)
+        return sum(s.bytes_sent for s in (*self.sent, *self.weights))
 
 
 def count_rank(point: Point, beside: AbstractContextManager[Any] | None = None) -> RankCount:
@@ -52,63 +52,55 @@ def count_rank(point: Point, beside: AbstractContextManager[Any] | None = None) 
     disagree."""
     parallel = point.recipe.parallel or Parallel()
     model, workload = point.model, point.workload
-    guided = workload.guidance == "cfg"
     check_mesh(point)
+    pipeline, inputs = on_meta(model, workload, DTYPES[point.recipe.dtype])
+    weights = _weights(pipeline, parallel, point)
     with fake_ranks(parallel.ranks):
-        mesh = make_mesh(parallel, "cpu")
-        pipeline = build_pipeline(
-            model.denoiser,
-            model.vae,
-            (),
-            device=META,
-            dtype=DTYPES[point.recipe.dtype],
-            seed=0,
-            stages=("denoise_step",),
-        )
+        mesh = make_mesh(parallel.model_copy(update={"shard_weights": False}), "cpu")
         try:
             parallelise(pipeline, mesh)
         except ValueError as error:
-            raise UserError(str(error)) from None
-        inputs = example_inputs(
-            pipeline,
-            batch=workload.batch,
-            channels=model.denoiser.in_channels,
-            latent_shape=model.latent_shape(workload),
-            device=META,
-            dtype=DTYPES[point.recipe.dtype],
-            seed=0,
-        )
-
-        def step() -> torch.Tensor:
-            return pipeline.denoise_step(
-                inputs.latents,
-                inputs.t,
-                -0.02,
-                inputs.condition,
-                inputs.unconditional if guided else None,
-                GUIDANCE_SCALE,
-            )
-
+            raise UserError(f"{model.name}: {error}") from None
+        pipeline.denoiser.prepare(inputs.latents)  # kept per shape: no part of a step
+        step = stage_calls(pipeline, inputs, stage_request(model, workload, seed=0))["denoise_step"]
         collectives = CollectivesMode(mesh)
-        with beside or nullcontext(), collectives:
-            flops = sum(trace(step).flops_by_class().values())
-        sent = summed(collectives.messages)
-    closed = closed_messages(point)
+        misfits = said_of_misfits(model, workload, "the step does not run")
+        with misfits, beside or nullcontext(), collectives:
+            traced = trace(step)
+    sent, closed = summed(collectives.messages), closed_messages(point)
     if closed is not None and closed != sent:
         raise MessageMismatch(f"{point.label}: traced {sent}, closed form {closed}")
-    return RankCount(parallel, flops, sent, closed is not None)
+    flops = sum(traced.flops_by_class().values())
+    return RankCount(parallel, flops, sent, weights, closed is not None)
+
+
+def _weights(pipeline: VideoPipeline, parallel: Parallel, point: Point) -> list[Sent]:
+    """What gathering every block's weights sends in the forwards that one rank runs."""
+    if not parallel.shard_weights:
+        return []
+    element = DTYPE_BYTES[point.recipe.dtype]
+    blocks = [[tuple(p.shape) for p in b.parameters()] for b in blocks_of(pipeline.denoiser)]
+    of_one = weight_messages(blocks, parallel.ranks, element)
+    forwards = point.workload.forwards_per_step // parallel.cfg
+    return [Sent(sent.message, sent.calls * forwards) for sent in of_one]
 
 
 def check_mesh(point: Point) -> None:
     """Raises UserError where the recipe's mesh does not fit the point."""
-    parallel, denoiser = point.recipe.parallel, point.model.denoiser
-    if parallel is None or not isinstance(denoiser, DiTConfig):
+    parallel, model = point.recipe.parallel, point.model
+    if parallel is None:
         return
-    tokens = point.model.tokens(point.workload)
+    if model.autoregressive and parallel.ranks > 1:
+        raise UserError(f"{model.name} is auto-regressive: it runs on one rank")
+    tokens = model.tokens(point.workload)
     guided = point.workload.guidance == "cfg"
-    reason = refusal(parallel, shape_of(denoiser, tokens, guided))
+    if isinstance(model.denoiser, DiTConfig):
+        shape = shape_of(model.denoiser, tokens, guided)
+    else:
+        shape = Shape(heads=None, tokens=tokens, guided=guided)  # diffusers knows its heads
+    reason = refusal(parallel, shape)
     if reason is not None:
-        raise UserError(f"{point.model.name} on {parallel.words()}: {reason}")
+        raise UserError(f"{model.name} on {parallel.words()}: {reason}")
 
 
 def closed_messages(point: Point) -> list[Sent] | None:

@@ -17,6 +17,7 @@ from bench.count.parallel.sent import (
     Message,
     sent_bytes,
 )
+from bench.count.rules import UncountedOperator
 from models.parallel.mesh import Mesh
 
 FUNCTIONAL = {
@@ -24,6 +25,8 @@ FUNCTIONAL = {
     "all_reduce": ALL_REDUCE,
     "reduce_scatter_tensor": REDUCE_SCATTER,
 }
+GATHERS = ("allgather_", "_allgather_base_")
+UNKNOWN = "bench/count/parallel/seen.py does not know it"
 DTENSOR = "torch.distributed.tensor"
 OTHER = "other"
 """Axis of a group that the mesh does not name, such as that of sharded weights."""
@@ -47,9 +50,8 @@ class CollectivesMode(TorchDispatchMode):
         namespace, _, name = func.name().partition("::")
         if namespace == "_c10d_functional":
             self._note(name.partition(".")[0], args)
-        elif namespace == "c10d" and name.startswith("allgather_"):
-            (part,), group = args[1], dist.ProcessGroup.unbox(args[2])
-            self._add(ALL_GATHER, group, part)
+        elif namespace == "c10d":
+            self._note_in_place(name.partition(".")[0], args)
         return func(*args, **(kwargs or {}))
 
     def _note(self, name: str, args: tuple) -> None:
@@ -63,8 +65,15 @@ class CollectivesMode(TorchDispatchMode):
             return
         collective = FUNCTIONAL.get(name)
         if collective is None:
-            raise ValueError(f"collective {name}: bench/count/parallel/seen.py does not know it")
+            raise UncountedOperator(f"collective {name}: {UNKNOWN}")
         self._add(collective, group, tensor)
+
+    def _note_in_place(self, name: str, args: tuple) -> None:
+        """Of torch.distributed's own functions, which fully_shard and diffusers call."""
+        if name not in GATHERS:
+            raise UncountedOperator(f"collective c10d::{name}: {UNKNOWN}")
+        part = args[1][0] if isinstance(args[1], list) else args[1]
+        self._add(ALL_GATHER, dist.ProcessGroup.unbox(args[2]), part)
 
     def _add(self, collective: str, group: Any, part: Tensor) -> None:
         held = part.numel() * part.element_size()

@@ -103,7 +103,7 @@ def _within(path: str) -> list[str]:
 
 def rank_table(count: Mapping[str, Any]) -> Table:
     """`count --parallel`: one rank's denoising step."""
-    agrees = "traced, and by the closed form" if count["closed_form_agrees"] else "traced"
+    agrees = "traced; the closed form agrees" if count["closed_form_agrees"] else "traced alone"
     return table(
         f"{count['model']} on {count['workload']}, {count['mesh_words']}: one rank's step",
         ["quantity", counted("value")],
@@ -112,7 +112,7 @@ def rank_table(count: Mapping[str, Any]) -> Table:
             ("tokens of all ranks", f"{count['tokens']:,}"),
             ("FLOPs of a rank", number(count["flops_per_rank"], FLOP)),
             ("bytes that a rank sends", si(count["bytes_sent_per_rank"], "B", 4)),
-            ("counted", agrees),
+            ("activations sent", agrees),
         ],
     )
 
@@ -120,6 +120,8 @@ def rank_table(count: Mapping[str, Any]) -> Table:
 def sent_table(count: Mapping[str, Any]) -> Table:
     """By axis and collective."""
     columns = ["axis", "collective", "ranks", counted("calls"), counted("a call"), counted("sum")]
+    by_shapes = any(sent["counter"] == "closed form" for sent in count["sent"])
+    note = "weights: by their shapes, not traced" if by_shapes else ""
     return table(
         "What a rank sends in one step",
         columns,
@@ -134,4 +136,5 @@ def sent_table(count: Mapping[str, Any]) -> Table:
             ]
             for sent in count["sent"]
         ],
+        note=note if count["sent"] else "nothing: each rank has samples of its own",
     )

@@ -134,7 +134,6 @@ def test_ranks_share_the_flops() -> None:
         ("ulysses=3", "ulysses 3 does not divide 4 heads"),
         ("ulysses=2,tensor=4", "ulysses 2 x tensor 4 does not divide 4 heads"),
         ("ring=4096", "4096 ranks share"),
-        ("vae=2", "vae 2: the mesh has 1 ranks"),
     ],
 )
 def test_a_mesh_that_does_not_fit_is_refused_in_a_line(mesh: str, said: str) -> None:
@@ -151,3 +150,32 @@ def test_public_denoisers_are_traced() -> None:
     assert not counted.closed_form
     assert counted.bytes_sent > 0
     assert torch.distributed.is_initialized() is False
+
+
+def test_sharded_weights_are_gathered_in_each_forward() -> None:
+    """Each block's weights, cut in two along their first dimension, once a forward."""
+    alone, sharded = (point("tiny", f"data=2,shard_weights={yes}") for yes in ("false", "true"))
+    with_weights = count_rank(sharded)
+    (weights,) = with_weights.weights
+    assert count_rank(alone).weights == []
+    width, hidden = 256, 1024
+    linears = [(3 * width, width), (width, width), (hidden, width), (width, hidden)]
+    linears += [(6 * width, width)]  # its modulation
+    elements = sum(rows * columns + rows for rows, columns in linears)
+    assert weights.message.bytes_sent == elements // 2 * 2  # half of them, in bfloat16
+    assert weights.calls == 2 * 2  # blocks, forwards
+
+
+@pytest.mark.parametrize(
+    ("model", "mesh", "said"),
+    [
+        ("tiny-ar", "ulysses=2", "auto-regressive: it runs on one rank"),
+        ("wan-tiny", "tensor=2", "along ulysses and ring alone"),
+        ("wan-tiny", "ring=2", "no CPU has one"),
+        ("wan-tiny", "ulysses=7", "does not divide"),
+    ],
+)
+def test_what_cannot_be_cut_is_one_line(model: str, mesh: str, said: str) -> None:
+    asked = load_point(model, "tiny-video", "eager", {"recipe.parallel": parse_parallel(mesh)})
+    with pytest.raises(UserError, match=said):
+        count_rank(asked)

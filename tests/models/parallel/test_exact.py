@@ -10,6 +10,7 @@ from support.measure.ranks import on_ranks
 from support.models.parallel import (
     ON_FOUR,
     ON_TWO,
+    gathered_weights,
     own_apart,
     own_config,
     public_steps_apart,
@@ -55,3 +56,9 @@ def test_public_denoisers_are_exact_or_say_why_not(tmp_path: Path) -> None:
             assert answers[name, "ulysses 2"] < CLOSE, name
         for name, reason in REFUSED.items():
             assert reason in answers[name, "ulysses 2"]
+
+
+def test_sharded_weights_send_what_is_counted(tmp_path: Path) -> None:
+    for seen, counted in on_ranks(2, tmp_path, gathered_weights):
+        assert seen == counted
+        assert counted

@@ -1,10 +1,14 @@
 """Own and public models on one process and on a mesh: how far their steps lie apart."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from bench.count.parallel.closed import weight_messages
+from bench.count.parallel.seen import CollectivesMode
+from bench.count.parallel.sent import Sent, summed
 from models.parallel.apply import parallelise
 from models.parallel.mesh import make_mesh
 from models.parallel.spec import Parallel
@@ -76,6 +80,23 @@ def _step(pipeline: VideoPipeline, channels: int, shape: tuple[int, int, int]) -
     return pipeline.denoise_step(
         made.latents, made.t, -0.1, made.condition, made.unconditional, GUIDANCE_SCALE
     )
+
+
+def gathered_weights() -> tuple[list[Sent], list[Sent]]:
+    """What two ranks send of sharded weights in a second forward, and what is counted of it."""
+    parallel = Parallel(data=2, shard_weights=True)
+    pipeline, mesh = _own("plain"), make_mesh(parallel, "cpu")
+    blocks = [[tuple(p.shape) for p in block.parameters()] for block in pipeline.denoiser.blocks]
+    counted = weight_messages(blocks, parallel.ranks, 4)
+    parallelise(pipeline, mesh)
+    x, t = torch.randn(1, DIT["in_channels"], *ODD), torch.full((1,), 0.5)
+    seen = CollectivesMode(mesh)
+    with torch.no_grad():
+        pipeline.denoiser(x, t)  # what lies outside of blocks is gathered here, and kept
+        with seen:
+            pipeline.denoiser(x, t)
+    named = [replace(message, axis="weights") for message in seen.messages]
+    return summed(named), counted
 
 
 def own_steps_apart(kinds: list[str], meshes: list[dict[str, Any]]) -> Apart:
