@@ -1,5 +1,5 @@
-"""Fills README.md, docs/h100.md, docs/evidence.md, results/README.md and docs/waterfall.svg from
-what is measured and counted: no figure there is typed.
+"""Fills README.md, docs/h100.md, docs/evidence.md, docs/parallel.md, results/README.md and the two
+figures of docs/ from what is measured and counted: no figure there is typed.
 
     python docs/fill_readme.py           Write them anew: after a result was added, and again
                                          before committing.
@@ -22,6 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
+import mesh_pages
 import waterfall_svg
 from committed_results import Result, newest, of_h100, results, results_page
 from evidence_tables import held_out_block, scatter_block
@@ -53,6 +54,8 @@ BLOCK = re.compile(r"(<!-- fill: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 PICTURE = Path("docs/waterfall.svg")
 PAGE_H100 = Path("docs/h100.md")
 PAGE_EVIDENCE = Path("docs/evidence.md")
+PAGE_PARALLEL = Path("docs/parallel.md")
+MESHES = Path("docs/meshes.svg")
 
 
 def bars(found: list[Result]) -> list[Bar]:
@@ -256,6 +259,12 @@ EVIDENCE_BLOCKS: dict[str, Callable[[list[Result]], str]] = {
 }
 
 
+PARALLEL_BLOCKS: dict[str, Callable[[list[Result]], str]] = {
+    "meshes": mesh_pages.meshes_block,
+    "mesh-errors": mesh_pages.mesh_errors_block,
+}
+
+
 H100_BLOCKS: dict[str, Callable[[list[Result]], str]] = {
     "suites": suites_block,
     "points": points_block,
@@ -281,7 +290,9 @@ def pages() -> dict[Path, str]:
         Path("README.md"): fill(Path("README.md"), found, BLOCKS),
         PAGE_H100: fill(PAGE_H100, found, H100_BLOCKS),
         PAGE_EVIDENCE: fill(PAGE_EVIDENCE, found, EVIDENCE_BLOCKS),
+        PAGE_PARALLEL: fill(PAGE_PARALLEL, found, PARALLEL_BLOCKS),
         Path("results/README.md"): results_page(found),
+        MESHES: mesh_pages.draw(),
         PICTURE: waterfall_svg.draw(bars(found)),
     }
 

@@ -29,6 +29,9 @@ from bench.calibrate.evidence.gather import TABLES, observations_of, published_t
 from bench.calibrate.evidence.held_out import groupings, predict_held_out, summarise
 from bench.calibrate.evidence.make import card_files, held_out_errors, posterior_of, predict_rows
 from bench.calibrate.evidence.observation import Observation, columns
+from bench.calibrate.scaling.evidence import SCALING
+from bench.calibrate.scaling.gather import rows_on_several
+from bench.calibrate.scaling.make import scaling_file
 from bench.core.load import load, names
 from bench.core.specs.model import Model
 from bench.core.specs.workload import Workload
@@ -37,6 +40,7 @@ from bench.count.shipped import WORK_FILE, counting_code, diffusers_version, shi
 from bench.count.work import (
     decode_flops,
     denoiser_depth,
+    denoiser_heads,
     denoiser_params,
     encode_flops,
     forward_work,
@@ -46,6 +50,7 @@ from models.spec import DiffusersDenoiser, DiTConfig
 EVIDENCE = ROOT / "configs" / FOLDER
 CHECKED = 12  # forwards that --stamp counts again, and their decodings
 PARTS = ("tiny", "ablation", "versus", "image")  # workloads that nobody asks forecasts of
+SCALING_AGREES = 1e-2
 AGREE = 1e-4  # of log seconds: files are made on machines whose linear algebra rounds otherwise
 
 
@@ -91,6 +96,7 @@ def count_presets(counts: CountCache) -> None:
             continue
         denoiser_params(model, counts)
         denoiser_depth(model, counts)
+        denoiser_heads(model, counts)
         for workload in workloads:
             if takes(model, workload) and (public or workload.name.startswith("sora-")):
                 count_video(model, workload, counts)
@@ -163,6 +169,20 @@ def write_evidence(observations: list[Observation], anew: bool) -> None:
     print(f"written: configs/{FOLDER}, {len(observations)} rows")
 
 
+def write_scaling(observations: list[Observation], counts: CountCache) -> None:
+    """Rows on several cards, by the evidence of one."""
+    made = scaling_of(observations, counts)
+    text = json.dumps(made.model_dump(), indent=1)
+    (EVIDENCE / SCALING).write_text(text + "\n")
+    print(f"written: configs/{FOLDER}/{SCALING}, {made.n} rows")
+
+
+def scaling_of(observations: list[Observation], counts: CountCache) -> Any:
+    scatter = Scatter.model_validate(shipped()["scatter"])
+    whole = posterior_of(observations, scatter)
+    return scaling_file(*rows_on_several(observations, whole, counts))
+
+
 def faults() -> list[str]:
     """What is out of date."""
     found = []
@@ -177,10 +197,11 @@ def faults() -> list[str]:
         return found
     scatter = Scatter.model_validate(shipped()["scatter"])
     found += stale_errors(observations, scatter)
+    found += stale_scaling(observations)
     made = posterior_of(observations, scatter)
     known = {effect.name: mean for effect, mean in zip(made.effects, made.mean, strict=True)}
     for path in sorted(EVIDENCE.glob("*.json")):
-        if path.name == OBSERVATIONS:
+        if path.name in (OBSERVATIONS, SCALING):
             continue
         rows = json.loads(path.read_bytes())["effects"]
         found += [
@@ -205,6 +226,17 @@ def stale_errors(observations: list[Observation], scatter: Scatter) -> list[str]
                 f"{OBSERVATIONS}: the error by {by} is {known[by, None]:.4f}, found {error:.4f}"
             )
     return found
+
+
+def stale_scaling(observations: list[Observation]) -> list[str]:
+    """Fitted values of several cards that are others now."""
+    known = json.loads((EVIDENCE / SCALING).read_bytes())["values"]
+    made = scaling_of(observations, CountCache()).values
+    return [
+        f"{SCALING}: {name} is {known[name]:.6g}, is fitted as {value:.6g} now"
+        for name, value in made.items()
+        if abs(value / known[name] - 1) > SCALING_AGREES
+    ]
 
 
 def stamp() -> None:
@@ -242,8 +274,10 @@ def main() -> None:
     counts = WorkCounts(shipped_work())
     observations = gather(counts)
     count_presets(counts)
-    write_work(counts)
     write_evidence(observations, "--scatter" in sys.argv)
+    shipped.cache_clear()
+    write_scaling(observations, counts)
+    write_work(counts)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import typer
 
 from bench.commands.options import (
     Json,
+    Mesh,
     ModelName,
     Set,
     WorkloadName,
@@ -15,6 +16,7 @@ from bench.commands.options import (
     recipe_option,
 )
 from bench.commands.output import print_json, say, show
+from bench.commands.parts.meshes import asked_of_several, forecast_on_several
 from bench.core.errors import UserError
 
 EVERY = "all"
@@ -46,6 +48,22 @@ Cards = Annotated[
 Steps = Annotated[
     int | None, typer.Option(min=1, max=1_000_000, help="In the place of the workload's.")
 ]
+Gpus = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N[,N...]",
+        help="GPUs that work together: the best mesh of them, beside as many single ones.",
+        show_default=False,
+    ),
+]
+Wanted = Annotated[
+    str | None,
+    typer.Option(
+        help="What the best mesh has least of: latency (default), cost or energy.",
+        autocompletion=lambda: ["latency", "cost", "energy"],
+        show_default=False,
+    ),
+]
 MeasuredCeilings = Annotated[
     Path | None,
     typer.Option(help="A result of that card, for its measured ceilings; else its datasheet."),
@@ -63,6 +81,9 @@ def predict(
     gpu: Cards = None,
     steps: Steps = None,
     ceilings: MeasuredCeilings = None,
+    gpus: Gpus = None,
+    parallel: Mesh = None,
+    objective: Wanted = None,
     as_paragraph: Paragraph = False,
     overrides: Set = None,
     as_json: Json = False,
@@ -77,6 +98,13 @@ def predict(
     if steps is not None:
         changes["workload.steps"] = steps
     cards, recipes = _listed(gpu, "--gpu"), _listed(recipe, "--recipe")
+    if gpus is not None or parallel is not None or objective is not None:
+        go_with("one GPU", False, {"--paragraph": as_paragraph, "--ceilings": ceilings})
+        several = asked_of_several(gpus, parallel, objective)
+        known = cards if calibration is not None else _known_cards(cards)
+        return forecast_on_several(
+            model, workload, recipes, known, changes, several, calibration, as_json
+        )
     one_point = len(cards) == 1 and EVERY not in cards and len(recipes) <= 1 and not as_paragraph
     if calibration is None and one_point and ceilings is None:
         own = _own_result(cards[0])
@@ -150,23 +178,29 @@ def _from_published(
     as_paragraph: bool,
     as_json: bool,
 ) -> None:
-    from bench.calibrate.evidence.card import card_names
     from bench.commands.parts.forecast import forecast_points
+
+    forecast_points(
+        model,
+        workload,
+        recipes,
+        _known_cards(cards),
+        changes,
+        as_paragraph=as_paragraph,
+        as_json=as_json,
+    )
+
+
+def _known_cards(cards: list[str]) -> list[str]:
+    """Raises UserError without any."""
+    from bench.calibrate.evidence.card import card_names
 
     if not cards:
         raise UserError(
             "predict needs --gpu, a card of configs/gpus (or all), or --calibration, a result"
             f" directory; cards with published evidence: {', '.join(card_names())}"
         )
-    forecast_points(
-        model,
-        workload,
-        recipes,
-        card_names() if EVERY in cards else cards,
-        changes,
-        as_paragraph=as_paragraph,
-        as_json=as_json,
-    )
+    return card_names() if EVERY in cards else cards
 
 
 def _from_records(

@@ -40,7 +40,7 @@ def forward_work(
     if isinstance(denoiser, DiTConfig):
         return _traced_forward(denoiser, latent_shape, dtype)
     keys = DEPTH_KEYS.get(denoiser.diffusers, ("num_layers",))
-    depths = {key: _depth(denoiser, key) for key in keys}
+    depths = {key: _field(denoiser, key) for key in keys}
     if min(depths.values()) <= SHALLOW + 1:
         return _traced_forward(denoiser, latent_shape, dtype)
 
@@ -117,10 +117,18 @@ def blocks(denoiser: DiTConfig | DiffusersDenoiser) -> int:
     if isinstance(denoiser, DiTConfig):
         return denoiser.depth
     keys = DEPTH_KEYS.get(denoiser.diffusers, ("num_layers",))
-    return sum(_depth(denoiser, key) for key in keys)
+    return sum(_field(denoiser, key) for key in keys)
 
 
-def _depth(denoiser: DiffusersDenoiser, key: str) -> int:
+def heads(denoiser: DiTConfig | DiffusersDenoiser) -> int:
+    """Attention heads of a block."""
+    if isinstance(denoiser, DiTConfig):
+        return denoiser.num_heads
+    return _field(denoiser, "num_attention_heads")
+
+
+def _field(denoiser: DiffusersDenoiser, key: str) -> int:
+    """Of its config, or the class's default."""
     if key in denoiser.config:
         return denoiser.config[key]
     import inspect

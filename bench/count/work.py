@@ -71,6 +71,17 @@ def denoiser_depth(model: Model, cache: CountCache) -> int:
     return _one(cache, ["depth", _part(model, "denoiser")], count)
 
 
+def denoiser_heads(model: Model, cache: CountCache) -> int:
+    """Attention heads of a block."""
+
+    def count() -> int:
+        from bench.count.depth import heads
+
+        return heads(model.denoiser)
+
+    return _one(cache, ["heads", _part(model, "denoiser")], count)
+
+
 def text_work(encoders: tuple[TextEncoderConfig, ...], prompts: int) -> ClassWork:
     """The text encoders' products, by the closed form; what is elementwise in them is thousandths
     of a video."""

@@ -30,6 +30,7 @@ def checkout(tmp_path, monkeypatch):
     for page, names in (
         (fill_readme.PAGE_H100, fill_readme.H100_BLOCKS),
         (fill_readme.PAGE_EVIDENCE, fill_readme.EVIDENCE_BLOCKS),
+        (fill_readme.PAGE_PARALLEL, fill_readme.PARALLEL_BLOCKS),
     ):
         more = "\n".join(f"<!-- fill: {name} -->\n<!-- end -->\n" for name in names)
         (tmp_path / page).write_text(f"# A page\n\n{more}")
@@ -74,7 +75,7 @@ def readme(checkout) -> str:
 
 def test_without_results_it_says_so(checkout, capsys):
     assert checkout("--check") == 1
-    assert "5 stale: python docs/fill_readme.py" in capsys.readouterr().err
+    assert "7 stale: python docs/fill_readme.py" in capsys.readouterr().err
     assert checkout() == 0
     assert checkout("--check") == 0
     assert "No result is in this repository yet, of any device." in readme(checkout)

@@ -51,6 +51,7 @@ USED_WHERE_PRESENT = (
     "s_per_step",
     "grade",
     "note",
+    "parallelism",
     "source",
 )
 
@@ -90,6 +91,9 @@ class Row:
     guessed: bool = False
     """Its note says that conditions are from memory or assumed."""
     source: str = ""
+    gpus: int = 1
+    parallelism: str = ""
+    """The mesh, in the table's words."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +123,10 @@ class PublishedTable:
             self.notes.append(text)
 
 
-def read_table(path: Path) -> PublishedTable:
-    """Raises UserError for what is no such table, or where no row can be used."""
+def read_table(path: Path, *, several_gpus: bool = False) -> PublishedTable:
+    """several_gpus: the rows on more than one GPU, in the place of those on one.
+
+    Raises UserError for what is no such table, or where no row can be used."""
     out = PublishedTable()
     device_names = {
         device: name for name in names("gpus") for device in load(Gpu, name).device_names
@@ -129,6 +135,7 @@ def read_table(path: Path) -> PublishedTable:
     for line, cells in enumerate(rows, start=2):
         row_id = cells.get("id") or f"line {line}"
         try:
+            _check_gpus(cells, several_gpus)
             out.rows.append(_read_row(row_id, cells, out, device_names))
         except Unusable as reason:
             out.skipped.append(
@@ -151,7 +158,7 @@ def _read_row(
 ) -> Row:
     given = cells.get
     gpu, remark = read_gpu(given("gpu", ""), names("gpus"), device_names)
-    _check_one_at_a_time(cells)
+    _check_one_video(cells)
     model_name = read_model(given("model", ""), names("models"))
     fp8 = read_precision(given("dtype") or "")
     fast = fast_attention(given("attention") or "")
@@ -184,13 +191,19 @@ def _read_row(
         grade=given("grade") or "",
         guessed=GUESSED.search(given("note") or "") is not None,
         source=given("source") or "",
+        gpus=int(number_in("n_gpus", given("n_gpus") or "1")),
+        parallelism=given("parallelism") or "",
     )
 
 
-def _check_one_at_a_time(cells: dict[str, str]) -> None:
-    gpus, batch = cells.get("n_gpus") or "1", cells.get("batch")
-    if number_in("n_gpus", gpus) != 1:
+def _check_gpus(cells: dict[str, str], several: bool) -> None:
+    gpus = cells.get("n_gpus") or "1"
+    if (number_in("n_gpus", gpus) != 1) != several:
         raise Unusable(f"{gpus} GPUs; one is fitted")
+
+
+def _check_one_video(cells: dict[str, str]) -> None:
+    batch = cells.get("batch")
     if batch and number_in("batch", batch) != 1:
         raise Unusable(f"batch {batch}: one video at a time is fitted")
 

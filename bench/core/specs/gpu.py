@@ -32,6 +32,19 @@ class UsualRate(BaseModel):
         return self
 
 
+class Link(BaseModel):
+    """How cards of one node reach one another."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["nvlink", "pcie"]
+    bytes_per_s: positive(1e15)
+    """Of one card, in one direction."""
+    cards: whole(100_000)
+    """That reach one another so: of a node, or of an NVLink domain."""
+    source: str
+
+
 Architecture = Literal["ampere", "ada", "hopper", "blackwell", "blackwell-rtx"]
 
 
@@ -50,6 +63,8 @@ class Gpu(Spec):
     tdp_w: positive(1e6) | None
     price_usd_per_hour: Price | None
     source: str
+    link: Link | None = None
+    """null: not known here, so that nothing can be said of several cards."""
     usual: dict[Literal["gemm_bf16_flops_per_s", "copy_bytes_per_s"], UsualRate] = Field(
         default_factory=dict
     )

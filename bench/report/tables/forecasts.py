@@ -10,6 +10,9 @@ from bench.report.tables.table import Cell, Column, Table, number, numbers, quan
 
 if TYPE_CHECKING:
     from bench.calibrate.evidence.forecast import Forecast
+    from bench.calibrate.scaling.forecast import Base, MeshForecast
+
+SHOWN = 8  # meshes of a table; --json has them all
 
 
 def forecast_table(title: str, f: "Forecast") -> Table:
@@ -108,3 +111,79 @@ def _rows(f: "Forecast") -> str:
 
 def _yes(value: bool) -> str:
     return "yes" if value else "no"
+
+
+def mesh_table(title: str, found: Sequence["MeshForecast"]) -> Table:
+    """Meshes on so many cards, the best first: the first few, and single cards."""
+    shown = [m for i, m in enumerate(found) if i < SHOWN or m.parallel.of_one_sample == 1]
+    return table(
+        title,
+        [
+            "mesh",
+            numbers("seconds a video"),
+            numbers("computing"),
+            numbers("sending"),
+            numbers("on one card"),
+            numbers("videos at once"),
+            numbers("min/GPU-h"),
+            numbers("$/min"),
+            numbers("kWh/min, at most", detail=True),
+            numbers("efficiency"),
+            "fits",
+        ],
+        [[mesh_name(m), *_mesh_cells(m)] for m in shown],
+        note=f"{len(shown)} of {len(found)} meshes; efficiency: of one card's seconds",
+    )
+
+
+def _mesh_cells(m: "MeshForecast") -> list[Cell | str | None]:
+    return [
+        quantity(m.video_s, seconds),
+        number(m.parts.denoise_s, seconds),
+        number(m.parts.communication_s, seconds),
+        number(m.parts.serial_s, seconds),
+        number(m.parallel.data, whole),
+        number(m.minutes_per_gpu_hour.value),
+        None if m.usd_per_minute is None else _dollars(m.usd_per_minute),
+        number(m.kwh_per_minute.value if m.kwh_per_minute else None),
+        number(m.efficiency, percent(0)),
+        None if m.fits_memory is None else _yes(m.fits_memory),
+    ]
+
+
+def mesh_name(m: "MeshForecast") -> str:
+    """Single cards side by side are what a mesh is compared with."""
+    if m.parallel.of_one_sample > 1:
+        return m.parallel.words()
+    return "1 card" if m.parallel.data == 1 else f"{m.parallel.data} single cards"
+
+
+def scale_table(title: str, rows: Sequence[tuple["Base", "MeshForecast"]]) -> Table:
+    """The best mesh of each kind and number of cards, in the order given."""
+    return table(
+        title,
+        [
+            "card",
+            numbers("cards"),
+            "best mesh",
+            numbers("seconds a video"),
+            numbers("min/GPU-h"),
+            numbers("$/min"),
+            numbers("efficiency"),
+            "provenance",
+        ],
+        [
+            [
+                base.gpu.name,
+                str(m.parallel.ranks),
+                mesh_name(m),
+                quantity(m.video_s, seconds),
+                number(m.minutes_per_gpu_hour.value),
+                None if m.usd_per_minute is None else _dollars(m.usd_per_minute),
+                number(m.efficiency, percent(0)),
+                m.provenance,
+            ]
+            for base, m in rows
+        ],
+        note="90 % intervals; efficiency: of one card's seconds",
+    )
