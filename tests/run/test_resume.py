@@ -93,6 +93,7 @@ def test_interrupted_and_resumed(tmp_path, sent, here, only_svg):
             "max_samples": 100_000,
             "max_s": 0.5,
         },
+        points=FIVE_POINTS[:4],
     )
     run = start(suite, tmp_path)
     directory = result_dir(tmp_path)
@@ -106,7 +107,9 @@ def test_interrupted_and_resumed(tmp_path, sent, here, only_svg):
         assert f"--resume {directory}" in stderr
         assert "Traceback" not in stderr
     before = lines(directory / RECORDS)
-    assert 2 <= len(before) < 5
+    assert 2 <= len(before) < 4
+    if sent is signal.SIGINT:
+        return  # what it left is resumed as after kill -9
     samples = lines(directory / SAMPLES)
 
     code, _, stderr = here("run", str(suite), "--device", "cpu", "--resume", str(directory))
@@ -114,7 +117,7 @@ def test_interrupted_and_resumed(tmp_path, sent, here, only_svg):
     after = lines(directory / RECORDS)
     assert after[: len(before)] == before  # nothing lost
     fingerprints = [json.loads(line)["fingerprint"] for line in after]
-    assert len(set(fingerprints)) == len(fingerprints) == 5  # nothing repeated
+    assert len(set(fingerprints)) == len(fingerprints) == 4  # nothing repeated
     assert lines(directory / SAMPLES)[: len(samples)] == samples
     started = {json.loads(line)["fingerprint"] for line in samples}
     for record in point_records(

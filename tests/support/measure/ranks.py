@@ -15,7 +15,8 @@ PATIENCE_S = 240
 def on_ranks(world: int, folder: Path, function: Callable[..., Any], *args: Any) -> list[Any]:
     """What function(*args) gives on each of `world` ranks.  A module-level function of one thread a
     rank; its answer is tensors and plain values.  Raises RuntimeError with a rank's traceback."""
-    spawn = multiprocessing.get_context("spawn")
+    spawn = multiprocessing.get_context("forkserver")
+    spawn.set_forkserver_preload(["torch", "torch.distributed", "torch._dynamo", "models.pipeline"])
     ranks = [
         spawn.Process(target=_rank, args=(i, world, folder, function, args), daemon=True)
         for i in range(world)
