@@ -97,6 +97,32 @@ class Memory(Strict):
     """Why a reading is null."""
 
 
+class RankReading(Strict):
+    """One rank of a group.  Provenance: measured."""
+
+    rank: int
+    median_s: dict[str, Seconds]
+    """By stage, of its own seconds: a sample of the group is the slowest rank's."""
+    peak_allocated: int | None
+    in_collectives_s: dict[str, float] | None
+    """By stage, of one call: seconds in collectives, waiting for other ranks included."""
+
+
+class GroupReading(Strict):
+    """The ranks that measured a point together."""
+
+    mesh: str
+    ranks: list[RankReading]
+    threads: int
+    """Of each rank, on a CPU."""
+    reason: str | None
+    """Why in_collectives_s is null."""
+
+    def slowest(self, stage: str) -> RankReading:
+        """By its median."""
+        return max(self.ranks, key=lambda rank: rank.median_s.get(stage, 0.0))
+
+
 class Summary(Strict):
     """One reading over a stage."""
 

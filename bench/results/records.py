@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from bench.results.base import Positive, Seconds, Strict
 from bench.results.counts import StageCount
 from bench.results.environment import Environment
-from bench.results.readings import Memory, StageTelemetry, Timing
+from bench.results.readings import GroupReading, Memory, StageTelemetry, Timing
 
 SCHEMA_VERSION = 1
 
@@ -210,6 +210,8 @@ class PointRecord(_RecordBase):
     """None where nothing was compared, and in records older than this field."""
     correctness_missing: str | None = None
     """Why nothing was compared."""
+    group: GroupReading | None = None
+    """Where the recipe has a mesh."""
 
     @model_validator(mode="after")
     def _can_be_calibrated(self) -> "PointRecord":

@@ -45,6 +45,7 @@ def point_record(point: Point, reply: PointReply, **common: Any) -> PointRecord:
         attention_ran=reply.attention_ran,
         correctness=reply.correctness,
         correctness_missing=reply.correctness_missing,
+        group=reply.group,
     )
     if record.outcome != "ok":
         return record

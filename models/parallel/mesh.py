@@ -4,6 +4,9 @@ Every collective is functional (torch.distributed._functional_collectives): comp
 process group and dispatch modes all see it.
 """
 
+import contextlib
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,16 +35,20 @@ class Ranks:
     def exchange(self, x: Tensor) -> Tensor:
         """All-to-all: row i goes to rank i.  (size, ...) -> (size, ...), row i from rank i."""
         rows = [1] * self.size
-        return _wait(funcol.all_to_all_single(x.contiguous(), rows, rows, self.group))
+        with _timed(x):
+            return _wait(funcol.all_to_all_single(x.contiguous(), rows, rows, self.group))
 
     def gather(self, x: Tensor) -> Tensor:
         """x of every rank.  (...) -> (size, ...)."""
-        return _wait(_all_gather(x.contiguous()[None], 0, self.group))
+        with _timed(x):
+            return _wait(_all_gather(x.contiguous()[None], 0, self.group))
 
     def pass_on(self, x: Tensor) -> Tensor:
         """To the next rank; what the one before sent comes back, in the same shape."""
         to_next = [(i + 1) % self.size for i in range(self.size)]
-        return _wait(funcol.permute_tensor(x.flatten(), to_next, self.group)).view(x.shape)
+        with _timed(x):
+            got = _wait(funcol.permute_tensor(x.flatten(), to_next, self.group))
+        return got.view(x.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +90,55 @@ def _of_the_decode(parallel: Parallel, device_type: str) -> Ranks | None:
     cut = (parallel.ranks // parallel.vae, parallel.vae)
     devices = init_device_mesh(device_type, cut, mesh_dim_names=("clips", "vae"))
     return Ranks(devices.get_group("vae"), parallel.vae, devices.get_local_rank("vae"))
+
+
+class Spans:
+    """Seconds that this rank's stream (on a CPU its thread) spent in collectives."""
+
+    def __init__(self) -> None:
+        self._cpu_s = 0.0
+        self._events: list[tuple[Any, Any]] = []
+
+    @contextlib.contextmanager
+    def span(self, x: Tensor) -> Iterator[None]:
+        """Around one collective on x."""
+        if x.is_cuda:
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            yield
+            end.record()
+            self._events.append((begin, end))
+        else:
+            start = time.perf_counter()
+            yield
+            self._cpu_s += time.perf_counter() - start
+
+    def seconds(self) -> float:
+        """So far."""
+        if self._events:
+            torch.cuda.synchronize()
+        on_card_ms = sum(begin.elapsed_time(end) for begin, end in self._events)
+        return self._cpu_s + on_card_ms / 1e3
+
+
+_spans: Spans | None = None  # within collectives_in
+
+
+@contextlib.contextmanager
+def collectives_in() -> Iterator[Spans]:
+    """Time every collective of a Ranks.  What is compiled is not seen."""
+    global _spans
+    before, _spans = _spans, Spans()
+    try:
+        yield _spans
+    finally:
+        _spans = before
+
+
+def _timed(x: Tensor) -> contextlib.AbstractContextManager[None]:
+    if _spans is None or torch.compiler.is_compiling():
+        return contextlib.nullcontext()
+    return _spans.span(x)
 
 
 def _wait(x: Tensor) -> Tensor:

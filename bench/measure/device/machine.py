@@ -6,6 +6,9 @@ import shutil
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
+
+from models.parallel.spec import Parallel
 
 PACKAGES = ("torchao", "triton", "diffusers", "sageattention", "flash_attn_interface")
 
@@ -22,6 +25,8 @@ class Machine:
     """Of those that recipes need, the ones that are installed."""
     compiler: bool
     """A C++ compiler, which torch.compile needs on a CPU."""
+    ranks: int = 1
+    """Processes of this one's group."""
     flash_impls: frozenset[str] = frozenset()
     """FlashAttention versions that this PyTorch can put in the place of its own: FA3, FA4."""
 
@@ -39,6 +44,12 @@ class Machine:
         """Why a package is missing, and how to get it; None where it is installed."""
         return None if name in self.packages else f"needs {name} ({how})"
 
+    def lacks_ranks(self, parallel: Parallel | None) -> str | None:
+        """Why a mesh cannot run in this process; None where it can."""
+        if parallel is None or parallel.ranks == self.ranks:
+            return None
+        return f"{parallel.words()} needs a group of {parallel.ranks} ranks, found {self.ranks}"
+
     def lacks_inductor(self) -> str | None:
         """Why torch.compile cannot run; None where it can."""
         if self.kind == "cuda":
@@ -50,6 +61,11 @@ class Machine:
         return None if self.compiler else "needs a C++ compiler (g++ or clang++)"
 
 
+def _group_size() -> int:
+    """Of this process's group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
 def this_machine(device: torch.device) -> Machine:
     """What is here."""
     return Machine(
@@ -59,6 +75,7 @@ def this_machine(device: torch.device) -> Machine:
         compiler=any(
             shutil.which(name) for name in (os.environ.get("CXX", "g++"), "c++", "clang++")
         ),
+        ranks=_group_size(),
         flash_impls=_flash_impls(),
     )
 

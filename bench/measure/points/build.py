@@ -15,7 +15,8 @@ from bench.measure.device.memory import bytes_of
 from bench.measure.errors import OutOfMemory, Unsupported
 from bench.measure.recipes.apply import carry_out, held, is_compiled, under, unsupported
 from bench.measure.timing.clock import Clock, clock_for
-from models.pipeline import PARTS_OF_STAGE, Drafter, build_pipeline
+from models.parallel.spec import Parallel
+from models.pipeline import PARTS_OF_STAGE, Drafter, VideoPipeline, build_pipeline
 from models.spec import DiffusersDenoiser
 from models.stages import example_inputs, stage_calls
 
@@ -87,6 +88,8 @@ def build_calls(point: Point, device: torch.device) -> tuple[dict[str, Callable[
         carry_out(pipeline, point.recipe)
     except ValueError as error:  # a class that diffusers' hooks do not take
         raise Unsupported(str(error)) from None
+    if point.recipe.parallel is not None and point.recipe.on_several_ranks:
+        spread(pipeline, point.recipe.parallel, device)
     inputs = example_inputs(
         pipeline,
         batch=workload.batch,
@@ -110,6 +113,17 @@ def build_calls(point: Point, device: torch.device) -> tuple[dict[str, Callable[
     )
     calls = stage_calls(pipeline, inputs, request)
     return hold(point, calls, device), bytes_of(vars(inputs))
+
+
+def spread(pipeline: VideoPipeline, parallel: Parallel, device: torch.device) -> None:
+    """Put the pipeline on its mesh, with the other ranks.  Raises Unsupported with the reason."""
+    from models.parallel.apply import parallelise
+    from models.parallel.mesh import make_mesh
+
+    try:
+        parallelise(pipeline, make_mesh(parallel, device.type))
+    except ValueError as error:
+        raise Unsupported(f"parallel {parallel.words()}: {error}") from None
 
 
 def hold(

@@ -65,7 +65,7 @@ def unsupported(recipe: Recipe, machine: Machine) -> str | None:
             machine.lacks_inductor(),
         ),
         (recipe.cuda_graph, "cuda_graph", on_cuda),
-        (recipe.on_several_ranks, "parallel", "needs a group of ranks; a suite starts one process"),
+        (recipe.on_several_ranks, "parallel", machine.lacks_ranks(recipe.parallel)),
         (recipe.cudnn_benchmark, "cudnn_benchmark", on_cuda),
         (
             recipe.offload != "none",
@@ -188,13 +188,14 @@ def compiling() -> Iterator[None]:
 def can_be_captured(recipe: Recipe, stage: str) -> bool:
     """Could the stage be one CUDA graph?  A trajectory's sampler reads numbers back, offloading
     copies on streams of its own, what autotune compiled is graphs already, and so is a graphed
-    denoiser; another thread's work is not captured."""
+    denoiser; another thread's work is not captured, and a group's ranks would capture apart."""
     return (
         stage != "trajectory"
         and recipe.offload == "none"
         and recipe.compile != "autotune"
         and not recipe.cuda_graph
         and not recipe.cudnn_benchmark
+        and not recipe.on_several_ranks
     )
 
 

@@ -7,12 +7,11 @@ closes.
 """
 
 import argparse
-import ctypes
 import os
 import signal
 import sys
 
-PR_SET_PDEATHSIG = 1
+from bench.measure.worker.parent import die_with_parent
 
 
 def main() -> None:
@@ -21,11 +20,7 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"])
     args = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the group; the parent decides
-    if sys.platform == "linux":
-        parent = os.getppid()
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before the signal was asked for
-            sys.exit(1)
+    die_with_parent()
     # After the signal is set, since importing torch takes seconds.
     from bench.measure.worker.serve import serve
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from bench.core.errors import EnvironmentFault
 from bench.core.verbosity import verbosity
-from bench.measure.worker.protocol import Answer, Request, wants_fresh
+from bench.measure.group.marks import laggards
+from bench.measure.worker.protocol import Answer, Request, ranks_of, wants_fresh
 from bench.results.environment import Environment, cards_in
 from bench.results.records import Correctness
 
@@ -38,9 +39,11 @@ class Worker:
     What it prints (tracebacks, libraries' chatter) goes to a file without a name, for `chatter` to
     read; with LDT_BENCH_DEBUG set, or --verbose, to the terminal."""
 
-    def __init__(self, device: str | None):
-        self.device = device
+    def __init__(self, device: str | None, ranks: int = 1):
+        """ranks: processes that measure together, started for one job."""
+        self.device, self.ranks = device, ranks
         self._log = None if verbosity.debug else tempfile.TemporaryFile()  # noqa: SIM115 (closed in __exit__)
+        self._folder = tempfile.TemporaryDirectory() if ranks > 1 else None
         self._log_read = 0
         self._process: subprocess.Popen | None = None
         self._buffer = b""
@@ -54,6 +57,8 @@ class Worker:
         self.kill()
         if self._log is not None:
             self._log.close()
+        if self._folder is not None:
+            self._folder.cleanup()
 
     def chatter(self) -> bytes:
         """What the worker printed since this was last called."""
@@ -82,7 +87,11 @@ class Worker:
         """Run one job.  Raises JobFailed with its outcome: timeout, oom, error,
         skipped_unsupported.
 
-        One that `wants_fresh` has a process for itself, as far as what was measured goes."""
+        One that `wants_fresh` has a process for itself, as far as what was measured goes; one of
+        several ranks has a group of processes."""
+        ranks = ranks_of(request)
+        if ranks > 1 and self.ranks == 1:
+            return self._run_in_group(request, ranks, timeout_s, on_round)
         alone = wants_fresh(request)
         if alone and self._measured:
             self.kill()
@@ -94,7 +103,7 @@ class Worker:
             event = self._read(deadline)
             if event is None:
                 self.kill()
-                raise JobFailed("timeout", f"stopped after {timeout_s:.0f} s")
+                raise JobFailed("timeout", f"stopped after {timeout_s:.0f} s{self._who()}")
             kind = event.pop("event")
             if kind == "round":
                 on_round(event["stage"], event["samples_s"])
@@ -110,6 +119,31 @@ class Worker:
             read = event.get("correctness")
             correctness = Correctness.model_validate(read) if read else None
             raise JobFailed(event["outcome"], event["reason"], correctness)
+
+    def _run_in_group(
+        self,
+        request: Request[Answer],
+        ranks: int,
+        timeout_s: float,
+        on_round: Callable[[str, list[float]], None],
+    ) -> Answer:
+        """By a fresh group; this worker's own process is let go, so that it holds no memory."""
+        self.kill()
+        with Worker(self.device, ranks) as group:
+            try:
+                return group.run(request, timeout_s, on_round)
+            finally:
+                self._keep(group.chatter())
+
+    def _keep(self, chatter: bytes) -> None:
+        """What a group printed, among what this worker did."""
+        if self._log is not None:
+            self._log.write(chatter)
+            self._log.flush()
+
+    def _who(self) -> str:
+        """Which rank a hanging group waited for."""
+        return f": {laggards(Path(self._folder.name), self.ranks)}" if self._folder else ""
 
     def _send(self, request: Request) -> None:
         assert self._process is not None
@@ -147,6 +181,8 @@ class Worker:
         if hello["event"] == "failed":
             self.kill()
             raise EnvironmentFault(hello["reason"])
+        if self.ranks > 1:
+            return  # the launcher has touched no device
         environment = Environment.model_validate(hello["environment"])
         self._check_same(environment)
         self._environment = environment
@@ -157,17 +193,8 @@ class Worker:
         path = os.pathsep.join(
             [str(Path(__file__).parents[3]), *filter(None, [os.environ.get("PYTHONPATH")])]
         )
-        device = ["--device", self.device] if self.device else []
         self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-P",
-                "-m",
-                "bench.measure.worker.main",
-                "--events-fd",
-                str(write_fd),
-                *device,
-            ],
+            [sys.executable, "-P", "-m", *self._module(), "--events-fd", str(write_fd)],
             stdin=subprocess.PIPE,
             stdout=sys.stderr if self._log is None else self._log,
             stderr=self._log,
@@ -178,6 +205,14 @@ class Worker:
         os.close(write_fd)
         self._events = os.fdopen(read_fd, "rb", buffering=0)
         self._buffer = b""
+
+    def _module(self) -> list[str]:
+        """What is started: the worker, or the launcher of a group."""
+        device = ["--device", self.device] if self.device else []
+        if self._folder is None:
+            return ["bench.measure.worker.main", *device]
+        group = ["--ranks", str(self.ranks), "--folder", self._folder.name]
+        return ["bench.measure.group.launch", *group, *device]
 
     def _check_same(self, environment: Environment) -> None:
         """Raises EnvironmentFault where a process that was started again is elsewhere."""

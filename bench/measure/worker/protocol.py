@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from bench.core.specs.point import Point
 from bench.core.specs.suite import Sampling
 from bench.results.counts import StageCount
-from bench.results.readings import Memory, StageTelemetry, Timing
+from bench.results.readings import GroupReading, Memory, StageTelemetry, Timing
 from bench.results.records import (
     Against,
     AttentionRan,
@@ -53,6 +53,8 @@ class PointReply(TimedReply):
     attention_ran: AttentionRan | None = None
     correctness: Correctness | None = None
     correctness_missing: str | None = None
+    group: GroupReading | None = None
+    """Of several ranks."""
 
 
 class TogetherReply(TimedReply):
@@ -230,6 +232,12 @@ _REQUEST: TypeAdapter[Request] = TypeAdapter(
 def read_request(data: dict[str, Any]) -> Request:
     """A request from its JSON.  Raises pydantic.ValidationError."""
     return _REQUEST.validate_python(data)
+
+
+def ranks_of(request: Request) -> int:
+    """Processes that carry a job out together."""
+    meshes = [point.recipe.parallel for point in request.built() if point.recipe.parallel]
+    return max((mesh.ranks for mesh in meshes), default=1)
 
 
 def wants_fresh(request: Request) -> bool:

@@ -1,0 +1,137 @@
+"""What a rank does: it hears the request, measures with the others, and says how it went."""
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from bench.measure.device.environment import choose_device
+from bench.measure.group.clock import GroupClock
+from bench.measure.group.marks import FAILED, RUNS, Marker
+from bench.measure.probes.sentinel import Sentinel
+from bench.measure.timing.clock import clock_for
+from bench.measure.worker.failures import classify
+from bench.measure.worker.jobs import Session, measure_one
+from bench.measure.worker.protocol import MeasurePoint, PointReply, read_request
+from bench.results.readings import GroupReading, RankReading
+from bench.results.records import SentinelReading
+from models.parallel.spec import Parallel
+
+PATIENCE = timedelta(hours=12)  # the suite has a limit of its own, and kills the group at it
+NOT_TIMED = "collectives of DTensor, fully_shard and diffusers are not timed one by one"
+
+Send = Callable[..., None]
+
+
+def take_part(events: str, folder: Path, device_name: str | None) -> None:
+    """Measure one request.  Exits with 1 where this rank failed; the launcher ends the others."""
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    mark = Marker(folder, rank)
+    mark(RUNS)
+    try:
+        device = _own_device(device_name, world)
+        control = _join(device)
+        request = _heard(rank, control)
+        send = _sender(events, rank)
+        reply = _measured(request, device, control, mark, send)
+        send("done", **reply.model_dump(mode="json"), ends=True)
+        dist.barrier(control)
+    except Exception as error:
+        outcome, reason = classify(error)
+        mark(FAILED, outcome, reason)
+        if outcome == "error":
+            traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)  # a group whose other ranks wait is not to be torn down here
+    dist.destroy_process_group()
+
+
+def _own_device(name: str | None, world: int) -> torch.device:
+    """The card of this rank, or its share of the cores."""
+    device = choose_device(name)
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    else:
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // world))
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False  # its default is true
+    return device
+
+
+def _join(device: torch.device) -> Any:
+    """The default group, for the model, and beside it one of gloo, whose barrier holds the host."""
+    backend = "cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=PATIENCE)
+    return dist.new_group(backend="gloo", timeout=PATIENCE)
+
+
+def _heard(rank: int, control: Any) -> MeasurePoint:
+    """Rank 0 reads the request and tells the others."""
+    said = [sys.stdin.readline() if rank == 0 else None]
+    dist.broadcast_object_list(said, src=0, group=control)
+    request = read_request(json.loads(said[0] or "{}"))
+    assert isinstance(request, MeasurePoint)
+    return request
+
+
+def _sender(path: str, rank: int) -> Send:
+    """Events of rank 0; the others say nothing."""
+    if rank != 0:
+        return lambda event, **fields: None
+    events = os.fdopen(os.open(path, os.O_WRONLY), "w", buffering=1)
+
+    def send(event: str, **fields: Any) -> None:
+        events.write(json.dumps({"event": event, **fields}) + "\n")
+        events.flush()
+
+    return send
+
+
+def _measured(
+    request: MeasurePoint, device: torch.device, control: Any, mark: Marker, send: Send
+) -> PointReply:
+    """Time the point with the others, between two readings of this rank's sentinel."""
+    sentinel = Sentinel(device, clock_for(device))
+    before = sentinel.read()
+    clock = GroupClock(clock_for(device), control, mark)
+
+    def on_round(stage: str, samples: list[float]) -> None:
+        clock.keep(stage, samples)
+        send("round", stage=stage, samples_s=samples)
+
+    reply = measure_one(request, Session(device, clock, on_round))
+    reading = SentinelReading(before_s=before, after_s=sentinel.read())
+    parallel = request.point.recipe.parallel
+    assert parallel is not None
+    group = _gathered(parallel, reply, clock, control)
+    return reply.model_copy(update={"sentinel": reading, "group": group})
+
+
+def _gathered(
+    parallel: Parallel, reply: PointReply, clock: GroupClock, control: Any
+) -> GroupReading:
+    """What each rank read, on every rank."""
+    timed = parallel.tensor == 1 and not parallel.shard_weights
+    mine = RankReading(
+        rank=dist.get_rank(),
+        median_s={stage: median(own) for stage, own in clock.own.items()},
+        peak_allocated=reply.memory.peak_allocated if reply.memory else None,
+        in_collectives_s=clock.waiting if timed else None,
+    )
+    every: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(every, mine.model_dump(), group=control)
+    return GroupReading(
+        mesh=parallel.words(),
+        ranks=[RankReading(**reading) for reading in every],
+        threads=torch.get_num_threads(),
+        reason=None if timed else NOT_TIMED,
+    )
