@@ -86,7 +86,9 @@ def measured_headline(suite: Suite, records: list[PointRecord]) -> Headline | No
         video_s=video_s,
         provenance="measured",
         warnings=[r.reason for r in own if r.outcome == "unstable" and r.reason],
-        minutes_per_gpu_hour=minutes_from(point.workload, video_s),
+        minutes_per_gpu_hour=minutes_from(
+            point.workload, video_s.scaled(point.recipe.cards_of_one_sample)
+        ),
     )
 
 

@@ -28,7 +28,7 @@ from bench.core.errors import UserError
 from bench.core.quantity import Quantity, fields_in_json
 from bench.core.specs.point import Point
 from bench.results.records import CeilingsRecord, PointRecord
-from bench.results.store import ceilings_record, point_records, read_records
+from bench.results.store import ceilings_record, on_one_card, point_records, read_records
 from bench.results.video import MEASURED
 
 
@@ -82,7 +82,7 @@ def hold_out(
         )
     ceilings = directory if theirs != ours and ceilings_record(records) is not None else None
     moved: dict[int, Fit] = {}
-    for record in point_records(records):
+    for record in on_one_card(point_records(records)):
         fit = _fit_for(record, calibration) if record.outcome in MEASURED else None
         if fit is None:
             left_out.append(

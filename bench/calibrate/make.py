@@ -24,6 +24,7 @@ from bench.results.store import (
     CALIBRATION,
     ceilings_record,
     disk_faults,
+    on_one_card,
     point_records,
     read_records,
     read_suite,
@@ -63,7 +64,8 @@ def calibrate(directory: Path) -> Calibration:
         (directory / CALIBRATION).unlink(
             missing_ok=True
         )  # where this one fails, an older one would be a lie
-    measured = [record for record in point_records(records) if record.outcome in MEASURED]
+    points = on_one_card(point_records(records))
+    measured = [record for record in points if record.outcome in MEASURED]
     if not measured:
         raise UserError(
             f"{directory}: no point was measured with outcome ok; `ldt-bench report {directory}`"
@@ -76,7 +78,7 @@ def calibrate(directory: Path) -> Calibration:
             f"{directory}: recipe {suite.headline.recipe}: {why};"
             f" {_what_would_help(suite, records, directory)}"
         )
-    power = stage_power(point_records(records))
+    power = stage_power(points)
     calibration = Calibration(
         gpu=gpu,
         device_name=device_name,
@@ -85,7 +87,7 @@ def calibrate(directory: Path) -> Calibration:
         fits=fits,
         power_w=power.get("denoise_step"),
         stage_power_w=power,
-        sentinel_s=sentinel(point_records(records)),
+        sentinel_s=sentinel(points),
         headline=None,
         headline_missing=None,
         reference=None,

@@ -225,6 +225,11 @@ class PointRecord(_RecordBase):
         return self
 
     @property
+    def on_several_ranks(self) -> bool:
+        """Its seconds are those of a group: no rate of one card follows from them."""
+        return self.group is not None
+
+    @property
     def label(self) -> str:
         return f"{self.model} {self.workload} {self.recipe}"
 

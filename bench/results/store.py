@@ -134,6 +134,11 @@ def point_records(records: list[PointRecord | CeilingsRecord]) -> list[PointReco
     return list({r.fingerprint: r for r in records if isinstance(r, PointRecord)}.values())
 
 
+def on_one_card(records: list[PointRecord]) -> list[PointRecord]:
+    """Points that no group of ranks measured: those that say something of one card."""
+    return [record for record in records if not record.on_several_ranks]
+
+
 def ceilings_record(records: list[PointRecord | CeilingsRecord]) -> CeilingsRecord | None:
     """The last successful ceilings of a result."""
     return next(

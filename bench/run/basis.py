@@ -15,7 +15,13 @@ from bench.core.quantity import Quantity
 from bench.core.specs.gpu import Gpu
 from bench.core.specs.point import Point
 from bench.results.records import FINISHED
-from bench.results.store import CALIBRATION, ceilings_record, point_records, read_records
+from bench.results.store import (
+    CALIBRATION,
+    ceilings_record,
+    on_one_card,
+    point_records,
+    read_records,
+)
 
 # This project's choice, for a device without records that nothing is published of; shares of
 # datasheet or probed rates.
@@ -69,7 +75,7 @@ def basis_from(directory: Path, device: str) -> Basis:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a torn last line: whoever reads that result is told
         records = read_records(directory)
-    points = [r for r in point_records(records) if r.outcome in FINISHED and r.timings]
+    points = [r for r in on_one_card(point_records(records)) if r.outcome in FINISHED and r.timings]
     rest = [
         max(0.0, r.wall_s - sum(sum(t.samples_s) + sum(t.warmup_s) for t in r.timings.values()))
         for r in points

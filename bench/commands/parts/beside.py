@@ -70,9 +70,10 @@ def _together(point: Point, gpu: str, directory: Path) -> Any | None:
     another card, or has no step in 16 bits."""
     from bench.calibrate.evidence.forecast import forecast
     from bench.calibrate.evidence.own import OWN, own_observations, together
-    from bench.results.store import point_records, read_records
+    from bench.results.store import on_one_card, point_records, read_records
 
-    own = [o for o in own_observations(point_records(read_records(directory))) if o.gpu == gpu]
+    records = on_one_card(point_records(read_records(directory)))
+    own = [o for o in own_observations(records) if o.gpu == gpu]
     if not own:
         return None
     return forecast(point, gpu, posterior=together(own), source=OWN)

@@ -165,6 +165,11 @@ class Recipe(Spec):
         return self.parallel is not None and self.parallel.ranks > 1
 
     @property
+    def cards_of_one_sample(self) -> int:
+        """GPUs that work on one video at once."""
+        return self.parallel.of_one_sample if self.parallel is not None else 1
+
+    @property
     def compiles(self) -> bool:
         """Is any part compiled?"""
         return self.compile != "none" or self.compile_vae != "none"

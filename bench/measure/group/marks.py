@@ -1,11 +1,18 @@
 """What each rank of a group last said of itself, in a folder that outlives it.  No torch."""
 
+import contextlib
+import faulthandler
 import json
 import os
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+ANSWER_S = 0.5  # a rank that can answer writes its stack within milliseconds
+INNERMOST = 6  # lines of a stack
+COLLECTIVE = ("torch/distributed/", "models/parallel/mesh.py")
+"""In the innermost lines of a rank that waits for others in the middle of a call."""
 WAITS, RUNS, FAILED = "waits", "runs", "failed"
 
 
@@ -17,6 +24,7 @@ class Mark:
     """WAITS for the others, RUNS, or FAILED."""
     outcome: str = ""
     reason: str = ""
+    pid: int = 0
     at: float = 0.0
     """Seconds of the system's clock, which the ranks of a node share."""
 
@@ -26,9 +34,13 @@ class Marker:
 
     def __init__(self, folder: Path, rank: int):
         self._file = os.open(_path(folder, rank), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        # Written by the signal's handler itself, so that a rank inside a collective answers too.
+        self._stack = _stack(folder, rank).open("w")
+        faulthandler.register(signal.SIGUSR1, self._stack, all_threads=False)
 
     def __call__(self, state: str, outcome: str = "", reason: str = "") -> None:
         mark = {"state": state, "outcome": outcome, "reason": reason, "at": time.time()}
+        mark["pid"] = os.getpid()
         line = json.dumps(mark).encode() + b"\n"
         os.pwrite(self._file, line, 0)
         os.ftruncate(self._file, len(line))
@@ -46,9 +58,10 @@ def read_marks(folder: Path, ranks: int) -> dict[int, Mark]:
 
 
 def laggards(folder: Path, ranks: int) -> str:
-    """Which ranks a hanging group waits for, in words."""
+    """Which ranks a hanging group waits for, in words.  Its processes are still there."""
     marks = read_marks(folder, ranks)
-    waiting = {rank for rank, mark in marks.items() if mark.state == WAITS}
+    inside = _in_collectives(folder, marks)
+    waiting = {rank for rank, mark in marks.items() if mark.state == WAITS or rank in inside}
     late = [rank for rank in range(ranks) if rank not in waiting]
     if not late:
         return f"all {ranks} ranks wait for one another"
@@ -57,9 +70,27 @@ def laggards(folder: Path, ranks: int) -> str:
     return f"{named(late)} of {ranks} kept the others waiting"
 
 
+def _in_collectives(folder: Path, marks: dict[int, Mark]) -> set[int]:
+    """Ranks whose stack ends in a collective.  One that is stopped has no answer."""
+    for mark in (mark for mark in marks.values() if mark.pid):  # 0 would be every process here
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(mark.pid, signal.SIGUSR1)
+    time.sleep(ANSWER_S)
+    found = set()
+    for rank in marks:
+        lines = _stack(folder, rank).read_text().splitlines()[:INNERMOST]
+        if any(place in line for line in lines for place in COLLECTIVE):
+            found.add(rank)
+    return found
+
+
 def named(ranks: list[int]) -> str:
     """ "rank 1", "ranks 1, 3"."""
     return ("rank " if len(ranks) == 1 else "ranks ") + ", ".join(map(str, ranks))
+
+
+def _stack(folder: Path, rank: int) -> Path:
+    return folder / f"stack-{rank}"
 
 
 def _path(folder: Path, rank: int) -> Path:

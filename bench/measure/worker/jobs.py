@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from bench.core.errors import UserError
 from bench.core.known_faults import fault_of
 from bench.core.specs.point import Point
 from bench.count.point import ModelCount, bytes_of_weights
@@ -48,6 +49,7 @@ def answer(request: protocol.Request, session: Session) -> protocol.Reply:
 def measure_one(request: protocol.MeasurePoint, session: Session) -> protocol.PointReply:
     """A point alone, or in turns with its baseline."""
     point, baseline = request.point, request.baseline
+    _check_mesh(point)
     clock, note = _clock_and_note(session, [point])
     counts = counted(point)
     how = {"prior": request.prior, "on_round": session.on_round}
@@ -57,6 +59,18 @@ def measure_one(request: protocol.MeasurePoint, session: Session) -> protocol.Po
     pair = Pair(point, baseline, counts, counted(baseline), request.reused)
     *measured, against = measure_against(pair, session.device, clock, request.sampling, **how)
     return point_reply(point, counts, tuple(measured), note=note, against=against)
+
+
+def _check_mesh(point: Point) -> None:
+    """Raises Unsupported where the point cannot run on its recipe's mesh."""
+    if not point.recipe.on_several_ranks:
+        return
+    from bench.count.parallel.point import check_mesh
+
+    try:
+        check_mesh(point)
+    except UserError as error:
+        raise Unsupported(str(error)) from None
 
 
 def measure_several(request: protocol.MeasureTogether, session: Session) -> protocol.TogetherReply:

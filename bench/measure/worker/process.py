@@ -102,8 +102,9 @@ class Worker:
         while True:
             event = self._read(deadline)
             if event is None:
+                reason = f"stopped after {timeout_s:.0f} s{self._who()}"
                 self.kill()
-                raise JobFailed("timeout", f"stopped after {timeout_s:.0f} s{self._who()}")
+                raise JobFailed("timeout", reason)
             kind = event.pop("event")
             if kind == "round":
                 on_round(event["stage"], event["samples_s"])

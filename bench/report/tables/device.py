@@ -228,6 +228,19 @@ def short(kernel: str) -> str:
     return name if len(name) <= KERNEL_NAME else f"{name[:KERNEL_NAME]}…"
 
 
+def grouped(record: PointRecord, stage: str) -> str:
+    """Of a group: its slowest rank, and what that spent in collectives."""
+    group = record.group
+    if group is None:
+        return ""
+    slowest = group.slowest(stage)
+    text = f"{len(group.ranks)} ranks, {group.mesh}; slowest rank {slowest.rank}"
+    waited = (slowest.in_collectives_s or {}).get(stage)
+    if waited is None:
+        return text
+    return f"{text}, {waited / record.timings[stage].median_s:.0%} in collectives"
+
+
 def attending(record: PointRecord) -> str:
     """'attention by cudnn' where the recipe left the choice; '' where it names the backend, or
     nothing is known."""

@@ -7,7 +7,7 @@ from bench.core.specs.model import DIFFUSION_STAGES
 from bench.core.units import SECONDS_PER_HOUR, SECONDS_PER_MINUTE, seconds
 from bench.report.numbers import percent, precise_seconds, three, traffic, whole, work, work_rate
 from bench.report.result import WholeVideo
-from bench.report.tables.device import attending, launching, throttling
+from bench.report.tables.device import attending, grouped, launching, throttling
 from bench.report.tables.table import Cell, Table, counted, measured, number, span, table
 from bench.results.records import PointRecord
 from bench.results.video import kwh_per_minute
@@ -45,7 +45,7 @@ def _stage_cells(record: PointRecord, stage: str) -> list[Cell | str]:
     t, flops = record.timings[stage], record.counts[stage].flops
     telemetry = (record.telemetry or {}).get(stage)
     attention = attending(record) if stage in DIFFUSION_STAGES else ""
-    notes = (t.stop, throttling(telemetry), launching(t), attention)
+    notes = (t.stop, throttling(telemetry), launching(t), attention, grouped(record, stage))
     sure = f"{t.confidence:.0%} interval"
     return [
         record.label,

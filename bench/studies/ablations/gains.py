@@ -115,7 +115,8 @@ def _row(record: PointRecord, price: Price | None) -> Ablation:
         speed_up = _ratio(
             base_step.scaled(1 / base.workload.batch), step.scaled(1 / point.workload.batch)
         )
-    minutes = None if video is None else minutes_from(point.workload, video)
+    cards = point.recipe.cards_of_one_sample
+    minutes = None if video is None else minutes_from(point.workload, video.scaled(cards))
     trajectory = record.timings.get("trajectory")
     firsts = [t.compile_s for t in record.timings.values() if t.compile_s is not None]
     return Ablation(

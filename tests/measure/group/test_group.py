@@ -1,0 +1,180 @@
+"""A group of ranks: it measures together, and whatever befalls one of them is said and cleared."""
+
+import os
+import resource
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from bench.core.load import load_point
+from bench.core.specs.suite import Sampling
+from bench.measure.group import launch
+from bench.measure.group.launch import why
+from bench.measure.group.marks import FAILED, RUNS, WAITS, Marker, laggards, read_marks
+from bench.measure.worker.process import JobFailed, Worker
+from bench.measure.worker.protocol import MeasurePoint
+
+SHORT = Sampling(target_relative_half_width=0.5, min_samples=3, max_samples=6, max_s=0.5)
+LONG = Sampling(target_relative_half_width=1e-6, min_samples=3, max_samples=100_000, max_s=60)
+
+
+def request(sampling: Sampling = SHORT, **degrees: int) -> MeasurePoint:
+    changes = {"recipe.parallel": degrees, "recipe.dtype": "fp32"} if degrees else {}
+    point = load_point("tiny", "tiny-image", "eager", {"recipe.dtype": "fp32"} | changes)
+    return MeasurePoint(
+        point=point.model_copy(update={"stages": ("denoise_step",)}), sampling=sampling
+    )
+
+
+def ranks() -> dict[int, int]:
+    """Rank -> process, of the group below this process."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes()
+            environment = dict(
+                line.split(b"=", 1)
+                for line in (folder / "environ").read_bytes().split(b"\0")
+                if b"=" in line
+            )
+        except OSError:
+            continue
+        mine = environment.get(b"LDT_BENCH_TEST_GROUP") == str(os.getpid()).encode()
+        if mine and b"bench.measure.group.rank" in command:
+            found[int(environment[b"RANK"])] = int(folder.name)
+    return found
+
+
+@pytest.fixture
+def worker(monkeypatch):
+    monkeypatch.setenv("LDT_BENCH_TEST_GROUP", str(os.getpid()))
+    with Worker("cpu") as worker:
+        yield worker
+    deadline = time.monotonic() + 10
+    while ranks():
+        assert time.monotonic() < deadline, f"left behind: {ranks()}"
+        time.sleep(0.05)
+
+
+def test_two_ranks_measure_a_point_and_the_next_has_one(worker):
+    rounds = []
+    asked = request(ulysses=2)
+    reply = worker.run(asked, 120, lambda stage, samples: rounds.extend(samples))
+    timing, group = reply.timings["denoise_step"], reply.group
+    assert timing.samples_s == rounds
+    assert [reading.rank for reading in group.ranks] == [0, 1]
+    assert group.mesh == "ulysses 2"
+    for reading in group.ranks:
+        # A sample is the slowest rank's, so no rank's own median is over the group's.
+        assert reading.median_s["denoise_step"] <= timing.median_s
+        assert reading.in_collectives_s["denoise_step"] > 0
+        assert reading.peak_allocated > 0
+    assert reply.sentinel.before_s > 0
+    assert not ranks()
+    alone = worker.run(request(), 120)
+    assert alone.group is None
+
+
+def test_a_rank_that_is_killed_is_named(worker):
+    def kill(stage: str, samples: list[float]) -> None:
+        if 1 in (there := ranks()):
+            os.kill(there[1], signal.SIGKILL)
+
+    with pytest.raises(JobFailed, match=r"rank 1 of 2 was killed \(signal 9\)") as failed:
+        worker.run(request(LONG, ulysses=2), 120, kill)
+    assert failed.value.outcome == "oom"  # as of one process: nobody here sent the signal
+
+
+def test_a_rank_that_hangs_is_named(worker):
+    def stop(stage: str, samples: list[float]) -> None:
+        if 1 in (there := ranks()):
+            os.kill(there[1], signal.SIGSTOP)
+
+    with pytest.raises(JobFailed, match="rank 1 of 2 kept the others waiting") as failed:
+        worker.run(request(LONG, ulysses=2), 25, stop)
+    assert failed.value.outcome == "timeout"
+
+
+def test_a_rank_without_memory_is_named(worker):
+    def starve(stage: str, samples: list[float]) -> None:
+        if 1 in (there := ranks()):
+            resource.prlimit(there[1], resource.RLIMIT_AS, (2**20, 2**20))
+
+    point = load_point(
+        "tiny",
+        "tiny-video",
+        "eager",
+        {"recipe.dtype": "fp32", "recipe.parallel": {"ulysses": 2}},
+    )
+    asked = MeasurePoint(
+        point=point.model_copy(update={"stages": ("denoise_step",)}), sampling=LONG
+    )
+    with pytest.raises(JobFailed, match="rank 1 of 2: ") as failed:
+        worker.run(asked, 120, starve)
+    assert failed.value.outcome == "oom"
+
+
+@pytest.mark.parametrize(
+    ("degrees", "said"),
+    [
+        ({"cfg": 2}, "without guidance"),
+        ({"ulysses": 64}, "64 ranks need 64 CPU cores"),
+    ],
+)
+def test_a_mesh_that_cannot_be_is_skipped(worker, degrees, said):
+    with pytest.raises(JobFailed, match=said) as failed:
+        worker.run(request(**degrees), 120)
+    assert failed.value.outcome == "skipped_unsupported"
+
+
+def test_marks_say_who_is_late(tmp_path, monkeypatch):
+    monkeypatch.setattr("bench.measure.group.marks.ANSWER_S", 0.0)
+    assert laggards(tmp_path, 2) == "all 2 ranks were at work"
+    first, second = Marker(tmp_path, 0), Marker(tmp_path, 1)
+    first(WAITS)
+    second(RUNS)
+    assert laggards(tmp_path, 3) == "ranks 1, 2 of 3 kept the others waiting"
+    assert laggards(tmp_path, 2) == "rank 1 of 2 kept the others waiting"
+    second(FAILED, "error", "a long reason")
+    second(WAITS)  # shorter than what it is written over
+    assert read_marks(tmp_path, 2)[1].state == WAITS
+    assert laggards(tmp_path, 2) == "all 2 ranks wait for one another"
+
+
+@pytest.mark.parametrize(
+    ("codes", "marks", "wanted"),
+    [
+        # Rank 2 was killed; rank 0 failed for want of it.
+        (
+            {0: 1, 2: -9},
+            {0: ("error", "RuntimeError: Connection closed by peer")},
+            ("oom", "rank 2 of 4 was killed (signal 9), most likely for want of memory"),
+        ),
+        ({1: -11}, {}, ("error", "rank 1 of 4 was killed (signal 11)")),
+        # Rank 3 ran out of memory first, then rank 1 lost it.
+        (
+            {1: 1, 3: 1},
+            {3: ("oom", "out of memory"), 1: ("error", "RuntimeError: Connection reset by peer")},
+            ("oom", "rank 3 of 4: out of memory"),
+        ),
+        # What all say alike is nobody's own.
+        (
+            {0: 1},
+            {rank: ("skipped_unsupported", "no such kernel") for rank in range(4)},
+            ("skipped_unsupported", "no such kernel"),
+        ),
+        ({0: 1}, {}, ("error", "rank 0 of 4 ended with exit code 1")),
+    ],
+)
+def test_why_a_group_ended(tmp_path, codes, marks, wanted):
+    for rank, (outcome, reason) in marks.items():
+        Marker(tmp_path, rank)(FAILED, outcome, reason)
+    assert why(codes, tmp_path, 4) == wanted
+
+
+def test_fewer_cards_than_ranks(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert launch._too_many(8, None) == "parallel: 8 ranks need 8 GPUs, this machine has 2"
+    assert launch._too_many(2, "cuda") is None
