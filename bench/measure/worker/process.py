@@ -195,7 +195,7 @@ class Worker:
             [str(Path(__file__).parents[3]), *filter(None, [os.environ.get("PYTHONPATH")])]
         )
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", *self._module(), "--events-fd", str(write_fd)],
+            [sys.executable, "-P", *self._module(), "--events-fd", str(write_fd)],
             stdin=subprocess.PIPE,
             stdout=sys.stderr if self._log is None else self._log,
             stderr=self._log,
@@ -211,9 +211,9 @@ class Worker:
         """What is started: the worker, or the launcher of a group."""
         device = ["--device", self.device] if self.device else []
         if self._folder is None:
-            return ["bench.measure.worker.main", *device]
+            return ["-m", "bench.measure.worker.main", *device]
         group = ["--ranks", str(self.ranks), "--folder", self._folder.name]
-        return ["bench.measure.group.launch", *group, *device]
+        return ["-m", "bench.measure.group.launch", *group, *device]
 
     def _check_same(self, environment: Environment) -> None:
         """Raises EnvironmentFault where a process that was started again is elsewhere."""

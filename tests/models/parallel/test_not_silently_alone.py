@@ -20,7 +20,7 @@ MESH = {"recipe.parallel": {"ulysses": 2}}
 
 def test_one_process_refuses_a_mesh_with_the_reason() -> None:
     point = load_point("tiny", "tiny-video", "eager", MESH)
-    with pytest.raises(Unsupported, match="parallel needs a group of ranks"):
+    with pytest.raises(Unsupported, match="needs a group of 2 ranks, found 1"):
         check_supported(point, torch.device("cpu"))
 
 
