@@ -52,7 +52,7 @@ def dit_configs(draw):
     )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     dit_configs(),
     st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(1, 4)),
@@ -70,7 +70,7 @@ def test_three_counters_agree_on_any_dit(config, grid, batch):
     assert sum(p.numel() for p in model.parameters()) == closed_form.dit_parameters(config)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     dit_configs(), st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3)), st.booleans()
 )
@@ -128,7 +128,7 @@ def test_three_counters_agree_on_any_vae(res_blocks, factor, causal, alone, grou
         assert traced.torch_flops == sum(expected.values())
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(
     st.booleans(),
     st.booleans(),

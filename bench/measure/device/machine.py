@@ -25,10 +25,10 @@ class Machine:
     """Of those that recipes need, the ones that are installed."""
     compiler: bool
     """A C++ compiler, which torch.compile needs on a CPU."""
-    ranks: int = 1
-    """Processes of this one's group."""
     flash_impls: frozenset[str] = frozenset()
     """FlashAttention versions that this PyTorch can put in the place of its own: FA3, FA4."""
+    ranks: int = 1
+    """Processes of this one's group."""
 
     def lacks_capability(
         self, least: tuple[int, int], most: tuple[int, int] | None = None
