@@ -21,11 +21,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a process for each core: more threads
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config) -> int:
-    """One more than there are cores, since many tests wait for a process, and at most 8; none where
-    GPU tests are asked for, which share a card."""
+    """As many as there are cores, at most 8; none where GPU tests are asked for, which share a
+    card."""
     asked = config.option.markexpr or ""
     on_gpu = "gpu" in asked and "not gpu" not in asked
-    return 0 if on_gpu else min(8, (os.cpu_count() or 1) + 1)
+    return 0 if on_gpu else min(8, os.cpu_count() or 1)
 
 
 def pytest_collection_modifyitems(config, items):

@@ -60,8 +60,13 @@ def read_marks(folder: Path, ranks: int) -> dict[int, Mark]:
 def laggards(folder: Path, ranks: int) -> str:
     """Which ranks a hanging group waits for, in words.  Its processes are still there."""
     marks = read_marks(folder, ranks)
-    inside = _in_collectives(folder, marks)
-    waiting = {rank for rank, mark in marks.items() if mark.state == WAITS or rank in inside}
+    stacks = _stacks(folder, marks)
+    waiting = {
+        rank
+        for rank, mark in marks.items()
+        if (rank in stacks or not stacks)  # one that is stopped has no answer
+        and (mark.state == WAITS or _in_collective(stacks.get(rank, [])))
+    }
     late = [rank for rank in range(ranks) if rank not in waiting]
     if not late:
         return f"all {ranks} ranks wait for one another"
@@ -70,18 +75,18 @@ def laggards(folder: Path, ranks: int) -> str:
     return f"{named(late)} of {ranks} kept the others waiting"
 
 
-def _in_collectives(folder: Path, marks: dict[int, Mark]) -> set[int]:
-    """Ranks whose stack ends in a collective.  One that is stopped has no answer."""
+def _stacks(folder: Path, marks: dict[int, Mark]) -> dict[int, list[str]]:
+    """Rank -> the innermost lines of its stack, of those that answer."""
     for mark in (mark for mark in marks.values() if mark.pid):  # 0 would be every process here
         with contextlib.suppress(ProcessLookupError):
             os.kill(mark.pid, signal.SIGUSR1)
     time.sleep(ANSWER_S)
-    found = set()
-    for rank in marks:
-        lines = _stack(folder, rank).read_text().splitlines()[:INNERMOST]
-        if any(place in line for line in lines for place in COLLECTIVE):
-            found.add(rank)
-    return found
+    read = {rank: _stack(folder, rank).read_text().splitlines() for rank in marks}
+    return {rank: lines[:INNERMOST] for rank, lines in read.items() if lines}
+
+
+def _in_collective(lines: list[str]) -> bool:
+    return any(place in line for line in lines for place in COLLECTIVE)
 
 
 def named(ranks: list[int]) -> str:

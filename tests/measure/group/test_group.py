@@ -130,7 +130,8 @@ def test_a_mesh_that_cannot_be_is_skipped(worker, degrees, said):
 
 
 def test_marks_say_who_is_late(tmp_path, monkeypatch):
-    monkeypatch.setattr("bench.measure.group.marks.ANSWER_S", 0.0)
+    answers = {}
+    monkeypatch.setattr("bench.measure.group.marks._stacks", lambda folder, marks: answers)
     assert laggards(tmp_path, 2) == "all 2 ranks were at work"
     first, second = Marker(tmp_path, 0), Marker(tmp_path, 1)
     first(WAITS)
@@ -141,6 +142,10 @@ def test_marks_say_who_is_late(tmp_path, monkeypatch):
     second(WAITS)  # shorter than what it is written over
     assert read_marks(tmp_path, 2)[1].state == WAITS
     assert laggards(tmp_path, 2) == "all 2 ranks wait for one another"
+    answers[0] = ["File site-packages/torch/distributed/x.py"]  # and rank 1 is stopped
+    assert laggards(tmp_path, 2) == "rank 1 of 2 kept the others waiting"
+    first(RUNS)  # within a call, in a collective
+    assert laggards(tmp_path, 2) == "rank 1 of 2 kept the others waiting"
 
 
 @pytest.mark.parametrize(
