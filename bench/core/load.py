@@ -56,9 +56,18 @@ def _overridden(name: str, overrides: dict[str, Any]) -> str:
     """The name with what --set changed behind it, at most 200 characters."""
     if not overrides:
         return name
-    changes = [f"{path.removeprefix('denoiser.')}={value}" for path, value in overrides.items()]
+    changes = [
+        f"{path.removeprefix('denoiser.')}={_in_words(value)}" for path, value in overrides.items()
+    ]
     text = f"{name}[{','.join(changes)}]"
     return text if len(text) <= 200 else text[:196] + "...]"
+
+
+def _in_words(value: Any) -> str:
+    """{'ulysses': 2, 'cfg': 2} is "ulysses 2 x cfg 2"."""
+    if not isinstance(value, dict):
+        return str(value)
+    return " x ".join(f"{name} {of}" for name, of in value.items())
 
 
 def load_point(
@@ -232,16 +241,20 @@ def parse_overrides(
 def _set(data: dict[str, Any], path: str, value: Any, what: str) -> None:
     *parents, leaf = path.split(".")
     part: Any = data
+    absent = False
     for key in parents:
         if isinstance(part, list) and key.isdigit() and int(key) < len(part):
             part = part[int(key)]
         elif isinstance(part, dict) and isinstance(part.get(key), (dict, list)):
             part = part[key]
+        elif isinstance(part, dict) and key in part and part[key] is None:
+            part[key] = part = {}
+            absent = True  # its type says which fields it has
         else:
             near = nearest(key, part) if isinstance(part, dict) else ""
             raise UserError(f"{what}: --set {path}: no part {brief(key)}{near}")
     # A public class takes more arguments than its preset says.
-    arguments = parents[-1:] == ["config"]
+    arguments = absent or parents[-1:] == ["config"]
     if not isinstance(part, dict) or (leaf not in part and not arguments):
         fields = list(part) if isinstance(part, dict) else []
         raise UserError(

@@ -188,7 +188,8 @@ def _row(result: str, record: Any) -> list[Any]:
         else None
     )
     video = _video_s(record)
-    minutes = minutes_from(workload, video) if video else None
+    cards = record.group.of_one_sample if record.group else 1
+    minutes = minutes_from(workload, video.scaled(cards)) if video else None
     energy = (record.telemetry or {}).get("denoise_step")
     joules = energy.energy.energy_j if energy is not None and energy.energy is not None else None
     environment, memory = record.environment, record.memory

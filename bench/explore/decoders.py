@@ -81,6 +81,10 @@ class Telemetry(msgspec.Struct):
     energy: Energy | None = None
 
 
+class Group(msgspec.Struct):
+    of_one_sample: int
+
+
 class Record(msgspec.Struct):
     """A line of records.jsonl."""
 
@@ -101,6 +105,7 @@ class Record(msgspec.Struct):
     timings: dict[str, Timing] = {}
     memory: Memory | None = None
     telemetry: dict[str, Telemetry] | None = None
+    group: Group | None = None
 
 
 class Errors(msgspec.Struct):

@@ -15,7 +15,7 @@ def mesh_headline(m: MeshForecast) -> str:
     s = m.video_s
     parts = [
         f"{m.parallel.words()}: {three(s.value)} s a video ({three(s.low)} to {three(s.high)};"
-        " 90 %)",
+        f" 90 %, {m.provenance})",
         f"{three(m.minutes_per_gpu_hour.value)} minutes of video per GPU-hour",
         dollars(m.usd_per_minute),
         f"{m.efficiency:.0%} of one card's efficiency",

@@ -104,6 +104,8 @@ class RankReading(Strict):
     median_s: dict[str, Seconds]
     """By stage, of its own seconds: a sample of the group is the slowest rank's."""
     peak_allocated: int | None
+    energy_j: dict[str, float]
+    """By stage, of one call, of this rank's card; without the stages that have no reading."""
     in_collectives_s: dict[str, float] | None
     """By stage, of one call: seconds in collectives, waiting for other ranks included."""
 
@@ -112,6 +114,8 @@ class GroupReading(Strict):
     """The ranks that measured a point together."""
 
     mesh: str
+    of_one_sample: Annotated[int, Field(ge=1)]
+    """Ranks that worked on one sample: a minute of video costs so many cards' time."""
     ranks: list[RankReading]
     threads: int
     """Of each rank, on a CPU."""

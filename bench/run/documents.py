@@ -34,6 +34,7 @@ def plan_document(
             "low_s": forecast.span.low if forecast else None,
             "high_s": forecast.span.high if forecast else None,
             "provenance": forecast.provenance if forecast else None,
+            "note": _as_on_one_gpu(job) if forecast else None,
         }
         points.append(row)
         span = forecast.span if forecast else NOTHING
@@ -64,6 +65,14 @@ def plan_document(
         ),
         "unknown": unknown,
     }
+
+
+def _as_on_one_gpu(job: Job) -> str | None:
+    """Says that a mesh is not in a point's predicted time."""
+    if job.point is None or not job.point.recipe.on_several_ranks:
+        return None
+    assert job.point.recipe.parallel is not None
+    return f"as on one GPU; {job.point.recipe.parallel.words()} is not predicted"
 
 
 def spent_document(forecaster: Forecaster, wall_s: float, price: Price | None) -> dict[str, Any]:

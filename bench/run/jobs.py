@@ -45,7 +45,7 @@ def suite_jobs(suite: Suite) -> list[Job]:
             p.point.fingerprint,
             p.point.label,
             p.point,
-            together=p.together and p.baseline is None,
+            together=p.together and p.baseline is None and not p.point.recipe.on_several_ranks,
             baseline=p.baseline,
         )
         for p in points

@@ -12,6 +12,7 @@ from bench.commands.output import print_json, say, show
 from bench.core.errors import UserError, nearest
 
 if TYPE_CHECKING:
+    from bench.calibrate.scaling.choose import Objective
     from bench.calibrate.scaling.forecast import Base, MeshForecast
     from models.parallel.spec import Parallel
 
@@ -26,7 +27,7 @@ class Several:
     counts: tuple[int, ...]
     mesh: "Parallel | None"
     """None: every legal one."""
-    objective: Any
+    objective: "Objective"
 
 
 def asked_of_several(gpus: str | None, parallel: str | None, objective: str | None) -> Several:

@@ -19,8 +19,9 @@ class GroupClock:
     def __init__(self, clock: Clock, group: Any, mark: Callable[[str], None]):
         """group: of gloo, whose barrier holds the host.  mark: hears what this rank does."""
         self.clock, self.group, self.mark = clock, group, mark
-        self._own: list[float] = []
-        self._last: Callable[[], Any] | None = None
+        self._taken: dict[float, tuple[float, Callable[[], Any]]] = {}
+        """The group's seconds -> this rank's own, and the call, of the round that goes on: a
+        baseline is timed in turns with the point, and only the point's are asked for."""
         self.own: dict[str, list[float]] = {}
         """This rank's seconds of each sample, by stage."""
         self.waiting: dict[str, float] = {}
@@ -34,8 +35,7 @@ class GroupClock:
         self.mark(WAITS)
         slowest = self._largest(own)
         self.mark(RUNS)
-        self._own.append(own)
-        self._last = call
+        self._taken[slowest] = own, call
         return slowest
 
     def now(self) -> float:
@@ -43,11 +43,14 @@ class GroupClock:
         return self._largest(self.clock.now())
 
     def keep(self, stage: str, samples: list[float]) -> None:
-        """After a round of a stage; after its first one, a call more whose collectives are
-        timed."""
-        self.own.setdefault(stage, []).extend(self._own[-len(samples) :])
-        if stage not in self.waiting and self._last is not None:
-            self.waiting[stage] = self._in_collectives(self._last)
+        """After a round of a stage, with what `time` gave; after its first one, a call more whose
+        collectives are timed."""
+        for seconds in samples:
+            own, call = self._taken[seconds]
+            self.own.setdefault(stage, []).append(own)
+        if stage not in self.waiting:
+            self.waiting[stage] = self._in_collectives(call)
+        self._taken.clear()
 
     def _in_collectives(self, call: Callable[[], Any]) -> float:
         dist.barrier(self.group)

@@ -30,19 +30,15 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_parent()
     with os.fdopen(args.events_fd, "w", buffering=1) as events:
-        _say(events, "hello")
         reason = _too_many(args.ranks, args.device)
         if reason is None:
             ended = _run(args.events_fd, args.ranks, args.folder, args.device)
         else:
             ended = ("skipped_unsupported", reason)
         if ended is not None:
-            _say(events, "failed", outcome=ended[0], reason=ended[1], ends=True)
-
-
-def _say(events, event: str, **fields: object) -> None:
-    events.write(json.dumps({"event": event, **fields}) + "\n")
-    events.flush()
+            outcome, reason = ended
+            failed = {"event": "failed", "outcome": outcome, "reason": reason, "ends": True}
+            events.write(json.dumps(failed) + "\n")
 
 
 def _too_many(ranks: int, device: str | None) -> str | None:

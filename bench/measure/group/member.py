@@ -20,12 +20,14 @@ from bench.measure.probes.sentinel import Sentinel
 from bench.measure.timing.clock import clock_for
 from bench.measure.worker.failures import classify
 from bench.measure.worker.jobs import Session, measure_one
-from bench.measure.worker.protocol import MeasurePoint, PointReply, read_request
-from bench.results.readings import GroupReading, RankReading
+from bench.measure.worker.protocol import MeasurePoint, PointReply, mesh_of, read_request
+from bench.measure.worker.serve import Sender
+from bench.results.readings import GroupReading, RankReading, StageTelemetry
 from bench.results.records import SentinelReading
 from models.parallel.spec import Parallel
 
 PATIENCE = timedelta(hours=12)  # the suite has a limit of its own, and kills the group at it
+WHOSE = "of several cards: group has each rank's own"
 NOT_TIMED = "collectives of DTensor, fully_shard and diffusers are not timed one by one"
 
 Send = Callable[..., None]
@@ -39,8 +41,9 @@ def take_part(events: str, folder: Path, device_name: str | None) -> None:
     try:
         device = _own_device(device_name, world)
         control = _join(device)
-        request = _heard(rank, control)
         send = _sender(events, rank)
+        send("hello")
+        request = _heard(rank, control)
         reply = _measured(request, device, control, mark, send)
         send("done", **reply.model_dump(mode="json"), ends=True)
         dist.barrier(control)
@@ -87,13 +90,7 @@ def _sender(path: str, rank: int) -> Send:
     """Events of rank 0; the others say nothing."""
     if rank != 0:
         return lambda event, **fields: None
-    events = os.fdopen(os.open(path, os.O_WRONLY), "w", buffering=1)
-
-    def send(event: str, **fields: Any) -> None:
-        events.write(json.dumps({"event": event, **fields}) + "\n")
-        events.flush()
-
-    return send
+    return Sender(os.fdopen(os.open(path, os.O_WRONLY), "w", buffering=1))
 
 
 def _measured(
@@ -110,10 +107,29 @@ def _measured(
 
     reply = measure_one(request, Session(device, clock, on_round))
     reading = SentinelReading(before_s=before, after_s=sentinel.read())
-    parallel = request.point.recipe.parallel
+    parallel = mesh_of(request)
     assert parallel is not None
     group = _gathered(parallel, reply, clock, control)
-    return reply.model_copy(update={"sentinel": reading, "group": group})
+    telemetry = _without_energy(reply.telemetry)
+    return reply.model_copy(update={"sentinel": reading, "group": group, "telemetry": telemetry})
+
+
+def _joules(reply: PointReply) -> dict[str, float]:
+    """Of this rank's card, by stage."""
+    telemetry = reply.telemetry or {}
+    return {stage: read.energy.energy_j for stage, read in telemetry.items() if read.energy}
+
+
+def _without_energy(
+    telemetry: dict[str, StageTelemetry] | None,
+) -> dict[str, StageTelemetry] | None:
+    """A point's energy is that of all its cards; rank 0 read its own, which stands in `group`."""
+    if telemetry is None:
+        return None
+    return {
+        stage: read.model_copy(update={"energy": None, "missing": read.missing | {"energy": WHOSE}})
+        for stage, read in telemetry.items()
+    }
 
 
 def _gathered(
@@ -125,12 +141,14 @@ def _gathered(
         rank=dist.get_rank(),
         median_s={stage: median(own) for stage, own in clock.own.items()},
         peak_allocated=reply.memory.peak_allocated if reply.memory else None,
+        energy_j=_joules(reply),
         in_collectives_s=clock.waiting if timed else None,
     )
     every: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(every, mine.model_dump(), group=control)
     return GroupReading(
         mesh=parallel.words(),
+        of_one_sample=parallel.of_one_sample,
         ranks=[RankReading(**reading) for reading in every],
         threads=torch.get_num_threads(),
         reason=None if timed else NOT_TIMED,

@@ -16,7 +16,7 @@ from typing import Any
 from bench.core.errors import EnvironmentFault
 from bench.core.verbosity import verbosity
 from bench.measure.group.marks import laggards
-from bench.measure.worker.protocol import Answer, Request, ranks_of, wants_fresh
+from bench.measure.worker.protocol import Answer, Request, mesh_of, wants_fresh
 from bench.results.environment import Environment, cards_in
 from bench.results.records import Correctness
 
@@ -89,9 +89,9 @@ class Worker:
 
         One that `wants_fresh` has a process for itself, as far as what was measured goes; one of
         several ranks has a group of processes."""
-        ranks = ranks_of(request)
-        if ranks > 1 and self.ranks == 1:
-            return self._run_in_group(request, ranks, timeout_s, on_round)
+        mesh = mesh_of(request)
+        if mesh is not None and self.ranks == 1:
+            return self._run_in_group(request, mesh.ranks, timeout_s, on_round)
         alone = wants_fresh(request)
         if alone and self._measured:
             self.kill()
@@ -128,7 +128,9 @@ class Worker:
         timeout_s: float,
         on_round: Callable[[str, list[float]], None],
     ) -> Answer:
-        """By a fresh group; this worker's own process is let go, so that it holds no memory."""
+        """By a fresh group; this worker's own process is let go, so that it holds no memory.  Its
+        environment is read first, so that no process starts beside the ranks."""
+        assert self.environment
         self.kill()
         with Worker(self.device, ranks) as group:
             try:
@@ -166,6 +168,8 @@ class Worker:
     def _start(self) -> None:
         self.kill()
         self._spawn()
+        if self.ranks > 1:
+            return self._wait_for_ranks()
         try:
             hello = self._read(time.monotonic() + START_TIMEOUT_S)
         except JobFailed as failure:
@@ -182,11 +186,21 @@ class Worker:
         if hello["event"] == "failed":
             self.kill()
             raise EnvironmentFault(hello["reason"])
-        if self.ranks > 1:
-            return  # the launcher has touched no device
         environment = Environment.model_validate(hello["environment"])
         self._check_same(environment)
         self._environment = environment
+
+    def _wait_for_ranks(self) -> None:
+        """Until rank 0 says that all have joined.  Raises JobFailed: a group that cannot start
+        costs its point alone."""
+        hello = self._read(time.monotonic() + START_TIMEOUT_S)
+        if hello is None:
+            reason = f"the group did not start within {START_TIMEOUT_S:.0f} s{self._who()}"
+            self.kill()
+            raise JobFailed("timeout", reason)
+        if hello["event"] == "failed":
+            self.kill()
+            raise JobFailed(hello["outcome"], hello["reason"])
 
     def _spawn(self) -> None:
         read_fd, write_fd = os.pipe()

@@ -21,6 +21,7 @@ from bench.results.records import (
     Reused,
     SentinelReading,
 )
+from models.parallel.spec import Parallel
 
 Samples = dict[str, list[float]]
 """Seconds already taken, by stage or by probe."""
@@ -234,10 +235,12 @@ def read_request(data: dict[str, Any]) -> Request:
     return _REQUEST.validate_python(data)
 
 
-def ranks_of(request: Request) -> int:
-    """Processes that carry a job out together."""
-    meshes = [point.recipe.parallel for point in request.built() if point.recipe.parallel]
-    return max((mesh.ranks for mesh in meshes), default=1)
+def mesh_of(request: Request) -> Parallel | None:
+    """Of the point, else of its baseline; None for a job of one process."""
+    if not isinstance(request, MeasurePoint):
+        return None
+    meshes = [point.recipe.parallel for point in request.built() if point.recipe.on_several_ranks]
+    return meshes[0] if meshes else None
 
 
 def wants_fresh(request: Request) -> bool:

@@ -24,7 +24,7 @@ from bench.measure.worker.protocol import read_request
 
 def serve(jobs: TextIO, events: TextIO, device_name: str | None) -> None:
     """Answer jobs until stdin closes, or until this process can take no other."""
-    send = _Sender(events)
+    send = Sender(events)
     try:
         device = choose_device(device_name)
         send("hello", environment=describe(device).model_dump(mode="json"))
@@ -40,7 +40,9 @@ def serve(jobs: TextIO, events: TextIO, device_name: str | None) -> None:
 
 
 @dataclass(frozen=True)
-class _Sender:
+class Sender:
+    """Writes events, one a line."""
+
     events: TextIO
 
     def __call__(self, event: str, **fields: Any) -> None:
@@ -54,7 +56,7 @@ class _Desk:
 
     device: torch.device
     clock: Clock
-    send: _Sender
+    send: Sender
     sentinel: Sentinel | None = None
     """Made before the first job that is timed."""
 

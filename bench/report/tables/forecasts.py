@@ -130,6 +130,7 @@ def mesh_table(title: str, found: Sequence["MeshForecast"]) -> Table:
             numbers("kWh/min, at most", detail=True),
             numbers("efficiency"),
             "fits",
+            "provenance",
         ],
         [[mesh_name(m), *_mesh_cells(m)] for m in shown],
         note=f"{len(shown)} of {len(found)} meshes; efficiency: of one card's seconds",
@@ -148,6 +149,7 @@ def _mesh_cells(m: "MeshForecast") -> list[Cell | str | None]:
         number(m.kwh_per_minute.value if m.kwh_per_minute else None),
         number(m.efficiency, percent(0)),
         None if m.fits_memory is None else _yes(m.fits_memory),
+        m.provenance,
     ]
 
 

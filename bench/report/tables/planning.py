@@ -21,7 +21,7 @@ def plan_table(plan: dict[str, Any]) -> Table:
                 " ".join(row["stages"]),
                 _predicted(row),
                 row["provenance"] or "unknown",
-                "over the budget" if row["point"] in left_out else "",
+                "over the budget" if row["point"] in left_out else row["note"] or "",
             ]
             for row in plan["points"]
         ],
