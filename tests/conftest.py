@@ -1,6 +1,7 @@
 """Shared fixtures.  The suite here is small enough for a few seconds and still has every stage."""
 
 import fcntl
+import functools
 import json
 import os
 import shutil
@@ -115,6 +116,22 @@ def here(monkeypatch, capsys):
     yield call
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
+def _few_draws(request, monkeypatch):
+    """Intervals from a fifth of the draws, in this process: a fit with all takes three seconds.  A
+    test of the intervals themselves asks for `all_draws`."""
+    if "all_draws" in request.fixturenames:
+        return
+    fit = sys.modules.get("bench.calibrate.fit_pool")
+    if fit is not None:
+        monkeypatch.setattr(fit, "bootstrap", functools.partial(fit.bootstrap, draws=20))
+
+
+@pytest.fixture
+def all_draws():
+    """Intervals as users have them."""
 
 
 @pytest.fixture

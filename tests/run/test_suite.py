@@ -175,13 +175,13 @@ def test_a_point_over_its_time_is_stopped_and_the_next_one_runs(tmp_path, unrepo
     }
     suite = variant(
         tmp_path,
-        point_timeout_s=12.0,
+        point_timeout_s=8.0,
         points=[slow, {"model": "tiny", "workload": "tiny-image", "recipe": "eager-fp32"}],
     )
     code, out, _ = unreported("run", str(suite), "--device", "cpu", "--out", str(tmp_path))
     assert code == 1  # a timeout is no result
     first, second = outcomes(out).values()
-    assert first == "timeout: stopped after 12 s"
+    assert first == "timeout: stopped after 8 s"
     assert second.startswith(("ok", "unstable"))
 
 

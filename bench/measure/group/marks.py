@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ANSWER_S = 0.5  # a rank that can answer writes its stack within milliseconds
+GONE_S, POLL_S = 30.0, 0.02  # a CUDA context takes seconds to go
 INNERMOST = 6  # lines of a stack
 COLLECTIVE = ("torch/distributed/", "models/parallel/mesh.py")
 """In the innermost lines of a rank that waits for others in the middle of a call."""
@@ -87,6 +88,23 @@ def _stacks(folder: Path, marks: dict[int, Mark]) -> dict[int, list[str]]:
 
 def _in_collective(lines: list[str]) -> bool:
     return any(place in line for line in lines for place in COLLECTIVE)
+
+
+def wait_until_gone(folder: Path, ranks: int) -> None:
+    """For the processes of a group whose launcher was killed, GONE_S at most."""
+    deadline = time.monotonic() + GONE_S
+    pids = [mark.pid for mark in read_marks(folder, ranks).values()]
+    while any(_alive(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+
+
+def _alive(pid: int) -> bool:
+    """Does a process run, or stand stopped?  One that has ended may wait for its parent."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in ("Z", "X")
 
 
 def named(ranks: list[int]) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from bench.core.errors import EnvironmentFault
 from bench.core.verbosity import verbosity
-from bench.measure.group.marks import laggards
+from bench.measure.group.marks import laggards, wait_until_gone
 from bench.measure.worker.protocol import Answer, Request, mesh_of, wants_fresh
 from bench.results.environment import Environment, cards_in
 from bench.results.records import Correctness
@@ -163,6 +163,8 @@ class Worker:
             self._process.wait()
             self._events.close()
             self._process = None
+            if self._folder is not None:  # they die with the launcher, and hold memory until then
+                wait_until_gone(Path(self._folder.name), self.ranks)
         self._measured = False
 
     def _start(self) -> None:

@@ -3,16 +3,19 @@
 import os
 import resource
 import signal
-import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from bench.core.load import load_point
 from bench.core.specs.suite import Sampling
+from bench.measure.errors import Unsupported
 from bench.measure.group import launch
+from bench.measure.group.clock import GroupClock
 from bench.measure.group.launch import why
 from bench.measure.group.marks import FAILED, RUNS, WAITS, Marker, laggards, read_marks
+from bench.measure.timing.clock import CpuClock
 from bench.measure.worker.process import JobFailed, Worker
 from bench.measure.worker.protocol import MeasurePoint
 
@@ -47,15 +50,18 @@ def ranks() -> dict[int, int]:
     return found
 
 
-@pytest.fixture
-def worker(monkeypatch):
-    monkeypatch.setenv("LDT_BENCH_TEST_GROUP", str(os.getpid()))
-    with Worker("cpu") as worker:
+@pytest.fixture(scope="module")
+def of_module():
+    with pytest.MonkeyPatch.context() as patch, Worker("cpu") as worker:
+        patch.setenv("LDT_BENCH_TEST_GROUP", str(os.getpid()))
         yield worker
-    deadline = time.monotonic() + 10
-    while ranks():
-        assert time.monotonic() < deadline, f"left behind: {ranks()}"
-        time.sleep(0.05)
+
+
+@pytest.fixture
+def worker(of_module):
+    """Starts groups, and knows its environment from the first one on.  None is left behind."""
+    yield of_module
+    assert not ranks()
 
 
 def test_two_ranks_measure_a_point_and_the_next_has_one(worker):
@@ -93,7 +99,7 @@ def test_a_rank_that_hangs_is_named(worker):
             os.kill(there[1], signal.SIGSTOP)
 
     with pytest.raises(JobFailed, match="rank 1 of 2 kept the others waiting") as failed:
-        worker.run(request(LONG, ulysses=2), 25, stop)
+        worker.run(request(LONG, ulysses=2), 6, stop)
     assert failed.value.outcome == "timeout"
 
 
@@ -116,17 +122,41 @@ def test_a_rank_without_memory_is_named(worker):
     assert failed.value.outcome == "oom"
 
 
-@pytest.mark.parametrize(
-    ("degrees", "said"),
-    [
-        ({"cfg": 2}, "without guidance"),
-        ({"ulysses": 64}, "64 ranks need 64 CPU cores"),
-    ],
-)
-def test_a_mesh_that_cannot_be_is_skipped(worker, degrees, said):
-    with pytest.raises(JobFailed, match=said) as failed:
-        worker.run(request(**degrees), 120)
+def test_more_ranks_than_cores_are_skipped(worker):
+    with pytest.raises(JobFailed, match="64 ranks need 64 CPU cores") as failed:
+        worker.run(request(ulysses=64), 120)
     assert failed.value.outcome == "skipped_unsupported"
+
+
+def test_a_mesh_that_does_not_fit_the_point_is_unsupported():
+    from bench.measure.worker.jobs import Session, measure_one
+
+    here = Session(torch.device("cpu"), CpuClock())
+    with pytest.raises(Unsupported, match="without guidance"):
+        measure_one(request(cfg=2), here)
+    with pytest.raises(Unsupported, match="needs a group of 2 ranks, found 1"):
+        measure_one(request(ulysses=2), here)
+
+
+def test_a_baseline_in_turns_is_not_taken_for_the_point(monkeypatch):
+    """Rank 0 of one: each call's own seconds go to the stage that is asked for."""
+
+    class Ticks:
+        times = iter((1.0, 5.0, 2.0, 6.0))
+
+        def time(self, call):
+            return next(self.times)
+
+    monkeypatch.setattr("bench.measure.group.clock.dist.barrier", lambda group: None)
+    monkeypatch.setattr(GroupClock, "_largest", lambda self, seconds: seconds + 0.5)
+    monkeypatch.setattr(GroupClock, "_in_collectives", lambda self, call: call())
+    clock = GroupClock(Ticks(), None, lambda state: None)
+    ours, theirs = (lambda: 0.1), (lambda: 0.9)
+    for call in (ours, theirs, ours, theirs):
+        clock.time(call)
+    clock.keep("denoise_step", [1.5, 2.5])
+    assert clock.own == {"denoise_step": [1.0, 2.0]}
+    assert clock.waiting == {"denoise_step": 0.1}
 
 
 def test_marks_say_who_is_late(tmp_path, monkeypatch):
