@@ -39,6 +39,7 @@ from bench.count.cache import CountCache
 from bench.count.shipped import WORK_FILE, counting_code, diffusers_version, shipped_work
 from bench.count.work import (
     decode_flops,
+    denoiser_attention_width,
     denoiser_depth,
     denoiser_heads,
     denoiser_params,
@@ -97,6 +98,7 @@ def count_presets(counts: CountCache) -> None:
         denoiser_params(model, counts)
         denoiser_depth(model, counts)
         denoiser_heads(model, counts)
+        denoiser_attention_width(model, counts)
         for workload in workloads:
             if takes(model, workload) and (public or workload.name.startswith("sora-")):
                 count_video(model, workload, counts)

@@ -16,6 +16,7 @@ from bench.core.specs.model import Model
 from bench.core.specs.recipe import Recipe
 from bench.core.specs.workload import Workload
 from models.ar.spec import AutoregressiveConfig
+from models.parallel.spec import Parallel
 from models.spec import DiffusersDenoiser, DiffusersVAE, DiTConfig, TextEncoderConfig, VAEConfig
 
 PARTS = ("denoiser", "vae", "text_encoders")
@@ -93,7 +94,8 @@ def _fields_by_name() -> dict[str, str]:
 
 def _all_fields() -> list[str]:
     fields: list[str] = []
-    for cls in (*KINDS.values(), *Part.__subclasses__(), *(cls for _, cls in PART_CLASSES)):
+    parts = (*Part.__subclasses__(), Parallel, *(cls for _, cls in PART_CLASSES))
+    for cls in (*KINDS.values(), *parts):
         is_model = issubclass(cls, BaseModel)
         fields += cls.model_fields if is_model else [f.name for f in dataclasses.fields(cls)]
     return fields

@@ -127,6 +127,13 @@ def heads(denoiser: DiTConfig | DiffusersDenoiser) -> int:
     return _field(denoiser, "num_attention_heads")
 
 
+def attention_width(denoiser: DiTConfig | DiffusersDenoiser) -> int:
+    """Columns of a block's queries: heads times their size."""
+    if isinstance(denoiser, DiTConfig):
+        return denoiser.width
+    return heads(denoiser) * _field(denoiser, "attention_head_dim")
+
+
 def _field(denoiser: DiffusersDenoiser, key: str) -> int:
     """Of its config, or the class's default."""
     if key in denoiser.config:

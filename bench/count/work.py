@@ -82,6 +82,17 @@ def denoiser_heads(model: Model, cache: CountCache) -> int:
     return _one(cache, ["heads", _part(model, "denoiser")], count)
 
 
+def denoiser_attention_width(model: Model, cache: CountCache) -> int:
+    """Columns of the queries of a block."""
+
+    def count() -> int:
+        from bench.count.depth import attention_width
+
+        return attention_width(model.denoiser)
+
+    return _one(cache, ["attention width", _part(model, "denoiser")], count)
+
+
 def text_work(encoders: tuple[TextEncoderConfig, ...], prompts: int) -> ClassWork:
     """The text encoders' products, by the closed form; what is elementwise in them is thousandths
     of a video."""

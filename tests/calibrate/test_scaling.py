@@ -25,10 +25,8 @@ PCIE = Link(kind="pcie", bytes_per_s=32e9, cards=8, source="a test")
 TRUE = (0.6, 0.25, 4e-5, 1.0, 0.2, 0.02)
 
 
-def forward(tokens: int = 75_600, columns: int = 5_120 * 40, blocks: int = 40) -> Forward:
-    return Forward(
-        tokens=tokens, attention_flops=4.0 * tokens**2 * columns, blocks=blocks, params=14e9
-    )
+def forward(tokens: int = 75_600, width: int = 5_120, blocks: int = 40) -> Forward:
+    return Forward(tokens=tokens, width=width, blocks=blocks, params=14e9)
 
 
 def one(denoise_s: float = 1_800.0, **changed) -> OneCard:
@@ -43,7 +41,7 @@ def base(model: str = "wan2.1-t2v-14b", workload: str = "720p-81f", gpu: str = "
 
 
 def test_traffic_by_hand():
-    f = forward(tokens=1_000, columns=640, blocks=2)
+    f = forward(tokens=1_000, width=320, blocks=2)
     # Ulysses 4: a rank holds 250 tokens x 640 columns x 2 bytes = 320,000 B; queries, keys,
     # values and the answer each send 3/4 of it: 4 x 320,000 x 3/4 = 960,000 B in 4 x 2 calls.
     got = traffic_of(f, Parallel(ulysses=4))

@@ -36,8 +36,6 @@ class Conditions:
 def of_recipe(recipe: Recipe, gpu: Gpu) -> Conditions:
     """A recipe, in the words of published rows.  Raises UserError for one that no 16-bit rate says
     anything of."""
-    if recipe.on_several_ranks:
-        raise UserError(f"recipe {recipe.name} runs on several ranks; one card is predicted")
     if recipe.dtype not in HALF:
         raise UserError(
             f"recipe {recipe.name}: published evidence is of bf16 and fp16, and says nothing of"

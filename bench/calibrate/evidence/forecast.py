@@ -17,6 +17,7 @@ from bench.calibrate.evidence.observation import Observation, columns
 from bench.calibrate.evidence.point import NOBODY, as_observation
 from bench.calibrate.evidence.posterior import Posterior
 from bench.calibrate.predict import Estimate
+from bench.core.errors import UserError
 from bench.core.load import load
 from bench.core.quantity import Provenance, Quantity
 from bench.core.specs.gpu import Gpu
@@ -80,6 +81,11 @@ def forecast(
     posterior: what is known, by default what is shipped of the card; source: who runs it.
 
     Raises UserError for a card without evidence, and for a recipe that evidence says nothing of."""
+    if point.recipe.on_several_ranks:
+        raise UserError(
+            f"recipe {point.recipe.name} has a mesh, and one card is forecast; give predict"
+            " --parallel in its place"
+        )
     card, sheet, counts = read_card(gpu), load(Gpu, gpu), cache or CountCache()
     conditions = run or of_recipe(point.recipe, sheet)
     asked = as_observation(point, gpu, conditions, counts).model_copy(update={"source": source})

@@ -70,7 +70,7 @@ def why_first(found: Sequence[MeshForecast], objective: Objective) -> str:
     """One sentence.  found: ranked."""
     best, *others = found
     if not others:
-        return f"{best.parallel.words()} is the only mesh that this model can run on"
+        return f"{best.parallel.words()} is the only choice for this model"
     second = others[0]
     first = f"{best.parallel.words()} is first of {len(found)} meshes by {objective}"
     if second.fits_memory is False and best.fits_memory is not False:

@@ -7,7 +7,7 @@ from bench.calibrate.scaling.model import OneCard
 from bench.calibrate.scaling.traffic import Forward
 from bench.core.specs.model import Model
 from bench.count.cache import CountCache
-from bench.count.work import denoiser_depth, denoiser_params
+from bench.count.work import denoiser_attention_width, denoiser_depth, denoiser_params
 
 DENOISE = ("linear", "attention", "elementwise")
 
@@ -25,7 +25,7 @@ def one_card(
         guided=guided,
         forward=Forward(
             tokens=o.tokens,
-            attention_flops=o.attention_flops / o.forwards,
+            width=denoiser_attention_width(model, cache),
             blocks=denoiser_depth(model, cache),
             params=denoiser_params(model, cache) / getattr(model.denoiser, "experts", 1),
         ),

@@ -1,8 +1,7 @@
-"""What one rank sends in a denoising step, by axis, of any transformer with full attention.
+"""What one rank sends in a denoising step, by axis, of any transformer.
 
-An own DiT has an exact closed form (bench.count.parallel.closed).  Of public models the counted
-work is at hand and their widths are not: attention over N tokens takes 4 N^2 FLOPs a column, so
-that its FLOPs give the columns of all blocks together (their width times their number).
+An own DiT has an exact closed form (bench.count.parallel.closed).  Of public models this takes the
+width and the number of their blocks, and leaves text tokens out.
 """
 
 from dataclasses import dataclass
@@ -20,14 +19,15 @@ class Forward:
     """One forward of one sample, as far as a mesh needs it."""
 
     tokens: int
-    attention_flops: float
+    width: int
+    """Columns of a block's queries."""
     blocks: int
     params: float
 
     @property
-    def columns(self) -> float:
-        """Widths of all blocks together."""
-        return self.attention_flops / (4 * self.tokens**2)
+    def columns(self) -> int:
+        """Of all blocks together."""
+        return self.width * self.blocks
 
 
 @dataclass(frozen=True)

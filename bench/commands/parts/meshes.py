@@ -182,11 +182,13 @@ def _show_one(base: "Base", cards: int, several: Several, as_json: bool) -> None
     best, point = found[0], base.point
     typer.echo(f"{point.model.name} · {point.workload.name} on {cards} x {base.gpu.name}")
     typer.echo(mesh_headline(best))
-    typer.echo(why)
+    if several.mesh is None:
+        typer.echo(why)
     for line in _beside(base, best):
         typer.echo(line)
-    typer.echo(resting_on_rows(fitted, best.parallel.of_one_sample))
-    show(mesh_table(f"Meshes of {cards} cards, by {several.objective}", found))
+    if best.parallel.of_one_sample > 1:
+        typer.echo(resting_on_rows(fitted, best.parallel.of_one_sample))
+    show(mesh_table(f"{cards} x {base.gpu.name}, by {several.objective}", found))
     if best.provenance == "extrapolated":
         say("warning: extrapolated: no published row is on such links, with such axes or cards")
     _warn([base])

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from bench.calibrate.evidence.conditions import Conditions
 from bench.calibrate.evidence.forecast import forecast
 from bench.core.errors import UserError
 from bench.core.load import load_point
@@ -32,8 +33,9 @@ def test_a_mesh_of_one_rank_is_no_mesh() -> None:
 
 def test_one_card_is_not_predicted_in_the_place_of_two() -> None:
     point = load_point("wan2.1-t2v-14b", "720p-81f", "eager", MESH)
-    with pytest.raises(UserError, match="several ranks"):
-        forecast(point, "h100-sxm")
+    for run in (None, Conditions()):
+        with pytest.raises(UserError, match="has a mesh"):
+            forecast(point, "h100-sxm", run)
 
 
 def test_what_a_mesh_excludes_is_an_error() -> None:
