@@ -59,9 +59,14 @@ def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
 
+@cache
+def nodes(tree: ast.AST) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(tree))
+
+
 def imported(tree: ast.AST, known: dict[str, Path]) -> Iterator[str]:
     """Modules of `known` that the code imports, within functions too."""
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
             inner = [f"{node.module}.{alias.name}" for alias in node.names]
             modules = [module for module in inner if module in known]
@@ -112,7 +117,7 @@ def test_no_study_imports_another():
 
 def test_no_test_imports_a_test():
     for path in (ROOT / "tests").rglob("*.py"):
-        for node in ast.walk(parsed(path)):
+        for node in nodes(parsed(path)):
             names = (
                 [node.module or ""]
                 if isinstance(node, ast.ImportFrom)
@@ -134,7 +139,7 @@ def test_folders_hold_few_modules():
 def test_files_and_functions_are_short(path):
     lines = path.read_text().count("\n")
     assert lines <= LINES_OF_A_FILE, f"{lines} lines"
-    for node in ast.walk(parsed(path)):
+    for node in nodes(parsed(path)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             length = node.end_lineno - node.lineno + 1
             assert length <= LINES_OF_A_FUNCTION, f"{node.name}: {length} lines"
@@ -196,7 +201,7 @@ def lines_of_code(path: Path) -> list[tuple[int, str]]:
     """(line number, text) of a file's code, without imports, constants' values, comments,
     docstrings and lines that hold brackets alone."""
     skipped: set[int] = set()
-    for node in ast.walk(parsed(path)):
+    for node in nodes(parsed(path)):
         is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
         is_import = isinstance(node, (ast.Import, ast.ImportFrom))
         is_data = isinstance(node, (ast.List, ast.Dict, ast.Tuple, ast.Set))

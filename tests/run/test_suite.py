@@ -97,7 +97,7 @@ def test_records_hold_raw_samples_environment_and_counts(measured):
         assert private not in text or len(private) < 4
 
 
-def test_calibration_and_report_are_there(measured, here):
+def test_calibration_and_report_are_there(all_draws, measured, here):
     directory, _ = measured
     report = (directory / "report.md").read_text()
     for words in (

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from bench.core.specs.point import Point
 from bench.measure.device.environment import choose_device
 from bench.measure.group.clock import GroupClock
 from bench.measure.group.marks import FAILED, RUNS, Marker
@@ -25,10 +26,10 @@ from bench.measure.worker.serve import Sender
 from bench.results.readings import GroupReading, RankReading, StageTelemetry
 from bench.results.records import SentinelReading
 from models.parallel.spec import Parallel
+from models.spec import DiTConfig
 
 PATIENCE = timedelta(hours=12)  # the suite has a limit of its own, and kills the group at it
 WHOSE = "of several cards: group has each rank's own"
-NOT_TIMED = "collectives of DTensor, fully_shard and diffusers are not timed one by one"
 
 Send = Callable[..., None]
 
@@ -107,9 +108,7 @@ def _measured(
 
     reply = measure_one(request, Session(device, clock, on_round))
     reading = SentinelReading(before_s=before, after_s=sentinel.read())
-    parallel = mesh_of(request)
-    assert parallel is not None
-    group = _gathered(parallel, reply, clock, control)
+    group = _gathered(request, reply, clock, control)
     telemetry = _without_energy(reply.telemetry)
     return reply.model_copy(update={"sentinel": reading, "group": group, "telemetry": telemetry})
 
@@ -132,17 +131,32 @@ def _without_energy(
     }
 
 
+def _not_timed(point: Point, parallel: Parallel) -> str | None:
+    """Why some collectives of a point are out of sight; None where each is timed."""
+    own = isinstance(point.model.denoiser, DiTConfig)
+    whose = {
+        "DTensor": parallel.tensor > 1,
+        "fully_shard": parallel.shard_weights,
+        "diffusers": parallel.sequence > 1 and not own,
+        "compiled code": point.recipe.compiles,
+    }
+    hidden = [name for name, there in whose.items() if there]
+    return f"collectives of {', '.join(hidden)} are not timed one by one" if hidden else None
+
+
 def _gathered(
-    parallel: Parallel, reply: PointReply, clock: GroupClock, control: Any
+    request: MeasurePoint, reply: PointReply, clock: GroupClock, control: Any
 ) -> GroupReading:
     """What each rank read, on every rank."""
-    timed = parallel.tensor == 1 and not parallel.shard_weights
+    parallel = mesh_of(request)
+    assert parallel is not None
+    reason = _not_timed(request.point, parallel)
     mine = RankReading(
         rank=dist.get_rank(),
         median_s={stage: median(own) for stage, own in clock.own.items()},
         peak_allocated=reply.memory.peak_allocated if reply.memory else None,
         energy_j=_joules(reply),
-        in_collectives_s=clock.waiting if timed else None,
+        in_collectives_s=clock.waiting if reason is None else None,
     )
     every: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(every, mine.model_dump(), group=control)
@@ -151,5 +165,5 @@ def _gathered(
         of_one_sample=parallel.of_one_sample,
         ranks=[RankReading(**reading) for reading in every],
         threads=torch.get_num_threads(),
-        reason=None if timed else NOT_TIMED,
+        reason=reason,
     )

@@ -15,6 +15,7 @@ from bench.measure.group import launch
 from bench.measure.group.clock import GroupClock
 from bench.measure.group.launch import why
 from bench.measure.group.marks import FAILED, RUNS, WAITS, Marker, laggards, read_marks
+from bench.measure.group.member import _not_timed
 from bench.measure.timing.clock import CpuClock
 from bench.measure.worker.process import JobFailed, Worker
 from bench.measure.worker.protocol import MeasurePoint
@@ -136,6 +137,24 @@ def test_a_mesh_that_does_not_fit_the_point_is_unsupported():
         measure_one(request(cfg=2), here)
     with pytest.raises(Unsupported, match="needs a group of 2 ranks, found 1"):
         measure_one(request(ulysses=2), here)
+
+
+@pytest.mark.parametrize(
+    ("model", "recipe", "degrees", "hidden"),
+    [
+        ("tiny", "eager", {"ulysses": 2, "cfg": 2}, None),
+        ("tiny", "eager", {"tensor": 2}, "DTensor"),
+        ("tiny", "compile-regional", {"ulysses": 2}, "compiled code"),
+        ("wan-tiny", "eager", {"ulysses": 2}, "diffusers"),
+        ("wan-tiny", "eager", {"cfg": 2}, None),
+        ("wan-tiny", "eager", {"cfg": 2, "shard_weights": True}, "fully_shard"),
+    ],
+)
+def test_collectives_out_of_sight_have_no_time(model, recipe, degrees, hidden):
+    point = load_point(model, "tiny-video", recipe, {"recipe.parallel": degrees})
+    reason = _not_timed(point, point.recipe.parallel)
+    wanted = f"collectives of {hidden} are not timed one by one" if hidden else None
+    assert reason == wanted
 
 
 def test_a_baseline_in_turns_is_not_taken_for_the_point(monkeypatch):
