@@ -1,6 +1,7 @@
 """From a name or a path to a validated spec, and from a suite to its points.  Every mistake becomes
 one line: the value, what is accepted and the nearest match."""
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from bench.core.specs.recipe import Recipe
 from bench.core.specs.suite import Suite, SuitePoints
 from bench.core.specs.workload import Workload
 from bench.core.suite_names import with_full_names
+from models.parallel.spec import Parallel, every_mesh
 
 S = TypeVar("S", bound=Spec)
 
@@ -171,9 +173,9 @@ def expand(suite: Suite) -> list[SuitePoint]:
     for index, entry in enumerate(suite.points):
         for model in entry.model:
             for workload in entry.workload:
-                for recipe in entry.recipe:
+                for recipe, mesh in itertools.product(entry.recipe, _meshes(entry, suite.gpus)):
                     where = f"suite {suite.name}, points.{index} ({model}, {workload}, {recipe})"
-                    new = _suite_point(entry, model, workload, recipe, where)
+                    new = _suite_point(entry, model, workload, recipe, mesh, where)
                     key = new.point.fingerprint
                     old = found.get(key, new)
                     found[key] = SuitePoint(
@@ -189,10 +191,19 @@ def expand(suite: Suite) -> list[SuitePoint]:
     return list(found.values())
 
 
+def _meshes(entry: SuitePoints, gpus: int) -> tuple[Parallel | None, ...]:
+    """Those that an entry asks for; None: as the recipe says."""
+    if entry.parallel == "all":
+        return tuple(mesh for mesh in every_mesh(gpus) if mesh.data == 1)
+    return entry.parallel or (None,)
+
+
 def _suite_point(
-    entry: SuitePoints, model: str, workload: str, recipe: str, where: str
+    entry: SuitePoints, model: str, workload: str, recipe: str, mesh: Parallel | None, where: str
 ) -> SuitePoint:
     overrides, stages = dict(entry.set), entry.stages
+    if mesh is not None and mesh.ranks > 1:
+        overrides["recipe.parallel"] = mesh.model_dump(exclude_defaults=True)
     try:
         point = load_point(model, workload, recipe, overrides, stages)
         base = None

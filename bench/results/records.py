@@ -14,6 +14,7 @@ from bench.results.base import Positive, Seconds, Strict
 from bench.results.counts import StageCount
 from bench.results.environment import Environment
 from bench.results.readings import GroupReading, Memory, StageTelemetry, Timing
+from bench.results.scaling import StepOnRanks
 
 SCHEMA_VERSION = 1
 
@@ -51,6 +52,11 @@ class Probe(Strict):
         "write",
         "fresh_write",
         "activation",
+        "all-to-all",
+        "all-gather",
+        "reduce-scatter",
+        "all-reduce",
+        "point-to-point",
     ]
     dtype: str
     backend: str | None
@@ -62,10 +68,12 @@ class Probe(Strict):
     shape: dict[str, int]
     """gemm: m n k; attention: batch heads tokens head_dim; conv3d, small_conv3d and
     conv3d_benchmark (cuDNN's algorithm chosen by timing): channels frames height width; the others:
-    bytes. fresh_write: an array allocated anew and written; activation: GELU, read and written."""
+    bytes. fresh_write: an array allocated anew and written; activation: GELU, read and written.
+    Collectives: bytes that each rank puts in, ranks of the group. at_once, in ceilings of several
+    ranks: so many of them ran the probe together."""
     flops: Annotated[int, Field(ge=1)] | None
     bytes_moved: Annotated[int, Field(ge=1)] | None
-    """Read and written."""
+    """Read and written; of a collective, sent by a rank."""
     timing: Timing
 
     @model_validator(mode="after")
@@ -212,6 +220,10 @@ class PointRecord(_RecordBase):
     """Why nothing was compared."""
     group: GroupReading | None = None
     """Where the recipe has a mesh."""
+    predicted: StepOnRanks | None = None
+    """Of a denoising step on a mesh, made before it was measured."""
+    predicted_missing: str | None = None
+    """Why there is none."""
 
     @model_validator(mode="after")
     def _can_be_calibrated(self) -> "PointRecord":
@@ -241,16 +253,18 @@ class PointRecord(_RecordBase):
 
 
 class CeilingsRecord(_RecordBase):
-    """What this card reached."""
+    """What this card reached, or what several ranks reached together."""
 
     kind: Literal["ceilings"] = "ceilings"
+    ranks: Annotated[int, Field(ge=2)] | None = None
+    """None: one process."""
     probes: list[Probe]
     telemetry: dict[str, StageTelemetry] | None
     """By kind of probe."""
 
     @property
     def label(self) -> str:
-        return "ceilings"
+        return "ceilings" if self.ranks is None else f"ceilings of {self.ranks} ranks"
 
     def best(self, kind: str, dtype: str | None = None, backend: str | None = None) -> Probe | None:
         """Fastest probe of a kind (of one dtype, of one SDPA backend), None where it was not

@@ -140,10 +140,24 @@ def on_one_card(records: list[PointRecord]) -> list[PointRecord]:
 
 
 def ceilings_record(records: list[PointRecord | CeilingsRecord]) -> CeilingsRecord | None:
-    """The last successful ceilings of a result."""
-    return next(
-        (r for r in reversed(records) if isinstance(r, CeilingsRecord) and r.outcome == "ok"), None
-    )
+    """The last successful ceilings of one process."""
+    return _last_ceilings(records, None)
+
+
+def group_ceilings(
+    records: list[PointRecord | CeilingsRecord],
+) -> dict[int, CeilingsRecord]:
+    """Ranks -> their last successful ceilings."""
+    every = {r.ranks for r in records if isinstance(r, CeilingsRecord) and r.ranks is not None}
+    found = {ranks: _last_ceilings(records, ranks) for ranks in sorted(every)}
+    return {ranks: record for ranks, record in found.items() if record is not None}
+
+
+def _last_ceilings(
+    records: list[PointRecord | CeilingsRecord], ranks: int | None
+) -> CeilingsRecord | None:
+    ceilings = [r for r in records if isinstance(r, CeilingsRecord) and r.ranks == ranks]
+    return next((r for r in reversed(ceilings) if r.outcome == "ok"), None)
 
 
 class Store:

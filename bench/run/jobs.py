@@ -2,8 +2,9 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from bench.core.errors import UserError
 from bench.core.load import expand, headline_point
@@ -23,6 +24,8 @@ class Job:
     """None for the ceilings."""
     together: bool = False
     """Measured in turns with the jobs beside it that are too."""
+    ranks: int = 1
+    """Of ceilings: that measure them together."""
     baseline: Point | None = None
     """What the point is measured in turns with, and its output held against."""
 
@@ -50,12 +53,32 @@ def suite_jobs(suite: Suite) -> list[Job]:
         )
         for p in points
     ]
-    return [ceilings_job(p.point.recipe for p in points), *jobs] if suite.ceilings else jobs
+    if not suite.ceilings:
+        return jobs
+    return [ceilings_job(p.point.recipe for p in points), *_with_group_ceilings(jobs)]
 
 
-def ceilings_job(recipes: Iterable[Recipe]) -> Job:
+def _with_group_ceilings(jobs: list[Job]) -> Iterator[Job]:
+    """Before the first point of so many ranks, what these reach together."""
+    meshes = [job.point.recipe for job in jobs if job.point.recipe.on_several_ranks]
+    known = set()
+    for job in jobs:
+        mesh = job.point.recipe.parallel
+        if mesh is not None and mesh.ranks > 1 and mesh.ranks not in known:
+            known.add(mesh.ranks)
+            alike = [recipe for recipe in meshes if recipe.parallel.ranks == mesh.ranks]
+            yield ceilings_job(alike, mesh.ranks)
+        yield job
+
+
+def ceilings_job(recipes: Iterable[Recipe], ranks: int = 1) -> Job:
     """The ceilings that these recipes need."""
-    return Job(fingerprint({"ceilings": recipe_pairs(recipes)}), "ceilings", None)
+    what: dict[str, Any] = {"ceilings": recipe_pairs(recipes)}
+    if ranks == 1:
+        return Job(fingerprint(what), "ceilings", None)
+    return Job(
+        fingerprint(what | {"ranks": ranks}), f"ceilings of {ranks} ranks", None, ranks=ranks
+    )
 
 
 def recipe_pairs(recipes: Iterable[Recipe]) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ from bench.measure.worker.process import JobFailed, Worker
 from bench.measure.worker.protocol import (
     CeilingsReply,
     MeasureCeilings,
+    MeasureLinks,
     MeasurePoint,
     MeasureTogether,
     PointReply,
@@ -20,6 +21,7 @@ from bench.results.records import CeilingsRecord, PointRecord, Reused
 from bench.results.store import Store
 from bench.run.budget import Budget, over_budget
 from bench.run.forecast import Forecaster
+from bench.run.foresight import Foresight
 from bench.run.jobs import Job, recipe_pairs
 from bench.run.record import Stopwatch, is_baseline, not_compared, point_record
 
@@ -37,6 +39,8 @@ class Runner:
     """Samples of an earlier run that count, by fingerprint."""
     own: dict[str, PointRecord] = field(default_factory=dict)
     """Points that were measured by themselves here, by subject: baselines of others."""
+    foresee: Foresight = field(default_factory=Foresight)
+    """Predicts a point on several ranks before its turn."""
     rates: list[float] = field(default_factory=list)
     """FLOP/s of the denoise steps so far."""
 
@@ -80,6 +84,7 @@ class Runner:
 
     def alone(self, job: Job) -> PointRecord | CeilingsRecord:
         """The record of one job, however it ends."""
+        predicted, predicted_missing = self.foresee(job, self.store, self.worker)
         watch = Stopwatch()
         outcome, reason, reply = self._outcome(job)
         common = {
@@ -92,11 +97,15 @@ class Runner:
             "sentinel": reply.sentinel,
         }
         if isinstance(reply, CeilingsReply):
-            return CeilingsRecord(**common, probes=reply.probes, telemetry=reply.telemetry)
+            ranks = None if job.ranks == 1 else job.ranks
+            return CeilingsRecord(
+                **common, ranks=ranks, probes=reply.probes, telemetry=reply.telemetry
+            )
         assert job.point is not None
         if job.baseline is not None and reply.against is None:
             missing = not_compared(job.baseline, f"{outcome}: {reason}")
             reply = reply.model_copy(update={"against": missing})
+        common |= {"predicted": predicted, "predicted_missing": predicted_missing}
         return point_record(job.point, reply, **common)
 
     def _outcome(self, job: Job) -> tuple[str, str | None, PointReply | CeilingsReply]:
@@ -122,11 +131,15 @@ class Runner:
         reason = reply.left_out if isinstance(reply, CeilingsReply) else reply.note
         return "ok", reason, reply
 
-    def _request(self, job: Job) -> MeasurePoint | MeasureCeilings:
+    def _request(self, job: Job) -> MeasurePoint | MeasureCeilings | MeasureLinks:
         prior, sampling = self.prior.get(job.fingerprint, {}), self.suite.sampling
         if job.point is None:
-            pairs = recipe_pairs(point.recipe for point in suite_points(self.suite))
-            return MeasureCeilings(recipes=pairs, sampling=sampling, prior=prior)
+            recipes = [point.recipe for point in suite_points(self.suite)]
+            how = {"sampling": sampling, "prior": prior}
+            if job.ranks == 1:
+                return MeasureCeilings(recipes=recipe_pairs(recipes), **how)
+            meshes = [r for r in recipes if r.parallel and r.parallel.ranks == job.ranks]
+            return MeasureLinks(ranks=job.ranks, recipes=recipe_pairs(meshes), **how)
         return MeasurePoint(
             point=job.point,
             sampling=sampling,

@@ -57,7 +57,7 @@ class SuiteRun:
         measured is on disk."""
         jobs = suite_jobs(self.suite)
         budget = Budget(self.budget_s)
-        with Worker(self.device) as worker:
+        with Worker(self.device, threads=self.suite.threads) as worker:
             if self.forecast is not None:
                 self.forecast.begin(worker, jobs)
             directory = self.resume or _new_directory(self.root, worker.environment, self.suite)

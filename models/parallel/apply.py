@@ -57,7 +57,7 @@ def _spread_own(denoiser: SpatioTemporalDiT, mesh: Mesh) -> None:
     if reason is not None:
         raise ValueError(reason)
     if parallel.tensor > 1:
-        cut_blocks(denoiser, mesh.devices["tensor"])
+        cut_blocks(denoiser, mesh)
     if parallel.sequence > 1:
         axes = {"ulysses": mesh.axis("ulysses"), "ring": mesh.axis("ring")}
         denoiser.lay_out_by(partial(SpreadLayout, **axes))

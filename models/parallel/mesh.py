@@ -21,6 +21,8 @@ from models.parallel.spec import AXES, Parallel
 # all_gather_tensor before PyTorch 2.13
 _all_gather = getattr(funcol, "all_gather_single", None) or funcol.all_gather_tensor
 
+_reduce_scatter = getattr(funcol, "reduce_scatter_single", None) or funcol.reduce_scatter_tensor
+
 
 @dataclass(frozen=True, eq=False)
 class Ranks:
@@ -42,6 +44,16 @@ class Ranks:
         """x of every rank.  (...) -> (size, ...)."""
         with _timed(x):
             return _wait(_all_gather(x.contiguous()[None], 0, self.group))
+
+    def sum(self, x: Tensor) -> Tensor:
+        """All-reduce.  (...) -> (...)."""
+        with _timed(x):
+            return _wait(funcol.all_reduce(x, "sum", self.group))
+
+    def scatter_sum(self, x: Tensor) -> Tensor:
+        """Reduce-scatter.  (size * n, ...) -> (n, ...), this rank's part of the sum."""
+        with _timed(x):
+            return _wait(_reduce_scatter(x.contiguous(), "sum", 0, self.group))
 
     def pass_on(self, x: Tensor) -> Tensor:
         """To the next rank; what the one before sent comes back, in the same shape."""

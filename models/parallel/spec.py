@@ -10,6 +10,7 @@ bytes, may cross nodes) to the innermost (most bytes, wants the fastest link):
 - tensor: columns, then rows, of each pair of products (Megatron-LM, arXiv 1909.08053).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from typing import Any, ClassVar
@@ -106,6 +107,20 @@ def refusal(parallel: Parallel, shape: Shape) -> str | None:
     if parallel.tensor > 1 and shape.mlp_width % parallel.tensor:
         return f"tensor {parallel.tensor} does not divide the MLP's width {shape.mlp_width}"
     return None
+
+
+def every_mesh(ranks: int) -> Iterator[Parallel]:
+    """Every product of degrees that makes so many ranks; no weights are sharded."""
+    for data in _divisors(ranks):
+        for cfg in (d for d in (1, 2) if ranks // data % d == 0):
+            for ring in _divisors(ranks // data // cfg):
+                for ulysses in _divisors(ranks // data // cfg // ring):
+                    tensor = ranks // data // cfg // ring // ulysses
+                    yield Parallel(data=data, cfg=cfg, ring=ring, ulysses=ulysses, tensor=tensor)
+
+
+def _divisors(n: int) -> list[int]:
+    return [d for d in range(1, n + 1) if n % d == 0]
 
 
 def parse_parallel(text: str) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """Which mesh?  Every legal one, the best first, and why."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 from bench.calibrate.scaling.evidence import ScalingRow, scaling_evidence
 from bench.calibrate.scaling.forecast import Base, MeshForecast, forecast_on
 from bench.core.errors import UserError
-from models.parallel.spec import Parallel, refusal
+from models.parallel.spec import Parallel, every_mesh, refusal
 
 Objective = Literal["latency", "cost", "energy"]
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
@@ -28,8 +28,8 @@ def all_meshes(base: Base, cards: int) -> list[MeshForecast]:
     published rows."""
     too_large = forecast_on(base, Parallel()).fits_memory is False
     meshes = [
-        Parallel(**degrees, shard_weights=too_large and _may_shard(degrees))
-        for degrees in _degrees(cards)
+        mesh.model_copy(update={"shard_weights": too_large and _may_shard(mesh)})
+        for mesh in every_mesh(cards)
     ]
     return [forecast_on(base, mesh) for mesh in meshes if refusal(mesh, base.shape) is None]
 
@@ -100,24 +100,5 @@ def _seconds_more(best: MeshForecast, second: MeshForecast) -> str:
     return f"{name} takes {total:.3g} s more a video, {more[most]:.3g} s of it {most}"
 
 
-def _may_shard(degrees: dict[str, int]) -> bool:
-    return degrees["tensor"] == 1 and max(degrees.values()) > 1
-
-
-def _degrees(cards: int) -> Iterator[dict[str, int]]:
-    for data in _divisors(cards):
-        for cfg in (d for d in (1, 2) if cards // data % d == 0):
-            for ring in _divisors(cards // data // cfg):
-                for ulysses in _divisors(cards // data // cfg // ring):
-                    tensor = cards // data // cfg // ring // ulysses
-                    yield {
-                        "data": data,
-                        "cfg": cfg,
-                        "ring": ring,
-                        "ulysses": ulysses,
-                        "tensor": tensor,
-                    }
-
-
-def _divisors(n: int) -> list[int]:
-    return [d for d in range(1, n + 1) if n % d == 0]
+def _may_shard(mesh: Parallel) -> bool:
+    return mesh.tensor == 1 and mesh.ranks > 1

@@ -1,13 +1,15 @@
 """A suite: which points are measured, in which order and how long."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
 from bench.core.specs.base import MAX_SECONDS, Names, Spec, as_tuple, positive, whole
 from bench.core.specs.model import Stage
 from bench.core.specs.recipe import Dtype
+from models.parallel.spec import MAX_RANKS, Parallel
 
+MAX_THREADS = 4096
 Dtypes = Annotated[tuple[Dtype, ...], BeforeValidator(as_tuple), Field(min_length=1)]
 
 
@@ -25,6 +27,11 @@ class SuitePoints(BaseModel):
     together: StrictBool = False
     """Small enough to be resident at once: visited in turns with the entries beside it that say so
     too."""
+    parallel: Annotated[tuple[Parallel, ...], BeforeValidator(as_tuple)] | Literal["all"] | None = (
+        None
+    )
+    """Each recipe on each of these meshes; all: on every mesh of the suite's GPUs; null: as the
+    recipe says."""
     set: dict[str, Any] = Field(default_factory=dict)
     """Dotted paths to values, as --set takes them."""
     baseline: str | None = None
@@ -69,5 +76,9 @@ class Suite(Spec):
     dtype: Dtype | None = None
     """Of every recipe here, baselines and the headline's too, where neither its name nor its entry
     says another."""
+    threads: whole(MAX_THREADS) | None = None
+    """Of each measuring process on a CPU; null: all cores, which a group's ranks share."""
+    gpus: whole(MAX_RANKS) = 1
+    """Of the meshes that `parallel: all` stands for; --gpus sets it."""
     on_cpu: str | None = None
     """The suite that is run in the place of this one where the device is a CPU."""

@@ -12,7 +12,9 @@ from bench.count.parallel.closed import step_messages, weight_messages
 from bench.count.parallel.seen import CollectivesMode, fake_ranks
 from bench.count.parallel.sent import Sent, summed
 from bench.count.point import DTYPES, on_meta, stage_request
+from bench.count.stage import stage_count
 from bench.count.trace import trace
+from bench.results.counts import StageCount
 from models.denoiser import blocks_of
 from models.parallel.apply import parallelise, shape_of
 from models.parallel.mesh import make_mesh
@@ -31,14 +33,18 @@ class RankCount:
     """One rank's share of a denoising step."""
 
     parallel: Parallel
-    flops: int
-    """By fvcore's rules."""
+    step: StageCount
     sent: list[Sent]
     """Activations, as traced."""
     weights: list[Sent]
     """Sharded weights, by their shapes: on meta nothing can be gathered."""
     closed_form: bool
     """Does a closed form agree with `sent`?  Own DiTs."""
+
+    @property
+    def flops(self) -> int:
+        """By fvcore's rules."""
+        return self.step.flops
 
     @property
     def bytes_sent(self) -> int:
@@ -70,8 +76,8 @@ def count_rank(point: Point, beside: AbstractContextManager[Any] | None = None) 
     sent, closed = summed(collectives.messages), closed_messages(point)
     if closed is not None and closed != sent:
         raise MessageMismatch(f"{point.label}: traced {sent}, closed form {closed}")
-    flops = sum(traced.flops_by_class().values())
-    return RankCount(parallel, flops, sent, weights, closed is not None)
+    counted = stage_count(traced, own=isinstance(model.denoiser, DiTConfig))
+    return RankCount(parallel, counted, sent, weights, closed is not None)
 
 
 def _weights(pipeline: VideoPipeline, parallel: Parallel, point: Point) -> list[Sent]:

@@ -33,7 +33,7 @@ OTHER = "other"
 
 
 class CollectivesMode(TorchDispatchMode):
-    """Notes every functional collective that runs within.  DTensors are taken apart first."""
+    """Notes every functional collective that runs within."""
 
     def __init__(self, mesh: Mesh):
         super().__init__()

@@ -26,13 +26,16 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, required=True)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--device", choices=["cpu", "cuda"])
+    parser.add_argument("--threads", type=int)
     args = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_parent()
     with os.fdopen(args.events_fd, "w", buffering=1) as events:
         reason = _too_many(args.ranks, args.device)
+        how = ["--device", args.device] if args.device else []
+        how += ["--threads", str(args.threads)] if args.threads else []
         if reason is None:
-            ended = _run(args.events_fd, args.ranks, args.folder, args.device)
+            ended = _run(args.events_fd, args.ranks, args.folder, how)
         else:
             ended = ("skipped_unsupported", reason)
         if ended is not None:
@@ -58,8 +61,9 @@ def _too_many(ranks: int, device: str | None) -> str | None:
     return None
 
 
-def _run(events_fd: int, ranks: int, folder: Path, device: str | None) -> tuple[str, str] | None:
-    """(outcome, reason) where the group failed; None where rank 0 has said how it went."""
+def _run(events_fd: int, ranks: int, folder: Path, how: list[str]) -> tuple[str, str] | None:
+    """(outcome, reason) where the group failed; None where rank 0 has said how it went.  how: the
+    ranks' further arguments."""
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -76,7 +80,7 @@ def _run(events_fd: int, ranks: int, folder: Path, device: str | None) -> tuple[
     # A rank inherits no other file than stdin, so it opens this process's own end of the pipe.
     events = f"/proc/{os.getpid()}/fd/{events_fd}"
     command = ["-P", "-m", "bench.measure.group.rank", "--events", events, "--folder", str(folder)]
-    command += ["--device", device] if device else []
+    command += how
     try:
         elastic_launch(config, sys.executable)(*command)
     except ChildFailedError as failed:

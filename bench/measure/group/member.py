@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -20,8 +21,15 @@ from bench.measure.group.marks import FAILED, RUNS, Marker
 from bench.measure.probes.sentinel import Sentinel
 from bench.measure.timing.clock import clock_for
 from bench.measure.worker.failures import classify
-from bench.measure.worker.jobs import Session, measure_one
-from bench.measure.worker.protocol import MeasurePoint, PointReply, mesh_of, read_request
+from bench.measure.worker.jobs import Session, measure_group_ceilings, measure_one
+from bench.measure.worker.protocol import (
+    MeasureLinks,
+    MeasurePoint,
+    PointReply,
+    TimedReply,
+    mesh_of,
+    read_request,
+)
 from bench.measure.worker.serve import Sender
 from bench.results.readings import GroupReading, RankReading, StageTelemetry
 from bench.results.records import SentinelReading
@@ -34,13 +42,15 @@ WHOSE = "of several cards: group has each rank's own"
 Send = Callable[..., None]
 
 
-def take_part(events: str, folder: Path, device_name: str | None) -> None:
-    """Measure one request.  Exits with 1 where this rank failed; the launcher ends the others."""
+def take_part(events: str, folder: Path, device_name: str | None, threads: int | None) -> None:
+    """threads: of this rank, on a CPU; None: its share of the cores.
+
+    Measure one request.  Exits with 1 where this rank failed; the launcher ends the others."""
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     mark = Marker(folder, rank)
     mark(RUNS)
     try:
-        device = _own_device(device_name, world)
+        device = _own_device(device_name, threads or _share_of_cores(world))
         control = _join(device)
         send = _sender(events, rank)
         send("hello")
@@ -58,14 +68,18 @@ def take_part(events: str, folder: Path, device_name: str | None) -> None:
     dist.destroy_process_group()
 
 
-def _own_device(name: str | None, world: int) -> torch.device:
-    """The card of this rank, or its share of the cores."""
+def _share_of_cores(world: int) -> int:
+    return max(1, len(os.sched_getaffinity(0)) // world)
+
+
+def _own_device(name: str | None, threads: int) -> torch.device:
+    """The card of this rank, or so many threads of the CPU."""
     device = choose_device(name)
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     else:
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // world))
+        torch.set_num_threads(threads)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False  # its default is true
     return device
@@ -78,12 +92,12 @@ def _join(device: torch.device) -> Any:
     return dist.new_group(backend="gloo", timeout=PATIENCE)
 
 
-def _heard(rank: int, control: Any) -> MeasurePoint:
+def _heard(rank: int, control: Any) -> MeasurePoint | MeasureLinks:
     """Rank 0 reads the request and tells the others."""
     said = [sys.stdin.readline() if rank == 0 else None]
     dist.broadcast_object_list(said, src=0, group=control)
     request = read_request(json.loads(said[0] or "{}"))
-    assert isinstance(request, MeasurePoint)
+    assert isinstance(request, MeasurePoint | MeasureLinks)
     return request
 
 
@@ -95,22 +109,40 @@ def _sender(path: str, rank: int) -> Send:
 
 
 def _measured(
-    request: MeasurePoint, device: torch.device, control: Any, mark: Marker, send: Send
-) -> PointReply:
-    """Time the point with the others, between two readings of this rank's sentinel."""
+    request: MeasurePoint | MeasureLinks,
+    device: torch.device,
+    control: Any,
+    mark: Marker,
+    send: Send,
+) -> TimedReply:
+    """Do it with the others, between two readings of this rank's sentinel."""
     sentinel = Sentinel(device, clock_for(device))
     before = sentinel.read()
     clock = GroupClock(clock_for(device), control, mark)
+    if isinstance(request, MeasurePoint):
+        reply: TimedReply = _timed_point(request, device, clock, send)
+    else:
+        session = Session(device, clock, partial(_tell, send))
+        reply = measure_group_ceilings(request, session)
+    reading = SentinelReading(before_s=before, after_s=sentinel.read())
+    return reply.model_copy(update={"sentinel": reading})
 
+
+def _tell(send: Send, stage: str, samples: list[float]) -> None:
+    send("round", stage=stage, samples_s=samples)
+
+
+def _timed_point(
+    request: MeasurePoint, device: torch.device, clock: GroupClock, send: Send
+) -> PointReply:
     def on_round(stage: str, samples: list[float]) -> None:
         clock.keep(stage, samples)
-        send("round", stage=stage, samples_s=samples)
+        _tell(send, stage, samples)
 
     reply = measure_one(request, Session(device, clock, on_round))
-    reading = SentinelReading(before_s=before, after_s=sentinel.read())
-    group = _gathered(request, reply, clock, control)
+    group = _gathered(request, reply, clock)
     telemetry = _without_energy(reply.telemetry)
-    return reply.model_copy(update={"sentinel": reading, "group": group, "telemetry": telemetry})
+    return reply.model_copy(update={"group": group, "telemetry": telemetry})
 
 
 def _joules(reply: PointReply) -> dict[str, float]:
@@ -135,7 +167,6 @@ def _not_timed(point: Point, parallel: Parallel) -> str | None:
     """Why some collectives of a point are out of sight; None where each is timed."""
     own = isinstance(point.model.denoiser, DiTConfig)
     whose = {
-        "DTensor": parallel.tensor > 1,
         "fully_shard": parallel.shard_weights,
         "diffusers": parallel.sequence > 1 and not own,
         "compiled code": point.recipe.compiles,
@@ -144,9 +175,7 @@ def _not_timed(point: Point, parallel: Parallel) -> str | None:
     return f"collectives of {', '.join(hidden)} are not timed one by one" if hidden else None
 
 
-def _gathered(
-    request: MeasurePoint, reply: PointReply, clock: GroupClock, control: Any
-) -> GroupReading:
+def _gathered(request: MeasurePoint, reply: PointReply, clock: GroupClock) -> GroupReading:
     """What each rank read, on every rank."""
     parallel = mesh_of(request)
     assert parallel is not None
@@ -159,7 +188,7 @@ def _gathered(
         in_collectives_s=clock.waiting if reason is None else None,
     )
     every: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(every, mine.model_dump(), group=control)
+    dist.all_gather_object(every, mine.model_dump(), group=clock.group)
     return GroupReading(
         mesh=parallel.words(),
         of_one_sample=parallel.of_one_sample,

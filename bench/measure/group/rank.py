@@ -12,13 +12,14 @@ def main() -> None:
     parser.add_argument("--events", required=True)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--device", choices=["cpu", "cuda"])
+    parser.add_argument("--threads", type=int)
     args = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_parent()
     # After the signal is set, since importing torch takes seconds.
     from bench.measure.group.member import take_part
 
-    take_part(args.events, args.folder, args.device)
+    take_part(args.events, args.folder, args.device, args.threads)
 
 
 if __name__ == "__main__":

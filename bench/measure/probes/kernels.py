@@ -86,7 +86,8 @@ class Planned:
     """Bytes of operands and result."""
     make: Callable[[], Callable[[], Any]]
     sampled: str = "well"
-    """well; short: a rung of the ladder, which has many; few: long calls."""
+    """well; short: a rung of the ladder, which has many; message: of a collective, which other
+    processes disturb; few: long calls."""
 
     @property
     def key(self) -> str:
@@ -107,7 +108,11 @@ class Planned:
         """How it is sampled, by that of the suite."""
         if self.sampled == "well":
             return plan
-        smallest, largest, seconds = {"short": (7, 15, 0.1), "few": (3, 5, 1.0)}[self.sampled]
+        smallest, largest, seconds = {
+            "short": (7, 15, 0.1),
+            "message": (9, 60, 0.3),
+            "few": (3, 5, 1.0),
+        }[self.sampled]
         return plan.model_copy(
             update={
                 "min_samples": min(plan.min_samples, smallest),

@@ -26,9 +26,11 @@ from bench.measure.points.together import measure_together
 from bench.measure.points.versus import measure_peak
 from bench.measure.probes.ceilings import measure_ceilings, planned_probes
 from bench.measure.probes.doctor import examine
+from bench.measure.probes.links import measure_links
 from bench.measure.probes.rates import quick_rates
 from bench.measure.timing.clock import Clock, planted_slowdown
 from bench.measure.worker import protocol
+from bench.results.scaling import Message
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,22 @@ def measure_probes(request: protocol.MeasureCeilings, session: Session) -> proto
     )
 
 
+def measure_group_ceilings(
+    request: protocol.MeasureLinks, session: Session
+) -> protocol.CeilingsReply:
+    """What this rank's group reaches.  Every rank of it answers."""
+    probes, missing = measure_links(
+        session.device,
+        session.clock,
+        request.sampling,
+        request.recipes,
+        prior=request.prior,
+        on_round=session.on_round,
+    )
+    left_out = f"left out: {'; '.join(missing)}" if missing else None
+    return protocol.CeilingsReply(left_out=left_out, probes=probes)
+
+
 def measure_peak_of(request: protocol.MeasurePeak, session: Session) -> protocol.PeakReply:
     """Peak memory of one stage."""
     return protocol.PeakReply(**measure_peak(request.point, request.stage, session.device))
@@ -125,6 +143,27 @@ def count_point(request: protocol.CountPoint, session: Session) -> protocol.Coun
     point = request.point
     counts = counted(point)
     return protocol.CountReply(counts=counts.stages, weights=bytes_of_weights(point, counts.params))
+
+
+def count_rank_of(request: protocol.CountRank, session: Session) -> protocol.RankReply:
+    """One rank's step.  Raises Unsupported where the point cannot run on its mesh."""
+    from bench.count.parallel.point import count_rank
+
+    try:
+        counted = count_rank(request.point)
+    except UserError as error:
+        raise Unsupported(str(error)) from None
+    messages = [
+        Message(
+            axis=sent.message.axis,
+            collective=sent.message.collective,
+            ranks=sent.message.ranks,
+            bytes_sent=sent.message.bytes_sent,
+            calls=sent.calls,
+        )
+        for sent in (*counted.sent, *counted.weights)
+    ]
+    return protocol.RankReply(step=counted.step, messages=messages)
 
 
 def plan_probes(request: protocol.PlanProbes, session: Session) -> protocol.ProbesReply:
@@ -149,8 +188,10 @@ ANSWERS: dict[type[protocol.Request], Callable[[Any, Session], protocol.Reply]] 
     protocol.MeasurePoint: measure_one,
     protocol.MeasureTogether: measure_several,
     protocol.MeasureCeilings: measure_probes,
+    protocol.MeasureLinks: measure_group_ceilings,
     protocol.MeasurePeak: measure_peak_of,
     protocol.CountPoint: count_point,
+    protocol.CountRank: count_rank_of,
     protocol.PlanProbes: plan_probes,
     protocol.ReadRates: read_rates,
     protocol.ExamineNode: examine_node,

@@ -18,6 +18,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--events-fd", type=int, required=True)
     parser.add_argument("--device", choices=["cpu", "cuda"])
+    parser.add_argument("--threads", type=int)
     args = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the group; the parent decides
     die_with_parent()
@@ -25,7 +26,7 @@ def main() -> None:
     from bench.measure.worker.serve import serve
 
     with os.fdopen(args.events_fd, "w", buffering=1) as events:
-        serve(sys.stdin, events, args.device)
+        serve(sys.stdin, events, args.device, args.threads)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 from bench.core.errors import EnvironmentFault
 from bench.core.verbosity import verbosity
 from bench.measure.group.marks import laggards, wait_until_gone
-from bench.measure.worker.protocol import Answer, Request, mesh_of, wants_fresh
+from bench.measure.worker.protocol import Answer, Request, ranks_of, wants_fresh
 from bench.results.environment import Environment, cards_in
 from bench.results.records import Correctness
 
@@ -39,9 +39,10 @@ class Worker:
     What it prints (tracebacks, libraries' chatter) goes to a file without a name, for `chatter` to
     read; with LDT_BENCH_DEBUG set, or --verbose, to the terminal."""
 
-    def __init__(self, device: str | None, ranks: int = 1):
-        """ranks: processes that measure together, started for one job."""
-        self.device, self.ranks = device, ranks
+    def __init__(self, device: str | None, ranks: int = 1, threads: int | None = None):
+        """ranks: processes that measure together, started for one job.  threads: of each, on a
+        CPU."""
+        self.device, self.ranks, self.threads = device, ranks, threads
         self._log = None if verbosity.debug else tempfile.TemporaryFile()  # noqa: SIM115 (closed in __exit__)
         self._folder = tempfile.TemporaryDirectory() if ranks > 1 else None
         self._log_read = 0
@@ -89,9 +90,9 @@ class Worker:
 
         One that `wants_fresh` has a process for itself, as far as what was measured goes; one of
         several ranks has a group of processes."""
-        mesh = mesh_of(request)
-        if mesh is not None and self.ranks == 1:
-            return self._run_in_group(request, mesh.ranks, timeout_s, on_round)
+        ranks = ranks_of(request)
+        if ranks > 1 and self.ranks == 1:
+            return self._run_in_group(request, ranks, timeout_s, on_round)
         alone = wants_fresh(request)
         if alone and self._measured:
             self.kill()
@@ -132,7 +133,7 @@ class Worker:
         environment is read first, so that no process starts beside the ranks."""
         assert self.environment
         self.kill()
-        with Worker(self.device, ranks) as group:
+        with Worker(self.device, ranks, self.threads) as group:
             try:
                 return group.run(request, timeout_s, on_round)
             finally:
@@ -225,11 +226,12 @@ class Worker:
 
     def _module(self) -> list[str]:
         """What is started: the worker, or the launcher of a group."""
-        device = ["--device", self.device] if self.device else []
+        how = ["--device", self.device] if self.device else []
+        how += ["--threads", str(self.threads)] if self.threads else []
         if self._folder is None:
-            return ["-m", "bench.measure.worker.main", *device]
+            return ["-m", "bench.measure.worker.main", *how]
         group = ["--ranks", str(self.ranks), "--folder", self._folder.name]
-        return ["-m", "bench.measure.group.launch", *group, *device]
+        return ["-m", "bench.measure.group.launch", *group, *how]
 
     def _check_same(self, environment: Environment) -> None:
         """Raises EnvironmentFault where a process that was started again is elsewhere."""

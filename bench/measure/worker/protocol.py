@@ -21,6 +21,7 @@ from bench.results.records import (
     Reused,
     SentinelReading,
 )
+from bench.results.scaling import Message
 from models.parallel.spec import Parallel
 
 Samples = dict[str, list[float]]
@@ -86,6 +87,13 @@ class CountReply(Reply):
 
     counts: dict[str, StageCount] = Field(default_factory=dict)
     weights: int = 0
+
+
+class RankReply(Reply):
+    """One rank's share of a denoising step."""
+
+    step: StageCount
+    messages: list[Message]
 
 
 class ProbesReply(Reply):
@@ -167,6 +175,25 @@ class MeasureCeilings(Request[CeilingsReply]):
     prior: Samples = Field(default_factory=dict)
 
 
+class MeasureLinks(Request[CeilingsReply]):
+    """Time the collectives of so many ranks, and products and copies on all of them at once."""
+
+    reply, measures, timed = CeilingsReply, True, True
+    job: Literal["links"] = "links"
+    ranks: int = Field(ge=2)
+    recipes: Pairs
+    sampling: Sampling
+    prior: Samples = Field(default_factory=dict)
+
+
+class CountRank(Request[RankReply]):
+    """Count one rank's denoising step on the recipe's mesh; nothing is allocated."""
+
+    reply = RankReply
+    job: Literal["rank"] = "rank"
+    point: Point
+
+
 class MeasurePeak(Request[PeakReply]):
     """Read the peak memory of one stage, in a process that has run nothing else."""
 
@@ -220,8 +247,10 @@ _REQUEST: TypeAdapter[Request] = TypeAdapter(
         MeasurePoint
         | MeasureTogether
         | MeasureCeilings
+        | MeasureLinks
         | MeasurePeak
         | CountPoint
+        | CountRank
         | PlanProbes
         | ReadRates
         | ExamineNode,
@@ -235,10 +264,16 @@ def read_request(data: dict[str, Any]) -> Request:
     return _REQUEST.validate_python(data)
 
 
-def mesh_of(request: Request) -> Parallel | None:
+def ranks_of(request: Request) -> int:
+    """Processes that carry a job out together."""
+    if isinstance(request, MeasureLinks):
+        return request.ranks
+    mesh = mesh_of(request) if isinstance(request, MeasurePoint) else None
+    return 1 if mesh is None else mesh.ranks
+
+
+def mesh_of(request: MeasurePoint) -> Parallel | None:
     """Of the point, else of its baseline; None for a job of one process."""
-    if not isinstance(request, MeasurePoint):
-        return None
     meshes = [point.recipe.parallel for point in request.built() if point.recipe.on_several_ranks]
     return meshes[0] if meshes else None
 

@@ -22,9 +22,14 @@ from bench.measure.worker.jobs import Session, answer
 from bench.measure.worker.protocol import read_request
 
 
-def serve(jobs: TextIO, events: TextIO, device_name: str | None) -> None:
-    """Answer jobs until stdin closes, or until this process can take no other."""
+def serve(
+    jobs: TextIO, events: TextIO, device_name: str | None, threads: int | None = None
+) -> None:
+    """Answer jobs until stdin closes, or until this process can take no other.  threads: on a CPU;
+    None: all cores."""
     send = Sender(events)
+    if threads is not None:
+        torch.set_num_threads(threads)
     try:
         device = choose_device(device_name)
         send("hello", environment=describe(device).model_dump(mode="json"))
