@@ -275,10 +275,12 @@ def _finish(
     """Calibrate and report a measured directory -> the JSON summary, the tables and the records.  A
     suite too small or too broken to calibrate still gets its report."""
     from bench.calibrate.make import calibrate as calibrate_result
+    from bench.calibrate.scaling.check import errors, measured_steps
     from bench.core.load import datasheet
-    from bench.report.documents import run_summary
+    from bench.report.documents import run_summary, steps_document
     from bench.report.tables.ablations import ablations_table, combinations_table
     from bench.report.tables.calibration import errors_table, parameters_table
+    from bench.report.tables.forecasts import steps_errors_table, steps_on_ranks_table
     from bench.report.tables.points import points_table
     from bench.report.write import write_report
     from bench.results.store import (
@@ -305,10 +307,14 @@ def _finish(
     rows = ablations(points, price_of(datasheet(records[-1].environment.gpu), None))
     tables = [ablations_table(rows), combinations_table(rows)] if rows else [points_table(points)]
     tables = [t for t in tables if t.rows]
-    if calibration is not None:
+    if steps := measured_steps(points):
+        tables = [steps_on_ranks_table(steps), steps_errors_table(errors(steps))]
+    elif calibration is not None:
         fit = calibration.fit_for(None)
         tables += [parameters_table(fit), errors_table(fit)]
     summary = run_summary(directory, path, records, calibration)
+    if steps:
+        summary["steps_on_ranks"] = steps_document(steps)
     if rows:
         summary["ablations"] = ablations_document(rows, records[-1].environment.device)
     return summary, tables, records

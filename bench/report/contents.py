@@ -3,6 +3,7 @@
 from typing import Any
 
 from bench.calibrate.calibration import Fit
+from bench.calibrate.scaling.check import errors, measured_steps
 from bench.report.result import Result
 from bench.report.tables.ablations import ablations_table, combinations_table, panel_table
 from bench.report.tables.calibration import (
@@ -24,9 +25,16 @@ from bench.report.tables.device import (
     traffic_table,
 )
 from bench.report.tables.doctor import bandwidth_table, ceilings_table, gemm_ceiling
+from bench.report.tables.forecasts import (
+    group_ceilings_table,
+    kept_table,
+    steps_errors_table,
+    steps_on_ranks_table,
+)
 from bench.report.tables.pencil import waterfall_table
 from bench.report.tables.points import points_table, whole_videos_table, work_table
 from bench.report.tables.table import Table, quantity
+from bench.results.store import group_ceilings
 
 CPU_MEMORY = (
     "On a CPU the measured figure is the peak resident memory of the process, which includes Python"
@@ -52,6 +60,10 @@ def contents(result: Result) -> dict[str, Any]:
         "memory_words": CPU_MEMORY if on_cpu else GPU_MEMORY,
         "tables": report_tables(result),
         "fits": [fit_tables(fit) for fit in result.fits],
+        "groups": [
+            {"collectives": group_ceilings_table(record), "kept": kept_table(record)}
+            for record in group_ceilings(result.records).values()
+        ],
         "gaps": gaps(points),
         "memory_gaps": memory_gaps(points),
         "no_replays": no_replays(points),
@@ -84,6 +96,9 @@ def report_tables(result: Result) -> dict[str, Table]:
     if result.ceilings:
         tables["ceilings"] = ceilings_table(result.ceilings, result.gpu)
         tables["bandwidth"] = bandwidth_table(result.ceilings)
+    if steps := measured_steps(points):
+        tables["steps_on_ranks"] = steps_on_ranks_table(steps)
+        tables["steps_errors"] = steps_errors_table(errors(steps))
     return tables
 
 

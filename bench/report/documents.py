@@ -2,12 +2,14 @@
 units."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.calibrate.calibration import Calibration, Fit
 from bench.calibrate.headline import headline_of
 from bench.calibrate.predict import Estimate
+from bench.calibrate.scaling.check import MeasuredStep, errors
 from bench.core.quantity import Quantity
 from bench.core.specs.point import Point
 from bench.results.records import OUTCOMES, CeilingsRecord, PointRecord
@@ -42,6 +44,25 @@ def run_failed(records: list[PointRecord | CeilingsRecord]) -> bool:
     last = {r.fingerprint: r for r in records}.values()
     measured = any(isinstance(r, PointRecord) and r.outcome in MEASURED for r in last)
     return not measured or any(r.outcome in ("error", "timeout") for r in last)
+
+
+def steps_document(steps: Sequence[MeasuredStep]) -> dict[str, Any]:
+    """Steps on several ranks beside what was predicted of them."""
+    found = {name: e.model_dump() for name, e in errors(steps).items() if e is not None}
+    return {
+        "steps": [
+            {
+                "point": f"{step.record.model} {step.record.workload}",
+                "mesh": step.record.group.mesh,
+                "measured_s": step.measured_s,
+                "efficiency": step.efficiency,
+                "predicted": step.predicted.model_dump(mode="json", exclude={"messages"}),
+            }
+            for step in steps
+            if step.record.group is not None
+        ],
+        "errors": found,
+    }
 
 
 def calibration_document(calibration: Calibration) -> dict[str, Any]:

@@ -27,7 +27,8 @@ class StepOnRanks(Strict):
     links did.  Provenance: fitted."""
 
     step_s: Quantity
-    """With its 90 % interval."""
+    """Its 90 % interval is that of the fit's parameters alone: what no part of the model names, the
+    held-out error says."""
     compute_s: Positive
     """A rank's own operators, while the other ranks are at work."""
     communication_s: Annotated[float, Field(ge=0.0)]

@@ -1,16 +1,19 @@
 """A point predicted from published evidence: on one card, or on many beside one another."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from bench.core.quantity import Quantity
 from bench.core.units import seconds
-from bench.report.numbers import percent, three, whole
+from bench.report.numbers import binary, percent, three, whole
 from bench.report.tables.table import Cell, Column, Table, number, numbers, quantity, table
 
 if TYPE_CHECKING:
     from bench.calibrate.evidence.forecast import Forecast
+    from bench.calibrate.fitting.accuracy import Errors
+    from bench.calibrate.scaling.check import MeasuredStep
     from bench.calibrate.scaling.forecast import Base, MeshForecast
+    from bench.results.records import CeilingsRecord
 
 SHOWN = 8  # meshes of a table; --json has them all
 
@@ -188,4 +191,104 @@ def scale_table(title: str, rows: Sequence[tuple["Base", "MeshForecast"]]) -> Ta
             for base, m in rows
         ],
         note="90 % intervals; efficiency: of one card's seconds",
+    )
+
+
+def steps_on_ranks_table(steps: Sequence["MeasuredStep"]) -> Table:
+    """Each step on several ranks beside what was predicted of it."""
+    return table(
+        "A step on several ranks, predicted before it was measured",
+        [
+            "point",
+            "mesh",
+            numbers("one rank", "measured"),
+            numbers("measured"),
+            numbers("predicted", "fitted"),
+            numbers("miss"),
+            numbers("efficiency"),
+            numbers("predicted efficiency"),
+            numbers("in collectives", detail=True),
+            numbers("predicted in collectives", detail=True),
+        ],
+        [_step_cells(step) for step in steps],
+        note="efficiency: one rank's seconds over those of all ranks of a sample; interval: 90 %, of the"
+        " fit alone",
+    )
+
+
+def _step_cells(step: "MeasuredStep") -> list[Cell | str]:
+    said = step.predicted
+    miss = said.step_s.value / step.measured_s - 1
+    assert step.record.group is not None
+    return [
+        f"{step.record.model} {step.record.workload}",
+        step.record.group.mesh,
+        number(said.one_rank_s, seconds),
+        number(step.measured_s, seconds),
+        quantity(said.step_s, seconds),
+        number(miss, lambda share: f"{share:+.0%}"),
+        number(step.efficiency, percent()),
+        number(said.efficiency, percent()),
+        number(step.in_collectives_s, seconds),
+        number(said.communication_s, seconds),
+    ]
+
+
+def steps_errors_table(errors: Mapping[str, "Errors | None"]) -> Table:
+    """Errors of bench.calibrate.scaling.check."""
+    words = {
+        "before": "predicted before it was measured, from one rank and the links",
+        "held_out": "and times one factor that the other points' misses gave",
+        "constant_efficiency": "baseline: the other points' mean efficiency",
+    }
+    found = {name: e for name, e in errors.items() if e is not None}
+    return table(
+        "Error of the steps on several ranks",
+        ["how", numbers("median"), numbers("mean"), numbers("worst"), numbers("n")],
+        [
+            [
+                words[name],
+                *(number(share, percent()) for share in (e.median, e.mean, e.worst)),
+                number(e.n, str),
+            ]
+            for name, e in found.items()
+        ],
+    )
+
+
+def group_ceilings_table(record: "CeilingsRecord") -> Table:
+    """Collectives of several ranks by message size, and what a rank keeps of its rates."""
+    collectives = [probe for probe in record.probes if "ranks" in probe.shape]
+    return table(
+        f"Collectives on {record.ranks} ranks",
+        ["collective", numbers("ranks"), numbers("sent by a rank"), numbers("seconds"), "rate"],
+        [
+            [
+                probe.kind,
+                number(probe.shape["ranks"], str),
+                number(probe.bytes_moved, binary),
+                number(probe.timing.median_s, seconds),
+                number(probe.rate, lambda r: f"{r / 1e9:.3g} GB/s"),
+            ]
+            for probe in collectives
+        ],
+    )
+
+
+def kept_table(record: "CeilingsRecord") -> Table:
+    """Each rate with all ranks at work, as a share of the same rank's alone."""
+    rates: dict[tuple[str, str], dict[int, float]] = {}
+    for probe in record.probes:
+        if "at_once" in probe.shape:
+            size = probe.shape.get("bytes")
+            rung = (probe.kind, "" if size is None else binary(size))
+            rates.setdefault(rung, {})[probe.shape["at_once"]] = probe.rate
+    return table(
+        f"What a rank keeps of its rate while all {record.ranks} are at work",
+        ["probe", "array", numbers("share")],
+        [
+            [kind, size, number(by[record.ranks] / by[1], percent())]
+            for (kind, size), by in rates.items()
+            if {1, record.ranks} <= by.keys()
+        ],
     )
