@@ -25,6 +25,7 @@ from bench.commands.compare import compare
 from bench.commands.count import count
 from bench.commands.doctor import doctor
 from bench.commands.explore import explore
+from bench.commands.follow import follow
 from bench.commands.list_presets import list_presets
 from bench.commands.options import Quiet, Verbose, set_verbosity, with_verbosity
 from bench.commands.output import complain, say
@@ -54,6 +55,7 @@ COMMANDS = {  # in the order of --help
     "count": count,
     "doctor": doctor,
     "run": run,
+    "follow": follow,
     "calibrate": calibrate,
     "predict": predict,
     "analytic": analytic,

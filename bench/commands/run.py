@@ -24,6 +24,7 @@ from bench.commands.output import print_json, show
 from bench.commands.parts.choose import BUDGET, Wanted, choose
 from bench.core.errors import Terminated, UserError, one_line
 from bench.core.verbosity import verbosity
+from models.parallel.spec import MAX_RANKS
 
 SuiteName = Annotated[
     str | None,
@@ -100,6 +101,25 @@ Write = Annotated[
     typer.Option(help="With --choose-for: write the chosen points as a suite, to be run."),
 ]
 
+Gpus = Annotated[
+    int | None,
+    typer.Option(
+        help="GPUs of one model, of all nodes: a suite's `parallel: all` is every mesh of so many.",
+        show_default=False,
+    ),
+]
+NodeCount = Annotated[
+    int | None,
+    typer.Option("--nodes", help="With --gpus: on so many nodes, alike.", show_default=False),
+]
+Rendezvous = Annotated[
+    str | None,
+    typer.Option(
+        help="With --nodes: HOST:PORT of this node; on each other, `ldt-bench follow`.",
+        show_default=False,
+    ),
+]
+
 
 def run(
     suite: SuiteName = None,
@@ -111,6 +131,9 @@ def run(
     dry_run: DryRun = False,
     calibration: Calibration = None,
     price: UsdPerHour = None,
+    gpus: Gpus = None,
+    nodes: NodeCount = None,
+    rendezvous: Rendezvous = None,
     gpu: Gpu = None,
     choose_for: ChooseFor = None,
     workload: Workload = None,
@@ -132,6 +155,7 @@ def run(
     go_with("--dry-run or --choose-for alone", planned, {"--gpu": gpu})
     go_with("--resume alone", resume is not None, {"--mix-environments": mix_environments})
     check_gpu(gpu)
+    go_with("--nodes", nodes is not None, {"--rendezvous": rendezvous})
     if choose_for:
         go_with("a suite that is measured", False, {"--resume": resume, "--price": price})
         wanted = Wanted(choose_for, workload, recipe, overrides or [])
@@ -141,7 +165,7 @@ def run(
     from bench.run.suite import SuiteRun
 
     budget_s = None if budget is None else duration(budget, "--budget")
-    loaded = _suite(suite, resume, device, gpu)
+    loaded = _on_gpus(_suite(suite, resume, device, gpu), gpus, nodes)
     root = out if resume is None else resume.absolute().parent.parent
     forecast = Forecaster(loaded, root, calibration)
     if dry_run:
@@ -152,6 +176,7 @@ def run(
         root=out,
         resume=resume,
         mix_environments=mix_environments,
+        nodes=_nodes(gpus, nodes, rendezvous),
         budget_s=budget_s,
         forecast=forecast,
     )
@@ -175,6 +200,35 @@ def _suite(name: str | None, resume: Path | None, device: str | None, gpu: str |
         typer.echo(f"{suite.name} is for a GPU: running {suite.on_cpu}", err=True)
         suite = load(Suite, suite.on_cpu)
     return suite
+
+
+def _on_gpus(suite: Any, gpus: int | None, nodes: int | None) -> Any:
+    """The suite's meshes on so many GPUs.  Raises UserError for a suite that names its own."""
+    if gpus is None:
+        return suite
+    if not 2 <= gpus <= MAX_RANKS:
+        raise UserError(f"--gpus {gpus}: expected 2 to {MAX_RANKS}")
+    every = any(entry.parallel == "all" for entry in suite.points)
+    if not every and nodes is None:
+        raise UserError(
+            f"--gpus {gpus}: suite {suite.name} names its meshes itself; scaling measures every"
+            " mesh of so many"
+        )
+    return suite.model_copy(update={"gpus": gpus}) if every else suite
+
+
+def _nodes(gpus: int | None, nodes: int | None, rendezvous: str | None) -> Any:
+    """What groups span.  Raises UserError where GPUs do not fill alike nodes."""
+    if nodes is None:
+        return None
+    from bench.measure.group.nodes import Nodes, parse_address
+
+    if gpus is None or rendezvous is None:
+        raise UserError(f"--nodes {nodes} goes with --gpus, of all of them, and --rendezvous")
+    if nodes < 2 or gpus % nodes:
+        raise UserError(f"--nodes {nodes}: expected 2 or more that share {gpus} GPUs evenly")
+    parse_address(rendezvous)
+    return Nodes(rendezvous, nodes, gpus // nodes)
 
 
 def _measure(asked: Any, forecast: Any, price: float | None, as_json: bool) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 from bench.calibrate.scaling.choose import rows_of_point
 from bench.calibrate.scaling.evidence import ScalingEvidence, ScalingRow
 from bench.calibrate.scaling.forecast import Base, MeshForecast
+from bench.calibrate.scaling.own import OwnRanks
 from bench.report.forecasts import dollars
 from bench.report.numbers import three
 
@@ -45,6 +46,19 @@ def resting_on_rows(fitted: ScalingEvidence, cards: int) -> str:
     return (
         f"{text} (held-out error on {found.cards} cards: {found.error:.1%} for a new source beside"
         f" its own row on one card{simple})"
+    )
+
+
+def resting_on_ranks(own: OwnRanks) -> str:
+    """The same, by a result's own ranks."""
+    text = (
+        f"fitted to {own.fitted.stages} stages of one rank and to what these ranks reach together"
+    )
+    if own.held_out is None:
+        return f"{text}; no step on several ranks was measured beside it"
+    return (
+        f"{text}, times {own.factor:.2f}, the mean miss of {own.steps} steps on several ranks"
+        f" (held-out error {own.held_out.mean:.1%})"
     )
 
 

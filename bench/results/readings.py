@@ -117,6 +117,7 @@ class GroupReading(Strict):
     of_one_sample: Annotated[int, Field(ge=1)]
     """Ranks that worked on one sample: a minute of video costs so many cards' time."""
     ranks: list[RankReading]
+    nodes: Annotated[int, Field(ge=1)] = 1
     threads: int
     """Of each rank, on a CPU."""
     reason: str | None

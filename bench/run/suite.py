@@ -2,6 +2,7 @@
 the worker has it."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from bench.core.errors import UserError
 from bench.core.specs.point import Point
 from bench.core.specs.recipe import Recipe
 from bench.core.specs.suite import Sampling, Suite
+from bench.measure.group.nodes import Nodes
 from bench.measure.worker.process import JobFailed, Worker
 from bench.measure.worker.protocol import MeasureCeilings
 from bench.results.environment import Environment
@@ -41,6 +43,8 @@ class SuiteRun:
     """A result to go on with."""
     mix_environments: bool = False
     """Go on although the environment differs; each record says where it was measured."""
+    nodes: Nodes | None = None
+    """That groups of ranks may span; None: this one."""
     budget_s: float | None = None
     forecast: Forecaster | None = None
     """Predicts each point, so that a budget leaves out what will not fit."""
@@ -57,7 +61,7 @@ class SuiteRun:
         measured is on disk."""
         jobs = suite_jobs(self.suite)
         budget = Budget(self.budget_s)
-        with Worker(self.device, threads=self.suite.threads) as worker:
+        with self.nodes or nullcontext(), self._worker() as worker:
             if self.forecast is not None:
                 self.forecast.begin(worker, jobs)
             directory = self.resume or _new_directory(self.root, worker.environment, self.suite)
@@ -68,6 +72,9 @@ class SuiteRun:
                 todo = self._open(runner, jobs)
                 self._carry_out(runner, todo, len(jobs))
         return directory
+
+    def _worker(self) -> Worker:
+        return Worker(self.device, threads=self.suite.threads, nodes=self.nodes)
 
     def _open(self, runner: Runner, jobs: list[Job]) -> list[Job]:
         """Take up what an earlier run left -> the jobs that are not finished."""

@@ -15,6 +15,13 @@ ALIKE = 0.01  # of seconds: meshes that differ by less are said to be as good
 
 def check_cards(base: Base, cards: int) -> None:
     """Raises UserError for so many cards of this kind."""
+    if base.own is not None:
+        known = [1, *base.own.links]
+        if cards not in known:
+            raise UserError(
+                f"--gpus {cards}: the result measured {', '.join(map(str, known))} of them together"
+            )
+        return
     if not 1 <= cards <= base.link.cards:
         raise UserError(
             f"--gpus {cards}: up to {base.link.cards} cards of {base.gpu.name} share a"

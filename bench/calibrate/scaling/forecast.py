@@ -1,7 +1,8 @@
 """A point on several cards, from its forecast on one.  No scipy, no torch."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from bench.calibrate.evidence.conditions import Conditions
 from bench.calibrate.evidence.forecast import Forecast
@@ -9,7 +10,7 @@ from bench.calibrate.evidence.point import as_observation
 from bench.calibrate.evidence.posterior import T95
 from bench.calibrate.predict import Estimate
 from bench.calibrate.scaling.evidence import scaling_evidence
-from bench.calibrate.scaling.model import OneCard, Parts, parts_on
+from bench.calibrate.scaling.model import OneCard, Parts, parts_on, parts_on_one
 from bench.calibrate.scaling.one import one_card
 from bench.core.errors import UserError
 from bench.core.quantity import Provenance, Quantity
@@ -22,6 +23,9 @@ from bench.count.work import denoiser_heads
 from bench.results.video import JOULES_PER_KWH, minutes_from, usd_per_minute
 from models.parallel.spec import Parallel, Shape, refusal
 from models.spec import DiTConfig
+
+if TYPE_CHECKING:
+    from bench.calibrate.scaling.own import OwnRanks
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Base:
     """What a mesh must divide."""
     provenance: Provenance
     warnings: tuple[str, ...]
+    own: "OwnRanks | None" = None
+    """The links that its own result measured, in the place of published rows."""
 
     @property
     def link(self) -> Link:
@@ -81,7 +87,13 @@ def base_of_forecast(f: Forecast, counts: CountCache) -> Base:
     return _base(f.point, f.gpu, f.video_s, f.by_term, f.provenance, warnings, counts)
 
 
-def base_of_estimate(point: Point, predicted: Estimate, gpu: Gpu, counts: CountCache) -> Base:
+def base_of_estimate(
+    point: Point,
+    predicted: Estimate,
+    gpu: Gpu,
+    counts: CountCache,
+    own: "OwnRanks | None" = None,
+) -> Base:
     """By a calibration of one card: no term of its is known, the stages are."""
     each = 1 / point.workload.batch
     seconds = {name: q.value * each for name, q in predicted.stages.items()}
@@ -93,7 +105,8 @@ def base_of_estimate(point: Point, predicted: Estimate, gpu: Gpu, counts: CountC
         "fixed": sum(seconds.values()),
     }
     video_s, warnings = predicted.video_s.scaled(each), tuple(predicted.warnings)
-    return _base(point, gpu, video_s, by_term, predicted.provenance, warnings, counts)
+    base = _base(point, gpu, video_s, by_term, predicted.provenance, warnings, counts)
+    return replace(base, own=own)
 
 
 def _base(
@@ -129,13 +142,12 @@ def forecast_on(base: Base, parallel: Parallel) -> MeshForecast:
     reason = refusal(parallel, base.shape)
     if reason is not None:
         raise UserError(f"{base.point.model.name} on {parallel.words()}: {reason}")
-    fitted, gpu, workload = scaling_evidence(), base.gpu, base.point.workload
-    parts = parts_on(base.one, parallel, base.link, fitted.ordered)
-    alone = parallel.of_one_sample == 1
-    video_s = base.video_s if alone else _spread(base, parts.seconds, fitted.scatter)
+    gpu, workload = base.gpu, base.point.workload
+    parts, scatter, provenance = _on_mesh(base, parallel)
+    alone = parallel.of_one_sample == 1 and base.own is None
+    video_s = base.video_s if alone else _spread(base, parts.seconds, scatter)
     card_s = video_s.scaled(parallel.of_one_sample * workload.batch)
     minutes = minutes_from(workload, card_s)
-    known = base.provenance == "fitted" and fitted.has_seen(parallel, base.link)
     return MeshForecast(
         parallel=parallel,
         parts=parts,
@@ -145,8 +157,26 @@ def forecast_on(base: Base, parallel: Parallel) -> MeshForecast:
         kwh_per_minute=_most_kwh(minutes, gpu),
         efficiency=base.one.seconds / (parallel.of_one_sample * parts.seconds),
         fits_memory=_fits(base, parallel),
-        provenance="fitted" if known else "extrapolated",
+        provenance=provenance,
     )
+
+
+def _on_mesh(base: Base, parallel: Parallel) -> tuple[Parts, float, Provenance]:
+    """-> parts of a video, the scatter of log seconds, and what they rest on.
+
+    By the result's own ranks where it has them, else by published rows."""
+    if base.own is not None and parallel.ranks > 1:
+        try:
+            parts = base.own.parts(base.one, base.point, parallel)
+        except ValueError as error:
+            raise UserError(f"{parallel.words()}: {error}") from None
+        return parts, base.own.scatter, base.provenance
+    if parallel.ranks == 1:
+        return parts_on_one(base.one), 0.0, base.provenance
+    fitted = scaling_evidence()
+    parts = parts_on(base.one, parallel, base.link, fitted.ordered)
+    known = base.provenance == "fitted" and fitted.has_seen(parallel, base.link)
+    return parts, fitted.scatter, "fitted" if known else "extrapolated"
 
 
 def _fits(base: Base, parallel: Parallel) -> bool | None:

@@ -49,10 +49,15 @@ class Parts:
         return self.denoise_s + self.communication_s + self.serial_s
 
 
+def parts_on_one(one: OneCard) -> Parts:
+    """A video on one card."""
+    return Parts(one.denoise_s, 0.0, one.vae_s + one.other_s)
+
+
 def parts_on(one: OneCard, parallel: Parallel, link: Link, values: Sequence[float]) -> Parts:
     """values: of NAMES.  One card gives the seconds of one card."""
     if parallel.of_one_sample == 1:
-        return Parts(one.denoise_s, 0.0, one.vae_s + one.other_s)
+        return parts_on_one(one)
     of = dict(zip(NAMES, values, strict=True))
     sharing = parallel.cfg * parallel.sequence * parallel.tensor
     traffic = traffic_of(one.forward, parallel)

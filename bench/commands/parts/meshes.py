@@ -122,9 +122,11 @@ def _calibrated(
     from bench.calibrate.estimate import estimate
     from bench.calibrate.make import load_or_calibrate
     from bench.calibrate.scaling.forecast import base_of_estimate
+    from bench.calibrate.scaling.own import own_ranks
     from bench.core.load import load, load_point, names
     from bench.core.specs.gpu import Gpu
     from bench.count.cache import CountCache
+    from bench.results.store import read_records
 
     calibrated = load_or_calibrate(calibration)
     recipe = next(iter(recipes), calibrated.default_recipe)
@@ -135,7 +137,10 @@ def _calibrated(
             f"{calibration} was measured on {predicted.gpu}, whose link to others is not known;"
             " give --gpu, a card of configs/gpus"
         )
-    return base_of_estimate(point, predicted, load(Gpu, predicted.gpu), CountCache())
+    own = None
+    if predicted.gpu == calibrated.gpu and calibration.is_dir():
+        own = own_ranks(calibrated.fit_for(point.recipe, point.model), read_records(calibration))
+    return base_of_estimate(point, predicted, load(Gpu, predicted.gpu), CountCache(), own)
 
 
 def _possible(bases: "Sequence[Base]", several: Several) -> "list[tuple[Base, int]]":
@@ -172,7 +177,12 @@ def _found(base: "Base", cards: int, several: Several) -> "list[MeshForecast]":
 def _show_one(base: "Base", cards: int, several: Several, as_json: bool) -> None:
     from bench.calibrate.scaling.choose import why_first
     from bench.calibrate.scaling.evidence import scaling_evidence
-    from bench.report.meshes import mesh_headline, ranking_document, resting_on_rows
+    from bench.report.meshes import (
+        mesh_headline,
+        ranking_document,
+        resting_on_ranks,
+        resting_on_rows,
+    )
     from bench.report.tables.forecasts import mesh_table
 
     found, fitted = _found(base, cards, several), scaling_evidence()
@@ -187,9 +197,10 @@ def _show_one(base: "Base", cards: int, several: Several, as_json: bool) -> None
     for line in _beside(base, best):
         typer.echo(line)
     if best.parallel.of_one_sample > 1:
-        typer.echo(resting_on_rows(fitted, best.parallel.of_one_sample))
+        rests = resting_on_rows(fitted, best.parallel.of_one_sample)
+        typer.echo(rests if base.own is None else resting_on_ranks(base.own))
     show(mesh_table(f"{cards} x {base.gpu.name}, by {several.objective}", found))
-    if best.provenance == "extrapolated":
+    if best.provenance == "extrapolated" and base.own is None:
         say("warning: extrapolated: no published row is on such links, with such axes or cards")
     _warn([base])
 

@@ -11,11 +11,13 @@ import signal
 import sys
 import uuid
 from pathlib import Path
+from typing import Any
 
 from bench.measure.group.marks import FAILED, named, read_marks
 from bench.measure.worker.parent import die_with_parent
 
 POLL_S = 0.1
+JOIN_S = 300  # for every node's launcher
 LOST = ("Connection closed by peer", "Connection reset", "recv failed", "Broken pipe", "NCCL")
 """In what a rank says whose partner went first."""
 
@@ -27,17 +29,15 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--device", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--nodes", type=int, default=1)
+    parser.add_argument("--node", type=int, default=0)
+    parser.add_argument("--endpoint")
     args = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_parent()
     with os.fdopen(args.events_fd, "w", buffering=1) as events:
         reason = _too_many(args.ranks, args.device)
-        how = ["--device", args.device] if args.device else []
-        how += ["--threads", str(args.threads)] if args.threads else []
-        if reason is None:
-            ended = _run(args.events_fd, args.ranks, args.folder, how)
-        else:
-            ended = ("skipped_unsupported", reason)
+        ended = _run(args) if reason is None else ("skipped_unsupported", reason)
         if ended is not None:
             outcome, reason = ended
             failed = {"event": "failed", "outcome": outcome, "reason": reason, "ends": True}
@@ -61,32 +61,40 @@ def _too_many(ranks: int, device: str | None) -> str | None:
     return None
 
 
-def _run(events_fd: int, ranks: int, folder: Path, how: list[str]) -> tuple[str, str] | None:
-    """(outcome, reason) where the group failed; None where rank 0 has said how it went.  how: the
-    ranks' further arguments."""
+def _run(args: argparse.Namespace) -> tuple[str, str] | None:
+    """(outcome, reason) where the group failed; None where rank 0 has said how it went."""
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=ranks,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
+        min_nodes=args.nodes,
+        max_nodes=args.nodes,
+        nproc_per_node=args.ranks,
         max_restarts=0,
         monitor_interval=POLL_S,
+        **_rendezvous(args),
     )
     # A rank inherits no other file than stdin, so it opens this process's own end of the pipe.
-    events = f"/proc/{os.getpid()}/fd/{events_fd}"
-    command = ["-P", "-m", "bench.measure.group.rank", "--events", events, "--folder", str(folder)]
-    command += how
+    events = f"/proc/{os.getpid()}/fd/{args.events_fd}"
+    command = ["-P", "-m", "bench.measure.group.rank", "--events", events]
+    command += ["--folder", str(args.folder)]
+    command += ["--device", args.device] if args.device else []
+    command += ["--threads", str(args.threads)] if args.threads else []
     try:
         elastic_launch(config, sys.executable)(*command)
     except ChildFailedError as failed:
-        codes = {rank: failure.exitcode for rank, failure in failed.failures.items()}
-        return why(codes, folder, ranks)
+        codes = {failure.local_rank: failure.exitcode for failure in failed.failures.values()}
+        return why(codes, args.folder, args.ranks)
     return None
+
+
+def _rendezvous(args: argparse.Namespace) -> dict[str, Any]:
+    """Of one node by itself; over several the first one's ranks are the first."""
+    if args.endpoint is None:
+        rendezvous = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0"}
+        return rendezvous | {"run_id": uuid.uuid4().hex}
+    static = {"rdzv_backend": "static", "rdzv_endpoint": args.endpoint}
+    return static | {"rdzv_configs": {"rank": args.node, "timeout": JOIN_S}, "run_id": "ldt-bench"}
 
 
 def why(codes: dict[int, int], folder: Path, ranks: int) -> tuple[str, str]:

@@ -46,11 +46,11 @@ def take_part(events: str, folder: Path, device_name: str | None, threads: int |
     """threads: of this rank, on a CPU; None: its share of the cores.
 
     Measure one request.  Exits with 1 where this rank failed; the launcher ends the others."""
-    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    mark = Marker(folder, rank)
+    rank = int(os.environ["RANK"])
+    mark = Marker(folder, int(os.environ["LOCAL_RANK"]))
     mark(RUNS)
     try:
-        device = _own_device(device_name, threads or _share_of_cores(world))
+        device = _own_device(device_name, threads or _share_of_cores())
         control = _join(device)
         send = _sender(events, rank)
         send("hello")
@@ -68,8 +68,8 @@ def take_part(events: str, folder: Path, device_name: str | None, threads: int |
     dist.destroy_process_group()
 
 
-def _share_of_cores(world: int) -> int:
-    return max(1, len(os.sched_getaffinity(0)) // world)
+def _share_of_cores() -> int:
+    return max(1, len(os.sched_getaffinity(0)) // int(os.environ["LOCAL_WORLD_SIZE"]))
 
 
 def _own_device(name: str | None, threads: int) -> torch.device:
@@ -193,6 +193,7 @@ def _gathered(request: MeasurePoint, reply: PointReply, clock: GroupClock) -> Gr
         mesh=parallel.words(),
         of_one_sample=parallel.of_one_sample,
         ranks=[RankReading(**reading) for reading in every],
+        nodes=dist.get_world_size() // int(os.environ["LOCAL_WORLD_SIZE"]),
         threads=torch.get_num_threads(),
         reason=reason,
     )

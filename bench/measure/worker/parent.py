@@ -1,11 +1,19 @@
-"""A process that goes when its parent goes."""
+"""A process that runs its parent's code, and goes when its parent goes."""
 
 import ctypes
 import os
 import signal
 import sys
+from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
+
+
+def child_environment() -> dict[str, str]:
+    """With the parent's own code first, whatever lies in the directory it is run from."""
+    own = str(Path(__file__).parents[3])
+    path = os.pathsep.join([own, *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path}
 
 
 def die_with_parent() -> None:

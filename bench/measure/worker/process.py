@@ -13,9 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.core.errors import EnvironmentFault
+from bench.core.errors import EnvironmentFault, UserError
 from bench.core.verbosity import verbosity
 from bench.measure.group.marks import laggards, wait_until_gone
+from bench.measure.group.nodes import Nodes
+from bench.measure.worker.parent import child_environment
 from bench.measure.worker.protocol import Answer, Request, ranks_of, wants_fresh
 from bench.results.environment import Environment, cards_in
 from bench.results.records import Correctness
@@ -39,10 +41,16 @@ class Worker:
     What it prints (tracebacks, libraries' chatter) goes to a file without a name, for `chatter` to
     read; with LDT_BENCH_DEBUG set, or --verbose, to the terminal."""
 
-    def __init__(self, device: str | None, ranks: int = 1, threads: int | None = None):
+    def __init__(
+        self,
+        device: str | None,
+        ranks: int = 1,
+        threads: int | None = None,
+        nodes: Nodes | None = None,
+    ):
         """ranks: processes that measure together, started for one job.  threads: of each, on a
-        CPU."""
-        self.device, self.ranks, self.threads = device, ranks, threads
+        CPU.  nodes: that groups may span."""
+        self.device, self.ranks, self.threads, self.nodes = device, ranks, threads, nodes
         self._log = None if verbosity.debug else tempfile.TemporaryFile()  # noqa: SIM115 (closed in __exit__)
         self._folder = tempfile.TemporaryDirectory() if ranks > 1 else None
         self._log_read = 0
@@ -133,9 +141,16 @@ class Worker:
         environment is read first, so that no process starts beside the ranks."""
         assert self.environment
         self.kill()
-        with Worker(self.device, ranks, self.threads) as group:
+        with Worker(self.device, ranks, self.threads, self.nodes) as group:
             try:
                 return group.run(request, timeout_s, on_round)
+            except JobFailed:
+                there = self.nodes.failure() if self.nodes is not None else None
+                if there is None:
+                    raise
+                raise JobFailed(*there) from None  # what failed here did so for want of it
+            except UserError as error:
+                raise JobFailed("skipped_unsupported", str(error)) from None
             finally:
                 self._keep(group.chatter())
 
@@ -147,7 +162,12 @@ class Worker:
 
     def _who(self) -> str:
         """Which rank a hanging group waited for."""
-        return f": {laggards(Path(self._folder.name), self.ranks)}" if self._folder else ""
+        return f": {laggards(Path(self._folder.name), self._ranks_here)}" if self._folder else ""
+
+    @property
+    def _ranks_here(self) -> int:
+        """Of a group, on this node."""
+        return self.ranks if self.nodes is None else min(self.ranks, self.nodes.per_node)
 
     def _send(self, request: Request) -> None:
         assert self._process is not None
@@ -165,7 +185,9 @@ class Worker:
             self._events.close()
             self._process = None
             if self._folder is not None:  # they die with the launcher, and hold memory until then
-                wait_until_gone(Path(self._folder.name), self.ranks)
+                wait_until_gone(Path(self._folder.name), self._ranks_here)
+                if self.nodes is not None:
+                    self.nodes.stop()
         self._measured = False
 
     def _start(self) -> None:
@@ -207,10 +229,6 @@ class Worker:
 
     def _spawn(self) -> None:
         read_fd, write_fd = os.pipe()
-        # The parent's own code, whatever lies in the directory it is run from.
-        path = os.pathsep.join(
-            [str(Path(__file__).parents[3]), *filter(None, [os.environ.get("PYTHONPATH")])]
-        )
         self._process = subprocess.Popen(
             [sys.executable, "-P", *self._module(), "--events-fd", str(write_fd)],
             stdin=subprocess.PIPE,
@@ -218,7 +236,7 @@ class Worker:
             stderr=self._log,
             pass_fds=[write_fd],
             start_new_session=True,  # Ctrl-C is the parent's to handle
-            env={**os.environ, "PYTHONPATH": path},
+            env=child_environment(),
         )
         os.close(write_fd)
         self._events = os.fdopen(read_fd, "rb", buffering=0)
@@ -230,8 +248,11 @@ class Worker:
         how += ["--threads", str(self.threads)] if self.threads else []
         if self._folder is None:
             return ["-m", "bench.measure.worker.main", *how]
-        group = ["--ranks", str(self.ranks), "--folder", self._folder.name]
-        return ["-m", "bench.measure.group.launch", *group, *how]
+        group = ["--ranks", str(self.ranks)]
+        if self.nodes is not None:
+            group = self.nodes.start(self.ranks, how)
+        folder = ["--folder", self._folder.name]
+        return ["-m", "bench.measure.group.launch", *group, *folder, *how]
 
     def _check_same(self, environment: Environment) -> None:
         """Raises EnvironmentFault where a process that was started again is elsewhere."""

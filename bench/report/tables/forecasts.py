@@ -211,8 +211,8 @@ def steps_on_ranks_table(steps: Sequence["MeasuredStep"]) -> Table:
             numbers("predicted in collectives", detail=True),
         ],
         [_step_cells(step) for step in steps],
-        note="efficiency: one rank's seconds over those of all ranks of a sample; interval: 90 %, of the"
-        " fit alone",
+        note="efficiency: one rank's seconds over those of all ranks of a sample; interval: 90 %,"
+        " of the fit alone",
     )
 
 
