@@ -45,7 +45,7 @@ def points() -> dict[str, Point]:
     """Every point of the suites once, by subject, with all stages that any suite runs of it."""
     found: dict[str, Point] = {}
     for name in names("suites"):
-        for point in suite_points(load(Suite, name)):
+        for point in (p.on_one_rank for p in suite_points(load(Suite, name))):
             before = found.get(point.subject)
             stages = dict.fromkeys((*(before.stages if before else ()), *point.stages))
             found[point.subject] = point.model_copy(update={"stages": tuple(stages)})

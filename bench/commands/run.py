@@ -22,9 +22,9 @@ from bench.commands.options import (
 )
 from bench.commands.output import print_json, show
 from bench.commands.parts.choose import BUDGET, Wanted, choose
+from bench.commands.parts.nodes import Gpus, NodeCount, Rendezvous, nodes_of, on_gpus
 from bench.core.errors import Terminated, UserError, one_line
 from bench.core.verbosity import verbosity
-from models.parallel.spec import MAX_RANKS
 
 SuiteName = Annotated[
     str | None,
@@ -101,25 +101,6 @@ Write = Annotated[
     typer.Option(help="With --choose-for: write the chosen points as a suite, to be run."),
 ]
 
-Gpus = Annotated[
-    int | None,
-    typer.Option(
-        help="GPUs of one model, of all nodes: a suite's `parallel: all` is every mesh of so many.",
-        show_default=False,
-    ),
-]
-NodeCount = Annotated[
-    int | None,
-    typer.Option("--nodes", help="With --gpus: on so many nodes, alike.", show_default=False),
-]
-Rendezvous = Annotated[
-    str | None,
-    typer.Option(
-        help="With --nodes: HOST:PORT of this node; on each other, `ldt-bench follow`.",
-        show_default=False,
-    ),
-]
-
 
 def run(
     suite: SuiteName = None,
@@ -165,7 +146,7 @@ def run(
     from bench.run.suite import SuiteRun
 
     budget_s = None if budget is None else duration(budget, "--budget")
-    loaded = _on_gpus(_suite(suite, resume, device, gpu), gpus, nodes)
+    loaded = on_gpus(_suite(suite, resume, device, gpu), gpus, nodes)
     root = out if resume is None else resume.absolute().parent.parent
     forecast = Forecaster(loaded, root, calibration)
     if dry_run:
@@ -176,7 +157,7 @@ def run(
         root=out,
         resume=resume,
         mix_environments=mix_environments,
-        nodes=_nodes(gpus, nodes, rendezvous),
+        nodes=nodes_of(gpus, nodes, rendezvous),
         budget_s=budget_s,
         forecast=forecast,
     )
@@ -200,35 +181,6 @@ def _suite(name: str | None, resume: Path | None, device: str | None, gpu: str |
         typer.echo(f"{suite.name} is for a GPU: running {suite.on_cpu}", err=True)
         suite = load(Suite, suite.on_cpu)
     return suite
-
-
-def _on_gpus(suite: Any, gpus: int | None, nodes: int | None) -> Any:
-    """The suite's meshes on so many GPUs.  Raises UserError for a suite that names its own."""
-    if gpus is None:
-        return suite
-    if not 2 <= gpus <= MAX_RANKS:
-        raise UserError(f"--gpus {gpus}: expected 2 to {MAX_RANKS}")
-    every = any(entry.parallel == "all" for entry in suite.points)
-    if not every and nodes is None:
-        raise UserError(
-            f"--gpus {gpus}: suite {suite.name} names its meshes itself; scaling measures every"
-            " mesh of so many"
-        )
-    return suite.model_copy(update={"gpus": gpus}) if every else suite
-
-
-def _nodes(gpus: int | None, nodes: int | None, rendezvous: str | None) -> Any:
-    """What groups span.  Raises UserError where GPUs do not fill alike nodes."""
-    if nodes is None:
-        return None
-    from bench.measure.group.nodes import Nodes, parse_address
-
-    if gpus is None or rendezvous is None:
-        raise UserError(f"--nodes {nodes} goes with --gpus, of all of them, and --rendezvous")
-    if nodes < 2 or gpus % nodes:
-        raise UserError(f"--nodes {nodes}: expected 2 or more that share {gpus} GPUs evenly")
-    parse_address(rendezvous)
-    return Nodes(rendezvous, nodes, gpus // nodes)
 
 
 def _measure(asked: Any, forecast: Any, price: float | None, as_json: bool) -> int:

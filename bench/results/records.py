@@ -69,7 +69,8 @@ class Probe(Strict):
     """gemm: m n k; attention: batch heads tokens head_dim; conv3d, small_conv3d and
     conv3d_benchmark (cuDNN's algorithm chosen by timing): channels frames height width; the others:
     bytes. fresh_write: an array allocated anew and written; activation: GELU, read and written.
-    Collectives: bytes that each rank puts in, ranks of the group. at_once, in ceilings of several
+    Collectives: bytes that each rank puts in, ranks of the group, across: 1 where it goes
+    over several nodes. at_once, in ceilings of several
     ranks: so many of them ran the probe together."""
     flops: Annotated[int, Field(ge=1)] | None
     bytes_moved: Annotated[int, Field(ge=1)] | None
@@ -258,6 +259,8 @@ class CeilingsRecord(_RecordBase):
     kind: Literal["ceilings"] = "ceilings"
     ranks: Annotated[int, Field(ge=2)] | None = None
     """None: one process."""
+    nodes: Annotated[int, Field(ge=1)] = 1
+    """That these ranks fill."""
     probes: list[Probe]
     telemetry: dict[str, StageTelemetry] | None
     """By kind of probe."""

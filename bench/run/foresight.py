@@ -55,7 +55,7 @@ class Foresight:
         group = group_ceilings(here).get(ranks)
         if ceilings is None or group is None:
             raise UserError(f"no ceilings of one rank and of {ranks} ranks before it")
-        alone = _on_one_rank(point)
+        alone = point.on_one_rank
         points = [r for r in on_one_card(point_records(here)) if r.outcome in MEASURED]
         fitted = self._fitted(_pool_of(alone, points, now.device), ceilings)
         counted = worker.run(CountRank(point=point), COUNT_TIMEOUT_S)
@@ -64,7 +64,7 @@ class Foresight:
             whole.counts[STAGE],
             counted.step,
             counted.messages,
-            point.recipe.cards_of_one_sample,
+            point.recipe.parallel,
             fitted,
             Links(group),
             _measured(alone, points),
@@ -79,11 +79,6 @@ class Foresight:
             draws = bootstrap(observations, fitted)
             self.fits[key] = OneRank(rates, fitted.theta, draws, len(observations))
         return self.fits[key]
-
-
-def _on_one_rank(point: Point) -> Point:
-    recipe = point.recipe.model_copy(update={"parallel": None})
-    return point.model_copy(update={"recipe": recipe})
 
 
 def _pool_of(alone: Point, points: list[PointRecord], device: str) -> Pool:

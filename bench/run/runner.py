@@ -99,7 +99,11 @@ class Runner:
         if isinstance(reply, CeilingsReply):
             ranks = None if job.ranks == 1 else job.ranks
             return CeilingsRecord(
-                **common, ranks=ranks, probes=reply.probes, telemetry=reply.telemetry
+                **common,
+                ranks=ranks,
+                nodes=self.worker.nodes.spanned(job.ranks) if self.worker.nodes else 1,
+                probes=reply.probes,
+                telemetry=reply.telemetry,
             )
         assert job.point is not None
         if job.baseline is not None and reply.against is None:

@@ -121,3 +121,25 @@ def test_a_suite_sets_what_the_command_line_can(tmp_path):
         load(Suite, write(tmp_path, yaml.safe_dump({**SUITE, "points": [entry]})))
     )
     assert point.model.denoiser.patch_size == (1, 4, 4)
+
+
+def test_a_suites_meshes_are_points_of_their_own(tmp_path):
+    entry = {"model": "tiny", "workload": "tiny-video", "recipe": "eager"}
+    suite = SUITE | {"points": [entry, entry | {"parallel": [{"cfg": 2}, {"ulysses": 2}]}]}
+    points = suite_points(load(Suite, write(tmp_path, yaml.safe_dump(suite))))
+    assert [p.recipe.parallel and p.recipe.parallel.words() for p in points] == [
+        None,
+        "cfg 2",
+        "ulysses 2",
+    ]
+    assert len({p.label for p in points}) == 3
+
+
+def test_all_is_every_mesh_of_the_suites_gpus(tmp_path):
+    entry = {"model": "tiny", "workload": "tiny-video", "recipe": "eager", "parallel": "all"}
+    suite = load(Suite, write(tmp_path, yaml.safe_dump(SUITE | {"points": [entry], "gpus": 4})))
+    meshes = {p.recipe.parallel.words() for p in suite_points(suite)}
+    # 4 as one product of cfg (1 or 2), ring, ulysses and tensor: 6 without cfg, 3 beside cfg 2.
+    two = {"ring 2 x ulysses 2", "ring 2 x tensor 2", "ulysses 2 x tensor 2"}
+    four = {"ring 4", "ulysses 4", "tensor 4"}
+    assert meshes == two | four | {f"cfg 2 x {axis} 2" for axis in ("ring", "ulysses", "tensor")}

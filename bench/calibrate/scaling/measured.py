@@ -10,6 +10,7 @@ are at work.  Collectives wait for one another here, so that none is hidden behi
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from bench.core.quantity import Quantity
 from bench.results.counts import StageCount
 from bench.results.records import CeilingsRecord
 from bench.results.scaling import Message, StepOnRanks
+from models.parallel.spec import AXES, Parallel
 
 CONTENDED = {
     "gemm_flops_per_s": "gemm",
@@ -38,12 +40,13 @@ class Links:
 
     def __init__(self, record: CeilingsRecord):
         assert record.ranks is not None
-        self.ranks = record.ranks
-        self._curves: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
+        self.ranks, self.per_node = record.ranks, record.ranks // record.nodes
+        self._curves: dict[tuple[str, int, bool], list[tuple[float, float]]] = defaultdict(list)
         at_once: dict[tuple[str, int], dict[int, float]] = defaultdict(dict)
         for probe in record.probes:
             if "ranks" in probe.shape:
-                curve = self._curves[probe.kind, probe.shape["ranks"]]
+                across = bool(probe.shape.get("across"))
+                curve = self._curves[probe.kind, probe.shape["ranks"], across]
                 curve.append((float(probe.bytes_moved), probe.timing.median_s))
             elif "at_once" in probe.shape:
                 key = probe.kind, probe.shape.get("bytes", 0)
@@ -57,12 +60,23 @@ class Links:
         }
         """(kind of probe, bytes) -> the share of its rate that a rank keeps among busy ones."""
 
-    def seconds(self, collective: str, ranks: int, bytes_sent: float) -> float:
+    def across(self, axis: str, parallel: Parallel) -> bool:
+        """Do the groups of an axis go over several nodes?  Nodes are filled one after another, the
+        innermost axis first; whatever is no axis is of all ranks."""
+        inner = self.ranks
+        if axis in AXES:
+            inner = prod(list(parallel.degrees.values())[AXES.index(axis) :])
+        return inner > self.per_node
+
+    def seconds(
+        self, collective: str, ranks: int, bytes_sent: float, across: bool = False
+    ) -> float:
         """Of one call: between the measured sizes in proportion (log-log), under the smallest as
         that, over the largest at its bandwidth.  Raises ValueError where none was measured."""
-        curve = self._curves.get((collective, ranks))
+        curve = self._curves.get((collective, ranks, across))
         if not curve:
-            raise ValueError(f"{collective} of {ranks} ranks was not measured")
+            where = " across nodes" if across else ""
+            raise ValueError(f"{collective} of {ranks} ranks{where} was not measured")
         sizes, seconds = np.array(curve).T
         if bytes_sent > sizes[-1]:
             return float(seconds[-1] * bytes_sent / sizes[-1])
@@ -117,7 +131,7 @@ def step_on_ranks(
     alone: StageCount,
     share: StageCount,
     messages: Sequence[Message],
-    of_one_sample: int,
+    parallel: Parallel,
     fitted: OneRank,
     links: Links,
     measured_s: float | None,
@@ -128,7 +142,10 @@ def step_on_ranks(
     part = fitted.seconds(Work.of(share), links.ceilings(fitted.ceilings))
     base = one if measured_s is None else np.full_like(one, measured_s)
     compute = base * part / one
-    sent = sum(m.calls * links.seconds(m.collective, m.ranks, m.bytes_sent) for m in messages)
+    sent = sum(
+        m.calls * links.seconds(m.collective, m.ranks, m.bytes_sent, links.across(m.axis, parallel))
+        for m in messages
+    )
     seconds, drawn = compute[0] + sent, compute[1:] + sent
     low, high = np.percentile(drawn, INTERVAL) if len(drawn) else (seconds, seconds)
     return StepOnRanks(
@@ -137,7 +154,7 @@ def step_on_ranks(
         communication_s=float(sent),
         one_rank_s=float(base[0]),
         one_rank="fitted" if measured_s is None else "measured",
-        efficiency=float(base[0] / (of_one_sample * seconds)),
+        efficiency=float(base[0] / (parallel.of_one_sample * seconds)),
         flops_per_rank=share.flops,
         messages=list(messages),
         stages_fitted=fitted.stages,

@@ -54,7 +54,7 @@ class OwnRanks:
             counted(point).stages[STAGE],
             rank.step,
             messages,
-            parallel.of_one_sample,
+            parallel,
             self.fitted,
             self.links[parallel.ranks],
             one.denoise_s / each,

@@ -37,6 +37,14 @@ class Point(BaseModel):
         return fingerprint(self._parts)
 
     @property
+    def on_one_rank(self) -> "Point":
+        """The same without a mesh: what a model computes is counted so, whoever shares it."""
+        if self.recipe.parallel is None:
+            return self
+        recipe = self.recipe.model_copy(update={"parallel": None})
+        return self.model_copy(update={"recipe": recipe})
+
+    @property
     def _parts(self) -> dict[str, object]:
         parts = {
             part: (

@@ -70,7 +70,7 @@ class Nodes:
 
     def __exit__(self, *exc: object) -> None:
         for follower in self._followers:
-            follower.connection.close()
+            follower.close()
 
     def spanned(self, ranks: int) -> int:
         """Nodes that so many ranks fill, the first ones first.  Raises UserError for a part of
@@ -127,6 +127,12 @@ class _Follower:
             self.connection.sendall(json.dumps(said).encode() + b"\n")
         except OSError:
             raise EnvironmentFault(f"node {self.node} is gone") from None
+
+    def close(self) -> None:
+        """The thread that listens holds the socket open, so it is shut down first."""
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+        self.connection.close()
 
     def wait_until_stopped(self) -> None:
         self._stopped.wait(60.0)

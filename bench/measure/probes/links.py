@@ -6,6 +6,7 @@ power, as CPU cores do, each is slower when all are at work; cards with memory o
 """
 
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -34,7 +35,7 @@ from bench.results.records import Probe
 from models.parallel.mesh import Ranks
 
 MESSAGE_BYTES = {
-    "cpu": tuple(2**n for n in range(10, 27, 2)),
+    "cpu": tuple(2**n for n in range(10, 25, 2)),
     "cuda": tuple(2**n for n in range(10, 31, 2)),
 }
 """That each rank puts in."""
@@ -97,7 +98,7 @@ def _collectives(device: torch.device, dtype: str, free: int | None) -> Iterator
     """Of every group size that divides the ranks; groups of one size work at the same time, as they
     do in a mesh."""
     most = None if free is None else MOST_OF_FREE_MEMORY * free
-    for ranks in _groups(device.type):
+    for ranks, across in _groups(device.type):
         for collective, size in itertools.product(CALLS, MESSAGE_BYTES[device.type]):
             unit = ranks.size * DTYPE_BYTES[dtype]
             put_in = -(-size // unit) * unit
@@ -108,7 +109,7 @@ def _collectives(device: torch.device, dtype: str, free: int | None) -> Iterator
                 "kind": collective,
                 "dtype": dtype,
                 "backend": None,
-                "shape": {"bytes": put_in, "ranks": ranks.size},
+                "shape": {"bytes": put_in, "ranks": ranks.size, "across": across},
                 "flops": None,
                 "bytes_moved": sent_bytes(collective, ranks.size, put_in),
             }
@@ -117,13 +118,23 @@ def _collectives(device: torch.device, dtype: str, free: int | None) -> Iterator
             )
 
 
-def _groups(device_type: str) -> list[Ranks]:
-    """Neighbours, of each size that divides the world."""
+def _groups(device_type: str) -> list[tuple[Ranks, int]]:
+    """Neighbours, of each size that divides a node's ranks; all; over several nodes one rank of
+    each.  -> with 1 where the group goes across nodes, else 0."""
     world = dist.get_world_size()
+    per_node = int(os.environ["LOCAL_WORLD_SIZE"])
+    sizes = [n for n in range(2, per_node + 1) if per_node % n == 0]
+    if world > per_node:
+        sizes.append(world)
     found = []
-    for size in (n for n in range(2, world + 1) if world % n == 0):
+    for size in sizes:
         mesh = init_device_mesh(device_type, (world // size, size), mesh_dim_names=("rest", "own"))
-        found.append(Ranks(mesh.get_group("own"), size, mesh.get_local_rank("own")))
+        ranks = Ranks(mesh.get_group("own"), size, mesh.get_local_rank("own"))
+        found.append((ranks, int(size > per_node)))
+    nodes = world // per_node
+    if nodes > 1 and nodes != world:
+        mesh = init_device_mesh(device_type, (nodes, per_node), mesh_dim_names=("own", "rest"))
+        found.append((Ranks(mesh.get_group("own"), nodes, mesh.get_local_rank("own")), 1))
     return found
 
 

@@ -1,0 +1,56 @@
+"""On which GPUs and nodes a run measures its meshes."""
+
+from typing import Annotated, Any
+
+import typer
+
+from bench.core.errors import UserError
+from models.parallel.spec import MAX_RANKS
+
+Gpus = Annotated[
+    int | None,
+    typer.Option(
+        help="GPUs of one model, of all nodes: a suite's `parallel: all` is every mesh of so many.",
+        show_default=False,
+    ),
+]
+NodeCount = Annotated[
+    int | None,
+    typer.Option("--nodes", help="With --gpus: on so many nodes, alike.", show_default=False),
+]
+Rendezvous = Annotated[
+    str | None,
+    typer.Option(
+        help="With --nodes: HOST:PORT of this node; on each other, `ldt-bench follow`.",
+        show_default=False,
+    ),
+]
+
+
+def on_gpus(suite: Any, gpus: int | None, nodes: int | None) -> Any:
+    """The suite's meshes on so many GPUs.  Raises UserError for a suite that names its own."""
+    if gpus is None:
+        return suite
+    if not 2 <= gpus <= MAX_RANKS:
+        raise UserError(f"--gpus {gpus}: expected 2 to {MAX_RANKS}")
+    every = any(entry.parallel == "all" for entry in suite.points)
+    if not every and nodes is None:
+        raise UserError(
+            f"--gpus {gpus}: suite {suite.name} names its meshes itself; scaling measures every"
+            " mesh of so many"
+        )
+    return suite.model_copy(update={"gpus": gpus}) if every else suite
+
+
+def nodes_of(gpus: int | None, nodes: int | None, rendezvous: str | None) -> Any:
+    """What groups span.  Raises UserError where GPUs do not fill alike nodes."""
+    if nodes is None:
+        return None
+    from bench.measure.group.nodes import Nodes, parse_address
+
+    if gpus is None or rendezvous is None:
+        raise UserError(f"--nodes {nodes} goes with --gpus, of all of them, and --rendezvous")
+    if nodes < 2 or gpus % nodes:
+        raise UserError(f"--nodes {nodes}: expected 2 or more that share {gpus} GPUs evenly")
+    parse_address(rendezvous)
+    return Nodes(rendezvous, nodes, gpus // nodes)
