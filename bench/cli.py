@@ -18,23 +18,23 @@ from typing import Any
 
 import typer
 
-from bench.commands.analytic import analytic
 from bench.commands.calibrate import calibrate
-from bench.commands.claims import claims
-from bench.commands.compare import compare
 from bench.commands.count import count
 from bench.commands.doctor import doctor
 from bench.commands.explore import explore
 from bench.commands.follow import follow
 from bench.commands.list_presets import list_presets
-from bench.commands.options import Quiet, Verbose, set_verbosity, with_verbosity
-from bench.commands.output import complain, say
 from bench.commands.parts.old_names import OLD_NAMES
+from bench.commands.parts.options import Quiet, Verbose, set_verbosity, with_verbosity
+from bench.commands.parts.output import complain, say
 from bench.commands.predict import predict
 from bench.commands.report import report
 from bench.commands.run import run
-from bench.commands.serve_sim import serve_sim
-from bench.commands.versus import versus
+from bench.commands.studies.analytic import analytic
+from bench.commands.studies.claims import claims
+from bench.commands.studies.compare import compare
+from bench.commands.studies.serve_sim import serve_sim
+from bench.commands.studies.versus import versus
 from bench.core.errors import EnvironmentFault, Renamed, Terminated, UserError, nearest, one_line
 from bench.core.verbosity import verbosity
 

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from bench.commands.options import Json, go_with
-from bench.commands.output import print_json, say, show
 from bench.commands.parts.held_out import hold_against
+from bench.commands.parts.options import Json, go_with
+from bench.commands.parts.output import print_json, say, show
 from bench.core.errors import UserError
 
 ResultDirs = Annotated[

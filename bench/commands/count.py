@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Annotated
 
-from bench.commands.options import (
+from bench.commands.parts.options import (
     Json,
     Mesh,
     ModelName,
@@ -11,7 +11,7 @@ from bench.commands.options import (
     mesh_of,
     recipe_option,
 )
-from bench.commands.output import print_json, say, show
+from bench.commands.parts.output import print_json, say, show
 
 if TYPE_CHECKING:
     from bench.core.specs.point import Point

@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
-from bench.commands.options import (
+from bench.commands.parts import timer as clock
+from bench.commands.parts.ceilings import measure_ceilings
+from bench.commands.parts.options import (
     Device,
     Json,
     Set,
@@ -15,9 +17,7 @@ from bench.commands.options import (
     go_with,
     recipe_option,
 )
-from bench.commands.output import print_json, show
-from bench.commands.parts import timer as clock
-from bench.commands.parts.ceilings import measure_ceilings
+from bench.commands.parts.output import print_json, show
 from bench.core.errors import UserError
 
 DOCTOR_TIMEOUT_S = 120.0

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from bench.commands.options import Json
-from bench.commands.output import print_json, say
+from bench.commands.parts.options import Json
+from bench.commands.parts.output import print_json, say
 from bench.core.errors import UserError, nearest
 
 

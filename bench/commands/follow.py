@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from bench.commands.options import Json, duration
-from bench.commands.output import print_json
+from bench.commands.parts.options import Json, duration
+from bench.commands.parts.output import print_json
 
 Rendezvous = Annotated[str, typer.Option(help="HOST:PORT, as given to `run`.", show_default=False)]
 Patience = Annotated[str, typer.Option(help="Wait so long for the run to listen there.")]

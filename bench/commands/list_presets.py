@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from bench.commands.options import Json
-from bench.commands.output import print_json, show
+from bench.commands.parts.options import Json
+from bench.commands.parts.output import print_json, show
 
 
 def list_presets(

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.commands.options import (
+from bench.commands.parts.meshes import asked_of_several, forecast_on_several
+from bench.commands.parts.options import (
     Json,
     Mesh,
     ModelName,
@@ -15,8 +16,7 @@ from bench.commands.options import (
     go_with,
     recipe_option,
 )
-from bench.commands.output import print_json, say, show
-from bench.commands.parts.meshes import asked_of_several, forecast_on_several
+from bench.commands.parts.output import print_json, say, show
 from bench.core.errors import UserError
 
 EVERY = "all"

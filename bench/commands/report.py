@@ -2,8 +2,8 @@
 
 import typer
 
-from bench.commands.options import Json, ResultDir
-from bench.commands.output import print_json
+from bench.commands.parts.options import Json, ResultDir
+from bench.commands.parts.output import print_json
 
 
 def report(result_dir: ResultDir, as_json: Json = False) -> None:

@@ -9,7 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.commands.options import (
+from bench.commands.parts.choose import BUDGET, Wanted, choose
+from bench.commands.parts.nodes import Gpus, NodeCount, Rendezvous, nodes_of, on_gpus
+from bench.commands.parts.options import (
     Device,
     Json,
     Set,
@@ -20,9 +22,7 @@ from bench.commands.options import (
     go_with,
     recipe_option,
 )
-from bench.commands.output import print_json, show
-from bench.commands.parts.choose import BUDGET, Wanted, choose
-from bench.commands.parts.nodes import Gpus, NodeCount, Rendezvous, nodes_of, on_gpus
+from bench.commands.parts.output import print_json, show
 from bench.core.errors import Terminated, UserError, one_line
 from bench.core.verbosity import verbosity
 
@@ -190,6 +190,7 @@ def _measure(asked: Any, forecast: Any, price: float | None, as_json: bool) -> i
     from bench.report.documents import run_failed
     from bench.report.progress import SuiteProgress
     from bench.run.documents import spent_document
+    from bench.run.jobs import most_ranks
     from bench.run.plan_time import price_of
 
     prices = price_of(None, price)
@@ -211,7 +212,8 @@ def _measure(asked: Any, forecast: Any, price: float | None, as_json: bool) -> i
             raise
         progress.say("calibrating and writing the report")
         summary, tables, records = _finish(directory, progress.note)
-    prices = prices or price_of(datasheet(records[-1].environment.gpu), None)
+    cards = most_ranks(asked.suite)
+    prices = prices or price_of(datasheet(records[-1].environment.gpu), None, cards)
     summary |= {
         "spent": spent_document(forecast, time.monotonic() - started, prices),
         "skipped": forecast.skipped(records),
@@ -246,7 +248,7 @@ def _dry_run(
     from bench.report.progress import Spinner
     from bench.report.tables.planning import plan_line, plan_table
     from bench.run.documents import plan_document
-    from bench.run.jobs import suite_jobs
+    from bench.run.jobs import most_ranks, suite_jobs
     from bench.run.plan_time import price_of
 
     prices = price_of(None, price)
@@ -257,9 +259,8 @@ def _dry_run(
     with Worker("cpu" if gpu is not None else device) as worker, Spinner("counting"):
         name = gpu or worker.environment.gpu
         forecast.begin(worker, jobs, gpu=gpu, probe=gpu is None)
-        document = plan_document(
-            forecast, jobs, worker, name, prices or price_of(datasheet(name), None), budget_s
-        )
+        prices = prices or price_of(datasheet(name), None, most_ranks(forecast.suite))
+        document = plan_document(forecast, jobs, worker, name, prices, budget_s)
     if not as_json and not verbosity.quiet:
         show(plan_table(document))
         typer.echo(plan_line(document))

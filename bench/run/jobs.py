@@ -71,6 +71,12 @@ def _with_group_ceilings(jobs: list[Job]) -> Iterator[Job]:
         yield job
 
 
+def most_ranks(suite: Suite) -> int:
+    """GPUs that the suite's largest mesh needs, so that a machine has as many."""
+    meshes = [p.point.recipe.parallel for p in expand(suite) if p.point.recipe.parallel]
+    return max((mesh.ranks for mesh in meshes), default=1)
+
+
 def ceilings_job(recipes: Iterable[Recipe], ranks: int = 1) -> Job:
     """The ceilings that these recipes need."""
     what: dict[str, Any] = {"ceilings": recipe_pairs(recipes)}

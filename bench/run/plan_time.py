@@ -225,12 +225,14 @@ def usd(seconds_: Quantity, price: Price | None) -> Quantity | None:
     )
 
 
-def price_of(gpu: Gpu | None, given: float | None) -> Price | None:
-    """What was given, else the card's range; None where neither is.  Raises UserError."""
+def price_of(gpu: Gpu | None, given: float | None, cards: int = 1) -> Price | None:
+    """What was given for the machine, else the range of so many cards; None where neither is.
+    Raises UserError."""
     if given is None:
-        return gpu.price_usd_per_hour if gpu else None
+        one = gpu.price_usd_per_hour if gpu else None
+        return one and one.model_copy(update={"low": cards * one.low, "high": cards * one.high})
     if not 0 < given <= 1e6:
         raise UserError(
-            f"--price {given:g}: dollars an hour are expected, over 0 and at most 1,000,000"
+            f"--price {given:g}: expected dollars an hour, over 0 and at most 1,000,000"
         )
     return Price(low=given, high=given, date="now", source="--price")

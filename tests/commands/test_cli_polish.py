@@ -125,7 +125,7 @@ def test_quiet_run_prints_its_json_and_nothing_else(here, tmp_path):
 
 
 def test_a_failed_verdict_is_said_although_quiet(here, measured):
-    from bench.commands.output import complain, say
+    from bench.commands.parts.output import complain, say
 
     verbosity.quiet = True
     say("a note")

@@ -2,7 +2,7 @@
 
 import typer
 
-from bench.commands.output import print_json, say, show
+from bench.commands.parts.output import print_json, say, show
 from bench.core.errors import EnvironmentFault, UserError
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from bench.commands.options import duration
-from bench.commands.output import print_json, say, show
+from bench.commands.parts.options import duration
+from bench.commands.parts.output import print_json, say, show
 from bench.core.errors import EnvironmentFault, UserError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from bench.commands.output import print_json, say, show
+from bench.commands.parts.output import print_json, say, show
 from bench.core.errors import UserError
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import typer
 
-from bench.commands.output import complain, print_json, show
+from bench.commands.parts.output import complain, print_json, show
 from bench.core.errors import UserError
 
 

@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 
 from bench.commands.calibrate import MaxMedian, MaxWorst, Transfer
-from bench.commands.options import Device, Json, Set, WorkloadName, check_device, check_gpu
-from bench.commands.output import say
 from bench.commands.parts.ceilings import measure_ceilings
 from bench.commands.parts.choose import BUDGET, Wanted, choose
 from bench.commands.parts.held_out import hold_against
+from bench.commands.parts.options import Device, Json, Set, WorkloadName, check_device, check_gpu
+from bench.commands.parts.output import say
 from bench.commands.parts.timer import MODEL, RECIPE, ROUNDS, WORKLOAD
 from bench.commands.parts.timer import check_timer as hold_clocks
 

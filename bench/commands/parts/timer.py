@@ -1,6 +1,6 @@
 """Whether the clock is right: doctor --timer."""
 
-from bench.commands.output import print_json, show
+from bench.commands.parts.output import print_json, show
 
 MODEL, WORKLOAD, RECIPE, ROUNDS = "tiny", "tiny-video", "eager-fp32", 40
 

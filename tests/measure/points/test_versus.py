@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.commands.versus import versus
+from bench.commands.studies.versus import versus
 from bench.core.load import load_point
 from bench.count.point import count_point
 from bench.measure.points.versus import MIN_ROUNDS, Versus, paired_ratio, time_in_turns

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from bench.commands.options import Json
-from bench.commands.output import print_json, say, show
+from bench.commands.parts.options import Json
+from bench.commands.parts.output import print_json, say, show
 from bench.core.errors import one_line
 
 

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.commands.options import Device, Json, Set, check_device, duration, recipe_option
-from bench.commands.output import print_json, say, show
+from bench.commands.parts.options import Device, Json, Set, check_device, duration, recipe_option
+from bench.commands.parts.output import print_json, say, show
 from bench.core.errors import EnvironmentFault
 
 RECIPE = "eager-fp32"

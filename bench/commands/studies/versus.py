@@ -4,7 +4,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from bench.commands.options import (
+from bench.commands.parts.options import (
     Device,
     Json,
     ModelName,
@@ -15,7 +15,7 @@ from bench.commands.options import (
     duration,
     recipe_option,
 )
-from bench.commands.output import print_json, show
+from bench.commands.parts.output import print_json, show
 from bench.core.errors import EnvironmentFault, UserError, nearest
 
 PEAK_TIMEOUT_S = 600.0

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.commands.output import say
+from bench.commands.parts.output import say
 from bench.core.errors import UserError, nearest
 from bench.core.verbosity import verbosity
 
