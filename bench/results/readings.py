@@ -123,6 +123,13 @@ class GroupReading(Strict):
     reason: str | None
     """Why in_collectives_s is null."""
 
+    @property
+    def joules(self) -> dict[str, float]:
+        """By stage that every rank has a reading of: all ranks' energy, for one sample."""
+        stages = set.intersection(*(set(rank.energy_j) for rank in self.ranks))
+        samples = len(self.ranks) / self.of_one_sample
+        return {s: sum(rank.energy_j[s] for rank in self.ranks) / samples for s in sorted(stages)}
+
     def slowest(self, stage: str) -> RankReading:
         """By its median."""
         return max(self.ranks, key=lambda rank: rank.median_s.get(stage, 0.0))

@@ -248,7 +248,9 @@ class PointRecord(_RecordBase):
 
     @property
     def joules(self) -> dict[str, float]:
-        """Energy of one call of each stage whose energy was read."""
+        """Energy of one call of each stage whose energy was read; of a group, of one sample."""
+        if self.group is not None:
+            return self.group.joules
         telemetry = self.telemetry or {}
         return {stage: t.energy.energy_j for stage, t in telemetry.items() if t.energy is not None}
 

@@ -147,6 +147,20 @@ def test_a_step_is_not_predicted_from_another_mesh_of_it():
     assert found["held_out"] is None
 
 
+def test_a_groups_energy_is_that_of_the_ranks_of_one_sample():
+    group = measured("a", 1.0).record.group
+    ranks = [
+        group.ranks[0].model_copy(update={"rank": i, "energy_j": {"denoise_step": 100.0 + i}})
+        for i in range(4)
+    ]
+    one = group.model_copy(update={"ranks": ranks, "of_one_sample": 4})
+    two = group.model_copy(update={"ranks": ranks, "of_one_sample": 2})  # data 2
+    assert one.joules == {"denoise_step": 406.0}
+    assert two.joules == {"denoise_step": 203.0}
+    silent = [ranks[0].model_copy(update={"energy_j": {}}), *ranks[1:]]
+    assert group.model_copy(update={"ranks": silent}).joules == {}
+
+
 def test_only_steps_on_ranks_that_were_predicted_count():
     assert measured_steps([point_record()]) == []
     said = measured("a", 1.1).record
