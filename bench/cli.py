@@ -19,11 +19,13 @@ from typing import Any
 import typer
 
 from bench.commands.calibrate import calibrate
+from bench.commands.cards import cards
 from bench.commands.count import count
 from bench.commands.doctor import doctor
 from bench.commands.explore import explore
 from bench.commands.follow import follow
 from bench.commands.list_presets import list_presets
+from bench.commands.merge import merge
 from bench.commands.parts.old_names import OLD_NAMES
 from bench.commands.parts.options import Quiet, Verbose, set_verbosity, with_verbosity
 from bench.commands.parts.output import complain, say
@@ -56,6 +58,8 @@ COMMANDS = {  # in the order of --help
     "doctor": doctor,
     "run": run,
     "follow": follow,
+    "merge": merge,
+    "cards": cards,
     "calibrate": calibrate,
     "predict": predict,
     "analytic": analytic,

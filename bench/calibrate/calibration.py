@@ -125,6 +125,9 @@ class Fit(Strict):
     """Bootstrap draws of the parameters, for intervals of predictions."""
     residuals: list[float]
     """Held-out log errors of the denoise steps: the spread of a prediction around its point."""
+    card_draws: list[Positive] = Field(default_factory=lambda: [1.0])
+    """Factors of the seconds of a card that was not measured, at even steps of probability; [1] of
+    a fit to one card."""
     leave_one_out: Errors | None
     """Errors of the denoise steps, each predicted by a fit without it."""
     leave_one_out_by_stage: dict[str, Errors]

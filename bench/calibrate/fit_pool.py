@@ -17,6 +17,7 @@ from bench.calibrate.calibration import (
     Range,
     feeds_fit,
 )
+from bench.calibrate.cards import ALONE, Cards
 from bench.calibrate.cost.ceilings import Ceilings
 from bench.calibrate.cost.parameters import PARAMETERS, RATES
 from bench.calibrate.cost.work import Work
@@ -44,12 +45,14 @@ from bench.results.records import CeilingsRecord, PointRecord, Probe
 CONFIDENCE = 0.95  # that the interval of a median has where there are samples enough
 
 
-def fit_pool(pool: Pool, ceilings: CeilingsRecord) -> Fit:
-    """Raises TooFewPoints where its stages cannot bear the rates, UserError where a ceiling is
+def fit_pool(pool: Pool, ceilings: CeilingsRecord, compared: Cards = ALONE) -> Fit:
+    """compared: the cards that measured it; each one's seconds are taken as the typical card's.
+
+    Raises TooFewPoints where its stages cannot bear the rates, UserError where a ceiling is
     missing."""
     asked = pool.asked[0]
     rates = ceilings_for(ceilings, pool.key.dtype, asked, pool.key.attention)
-    observations = observations_of(pool.records)
+    observations = observations_of(pool.records, compared)
     fitted = fit(observations, rates)
     draws = bootstrap(observations, fitted)
     held_out = leave_one_out(observations, rates)
@@ -84,6 +87,7 @@ def fit_pool(pool: Pool, ceilings: CeilingsRecord) -> Fit:
         )
         if steps
         else None,
+        card_draws=compared.draws(),
         converged=fitted.converged,
         ranges=_ranges(pool.records),
         stages=[
@@ -186,11 +190,11 @@ def _attention_probe(
     )
 
 
-def observations_of(records: list[PointRecord]) -> list[Observation]:
+def observations_of(records: list[PointRecord], compared: Cards = ALONE) -> list[Observation]:
     """Every timed stage that feeds a fit.  Raises TooFewPoints where all denoise steps are of one
     size: no term of size shows then."""
     observations = [
-        _observation(record, stage)
+        _observation(record, stage, compared.factor_of(record))
         for record in records
         for stage in record.timings
         if feeds_fit(stage)
@@ -210,13 +214,13 @@ def _training_steps(records: list[PointRecord]) -> list[Observation]:
     ]
 
 
-def _observation(record: PointRecord, stage: str) -> Observation:
+def _observation(record: PointRecord, stage: str, factor: float = 1.0) -> Observation:
     count, timing = record.counts[stage], record.timings[stage]
     return Observation(
         record.label,
         stage,
         Work.of(count),
-        timing.median_s,
+        timing.median_s / factor,
         count.flops,
         noise=noise_of(timing),
         tokens=record.tokens,

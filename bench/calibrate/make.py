@@ -3,13 +3,14 @@ headline, and the reference point of the chain."""
 
 import warnings
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from bench.calibrate.calibration import Calibration, Fit, fit_serving
+from bench.calibrate.cards import OFF, Cards, cards_of, typical_ceilings
 from bench.calibrate.fit_pool import fit_pool
 from bench.calibrate.fitting.accuracy import TooFewPoints
 from bench.calibrate.headline import headline, reference
@@ -19,9 +20,10 @@ from bench.core.errors import UserError
 from bench.core.load import suite_points
 from bench.core.specs.suite import Suite
 from bench.results.environment import cards_in
-from bench.results.records import FINISHED, CeilingsRecord, PointRecord
+from bench.results.records import FINISHED, CeilingsRecord, PointRecord, Record
 from bench.results.store import (
     CALIBRATION,
+    card_ceilings,
     ceilings_record,
     disk_faults,
     on_one_card,
@@ -50,14 +52,11 @@ def calibrate(directory: Path) -> Calibration:
             f"{directory}: records of several devices:"
             f" {', '.join(sorted(name for _, name in devices))}; calibrate one at a time"
         )
-    if cards := cards_in(r.environment for r in records):
-        warnings.warn(
-            f"{directory}: measured on {cards}; an efficiency is of the ceilings of the card that"
-            " they were measured on",
-            stacklevel=2,
-        )
+    compared = cards_of(records)
+    _say_cards(directory, records, compared)
     (gpu, device_name), suite = devices.pop(), read_suite(directory)
-    ceilings = ceilings_record(records)
+    by_card = card_ceilings(records)
+    ceilings = typical_ceilings(by_card) if len(by_card) > 1 else ceilings_record(records)
     if ceilings is None:
         raise UserError(f"{directory}: {_why_no_ceilings(records)}")
     with disk_faults(directory):
@@ -71,7 +70,7 @@ def calibrate(directory: Path) -> Calibration:
             f"{directory}: no point was measured with outcome ok; `ldt-bench report {directory}`"
             " says why"
         )
-    fits, unfitted = _fit_pools(pools(measured), ceilings)
+    fits, unfitted = _fit_pools(pools(measured), ceilings, compared)
     if fit_serving(fits, suite.headline.recipe) is None:
         why = unfitted.get(suite.headline.recipe, "none of its points was measured")
         raise UserError(
@@ -97,6 +96,25 @@ def calibrate(directory: Path) -> Calibration:
     with disk_faults(directory):
         write_whole(directory / CALIBRATION, calibration.model_dump_json(indent=1))
     return calibration
+
+
+def _say_cards(directory: Path, records: Sequence[Record], compared: Cards) -> None:
+    """Warn of several cards, by name where one is far from the typical one."""
+    if off := [
+        f"{card.id} ({card.factor.value - 1:+.0%} seconds)" for card in compared.cards if card.off
+    ]:
+        warnings.warn(
+            f"{directory}: further than {OFF:.0%} from the typical card: {', '.join(off)};"
+            f" `ldt-bench cards {directory}` has all",
+            stacklevel=3,
+        )
+    cards = cards_in(r.environment for r in records)
+    if cards and not compared.cards:
+        warnings.warn(
+            f"{directory}: measured on {cards}; no point was measured on two of them, so they"
+            " cannot be compared",
+            stacklevel=3,
+        )
 
 
 def _with_headline(
@@ -125,7 +143,7 @@ def _or_reason(make: Callable[[], T]) -> tuple[T | None, str | None]:
 
 
 def _fit_pools(
-    pooled: list[Pool], ceilings: CeilingsRecord
+    pooled: list[Pool], ceilings: CeilingsRecord, compared: Cards
 ) -> tuple[dict[str, Fit], dict[str, str]]:
     """-> fits, each under its first recipe's name (which a second one of that name has with what
     tells it apart), and for each recipe of a pool that cannot be fitted the reason."""
@@ -133,7 +151,7 @@ def _fit_pools(
     unfitted: dict[str, str] = {}
     for pool in pooled:
         try:
-            made = fit_pool(pool, ceilings)
+            made = fit_pool(pool, ceilings, compared)
         except (TooFewPoints, UserError) as error:
             unfitted |= dict.fromkeys(pool.recipes, str(error))
             continue

@@ -117,9 +117,11 @@ def draw_seconds(works: dict[str, Work], fit: Fit) -> dict[str, np.ndarray]:
     """Draws of the seconds of each work, for intervals: each draw of the parameters meets each
     held-out residual.
 
-    A residual is common to all works, as a disturbed machine or a wrong rate would be."""
+    A residual is common to all works, as a disturbed machine or a wrong rate would be; so is the
+    factor of a card, where several were measured."""
     priced, spread = Priced(works.values(), fit.device), np.exp(np.array(fit.residuals or [0.0]))
     drawn = np.array([priced.seconds(np.array(draw)) for draw in fit.draws])
+    spread = np.outer(spread, fit.card_draws).ravel()
     return {name: np.outer(drawn[:, i], spread).ravel() for i, name in enumerate(works)}
 
 

@@ -97,13 +97,14 @@ def calibrate(
 
 def _calibrate_results(directories: list[Path], out: Path | None, as_json: bool) -> None:
     from bench.calibrate.make import calibrate as calibrate_result
-    from bench.calibrate.merge import merge
     from bench.report.documents import calibration_document
     from bench.report.progress import Spinner
     from bench.report.tables.calibration import errors_table, parameters_table
     from bench.report.write import write_report
+    from bench.results.merge import merge
 
-    directory = directories[0] if len(directories) == 1 else merge(directories, out)
+    alone = len(directories) == 1
+    directory = directories[0] if alone else merge(directories, out, mix=True)
     with Spinner("fitting the cost model, and once more without each point"):
         calibration = calibrate_result(directory)
     if len(directories) > 1:

@@ -9,7 +9,15 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.commands.parts.choose import BUDGET, Wanted, choose
+from bench.commands.parts.choose import (
+    BUDGET,
+    ChooseFor,
+    Recipe,
+    Wanted,
+    Workload,
+    Write,
+    choose,
+)
 from bench.commands.parts.nodes import Gpus, NodeCount, Rendezvous, nodes_of, on_gpus
 from bench.commands.parts.options import (
     Device,
@@ -20,9 +28,9 @@ from bench.commands.parts.options import (
     completes,
     duration,
     go_with,
-    recipe_option,
 )
-from bench.commands.parts.output import print_json, show
+from bench.commands.parts.output import print_json, say, show
+from bench.commands.parts.shards import ShardOption, ShardsHere, SideBySide, with_shard
 from bench.core.errors import Terminated, UserError, one_line
 from bench.core.verbosity import verbosity
 
@@ -71,35 +79,6 @@ Gpu = Annotated[
         autocompletion=completes("gpus"),
     ),
 ]
-ChooseFor = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="MODEL[:WORKLOAD]",
-        help=(
-            "Measure nothing: choose the suite's points whose measurement narrows the prediction"
-            " of this model at --workload (or its own) most for their time. Repeatable."
-        ),
-        show_default=False,
-        autocompletion=completes("models"),
-    ),
-]
-Workload = Annotated[
-    str | None,
-    typer.Option(
-        "--workload",
-        "-w",
-        help="With --choose-for.",
-        show_default=False,
-        autocompletion=completes("workloads"),
-    ),
-]
-Recipe = Annotated[
-    str | None, recipe_option("With --choose-for: by default the one of the suite's headline.")
-]
-Write = Annotated[
-    Path | None,
-    typer.Option(help="With --choose-for: write the chosen points as a suite, to be run."),
-]
 
 
 def run(
@@ -112,6 +91,8 @@ def run(
     dry_run: DryRun = False,
     calibration: Calibration = None,
     price: UsdPerHour = None,
+    shard: ShardOption = None,
+    shards_here: ShardsHere = None,
     gpus: Gpus = None,
     nodes: NodeCount = None,
     rendezvous: Rendezvous = None,
@@ -147,6 +128,17 @@ def run(
 
     budget_s = None if budget is None else duration(budget, "--budget")
     loaded = on_gpus(_suite(suite, resume, device, gpu), gpus, nodes)
+    if shards_here is not None:
+        refused = {
+            "--shard": shard,
+            "--resume": resume,
+            "--gpus": gpus,
+            "--calibration": calibration,
+        }
+        go_with("one run, not with --shards-here", False, refused)
+        asked_of_all = SideBySide(suite or "", shards_here, _runs_on_cpu(device), out, budget)
+        return _report(asked_of_all.measure(), as_json)
+    loaded = with_shard(loaded, shard)
     root = out if resume is None else resume.absolute().parent.parent
     forecast = Forecaster(loaded, root, calibration)
     if dry_run:
@@ -224,6 +216,17 @@ def _measure(asked: Any, forecast: Any, price: float | None, as_json: bool) -> i
     return 1 if run_failed(records) else 0
 
 
+def _report(directory: Path, as_json: bool) -> int:
+    """Calibrate and report what shards measured, and print the summary -> the exit code."""
+    from bench.report.documents import run_failed
+
+    summary, tables, records = _finish(directory, say)
+    if not as_json and not verbosity.quiet:
+        show(*tables)
+    print_json(summary)
+    return 1 if run_failed(records) else 0
+
+
 def _print(summary: dict[str, Any], tables: list[Any]) -> None:
     from bench.report.tables.planning import headline_lines, skipped_table, spent_line
 
@@ -248,16 +251,17 @@ def _dry_run(
     from bench.report.progress import Spinner
     from bench.report.tables.planning import plan_line, plan_table
     from bench.run.documents import plan_document
-    from bench.run.jobs import most_ranks, suite_jobs
+    from bench.run.jobs import most_ranks
     from bench.run.plan_time import price_of
+    from bench.run.shards import jobs_here
 
     prices = price_of(None, price)
     if forecast.calibration is not None:
         calibrated = read_calibration(forecast.calibration).gpu
         gpu = gpu or (calibrated if device is None else None)
-    jobs = suite_jobs(forecast.suite)
     with Worker("cpu" if gpu is not None else device) as worker, Spinner("counting"):
         name = gpu or worker.environment.gpu
+        jobs = jobs_here(forecast.suite, worker, "cpu" if name == "cpu" else "cuda")
         forecast.begin(worker, jobs, gpu=gpu, probe=gpu is None)
         prices = prices or price_of(datasheet(name), None, most_ranks(forecast.suite))
         document = plan_document(forecast, jobs, worker, name, prices, budget_s)

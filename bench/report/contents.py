@@ -3,6 +3,7 @@
 from typing import Any
 
 from bench.calibrate.calibration import Fit
+from bench.calibrate.cards import cards_of
 from bench.calibrate.scaling.check import errors, measured_steps
 from bench.report.result import Result
 from bench.report.tables.ablations import ablations_table, combinations_table, panel_table
@@ -24,7 +25,7 @@ from bench.report.tables.device import (
     no_replays,
     traffic_table,
 )
-from bench.report.tables.doctor import bandwidth_table, ceilings_table, gemm_ceiling
+from bench.report.tables.doctor import bandwidth_table, cards_table, ceilings_table, gemm_ceiling
 from bench.report.tables.forecasts import (
     group_ceilings_table,
     kept_table,
@@ -99,6 +100,9 @@ def report_tables(result: Result) -> dict[str, Table]:
     if steps := measured_steps(points):
         tables["steps_on_ranks"] = steps_on_ranks_table(steps)
         tables["steps_errors"] = steps_errors_table(errors(steps))
+    compared = cards_of(result.records)
+    if compared.cards:
+        tables["cards"] = cards_table(compared, result.records)
     return tables
 
 

@@ -12,7 +12,7 @@ import json
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from bench.core.errors import EnvironmentFault, UserError
 from bench.core.specs.suite import Suite
 from bench.results.base import Seconds, Strict
 from bench.results.records import SCHEMA_VERSION, CeilingsRecord, PointRecord, Record
+from bench.results.video import MEASURED
 
 RECORDS, SAMPLES, SUITE, CALIBRATION = (
     "records.jsonl",
@@ -105,6 +106,21 @@ def read_suite(directory: Path) -> Suite:
         raise UserError(f"{path}: damaged, or of another version: {first_problem(error)}") from None
 
 
+def read_rounds(directory: Path) -> list[Round]:
+    """The lines of samples.jsonl; none where it is not there.  Raises UserError."""
+    path, rounds = directory / SAMPLES, []
+    if not path.is_file():
+        return rounds
+    for number, line in _lines(path):
+        try:
+            rounds.append(Round.model_validate(line))
+        except ValidationError as error:
+            raise UserError(
+                f"{path}:{number}: not a round of samples: {first_problem(error)}"
+            ) from None
+    return rounds
+
+
 def read_bytes(path: Path) -> bytes:
     """Raises EnvironmentFault where a file that is there cannot be read."""
     try:
@@ -130,8 +146,17 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def point_records(records: list[PointRecord | CeilingsRecord]) -> list[PointRecord]:
-    """The points, each by its last record: what failed is measured again on resume."""
-    return list({r.fingerprint: r for r in records if isinstance(r, PointRecord)}.values())
+    """The points, each by its last record: what failed is measured again on resume.  One that
+    several cards measured is there once for each; a failure does not stand beside that."""
+    points = [r for r in records if isinstance(r, PointRecord)]
+    by_card = {(r.fingerprint, r.environment.device_uuid_hash): r for r in points}
+    last = {r.fingerprint: r for r in points}
+    measured = {r.fingerprint for r in by_card.values() if r.outcome in MEASURED}
+    return [
+        r
+        for r in by_card.values()
+        if (r.outcome in MEASURED if r.fingerprint in measured else r is last[r.fingerprint])
+    ]
 
 
 def on_one_card(records: list[PointRecord]) -> list[PointRecord]:
@@ -151,6 +176,14 @@ def group_ceilings(
     every = {r.ranks for r in records if isinstance(r, CeilingsRecord) and r.ranks is not None}
     found = {ranks: _last_ceilings(records, ranks) for ranks in sorted(every)}
     return {ranks: record for ranks, record in found.items() if record is not None}
+
+
+def card_ceilings(
+    records: Sequence[PointRecord | CeilingsRecord],
+) -> dict[str | None, CeilingsRecord]:
+    """Hash of a card -> its last successful ceilings."""
+    ceilings = [r for r in records if isinstance(r, CeilingsRecord) and r.ranks is None]
+    return {r.environment.device_uuid_hash: r for r in ceilings if r.outcome == "ok"}
 
 
 def _last_ceilings(
@@ -221,17 +254,9 @@ class Store:
         """fingerprint -> stage -> samples already taken, in that environment where one is given: a
         record's samples are all of one."""
         prior: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-        if (self.directory / SAMPLES).is_file():
-            for number, line in _lines(self.directory / SAMPLES):
-                try:
-                    taken = Round.model_validate(line)
-                except ValidationError as error:
-                    raise UserError(
-                        f"{self.directory / SAMPLES}:{number}: not a round of samples: "
-                        f"{first_problem(error)}"
-                    ) from None
-                if environment is None or taken.environment in (None, environment):
-                    prior[taken.fingerprint][taken.stage] += taken.samples_s
+        for taken in read_rounds(self.directory):
+            if environment is None or taken.environment in (None, environment):
+                prior[taken.fingerprint][taken.stage] += taken.samples_s
         return prior
 
     def _append(self, name: str, data: dict[str, Any]) -> None:

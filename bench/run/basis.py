@@ -14,6 +14,7 @@ from bench.core.errors import EnvironmentFault, UserError
 from bench.core.quantity import Quantity
 from bench.core.specs.gpu import Gpu
 from bench.core.specs.point import Point
+from bench.core.specs.recipe import DTYPE_BYTES
 from bench.results.records import FINISHED
 from bench.results.store import (
     CALIBRATION,
@@ -145,6 +146,14 @@ def probed_basis(gemm: Mapping[str, float], copy: float, device: str) -> Basis:
         rates={dtype: Ceilings(rate, rate, rate, copy) for dtype, rate in gemm.items()},
         point_s=_thumb_point_s(device),
     )
+
+
+def fixed_basis(device: str) -> Basis:
+    """The same on every machine, to share points by: round rates of a CPU core or of an H100."""
+    rate, copy = {"cpu": (1e11, 1e10), "cuda": (5e14, 2e12)}[device]
+    rates = dict.fromkeys(DTYPE_BYTES, Ceilings(rate, rate, rate, copy))
+    words = "extrapolated: round rates, the same on every machine"
+    return Basis(words=words, device=device, rates=rates, point_s=_thumb_point_s(device))
 
 
 def _shares(gpu: Gpu) -> tuple[Mapping[str, float], str]:

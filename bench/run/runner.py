@@ -101,7 +101,7 @@ class Runner:
             return CeilingsRecord(
                 **common,
                 ranks=ranks,
-                nodes=self.worker.nodes.spanned(job.ranks) if self.worker.nodes else 1,
+                nodes=1 if ranks is None else self.worker.nodes_of(job.ranks),
                 probes=reply.probes,
                 telemetry=reply.telemetry,
             )

@@ -23,6 +23,7 @@ from bench.run.jobs import Job, ceilings_job, next_group, recipe_pairs, suite_jo
 from bench.run.record import Stopwatch, is_baseline
 from bench.run.resume import check_environment, check_resume, say_what_starts_anew
 from bench.run.runner import Runner
+from bench.run.shards import jobs_here
 
 CEILINGS_SAMPLING = Sampling(
     target_relative_half_width=0.01, min_samples=7, max_samples=100, max_s=2.0
@@ -59,9 +60,10 @@ class SuiteRun:
         Raises UserError for a suite that cannot be run or a `resume` that does not fit;
         EnvironmentFault for a device or a disk that cannot be had.  On KeyboardInterrupt everything
         measured is on disk."""
-        jobs = suite_jobs(self.suite)
+        suite_jobs(self.suite)  # a mistake is said before a process starts
         budget = Budget(self.budget_s)
         with self.nodes or nullcontext(), self._worker() as worker:
+            jobs = jobs_here(self.suite, worker, worker.environment.device)
             if self.forecast is not None:
                 self.forecast.begin(worker, jobs)
             directory = self.resume or _new_directory(self.root, worker.environment, self.suite)

@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 from bench.calibrate.make import calibrate
-from bench.calibrate.merge import merge
 from bench.core.errors import UserError
+from bench.results.merge import merge
 from bench.results.store import CALIBRATION, RECORDS, SUITE, point_records, read_records, read_suite
 
 
@@ -75,6 +75,8 @@ def test_what_cannot_be_merged_is_one_line(three, tmp_path, here):
     text = (other / RECORDS).read_text()
     name = json.loads(text.splitlines()[0])["environment"]["device_name"]
     (other / RECORDS).write_text(text.replace(json.dumps(name), '"Another card"'))
-    with pytest.raises(UserError, match="measured on Another card, and .* one card at a time"):
+    with pytest.raises(
+        UserError, match="measured on Another card, and .* one kind of card at a time"
+    ):
         merge([first, other])
     assert here("calibrate", str(first), "--out", str(tmp_path / "x"))[0] == 2

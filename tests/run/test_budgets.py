@@ -138,7 +138,7 @@ def measure(monkeypatch, tmp_path):
         clock = SimpleNamespace(monotonic=lambda: card.t)
         for module in (budgets, forecasting, recording):
             monkeypatch.setattr(module, "time", clock)
-        monkeypatch.setattr(running, "Worker", lambda device: card)
+        monkeypatch.setattr(running, "Worker", lambda device, **how: card)
         forecast = Forecaster(suite, tmp_path, None)
         directory = running.SuiteRun(
             suite=suite,

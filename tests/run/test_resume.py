@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -157,10 +158,9 @@ def test_resume_does_not_mix_suites_or_environments(tmp_path, measured, micro_su
     assert (code, "it holds suite micro, not other" in err) == (2, True)
     copy = tmp_path / "copy"
     copy.mkdir()
-    for name in (RECORDS, "suite.json"):
-        (copy / name).write_text(
-            (directory / name).read_text().replace('"threads":', '"threads":9')
-        )
+    shutil.copy(directory / "suite.json", copy)
+    changed = (directory / RECORDS).read_text().replace('"threads":', '"threads":9')
+    (copy / RECORDS).write_text(changed)
     kept = (copy / "suite.json").read_bytes()
     code, _, err = here("run", str(micro_suite), "--resume", str(copy))
     assert (code, "measured elsewhere or otherwise: threads 9" in err) == (2, True)

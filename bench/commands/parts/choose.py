@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.commands.parts.options import duration
+from bench.commands.parts.options import completes, duration, recipe_option
 from bench.commands.parts.output import print_json, say, show
 from bench.core.errors import EnvironmentFault, UserError
 
@@ -16,6 +16,35 @@ if TYPE_CHECKING:
     from bench.core.specs.suite import Suite, SuitePoints
 
 BUDGET = "8m"
+ChooseFor = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="MODEL[:WORKLOAD]",
+        help=(
+            "Measure nothing: choose the suite's points whose measurement narrows the prediction"
+            " of this model at --workload (or its own) most for their time. Repeatable."
+        ),
+        show_default=False,
+        autocompletion=completes("models"),
+    ),
+]
+Workload = Annotated[
+    str | None,
+    typer.Option(
+        "--workload",
+        "-w",
+        help="With --choose-for.",
+        show_default=False,
+        autocompletion=completes("workloads"),
+    ),
+]
+Recipe = Annotated[
+    str | None, recipe_option("With --choose-for: by default the one of the suite's headline.")
+]
+Write = Annotated[
+    Path | None,
+    typer.Option(help="With --choose-for: write the chosen points as a suite, to be run."),
+]
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ Device = Annotated[
     str | None,
     typer.Option(
         "--device",
-        help="cuda or cpu; cuda where there is one by default.",
+        help="cuda, cuda:N or cpu; cuda where there is one by default.",
         autocompletion=lambda: ["cpu", "cuda"],
     ),
 ]
@@ -118,9 +118,12 @@ def duration(text: str, option: str) -> float:
 
 
 def check_device(device: str | None) -> None:
-    if device not in (None, "cpu", "cuda"):
+    """Raises UserError for what is no device."""
+    kind, colon, index = (device or "cpu").partition(":")
+    numbered = not colon or (kind == "cuda" and index.isascii() and index.isdigit())
+    if kind not in ("cpu", "cuda") or not numbered:
         raise UserError(
-            f"--device {device!r} is not one of cpu, cuda{nearest(device, ['cpu', 'cuda'])}"
+            f"--device {device!r} is not one of cpu, cuda, cuda:N{nearest(kind, ['cpu', 'cuda'])}"
         )
 
 

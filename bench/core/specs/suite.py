@@ -62,6 +62,16 @@ class Sampling(BaseModel):
     """Time for one stage's samples, after warm-up."""
 
 
+class Shard(BaseModel):
+    """One of several shares of a suite's points."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    index: whole(10_000)
+    """From 1."""
+    count: whole(10_000)
+
+
 class Suite(Spec):
     """Which points, in which order."""
 
@@ -80,5 +90,7 @@ class Suite(Spec):
     """Of each measuring process on a CPU; null: all cores, which a group's ranks share."""
     gpus: whole(MAX_RANKS) = 1
     """Of the meshes that `parallel: all` stands for; --gpus sets it."""
+    shard: Shard | None = None
+    """Of a result that holds a share of the points; --shard sets it."""
     on_cpu: str | None = None
     """The suite that is run in the place of this one where the device is a CPU."""

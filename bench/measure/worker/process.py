@@ -164,6 +164,10 @@ class Worker:
         """Which rank a hanging group waited for."""
         return f": {laggards(Path(self._folder.name), self._ranks_here)}" if self._folder else ""
 
+    def nodes_of(self, ranks: int) -> int:
+        """That a group of so many ranks fills."""
+        return 1 if self.nodes is None else self.nodes.spanned(ranks)
+
     @property
     def _ranks_here(self) -> int:
         """Of a group, on this node."""
@@ -236,7 +240,7 @@ class Worker:
             stderr=self._log,
             pass_fds=[write_fd],
             start_new_session=True,  # Ctrl-C is the parent's to handle
-            env=child_environment(),
+            env=child_environment() | _only_card(self.device),
         )
         os.close(write_fd)
         self._events = os.fdopen(read_fd, "rb", buffering=0)
@@ -244,7 +248,7 @@ class Worker:
 
     def _module(self) -> list[str]:
         """What is started: the worker, or the launcher of a group."""
-        how = ["--device", self.device] if self.device else []
+        how = ["--device", self.device.partition(":")[0]] if self.device else []
         how += ["--threads", str(self.threads)] if self.threads else []
         if self._folder is None:
             return ["-m", "bench.measure.worker.main", *how]
@@ -293,3 +297,15 @@ class Worker:
             return "oom", killed
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         return "error", f"the measuring process died ({how})"
+
+
+def _only_card(device: str | None) -> dict[str, str]:
+    """What hides the other cards from a process for "cuda:N"."""
+    _, colon, index = (device or "").partition(":")
+    if not colon:
+        return {}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else []
+    if names and int(index) >= len(names):
+        raise EnvironmentFault(f"--device {device}: CUDA_VISIBLE_DEVICES names {len(names)}")
+    return {"CUDA_VISIBLE_DEVICES": names[int(index)] if names else index}

@@ -1,8 +1,8 @@
 """The tables of `doctor`: is this node sound, is the harness's clock, and which rates does the
 device reach?"""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from bench.core.specs.gpu import Gpu
 from bench.core.units import seconds, si
@@ -15,11 +15,16 @@ from bench.report.tables.table import (
     counted,
     measured,
     number,
+    numbers,
     quantity,
     table,
 )
-from bench.results.records import MEMORY_PROBES, CeilingsRecord, Probe
+from bench.results.records import MEMORY_PROBES, CeilingsRecord, PointRecord, Probe
+from bench.results.store import card_ceilings
 from bench.studies.acceptance.verdict import Acceptance
+
+if TYPE_CHECKING:
+    from bench.calibrate.cards import Card, Cards
 
 
 def acceptance_table(device_name: str, acceptance: Acceptance) -> Table:
@@ -151,3 +156,59 @@ def gemm_ceiling(record: CeilingsRecord) -> str:
         f"GEMM ceiling: {si(best.rate, 'FLOP/s')}, the best of the shapes, at {shape} in"
         f" {best.dtype}"
     )
+
+
+def cards_table(compared: "Cards", records: Sequence[PointRecord | CeilingsRecord]) -> Table:
+    """Each card beside the typical one."""
+    return table(
+        "Cards beside one another",
+        [
+            "card",
+            numbers("shared stages"),
+            numbers("seconds over the typical card's", "fitted"),
+            numbers("GEMM", "measured"),
+            numbers("copy", "measured"),
+            "note",
+        ],
+        [_card_cells(card, card_ceilings(records).get(card.id)) for card in compared.cards],
+        note=f"90 % intervals; the cards spread by {compared.spread:.1%} (standard deviation)",
+    )
+
+
+def _card_cells(card: "Card", ceilings: CeilingsRecord | None) -> list[Cell | str]:
+    peaks = {kind: ceilings and ceilings.peak(kind) for kind in ("gemm", "copy")}
+    return [
+        card.id,
+        number(card.points, str),
+        quantity(card.factor),
+        number(peaks["gemm"], lambda r: f"{r / 1e12:.4g} TFLOP/s"),
+        number(peaks["copy"], lambda r: f"{r / 1e9:.4g} GB/s"),
+        card_note(card),
+    ]
+
+
+def card_note(card: "Card") -> str:
+    """ "" of a usual card."""
+    if not card.off:
+        return ""
+    share = card.factor.value - 1
+    return f"{abs(share):.0%} {'slower' if share > 0 else 'faster'} than the typical card"
+
+
+def cards_document(compared: "Cards") -> dict[str, Any]:
+    """The same for --json."""
+    return {
+        "cards": [
+            {
+                "card": card.id,
+                "shared_stages": card.points,
+                "seconds_over_typical": card.factor.as_dict(),
+                "standard_error": card.se,
+                "off": card.off,
+            }
+            for card in compared.cards
+        ],
+        "spread": compared.spread,
+        "worst": compared.worst.id if compared.worst else None,
+        "provenance": "fitted",
+    }
