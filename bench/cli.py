@@ -36,6 +36,7 @@ from bench.commands.studies.analytic import analytic
 from bench.commands.studies.claims import claims
 from bench.commands.studies.compare import compare
 from bench.commands.studies.serve_sim import serve_sim
+from bench.commands.studies.verify import verify
 from bench.commands.studies.versus import versus
 from bench.core.errors import EnvironmentFault, Renamed, Terminated, UserError, nearest, one_line
 from bench.core.verbosity import verbosity
@@ -67,6 +68,7 @@ COMMANDS = {  # in the order of --help
     "report": report,
     "compare": compare,
     "versus": versus,
+    "verify": verify,
     "serve-sim": serve_sim,
     "explore": explore,
 }

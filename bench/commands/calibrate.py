@@ -101,12 +101,14 @@ def _calibrate_results(directories: list[Path], out: Path | None, as_json: bool)
     from bench.report.progress import Spinner
     from bench.report.tables.calibration import errors_table, parameters_table
     from bench.report.write import write_report
+    from bench.results.manifest import write_manifest
     from bench.results.merge import merge
 
     alone = len(directories) == 1
     directory = directories[0] if alone else merge(directories, out, mix=True)
     with Spinner("fitting the cost model, and once more without each point"):
         calibration = calibrate_result(directory)
+        write_manifest(directory)
     if len(directories) > 1:
         write_report(directory, for_print=False)
         say(f"merged result: {directory}")

@@ -37,12 +37,14 @@ def merge(
     measured is kept twice, and the cards are laid beside one another (`cards`)."""
     from bench.calibrate.cards import cards_of
     from bench.report.tables.doctor import cards_document, cards_table
+    from bench.results.manifest import write_manifest
     from bench.results.merge import merge as merge_results
     from bench.results.store import read_records
 
     if len(result_dirs) < 2:
         raise UserError("merge takes two results or more")
     merged = merge_results(result_dirs, out, mix=mix_environments, kinds=mix_environments)
+    write_manifest(merged)
     records = read_records(merged)
     compared = cards_of(records)
     if as_json:

@@ -294,6 +294,7 @@ def _finish(
     from bench.report.tables.forecasts import steps_errors_table, steps_on_ranks_table
     from bench.report.tables.points import points_table
     from bench.report.write import write_report
+    from bench.results.manifest import write_manifest
     from bench.results.store import (
         CALIBRATION,
         disk_faults,
@@ -312,6 +313,7 @@ def _finish(
         with disk_faults(directory):
             (directory / CALIBRATION).unlink(missing_ok=True)  # an older one is of other records
         say(f"not calibrated: {one_line(str(error))}")
+    write_manifest(directory)
     path = write_report(directory, for_print=False)
     records = read_records(directory)
     points = point_records(records)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from bench.core.specs.point import Point
+from bench.core.specs.point import Point, check
 from bench.count.cache import counted
 from bench.measure.device.environment import code_version
 from bench.results.records import PointRecord
@@ -24,27 +24,33 @@ MODELLED = (
 
 def check_counts(records: Sequence[PointRecord]) -> Iterator[Finding]:
     """Each record's point is what it says it is, and is counted anew."""
-    points = [(record, _point(record)) for record in records]
-    lost = [record for record, point in points if point is None]
-    for record in lost:
-        yield Finding(
-            "what was measured", "not checked", record.label, "no point can be made of it any more"
-        )
-    known = [(record, point) for record, point in points if point is not None]
+    now = code_version()
+    known = []
+    for record in records:
+        point, reason = _point(record)
+        if point is not None:
+            known.append((record, point))
+            continue
+        verdict = "differs" if record.environment.code_version == now else "not checked"
+        yield Finding("what was measured", verdict, record.label, reason)
     yield from summed("what was measured", len(known), _names(known))
-    older = sum(record.environment.code_version != code_version() for record, _ in known)
+    older = sum(record.environment.code_version != now for record, _ in known)
     if older:
         said = "of another version of the code: their FLOPs alone were counted anew"
         yield Finding("modelled bytes and kernels", "not checked", f"{older} records", said)
     stages = sum(len(record.counts) for record, _ in known)
-    yield from summed("counts", stages, _counts(known))
+    yield from summed("counts", stages, _counts(known, now))
 
 
-def _point(record: PointRecord) -> Point | None:
+def _point(record: PointRecord) -> tuple[Point | None, str]:
+    """The record's point, or None and why none can be made of it."""
     try:
-        return Point.model_validate(record.point)
-    except ValueError:
-        return None
+        point = Point.model_validate(record.point)
+        check(point.model, point.workload, point.recipe)
+        point.model.tokens(point.workload)
+    except ValueError as error:
+        return None, str(error).splitlines()[0]
+    return point, ""
 
 
 def _names(known: Sequence[tuple[PointRecord, Point]]) -> Iterator[Finding]:
@@ -61,9 +67,10 @@ def _names(known: Sequence[tuple[PointRecord, Point]]) -> Iterator[Finding]:
                 yield differs("what was measured", record.label, f"{name} {stored} / {made}")
 
 
-def _counts(known: Sequence[tuple[PointRecord, Point]]) -> Iterator[Finding]:
-    now = code_version()
+def _counts(known: Sequence[tuple[PointRecord, Point]], now: str) -> Iterator[Finding]:
     for record, point in known:
+        if record.fingerprint != point.fingerprint:
+            continue  # said already: it is another point
         again = counted(point).stages
         for stage, count in record.counts.items():
             if stage not in again:
