@@ -106,45 +106,32 @@ def run(
 ) -> int | None:
     """Measure a suite, calibrate, and write the report.  The last line on stdout is a JSON summary.
 
-    --quiet leaves out the tables too. --dry-run measures nothing (but a quick probe on a device
-    without records) and says time and cost; --choose-for says which points are worth their time.
-    --budget leaves out points that are predicted not to fit, and says which. Exit code 1 where a
-    point ended in error or timeout, or none ended ok."""
+    --quiet leaves out the tables. --dry-run says time and cost, and --choose-for which points are
+    worth their time; both measure nothing (but a quick probe). --budget leaves out points that are
+    predicted not to fit. Exit code 1 where a point ended in error or timeout, or none ended ok."""
     check_device(device)
+    check_gpu(gpu)
     of_choice = {"--workload": workload, "--recipe": recipe, "--write": write, "--set": overrides}
     go_with("--choose-for", bool(choose_for), of_choice)
-    planned = dry_run or bool(choose_for)
-    go_with("--dry-run or --choose-for alone", planned, {"--gpu": gpu})
+    go_with("--dry-run or --choose-for alone", dry_run or bool(choose_for), {"--gpu": gpu})
     go_with("--resume alone", resume is not None, {"--mix-environments": mix_environments})
-    check_gpu(gpu)
-    go_with("--nodes", nodes is not None, {"--rendezvous": rendezvous})
     if choose_for:
         go_with("a suite that is measured", False, {"--resume": resume, "--price": price})
         wanted = Wanted(choose_for, workload, recipe, overrides or [])
-        budget = budget or BUDGET
-        return choose(wanted, suite, budget, device, gpu, calibration, write, as_json)
+        return choose(wanted, suite, budget or BUDGET, device, gpu, calibration, write, as_json)
     from bench.run.forecast import Forecaster
     from bench.run.suite import SuiteRun
 
-    budget_s = None if budget is None else duration(budget, "--budget")
+    go_with("one run, not with --shards-here", not shards_here, {"--shard": shard, "--gpus": gpus})
+    budget_s = duration(budget, "--budget") if budget is not None else None
     loaded = on_gpus(_suite(suite, resume, device, gpu), gpus, nodes)
     if shards_here is not None:
-        refused = {
-            "--shard": shard,
-            "--resume": resume,
-            "--gpus": gpus,
-            "--calibration": calibration,
-        }
-        go_with("one run, not with --shards-here", False, refused)
-        asked_of_all = SideBySide(suite or "", shards_here, _runs_on_cpu(device), out, budget)
-        return _report(asked_of_all.measure(), as_json)
-    loaded = with_shard(loaded, shard)
-    root = out if resume is None else resume.absolute().parent.parent
-    forecast = Forecaster(loaded, root, calibration)
+        return _side_by_side(suite, shards_here, device, out, budget, as_json)
+    forecast = Forecaster(with_shard(loaded, shard), _root(out, resume), calibration)
     if dry_run:
         return _dry_run(forecast, device, gpu, price, budget_s, as_json)
     asked = SuiteRun(
-        suite=loaded,
+        suite=forecast.suite,
         device=device,
         root=out,
         resume=resume,
@@ -154,6 +141,24 @@ def run(
         forecast=forecast,
     )
     return _measure(asked, forecast, price, as_json)
+
+
+def _root(out: Path, resume: Path | None) -> Path:
+    """Where results of this kind lie."""
+    return out if resume is None else resume.absolute().parents[1]
+
+
+def _side_by_side(
+    suite: str | None,
+    count: int,
+    device: str | None,
+    out: Path,
+    budget: str | None,
+    as_json: bool,
+) -> int:
+    """All shards at once -> the exit code."""
+    directory = SideBySide(suite or "", count, _runs_on_cpu(device), out, budget).measure()
+    return _report(directory, as_json)
 
 
 def _suite(name: str | None, resume: Path | None, device: str | None, gpu: str | None) -> Any:

@@ -38,7 +38,7 @@ def copied(measured, tmp_path) -> Path:
 
 @pytest.mark.parametrize("name", sorted(p.name for p in (ROOT / "results" / "cpu").glob("2*")))
 def test_a_committed_result_agrees(name, here):
-    code, out, err = here("verify", str(ROOT / "results" / "cpu" / name), "--json")
+    code, out, _ = here("verify", str(ROOT / "results" / "cpu" / name), "--json")
     said = json.loads(out)
     assert (code, said["agrees"]) == (0, True), [f for f in said["findings"] if f["said"]]
     hashed = next(f for f in said["findings"] if f["check"] == "hashes")

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from bench.commands.parts.options import go_with
 from bench.core.errors import UserError
 from models.parallel.spec import MAX_RANKS
 
@@ -45,6 +46,7 @@ def on_gpus(suite: Any, gpus: int | None, nodes: int | None) -> Any:
 def nodes_of(gpus: int | None, nodes: int | None, rendezvous: str | None) -> Any:
     """What groups span.  Raises UserError where GPUs do not fill alike nodes."""
     if nodes is None:
+        go_with("--nodes", False, {"--rendezvous": rendezvous})
         return None
     from bench.measure.group.nodes import Nodes, parse_address
 

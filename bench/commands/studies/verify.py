@@ -20,8 +20,8 @@ def verify(result_dirs: ResultDirs, as_json: Json = False) -> int | None:
     from the records; rates, power and memory against the datasheet; times of day; the hashes of the
     manifest. Exit code 1 where something differs."""
     from bench.report.progress import Spinner
+    from bench.report.tables.comparison import findings_document, findings_table
     from bench.studies.verify.check import verify as verify_result
-    from bench.studies.verify.said import findings_document, findings_table
 
     documents, wrong = [], False
     for directory in result_dirs:

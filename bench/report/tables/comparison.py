@@ -1,12 +1,16 @@
-"""A comparison of results as a document, a table, and Markdown for a comment."""
+"""A comparison of results, and the findings of `verify`, as documents, tables and Markdown."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from bench.core.errors import one_line
 from bench.core.units import seconds
+from bench.report.numbers import whole
 from bench.report.render import to_markdown
-from bench.report.tables.table import Cell, Table, measured, number, span, table
+from bench.report.tables.table import Cell, Table, measured, number, numbers, span, table
 from bench.studies.compare.verdict import Change, Comparison
+from bench.studies.verify.findings import Finding
 
 
 def comparison_document(c: Comparison, a: list[str], b: str) -> dict[str, Any]:
@@ -89,3 +93,28 @@ def comparison_markdown(c: Comparison) -> str:
     head, *notes = comparison_lines(c)
     lines = [f"**{head}**", "", to_markdown(comparison_table(c)), ""]
     return "\n".join([*lines, *(f"- {one_line(note)}" for note in [*notes, *c.warnings])])
+
+
+SHOWN = 20  # of what differs; --json has all
+
+
+def findings_table(title: str, found: Sequence[Finding]) -> Table:
+    """What agrees in one line each, then what differs."""
+    wrong = [finding for finding in found if finding.verdict == "differs"]
+    rest = [finding for finding in found if finding.verdict != "differs"]
+    shown = [*rest, *wrong[:SHOWN]]
+    return table(
+        title,
+        ["check", "verdict", numbers("held"), "where", "why"],
+        [[f.check, f.verdict, number(f.n, whole), f.where, f.said] for f in shown],
+        note=f"{len(wrong)} figures differ" if wrong else "nothing differs",
+    )
+
+
+def findings_document(directory: Path, found: Sequence[Finding]) -> dict[str, Any]:
+    """`verify --json`."""
+    return {
+        "result_dir": str(directory),
+        "agrees": not any(f.verdict == "differs" for f in found),
+        "findings": [vars(f) for f in found],
+    }

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 
 from bench.core.specs.point import Point, check
 from bench.count.cache import counted
-from bench.measure.device.environment import code_version
 from bench.results.records import PointRecord
 from bench.studies.verify.findings import Finding, differs, summed
 
@@ -24,6 +23,8 @@ MODELLED = (
 
 def check_counts(records: Sequence[PointRecord]) -> Iterator[Finding]:
     """Each record's point is what it says it is, and is counted anew."""
+    from bench.measure.device.environment import code_version  # torch
+
     now = code_version()
     known = []
     for record in records:

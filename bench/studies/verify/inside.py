@@ -8,7 +8,6 @@ from math import isclose
 from bench.core.specs.point import Point
 from bench.count.cache import counted
 from bench.count.parallel.sent import sent_bytes
-from bench.count.point import bytes_of_weights
 from bench.results.counts import StageCount
 from bench.results.readings import GroupReading
 from bench.results.records import PointRecord, Probe, Record
@@ -87,6 +86,8 @@ def _probe(probe: Probe) -> Pairs:
 def _weights(record: PointRecord) -> Pairs:
     if record.memory is None:
         return {}
+    from bench.count.point import bytes_of_weights  # torch
+
     try:
         point = Point.model_validate(record.point)
         if point.fingerprint != record.fingerprint:
