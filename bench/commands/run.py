@@ -145,7 +145,7 @@ def run(
 
 def _root(out: Path, resume: Path | None) -> Path:
     """Where results of this kind lie."""
-    return out if resume is None else resume.absolute().parents[1]
+    return out if resume is None else resume.absolute().parent.parent
 
 
 def _side_by_side(
