@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 import warnings
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -23,6 +23,7 @@ from bench.commands.cards import cards
 from bench.commands.count import count
 from bench.commands.doctor import doctor
 from bench.commands.explore import explore
+from bench.commands.export import export
 from bench.commands.follow import follow
 from bench.commands.list_presets import list_presets
 from bench.commands.merge import merge
@@ -40,6 +41,7 @@ from bench.commands.studies.verify import verify
 from bench.commands.studies.versus import versus
 from bench.core.errors import EnvironmentFault, Renamed, Terminated, UserError, nearest, one_line
 from bench.core.verbosity import verbosity
+from bench.core.version import version
 
 app = typer.Typer(
     name="ldt-bench",
@@ -66,6 +68,7 @@ COMMANDS = {  # in the order of --help
     "analytic": analytic,
     "claims": claims,
     "report": report,
+    "export": export,
     "compare": compare,
     "versus": versus,
     "verify": verify,
@@ -78,8 +81,19 @@ for name, command in OLD_NAMES.items():
     app.command(name, hidden=True)(with_verbosity(command))
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"ldt-bench {version()}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say which it is.")
+]
+
+
 @app.callback(help=app.info.help)
-def _before(quiet: Quiet = False, verbose: Verbose = False) -> None:
+def _before(quiet: Quiet = False, verbose: Verbose = False, asked: Version = False) -> None:
     verbosity.quiet = verbosity.verbose = False
     set_verbosity(quiet, verbose)
 

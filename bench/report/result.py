@@ -19,6 +19,7 @@ from bench.core.specs.claim import Claim
 from bench.core.specs.gpu import Gpu
 from bench.core.specs.point import Point
 from bench.core.specs.suite import Suite
+from bench.core.version import version
 from bench.report.tables.claims import claims_document
 from bench.results.environment import Environment, cards_in
 from bench.results.records import CeilingsRecord, PointRecord
@@ -113,6 +114,15 @@ class Result:
         return (
             f"ldt-bench run {self.suite.name if self.known_suite else './suite.json'} --device"
             f" {self.environment.device}"
+        )
+
+    @property
+    def citation(self) -> str:
+        """How to cite a figure of it: version, card and date."""
+        environment, day = self.environment, self.records[-1].started_utc[:10]
+        return (
+            f"ldt-bench {version()}, code {environment.code_version}, {environment.device_name},"
+            f" PyTorch {environment.torch}, {day}"
         )
 
     @cached_property

@@ -6,7 +6,6 @@ import os
 import platform
 import re
 import subprocess
-from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ import torch
 from bench.core.errors import EnvironmentFault
 from bench.core.load import load, names
 from bench.core.specs.gpu import Gpu
+from bench.core.version import version
 from bench.results.environment import Environment
 
 CODE_VERSION_VARIABLE = "LDT_BENCH_CODE_VERSION"  # for a copy without .git
@@ -83,10 +83,7 @@ def code_version() -> str:
             pass  # no git here, or no commit yet: the package's version will do
     if os.environ.get(CODE_VERSION_VARIABLE):
         return os.environ[CODE_VERSION_VARIABLE]
-    try:
-        return metadata.version("ldt-bench")
-    except metadata.PackageNotFoundError:
-        return "unknown"
+    return version()
 
 
 def _git(root: Path, *args: str) -> str:

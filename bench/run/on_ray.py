@@ -1,0 +1,216 @@
+"""A suite on a Ray cluster: an actor for each GPU measures one group of jobs after another.
+
+The driver hands groups out, the longest first, and appends records as they come home.  Where an
+actor or its node dies, its group goes to another, MOST_TRIES times; Ray starts the actor again where
+there is room.  Each card measures the anchors first, so that cards can be held against one another.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.core.errors import EnvironmentFault, UserError
+from bench.core.specs.suite import Suite
+from bench.measure.worker.process import JobFailed, Worker
+from bench.results.environment import Environment
+from bench.results.records import CeilingsRecord, PointRecord
+from bench.results.store import Store
+from bench.run.jobs import Job, next_group
+from bench.run.runner import Runner
+from bench.run.shards import anchor_jobs
+
+MOST_TRIES = 3
+POLL_S = 5.0
+SCHEME = "ray"
+
+
+@dataclass
+class MemoryStore:
+    """What a Runner needs of a store, until the records are home."""
+
+    kept: list[PointRecord | CeilingsRecord] = field(default_factory=list)
+
+    def records(self) -> list[PointRecord | CeilingsRecord]:
+        return self.kept
+
+    def append_record(self, record: PointRecord | CeilingsRecord) -> None:
+        self.kept.append(record)
+
+    def append_samples(self, *of_a_round: Any) -> None:
+        """Rounds stay here: a group that was cut off is measured anew."""
+
+
+class Measurer:
+    """One GPU's side: holds a worker process, and measures what it is handed."""
+
+    def __init__(self, suite: str, device: str | None):
+        """suite: its JSON."""
+        self.suite = Suite.model_validate_json(suite)
+        self.worker = Worker(device, threads=self.suite.threads)
+
+    def environment(self) -> str:
+        return self.worker.environment.model_dump_json()
+
+    def measure(self, jobs: list[Job]) -> list[str]:
+        """The records of a group, as JSON."""
+        store = MemoryStore()
+        runner = Runner(self.suite, self.worker, store)  # type: ignore[arg-type]
+        try:
+            runner.run(jobs)
+        except JobFailed:  # of several in turns: each goes alone
+            for job in jobs:
+                runner.run([job.alone()])
+        return [record.model_dump_json() for record in store.kept]
+
+
+@dataclass
+class Group:
+    """Jobs that one actor measures at once."""
+
+    jobs: list[Job]
+    tries: int = 0
+    only: int | None = None
+    """The actor that must measure it: anchors and ceilings are each card's own."""
+
+
+@dataclass
+class RayPool:
+    """The actors and what they are at.  ray: the module."""
+
+    ray: Any
+    actors: list[Any]
+    busy: dict[Any, tuple[int, Group]] = field(default_factory=dict)
+    """What a result is awaited from: the actor's number, and its group."""
+    dead: set[int] = field(default_factory=set)
+
+    @property
+    def idle(self) -> list[int]:
+        at_work = {number for number, _ in self.busy.values()}
+        return [i for i in range(len(self.actors)) if i not in at_work and i not in self.dead]
+
+    def hand_out(self, todo: deque[Group]) -> None:
+        """One group to each idle actor, its own first."""
+        for number in self.idle:
+            group = next((g for g in todo if g.only in (None, number)), None)
+            if group is None:
+                continue
+            todo.remove(group)
+            self.busy[self.actors[number].measure.remote(group.jobs)] = number, group
+
+    def finished(self) -> Iterator[tuple[Group, list[str] | None, str]]:
+        """(group, records, "") of those that ended; (group, None, why) where the actor is gone."""
+        ready, _ = self.ray.wait(list(self.busy), num_returns=1, timeout=POLL_S)
+        for reference in ready:
+            number, group = self.busy.pop(reference)
+            try:
+                yield group, self.ray.get(reference), ""
+            except self.ray.exceptions.RayActorError as error:
+                self.dead.add(number)
+                yield group, None, str(error).splitlines()[0]
+
+
+def connect(address: str | None) -> Any:
+    """The ray module, connected: to a cluster's address, else a cluster of this machine.
+
+    Raises EnvironmentFault where Ray is not installed or does not answer."""
+    try:
+        import ray
+    except ImportError:
+        raise EnvironmentFault("--on ray needs Ray: pip install 'ldt-bench[ray]'") from None
+    try:
+        if not ray.is_initialized():
+            ray.init(address=address, log_to_driver=False, logging_level="error")
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise EnvironmentFault(f"--on ray: {str(error).splitlines()[0]}") from None
+    return ray
+
+
+def parse_on(text: str) -> str | None:
+    """ "ray" -> None; "ray://head:10001" -> itself.  Raises UserError for another engine."""
+    if text == SCHEME:
+        return None
+    if text.startswith(f"{SCHEME}://") and len(text) > len(SCHEME) + 3:
+        return text
+    raise UserError(f"--on {text!r}: expected ray, ray://HOST:PORT or slurm")
+
+
+def start_actors(ray: Any, suite: Suite, device: str | None) -> RayPool:
+    """One for each GPU of the cluster; without any, for each of its CPUs' shares.  Raises
+    EnvironmentFault for a cluster without either."""
+    there = ray.cluster_resources()
+    gpus = int(there.get("GPU", 0)) if device != "cpu" else 0
+    threads = suite.threads or 1
+    count = gpus or int(there.get("CPU", 0)) // threads
+    if not count:
+        raise EnvironmentFault("--on ray: the cluster has neither a GPU nor a free CPU")
+    needs = {"num_gpus": 1} if gpus else {"num_cpus": threads}
+    actor = ray.remote(**needs)(Measurer)
+    text = suite.model_dump_json()
+    return RayPool(ray, [actor.remote(text, device) for _ in range(count)])
+
+
+def measure_on(
+    pool: RayPool,
+    store: Store,
+    jobs: list[Job],
+    suite: Suite,
+    watch: Any = lambda done, total, label: None,
+) -> None:
+    """Measure the jobs, and append their records as they come.  Raises EnvironmentFault where no
+    actor is left."""
+    environment = _first_environment(pool)
+    todo = deque(_groups(jobs, pool, suite, environment.device))
+    total, done = sum(len(group.jobs) for group in todo), 0
+    while todo or pool.busy:
+        pool.hand_out(todo)
+        if not pool.busy:
+            raise EnvironmentFault(
+                f"no actor is left: {total - done} of {total} jobs were not measured; what was"
+                " measured is kept"
+            )
+        for group, records, why in pool.finished():
+            if records is None:
+                _again(group, todo, why)
+                todo = deque(g for g in todo if g.only not in pool.dead)
+                continue
+            for text in records:
+                store.append_record(_record(text))
+            done += len(group.jobs)
+            watch(done, total, group.jobs[0].label)
+
+
+def _first_environment(pool: RayPool) -> Environment:
+    text = pool.ray.get(pool.actors[0].environment.remote())
+    return Environment.model_validate_json(text)
+
+
+def _record(text: str) -> PointRecord | CeilingsRecord:
+    kind = CeilingsRecord if '"kind":"ceilings"' in text else PointRecord
+    return kind.model_validate_json(text)
+
+
+def _groups(jobs: list[Job], pool: RayPool, suite: Suite, device: str) -> Iterator[Group]:
+    """Each card's own first: ceilings and anchors, then the points."""
+    ceilings = [job for job in jobs if job.point is None and job.ranks == 1]
+    for number in range(len(pool.actors)):
+        own = [*ceilings, *anchor_jobs(suite, device)] if len(pool.actors) > 1 else ceilings
+        yield from (Group([job], only=number) for job in own)
+    rest = [job for job in jobs if job not in ceilings]
+    while rest:
+        group = next_group(rest)
+        rest = rest[len(group) :]
+        yield Group(group)
+
+
+def _again(group: Group, todo: deque[Group], why: str) -> None:
+    """To another actor; one card's own work goes with its card.  Raises EnvironmentFault after so
+    many tries."""
+    group.tries += 1
+    if group.tries >= MOST_TRIES:
+        raise EnvironmentFault(
+            f"{group.jobs[0].label}: {MOST_TRIES} actors died of it ({why}); what was measured is"
+            " kept"
+        )
+    if group.only is None:
+        todo.appendleft(group)
