@@ -18,7 +18,7 @@ from bench.commands.parts.choose import (
     Write,
     choose,
 )
-from bench.commands.parts.nodes import Gpus, NodeCount, Rendezvous, nodes_of, on_gpus
+from bench.commands.parts.nodes import Gpus, NodeCount, On, Rendezvous, nodes_of, on_engine, on_gpus
 from bench.commands.parts.options import (
     Device,
     Json,
@@ -93,6 +93,7 @@ def run(
     price: UsdPerHour = None,
     shard: ShardOption = None,
     shards_here: ShardsHere = None,
+    on: On = None,
     gpus: Gpus = None,
     nodes: NodeCount = None,
     rendezvous: Rendezvous = None,
@@ -106,15 +107,13 @@ def run(
 ) -> int | None:
     """Measure a suite, calibrate, and write the report.  The last line on stdout is a JSON summary.
 
-    --quiet leaves out the tables. --dry-run says time and cost, and --choose-for which points are
-    worth their time; both measure nothing (but a quick probe). --budget leaves out points that are
-    predicted not to fit. Exit code 1 where a point ended in error or timeout, or none ended ok."""
+    --dry-run and --choose-for measure nothing. --budget leaves out points that are predicted not to
+    fit. Exit code 1 where a point ended in error or timeout, or none ended ok."""
     check_device(device)
     check_gpu(gpu)
     of_choice = {"--workload": workload, "--recipe": recipe, "--write": write, "--set": overrides}
     go_with("--choose-for", bool(choose_for), of_choice)
     go_with("--dry-run or --choose-for alone", dry_run or bool(choose_for), {"--gpu": gpu})
-    go_with("--resume alone", resume is not None, {"--mix-environments": mix_environments})
     if choose_for:
         go_with("a suite that is measured", False, {"--resume": resume, "--price": price})
         wanted = Wanted(choose_for, workload, recipe, overrides or [])
@@ -127,7 +126,8 @@ def run(
     loaded = on_gpus(_suite(suite, resume, device, gpu), gpus, nodes)
     if shards_here is not None:
         return _side_by_side(suite, shards_here, device, out, budget, as_json)
-    forecast = Forecaster(with_shard(loaded, shard), _root(out, resume), calibration)
+    root = _root(out, resume, mix_environments)
+    forecast = Forecaster(with_shard(loaded, shard), root, calibration)
     if dry_run:
         return _dry_run(forecast, device, gpu, price, budget_s, as_json)
     asked = SuiteRun(
@@ -140,11 +140,12 @@ def run(
         budget_s=budget_s,
         forecast=forecast,
     )
-    return _measure(asked, forecast, price, as_json)
+    return _measure(on_engine(on, asked), forecast, price, as_json)
 
 
-def _root(out: Path, resume: Path | None) -> Path:
-    """Where results of this kind lie."""
+def _root(out: Path, resume: Path | None, mix_environments: bool) -> Path:
+    """Where results of this kind lie.  Raises UserError for what goes with --resume alone."""
+    go_with("--resume alone", resume is not None, {"--mix-environments": mix_environments})
     return out if resume is None else resume.absolute().parent.parent
 
 

@@ -1,24 +1,27 @@
 """A suite on a Ray cluster: an actor for each GPU measures one group of jobs after another.
 
 The driver hands groups out, the longest first, and appends records as they come home.  Where an
-actor or its node dies, its group goes to another, MOST_TRIES times; Ray starts the actor again where
-there is room.  Each card measures the anchors first, so that cards can be held against one another.
+actor or its node dies, its group goes to another, MOST_TRIES times.  Each card measures the
+ceilings and the anchors first, so that cards can be held against one another.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from bench.core.errors import EnvironmentFault, UserError
 from bench.core.specs.suite import Suite
 from bench.measure.worker.process import JobFailed, Worker
 from bench.results.environment import Environment
-from bench.results.records import CeilingsRecord, PointRecord
-from bench.results.store import Store
-from bench.run.jobs import Job, next_group
+from bench.results.records import FINISHED, CeilingsRecord, PointRecord
+from bench.results.store import SUITE, Store, disk_faults, write_whole
+from bench.run.jobs import Job, next_group, suite_jobs
+from bench.run.resume import check_resume
 from bench.run.runner import Runner
-from bench.run.shards import anchor_jobs
+from bench.run.shards import anchor_jobs, fixed_seconds
+from bench.run.suite import new_directory
 
 MOST_TRIES = 3
 POLL_S = 5.0
@@ -69,6 +72,8 @@ class Group:
     """Jobs that one actor measures at once."""
 
     jobs: list[Job]
+    seconds: float = 0.0
+    """Of counted work, at fixed rates."""
     tries: int = 0
     only: int | None = None
     """The actor that must measure it: anchors and ceilings are each card's own."""
@@ -153,14 +158,12 @@ def start_actors(ray: Any, suite: Suite, device: str | None) -> RayPool:
 def measure_on(
     pool: RayPool,
     store: Store,
-    jobs: list[Job],
-    suite: Suite,
-    watch: Any = lambda done, total, label: None,
+    groups: list[Group],
+    watch: Callable[[int, int, str], None] = lambda done, total, label: None,
 ) -> None:
-    """Measure the jobs, and append their records as they come.  Raises EnvironmentFault where no
-    actor is left."""
-    environment = _first_environment(pool)
-    todo = deque(_groups(jobs, pool, suite, environment.device))
+    """Measure the groups, each card's own first, then the longest, and append their records as they
+    come.  Raises EnvironmentFault where no actor is left."""
+    todo = deque(sorted(groups, key=lambda group: (group.only is None, -group.seconds)))
     total, done = sum(len(group.jobs) for group in todo), 0
     while todo or pool.busy:
         pool.hand_out(todo)
@@ -180,6 +183,66 @@ def measure_on(
             watch(done, total, group.jobs[0].label)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RayRun:
+    """A suite on a cluster."""
+
+    suite: Suite
+    device: str | None
+    address: str | None
+    """ray://HOST:PORT; None: a cluster of this machine."""
+    root: Path
+    resume: Path | None = None
+    watch: Callable[[int, int, str], None] = lambda done, total, label: None
+    opened: Callable[[Path], None] = lambda directory: None
+
+    def measure(self) -> Path:
+        """Measure what is not measured yet -> the result directory.  Raises as SuiteRun.measure; on
+        KeyboardInterrupt what came home is on disk, and --resume goes on."""
+        jobs = suite_jobs(self.suite)
+        ray = connect(self.address)
+        pool = start_actors(ray, self.suite, self.device)
+        try:
+            environment = _first_environment(pool)
+            directory = self.resume or new_directory(self.root, environment, self.suite)
+            if self.resume is not None:
+                check_resume(directory, self.suite, jobs)
+            with Store(directory) as store:
+                self.opened(directory)
+                with disk_faults(directory):
+                    write_whole(directory / SUITE, self.suite.model_dump_json(indent=1))
+                before = store.records()
+                finished = {r.fingerprint for r in before if r.outcome in FINISHED}
+                groups = self._groups(jobs, finished, len(pool.actors), environment.device)
+                measure_on(pool, store, groups, self.watch)
+        finally:
+            for actor in pool.actors:
+                ray.kill(actor)
+        return directory
+
+    def _groups(self, jobs: list[Job], finished: set[str], actors: int, device: str) -> list[Group]:
+        """What is left to do, with counted seconds."""
+        with Worker("cpu") as counter:
+            seconds = fixed_seconds(self.suite, jobs, counter, device)
+        todo = [job for job in jobs if job.fingerprint not in finished]
+        own = [job for job in todo if job.point is None and job.ranks == 1]
+        if actors > 1:
+            anchors = anchor_jobs(self.suite, device)
+            own += [job for job in anchors if job.fingerprint not in finished]
+        groups = [Group([job], only=number) for number in range(actors) for job in own]
+        rest = [job for job in todo if job not in own]
+        while rest:
+            group = next_group(rest)
+            rest = rest[len(group) :]
+            alone = [[job.alone()] for job in group] if actors > 1 else [group]
+            groups += [Group(each, seconds=_of(each, seconds)) for each in alone]
+        return groups
+
+
+def _of(jobs: list[Job], seconds: dict[str, float]) -> float:
+    return sum(seconds.get(job.fingerprint, 0.0) for job in jobs)
+
+
 def _first_environment(pool: RayPool) -> Environment:
     text = pool.ray.get(pool.actors[0].environment.remote())
     return Environment.model_validate_json(text)
@@ -188,19 +251,6 @@ def _first_environment(pool: RayPool) -> Environment:
 def _record(text: str) -> PointRecord | CeilingsRecord:
     kind = CeilingsRecord if '"kind":"ceilings"' in text else PointRecord
     return kind.model_validate_json(text)
-
-
-def _groups(jobs: list[Job], pool: RayPool, suite: Suite, device: str) -> Iterator[Group]:
-    """Each card's own first: ceilings and anchors, then the points."""
-    ceilings = [job for job in jobs if job.point is None and job.ranks == 1]
-    for number in range(len(pool.actors)):
-        own = [*ceilings, *anchor_jobs(suite, device)] if len(pool.actors) > 1 else ceilings
-        yield from (Group([job], only=number) for job in own)
-    rest = [job for job in jobs if job not in ceilings]
-    while rest:
-        group = next_group(rest)
-        rest = rest[len(group) :]
-        yield Group(group)
 
 
 def _again(group: Group, todo: deque[Group], why: str) -> None:

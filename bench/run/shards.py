@@ -80,8 +80,16 @@ def jobs_here(suite: Suite, worker: Worker, device: str) -> list[Job]:
     jobs = suite_jobs(suite)
     if suite.shard is None:
         return jobs
+    seconds = fixed_seconds(suite, jobs, worker, device)
+    return jobs_of_shard(jobs, anchor_jobs(suite, device), seconds, suite.shard)
+
+
+def fixed_seconds(
+    suite: Suite, jobs: Sequence[Job], worker: Worker, device: str
+) -> dict[str, float]:
+    """Fingerprint of a point -> seconds of its counted work at fixed rates; 0 where it cannot be
+    counted."""
     fixed = Forecaster(suite, Path(), None, basis=fixed_basis(device))
     points = [job for job in jobs if job.point is not None]
     predicted = {job.fingerprint: fixed.predict(job, worker) for job in points}
-    seconds = {name: f.span.value if f else 0.0 for name, f in predicted.items()}
-    return jobs_of_shard(jobs, anchor_jobs(suite, device), seconds, suite.shard)
+    return {name: f.span.value if f else 0.0 for name, f in predicted.items()}

@@ -66,7 +66,7 @@ class SuiteRun:
             jobs = jobs_here(self.suite, worker, worker.environment.device)
             if self.forecast is not None:
                 self.forecast.begin(worker, jobs)
-            directory = self.resume or _new_directory(self.root, worker.environment, self.suite)
+            directory = self.resume or new_directory(self.root, worker.environment, self.suite)
             if self.resume is not None:
                 check_resume(directory, self.suite, jobs)
             with Store(directory) as store:
@@ -139,7 +139,8 @@ def ceilings_only(
     )
 
 
-def _new_directory(root: Path, environment: Environment, suite: Suite) -> Path:
+def new_directory(root: Path, environment: Environment, suite: Suite) -> Path:
+    """ROOT/<gpu>/<time>_<suite>/, made.  Raises UserError, EnvironmentFault."""
     stem = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}_{suite.name}"
     for suffix in ("", *(f"-{i}" for i in range(2, 100))):  # two runs may start in one second
         directory = root / environment.gpu / (stem + suffix)

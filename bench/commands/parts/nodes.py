@@ -26,6 +26,32 @@ Rendezvous = Annotated[
         show_default=False,
     ),
 ]
+On = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ENGINE",
+        help="Measure on a cluster: ray (of this machine), or ray://HOST:PORT.",
+        show_default=False,
+    ),
+]
+
+
+def on_engine(on: str | None, here: Any) -> Any:
+    """The run that was asked for, here or on a cluster's engine.  Raises UserError for an engine
+    that there is not, and for what it cannot take."""
+    if on is None:
+        return here
+    from bench.run.on_ray import RayRun, parse_on
+
+    of_here = {"--budget": here.budget_s, "--nodes": here.nodes, "--shard": here.suite.shard}
+    go_with("a run of this machine, not with --on", False, of_here)
+    return RayRun(
+        suite=here.suite,
+        device=here.device,
+        address=parse_on(on),
+        root=here.root,
+        resume=here.resume,
+    )
 
 
 def on_gpus(suite: Any, gpus: int | None, nodes: int | None) -> Any:
