@@ -137,7 +137,7 @@ def parse_on(text: str) -> str | None:
         return None
     if text.startswith(f"{SCHEME}://") and len(text) > len(SCHEME) + 3:
         return text
-    raise UserError(f"--on {text!r}: expected ray, ray://HOST:PORT or slurm")
+    raise UserError(f"--on {text!r}: expected ray, ray://HOST:PORT or slurm://PARTITION/SHARDS")
 
 
 def start_actors(ray: Any, suite: Suite, device: str | None) -> RayPool:

@@ -30,7 +30,7 @@ On = Annotated[
     str | None,
     typer.Option(
         metavar="ENGINE",
-        help="Measure on a cluster: ray (of this machine), or ray://HOST:PORT.",
+        help="Measure on a cluster: ray (of this machine), ray://HOST:PORT, slurm://PARTITION/SHARDS.",
         show_default=False,
     ),
 ]
@@ -42,9 +42,20 @@ def on_engine(on: str | None, here: Any) -> Any:
     if on is None:
         return here
     from bench.run.on_ray import RayRun, parse_on
+    from bench.run.on_slurm import SCHEME, SlurmRun, parse_slurm
 
     of_here = {"--budget": here.budget_s, "--nodes": here.nodes, "--shard": here.suite.shard}
     go_with("a run of this machine, not with --on", False, of_here)
+    if on.startswith(SCHEME):
+        partition, count = parse_slurm(on)
+        go_with("a new array of shards", here.resume is None, {"--resume": here.resume})
+        return SlurmRun(
+            suite=here.suite,
+            device=here.device,
+            partition=partition,
+            count=count,
+            root=here.root,
+        )
     return RayRun(
         suite=here.suite,
         device=here.device,
