@@ -115,7 +115,7 @@ def test_a_calibration_of_two_cards_is_the_typical_ones(measured, tmp_path, here
     assert cards["b"] / cards["a"] == pytest.approx(1 / 0.7, rel=1e-6)
     code, out, _ = here("cards", str(tmp_path / "m"))
     assert code == 1  # both are further than 10 % from the middle of the two
-    assert "slower than the typical card" in out
+    assert "slower" in out
     code, out, err = here("calibrate", str(tmp_path / "m"), "--json")
     assert code == 0, err
     assert "further than 10% from the typical card" in err
