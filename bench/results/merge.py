@@ -3,21 +3,19 @@ the bytes are the same."""
 
 import json
 import warnings
-from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.core.errors import UserError
 from bench.core.specs.suite import Suite
 from bench.results.environment import Environment
-from bench.results.records import Record
 from bench.results.store import (
     RECORDS,
     SAMPLES,
     SUITE,
-    check_directory,
     disk_faults,
-    read_records,
+    each_record,
     read_suite,
     write_whole,
 )
@@ -38,42 +36,77 @@ def merge(
     that can be calibrated, with everybody's points.  mix: environments and dtypes may differ;
     kinds: kinds of card too.  Raises UserError where they do and may not, and for a directory that
     is there already; EnvironmentFault for a disk."""
-    read = [(read_suite(d), read_records(d)) for d in directories]
-    _check_alike(directories, read, mix, kinds)
+    results = [_read(directory) for directory in directories]
+    _check_alike(results, mix, kinds)
     stem = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}_{MERGED}"
     out = out or directories[0].absolute().parent / stem
     if out.exists():
         raise UserError(f"{out}: there already; merged results go into a directory of their own")
     with disk_faults(out, measured=False):
         out.mkdir(parents=True)
-        records = _without_repeated_failures([r for _, records in read for r in records])
-        write_whole(out / RECORDS, _lines(_in_order(records)))
+        lines = sorted({line for result in results for line in result.lines})
+        write_whole(out / RECORDS, "".join(line.text for line in _measured_first(lines)))
         write_whole(out / SAMPLES, _samples(directories))
-        write_whole(out / SUITE, joined([suite for suite, _ in read]).model_dump_json(indent=1))
+        suite = joined([result.suite for result in results])
+        write_whole(out / SUITE, suite.model_dump_json(indent=1))
     return out
 
 
-def _check_alike(
-    directories: list[Path], read: list[tuple[Suite, list[Record]]], mix: bool, kinds: bool
-) -> None:
+@dataclass(frozen=True, order=True)
+class _Line:
+    """A record, as far as its place among others needs it: in the order measured."""
+
+    started_utc: str
+    fingerprint: str
+    text: str
+    measured: bool
+
+
+@dataclass(frozen=True)
+class _Result:
+    """One of those that are merged.  Records are many and large: only their lines are kept."""
+
+    directory: Path
+    suite: Suite
+    lines: list[_Line]
+    environments: list[Environment]
+    """Each once."""
+
+
+def _read(directory: Path) -> _Result:
+    lines, environments = [], {}
+    for data, record in each_record(directory):
+        text = json.dumps(data, separators=(",", ":")) + "\n"
+        measured = record.outcome in MEASURED
+        lines.append(_Line(record.started_utc, record.fingerprint, text, measured))
+        environments[record.environment.digest()] = record.environment
+    return _Result(directory, read_suite(directory), lines, list(environments.values()))
+
+
+def _measured_first(lines: list[_Line]) -> list[_Line]:
+    """A failure or a skip of one result does not stand beside the measurement of another."""
+    measured = {line.fingerprint for line in lines if line.measured}
+    return [line for line in lines if line.measured or line.fingerprint not in measured]
+
+
+def _check_alike(results: list[_Result], mix: bool, kinds: bool) -> None:
     """Raises UserError with what is unlike; where that is allowed, warns."""
-    for directory in directories:
-        check_directory(directory)
-    first_suite, first_records = read[0]
-    first = first_records[-1].environment
-    for directory, (suite, records) in zip(directories, read, strict=True):
-        for environment in (record.environment for record in records):
-            if not kinds and _kind(environment) != _kind(first):
+    first = results[0]
+    ours = first.environments[-1]
+    for result in results:
+        for theirs in result.environments:
+            if not kinds and _kind(theirs) != _kind(ours):
                 raise UserError(
-                    f"{directory}: measured on {environment.device_name}, and {directories[0]} on "
-                    f"{first.device_name}; one kind of card at a time"
+                    f"{result.directory}: measured on {theirs.device_name}, and {first.directory}"
+                    f" on {ours.device_name}; one kind of card at a time"
                 )
-        unlike = list(dict.fromkeys(d for r in records for d in first.differences(r.environment)))
-        if suite.dtype != first_suite.dtype:
-            unlike.append(f"dtype {first_suite.dtype} / {suite.dtype}")
+        every = [d for theirs in result.environments for d in ours.differences(theirs)]
+        unlike = list(dict.fromkeys(every))
+        if result.suite.dtype != first.suite.dtype:
+            unlike.append(f"dtype {first.suite.dtype} / {result.suite.dtype}")
         if not unlike:
             continue
-        said = f"{directory}: unlike {directories[0]}: {'; '.join(unlike)}"
+        said = f"{result.directory}: unlike {first.directory}: {'; '.join(unlike)}"
         if not mix:
             raise UserError(f"{said}; --mix-environments merges them all the same")
         warnings.warn(f"{said}; each record says its own", stacklevel=3)
@@ -110,22 +143,6 @@ def _canonical(data: object) -> str:
     return json.dumps(data, sort_keys=True)
 
 
-def _in_order(records: Iterable[Record]) -> list[Record]:
-    """Each once, as they were measured."""
-    unique = {record.model_dump_json(): record for record in records}
-    return [
-        record
-        for _, record in sorted(
-            unique.items(), key=lambda item: (item[1].started_utc, item[1].fingerprint, item[0])
-        )
-    ]
-
-
-def _lines(records: Iterable[Record]) -> str:
-    lines = (record.model_dump(mode="json") for record in records)
-    return "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
-
-
 def _samples(directories: list[Path]) -> str:
     """Of all, each round once: those of one stage keep their order within a result."""
     every = {}
@@ -137,9 +154,3 @@ def _samples(directories: list[Path]) -> str:
         lines = whole.splitlines() if whole.endswith("\n") else whole.splitlines()[:-1]
         every |= dict.fromkeys(lines)
     return "".join(line + "\n" for line in sorted(every))
-
-
-def _without_repeated_failures(records: list[Record]) -> list[Record]:
-    """A failure or a skip of one result does not stand over the measurement of another."""
-    measured = {r.fingerprint for r in records if r.outcome in MEASURED}
-    return [r for r in records if r.outcome in MEASURED or r.fingerprint not in measured]

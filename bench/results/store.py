@@ -33,6 +33,7 @@ RECORDS, SAMPLES, SUITE, CALIBRATION = (
 PAGE = "report.html"
 WORKER_LOG = "worker.log"  # tracebacks and chatter of the measuring process
 _ADAPTER: TypeAdapter = TypeAdapter(Record)
+Records = Sequence[PointRecord | CeilingsRecord]
 
 
 class Round(Strict):
@@ -58,7 +59,14 @@ def check_directory(directory: Path) -> None:
 
 
 def read_records(directory: Path) -> list[PointRecord | CeilingsRecord]:
-    """All records, in the order they were measured.
+    """All records, in the order they were measured.  Raises as `each_record`."""
+    return [record for _, record in each_record(directory)]
+
+
+def each_record(
+    directory: Path,
+) -> Iterator[tuple[dict[str, Any], PointRecord | CeilingsRecord]]:
+    """Each line's own JSON and its record, in the order they were measured.
 
     Raises UserError where there is no such file, or none or not all of its lines hold a record; a
     torn last line after valid ones is a TornLine warning."""
@@ -69,7 +77,7 @@ def read_records(directory: Path) -> list[PointRecord | CeilingsRecord]:
             f"{directory}: no {RECORDS} in it, so it is not a result directory; `ldt-bench run`"
             " makes one"
         )
-    records = []
+    number = 0
     for number, data in _lines(path):
         version = data.get("schema_version")
         if isinstance(version, int) and version > SCHEMA_VERSION:
@@ -78,15 +86,15 @@ def read_records(directory: Path) -> list[PointRecord | CeilingsRecord]:
                 f"{SCHEMA_VERSION}; upgrade it to read this result"
             )
         try:
-            records.append(_ADAPTER.validate_python(data))
+            record = _ADAPTER.validate_python(data)
         except ValidationError as error:
             raise UserError(f"{path}:{number}: not a record: {first_problem(error)}") from None
-    if not records:
+        yield data, record
+    if not number:
         raise UserError(
             f"{path}: holds no record; was the run stopped before its first point? "
             f"`ldt-bench run --resume {directory}` goes on with it"
         )
-    return records
 
 
 def first_problem(error: ValidationError) -> str:
@@ -169,26 +177,20 @@ def ceilings_record(records: list[PointRecord | CeilingsRecord]) -> CeilingsReco
     return _last_ceilings(records, None)
 
 
-def group_ceilings(
-    records: list[PointRecord | CeilingsRecord],
-) -> dict[int, CeilingsRecord]:
+def group_ceilings(records: Records) -> dict[int, CeilingsRecord]:
     """Ranks -> their last successful ceilings."""
     every = {r.ranks for r in records if isinstance(r, CeilingsRecord) and r.ranks is not None}
     found = {ranks: _last_ceilings(records, ranks) for ranks in sorted(every)}
     return {ranks: record for ranks, record in found.items() if record is not None}
 
 
-def card_ceilings(
-    records: Sequence[PointRecord | CeilingsRecord],
-) -> dict[str | None, CeilingsRecord]:
+def card_ceilings(records: Records) -> dict[str | None, CeilingsRecord]:
     """Hash of a card -> its last successful ceilings."""
     ceilings = [r for r in records if isinstance(r, CeilingsRecord) and r.ranks is None]
     return {r.environment.device_uuid_hash: r for r in ceilings if r.outcome == "ok"}
 
 
-def _last_ceilings(
-    records: list[PointRecord | CeilingsRecord], ranks: int | None
-) -> CeilingsRecord | None:
+def _last_ceilings(records: Records, ranks: int | None) -> CeilingsRecord | None:
     ceilings = [r for r in records if isinstance(r, CeilingsRecord) and r.ranks == ranks]
     return next((r for r in reversed(ceilings) if r.outcome == "ok"), None)
 
