@@ -123,7 +123,8 @@ def _examine(device: str | None, expect: str | None, out: Path, as_json: bool) -
     from bench.measure.worker.process import JobFailed, Worker
     from bench.measure.worker.protocol import ExamineNode
     from bench.report.progress import Spinner
-    from bench.report.tables.doctor import acceptance_document, acceptance_table
+    from bench.report.tables.doctor import acceptance_document, acceptance_table, others_table
+    from bench.studies.acceptance.others import reached_by_others, slower_than_others
     from bench.studies.acceptance.verdict import accept, broken
 
     with Worker(device) as worker:
@@ -139,13 +140,18 @@ def _examine(device: str | None, expect: str | None, out: Path, as_json: bool) -
                 datasheet(environment.gpu),
                 wanted=expect,
             )
+            here = readings.values
         except JobFailed as failure:
-            accepted = broken(failure.outcome, failure.reason)
+            accepted, here = broken(failure.outcome, failure.reason), {}
+    others = reached_by_others(out, environment.gpu, environment.device_uuid_hash)
     if as_json:
-        print_json(acceptance_document(environment, accepted))
+        document = acceptance_document(environment, accepted)
+        print_json(document | {"other_cards": [vars(card) for card in others]})
     else:
         show(acceptance_table(environment.device_name, accepted))
+        if others:
+            show(others_table(here, others))
         typer.echo(f"verdict: {accepted.verdict}")
-        for reason in accepted.reasons:
+        for reason in [*accepted.reasons, *slower_than_others(here, others)]:
             typer.echo(f"  {reason}")
     return 0 if accepted.verdict == "keep" else 1

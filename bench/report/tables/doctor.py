@@ -21,6 +21,7 @@ from bench.report.tables.table import (
 )
 from bench.results.records import MEMORY_PROBES, CeilingsRecord, PointRecord, Probe
 from bench.results.store import card_ceilings
+from bench.studies.acceptance.others import Reached, rates_of
 from bench.studies.acceptance.verdict import Acceptance
 
 if TYPE_CHECKING:
@@ -212,3 +213,21 @@ def cards_document(compared: "Cards") -> dict[str, Any]:
         "worst": compared.worst.id if compared.worst else None,
         "provenance": "fitted",
     }
+
+
+def others_table(here: Mapping[str, Any], others: Sequence[Reached]) -> Table:
+    """This card beside the others whose ceilings lie here."""
+    own = Reached("this card", *rates_of(here).values(), "now")
+    return table(
+        "Beside other cards of this kind, measured here",
+        ["card", numbers("GEMM", "measured"), numbers("copy", "measured"), "result"],
+        [
+            [
+                card.card,
+                number(card.gemm_flops_per_s, lambda r: f"{r / 1e12:.4g} TFLOP/s"),
+                number(card.copy_bytes_per_s, lambda r: f"{r / 1e9:.4g} GB/s"),
+                card.result,
+            ]
+            for card in (own, *others)
+        ],
+    )
