@@ -34,6 +34,7 @@ from bench.commands.predict import predict
 from bench.commands.report import report
 from bench.commands.run import run
 from bench.commands.studies.analytic import analytic
+from bench.commands.studies.check import check
 from bench.commands.studies.claims import claims
 from bench.commands.studies.compare import compare
 from bench.commands.studies.serve_sim import serve_sim
@@ -70,6 +71,7 @@ COMMANDS = {  # in the order of --help
     "report": report,
     "export": export,
     "compare": compare,
+    "check": check,
     "versus": versus,
     "verify": verify,
     "serve-sim": serve_sim,

@@ -10,6 +10,8 @@ from bench.report.numbers import whole
 from bench.report.render import to_markdown
 from bench.report.tables.table import Cell, Table, measured, number, numbers, span, table
 from bench.studies.compare.verdict import Change, Comparison
+from bench.studies.gate.baseline import Baseline
+from bench.studies.gate.changes import Change as GateChange
 from bench.studies.verify.findings import Finding
 
 
@@ -118,3 +120,34 @@ def findings_document(directory: Path, found: Sequence[Finding]) -> dict[str, An
         "agrees": not any(f.verdict == "differs" for f in found),
         "findings": [vars(f) for f in found],
     }
+
+
+def changes_table(baseline: Baseline, found: Sequence[GateChange]) -> Table:
+    """What `check` found."""
+    title = f"{len(baseline.points)} points against the baseline"
+    return table(
+        title,
+        ["point", "what", numbers("baseline", "counted"), numbers("now", "counted"), "change"],
+        [[c.point, c.what, number(c.before, whole), number(c.now, whole), c.words] for c in found],
+        note="nothing differs" if not found else f"{len(found)} numbers differ",
+    )
+
+
+def changes_document(baseline: Baseline, found: Sequence[GateChange]) -> dict[str, Any]:
+    """`check --json`."""
+    return {
+        "verdict": "FAIL" if found else "ok",
+        "points": [point.label for point in baseline.points],
+        "changes": [vars(c) | {"share": c.share} for c in found],
+    }
+
+
+def changes_markdown(baseline: Baseline, found: Sequence[GateChange]) -> str:
+    """For a comment on a pull request."""
+    count = len(baseline.points)
+    if not found:
+        return (
+            f"**ldt-bench check: ok.** FLOPs, parameters and bytes of {count} points are equal.\n"
+        )
+    head = f"**ldt-bench check: FAIL.** {len(found)} numbers of {count} points differ.\n\n"
+    return head + to_markdown(changes_table(baseline, found)) + "\n"

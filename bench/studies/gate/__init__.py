@@ -1,0 +1,1 @@
+"""A gate for continuous integration: has what a model computes changed?"""
