@@ -216,3 +216,17 @@ def test_two_cards_of_one_kind_are_compared_and_named():
         "measured on 2 cards of one kind: aaaa, bbbb"
         in compare_history(on(run_at(9, rng), "aaaa"), runs).warnings[0]
     )
+
+
+def test_other_work_under_the_same_name_is_said():
+    a, b = (result(np.random.default_rng(seed)) for seed in (0, 1))
+    point = b[-1]
+    counts = {
+        stage: count.model_copy(update={"linear_flops": 2 * count.linear_flops})
+        for stage, count in point.counts.items()
+    }
+    heavier = [*b[:-1], point.model_copy(update={"counts": counts})]
+    said = [line for line in compare(a, heavier).warnings if "counted FLOPs" in line]
+    assert said
+    assert all(line.endswith("counted FLOPs +100.0%") for line in said)
+    assert not any("counted FLOPs" in line for line in compare(a, b).warnings)

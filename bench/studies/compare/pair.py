@@ -23,6 +23,7 @@ from bench.core.errors import UserError
 from bench.studies.compare.shared import (
     Records,
     check_environments,
+    counts_apart,
     labels,
     measured_in_one,
     notes,
@@ -52,6 +53,7 @@ def compare(
     """Two results.  Raises UserError where they cannot be compared."""
     environment = b[-1].environment
     warnings = check_environments(a[-1].environment, environment, allow_different)
+    warnings += counts_apart(a, b)
     limit, limit_from = threshold_of(threshold, environment)
     timed_a, timed_b = timings(a), timings(b)
     shared = [key for key in timed_b if key in timed_a]

@@ -78,6 +78,21 @@ def labels(records: Records) -> dict[str, str]:
     }
 
 
+def counts_apart(a: Records, b: Records) -> list[str]:
+    """Stages of one point whose counted FLOPs differ: their seconds are of other work."""
+    before = {r.fingerprint: r.counts for r in point_records(a)}
+    names = labels(b)
+    found = []
+    for record in point_records(b):
+        for stage in record.timings:
+            was = before.get(record.fingerprint, {}).get(stage)
+            now = record.counts[stage]
+            if was is not None and was.flops != now.flops:
+                share = now.flops / was.flops - 1
+                found.append(f"{names[record.fingerprint]}, {stage}: counted FLOPs {share:+.1%}")
+    return found
+
+
 def measured_in_one(
     records: Records, mine: dict[tuple[str, str], Timing], theirs: dict[tuple[str, str], Timing]
 ) -> list[dict[str, str]]:
