@@ -312,7 +312,10 @@ def test_this_machine_is_examined_and_a_probe_that_fails_is_one_reading(monkeypa
 
 def test_the_command_exits_by_the_verdict(here, monkeypatch):
     environment = SimpleNamespace(
-        gpu="h100-sxm", device="cuda", device_name="NVIDIA H100 80GB HBM3"
+        gpu="h100-sxm",
+        device="cuda",
+        device_name="NVIDIA H100 80GB HBM3",
+        device_uuid_hash=None,
     )
     monkeypatch.setattr(Worker, "environment", environment)
     values = dict(HEALTHY)
