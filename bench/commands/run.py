@@ -30,7 +30,7 @@ from bench.commands.parts.options import (
     go_with,
 )
 from bench.commands.parts.output import print_json, say, show
-from bench.commands.parts.shards import ShardOption, ShardsHere, SideBySide, with_shard
+from bench.commands.parts.shards import ShardOption, ShardsHere, SideBySide, check_alone, with_shard
 from bench.core.errors import Terminated, UserError, one_line
 from bench.core.verbosity import verbosity
 
@@ -121,7 +121,7 @@ def run(
     from bench.run.forecast import Forecaster
     from bench.run.suite import SuiteRun
 
-    go_with("one run, not with --shards-here", not shards_here, {"--shard": shard, "--gpus": gpus})
+    check_alone(shards_here, shard, gpus, resume, on, dry_run)
     budget_s = duration(budget, "--budget") if budget is not None else None
     loaded = on_gpus(_suite(suite, resume, device, gpu), gpus, nodes)
     if shards_here is not None:

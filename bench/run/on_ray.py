@@ -11,20 +11,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from bench.core.errors import EnvironmentFault, UserError
 from bench.core.specs.suite import Suite
 from bench.measure.worker.process import JobFailed, Worker
 from bench.results.environment import Environment
-from bench.results.records import FINISHED, CeilingsRecord, PointRecord
+from bench.results.records import FINISHED, CeilingsRecord, PointRecord, Record
 from bench.results.store import SUITE, Store, disk_faults, write_whole
 from bench.run.jobs import Job, next_group, suite_jobs
-from bench.run.resume import check_resume
+from bench.run.resume import check_environment, check_resume
 from bench.run.runner import Runner
 from bench.run.shards import anchor_jobs, fixed_seconds
 from bench.run.suite import new_directory
 
 MOST_TRIES = 3
 POLL_S = 5.0
+RECORD: TypeAdapter[PointRecord | CeilingsRecord] = TypeAdapter(Record)
 SCHEME = "ray"
 
 
@@ -178,7 +181,7 @@ def measure_on(
                 todo = deque(g for g in todo if g.only not in pool.dead)
                 continue
             for text in records:
-                store.append_record(_record(text))
+                store.append_record(RECORD.validate_json(text))
             done += len(group.jobs)
             watch(done, total, group.jobs[0].label)
 
@@ -193,6 +196,8 @@ class RayRun:
     """ray://HOST:PORT; None: a cluster of this machine."""
     root: Path
     resume: Path | None = None
+    mix_environments: bool = False
+    """Go on although the environment differs."""
     watch: Callable[[int, int, str], None] = lambda done, total, label: None
     opened: Callable[[Path], None] = lambda directory: None
 
@@ -208,10 +213,11 @@ class RayRun:
             if self.resume is not None:
                 check_resume(directory, self.suite, jobs)
             with Store(directory) as store:
+                before = store.records()
+                check_environment(before, environment, directory, self.mix_environments)
                 self.opened(directory)
                 with disk_faults(directory):
                     write_whole(directory / SUITE, self.suite.model_dump_json(indent=1))
-                before = store.records()
                 finished = {r.fingerprint for r in before if r.outcome in FINISHED}
                 groups = self._groups(jobs, finished, len(pool.actors), environment.device)
                 measure_on(pool, store, groups, self.watch)
@@ -246,11 +252,6 @@ def _of(jobs: list[Job], seconds: dict[str, float]) -> float:
 def _first_environment(pool: RayPool) -> Environment:
     text = pool.ray.get(pool.actors[0].environment.remote())
     return Environment.model_validate_json(text)
-
-
-def _record(text: str) -> PointRecord | CeilingsRecord:
-    kind = CeilingsRecord if '"kind":"ceilings"' in text else PointRecord
-    return kind.model_validate_json(text)
 
 
 def _again(group: Group, todo: deque[Group], why: str) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from bench.core.errors import EnvironmentFault, UserError
 from bench.core.specs.suite import Suite
 from bench.measure.worker.parent import child_environment
 from bench.results.merge import merge
+from bench.results.store import disk_faults
 from bench.run.shards import MOST
 
 SCHEME = "slurm://"
@@ -111,8 +113,11 @@ class SlurmRun:
             raise EnvironmentFault(
                 "--on slurm:// needs submitit: pip install 'ldt-bench[slurm]'"
             ) from None
-        folder = (self.root / "slurm").absolute()
-        folder.mkdir(parents=True, exist_ok=True)
+        # Of this run alone: a shard goes on with whatever lies in its folder.
+        stem = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}_{self.suite.name}"
+        folder = (self.root / "slurm" / stem).absolute()
+        with disk_faults(folder, measured=False):
+            folder.mkdir(parents=True)
         suite = folder / f"{self.suite.name}.yaml"
         suite.write_text(self.suite.model_dump_json(exclude={"name", "shard"}))
         try:

@@ -173,4 +173,4 @@ def test_a_result_predicts_two_of_its_ranks(measured_on_one_rank, here):
         "predict", "tiny", "-w", "tiny-video", "--calibration", str(store.directory), "--gpus", "4"
     )  # fmt: skip
     assert code == 2
-    assert "the result measured 1, 2 of them together" in err
+    assert "expected one of 1, 2, which the result measured" in err

@@ -18,8 +18,9 @@ def check_cards(base: Base, cards: int) -> None:
     if base.own is not None:
         known = [1, *base.own.links]
         if cards not in known:
+            measured = ", ".join(map(str, known))
             raise UserError(
-                f"--gpus {cards}: the result measured {', '.join(map(str, known))} of them together"
+                f"--gpus {cards}: expected one of {measured}, which the result measured"
             )
         return
     if not 1 <= cards <= base.link.cards:

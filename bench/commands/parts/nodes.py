@@ -62,6 +62,7 @@ def on_engine(on: str | None, here: Any) -> Any:
         address=parse_on(on),
         root=here.root,
         resume=here.resume,
+        mix_environments=here.mix_environments,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from bench.commands.parts.options import go_with
 from bench.commands.parts.output import say
 from bench.core.errors import EnvironmentFault, UserError
 
@@ -29,6 +30,20 @@ ShardsHere = Annotated[
         show_default=False,
     ),
 ]
+
+
+def check_alone(
+    shards_here: int | None,
+    shard: str | None,
+    gpus: int | None,
+    resume: Path | None,
+    on: str | None,
+    dry_run: bool,
+) -> None:
+    """Raises UserError for an option of one run beside --shards-here."""
+    of_one = {"--shard": shard, "--gpus": gpus, "--resume": resume, "--on": on}
+    of_one["--dry-run"] = dry_run
+    go_with("one run, not with --shards-here", shards_here is None, of_one)
 
 
 def with_shard(suite: Any, text: str | None) -> Any:
@@ -60,6 +75,8 @@ class SideBySide:
         where one of them could not be measured: what the others have is kept."""
         from bench.results.merge import merge
 
+        if self.count < 1:
+            raise UserError(f"--shards-here {self.count}: expected 1 or more")
         places = self._places()
         started = [self._start(i, place) for i, place in enumerate(places, 1)]
         try:
@@ -76,7 +93,7 @@ class SideBySide:
             which = ", ".join(f"{i}/{self.count}" for i in failed) or "one"
             raise EnvironmentFault(f"shard {which} was not measured{there}")
         say(f"merging {', '.join(map(str, kept))}")
-        return merge(kept)
+        return kept[0] if len(kept) == 1 else merge(kept)
 
     def _places(self) -> list[tuple[str, set[int] | None]]:
         """(device, cores) of each share."""

@@ -82,6 +82,8 @@ def parse_point(text: str) -> tuple[str, str, str]:
 
 def read_baseline(path: Path) -> Baseline:
     """Raises UserError for a file that is none, or is not there."""
+    if path.is_dir():
+        raise UserError(f"{path}: expected a baseline file, found a directory")
     if not path.is_file():
         raise UserError(f"{path}: no such baseline; --add MODEL:WORKLOAD writes one")
     try:
