@@ -13,6 +13,7 @@ import re
 import signal
 import sys
 import time
+import traceback
 import warnings
 from typing import Annotated, Any
 
@@ -113,6 +114,8 @@ def main() -> None:
         code = app(standalone_mode=False)
         sys.stdout.flush()
     except (UserError, EnvironmentFault) as error:
+        if verbosity.verbose and error.__cause__ is not None:
+            traceback.print_exception(error.__cause__)  # of a user's own class
         _fail(error)
         code = error.exit_code
     except Terminated as error:

@@ -22,16 +22,26 @@ class Denoiser(nn.Module):
         answer = self.compute if self.through is None else self.through
         return answer(x, t, **condition)
 
+    blocks_end = "blocks"
+    """How the names of its lists of repeated blocks end."""
+
+    def at(self, t: float) -> None:
+        """Choose the weights for time t in [0, 1] (1 is noise); one set serves every time here."""
+
+    def prepare(self, x: Tensor) -> None:
+        """Compute what depends on the shape of x alone, as a denoising loop does once."""
+
     def compute(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         """The model itself."""
         raise NotImplementedError
 
 
 def blocks_of(denoiser: nn.Module) -> list[nn.Module]:
-    """The repeated blocks of an own or public denoiser, each list's members."""
+    """The repeated blocks of a denoiser, each list's members."""
+    ending = getattr(denoiser, "blocks_end", "blocks")
     return [
         block
         for name, module in denoiser.named_modules()
-        if isinstance(module, nn.ModuleList) and name.rpartition(".")[2].endswith("blocks")
+        if isinstance(module, nn.ModuleList) and name.rpartition(".")[2].endswith(ending)
         for block in module
     ]

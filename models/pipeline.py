@@ -22,6 +22,8 @@ from models.dit.model import SpatioTemporalDiT
 from models.dit.spec import DiTConfig
 from models.layers import init_benchmark_weights
 from models.public.spec import DiffusersDenoiser, DiffusersVAE
+from models.python.build import build as build_own_class
+from models.python.spec import PYTHON, PythonDenoiser, PythonTextEncoder, PythonVAE
 from models.text.model import TextEncoder
 from models.text.spec import TextEncoderConfig
 from models.vae.model import VideoVAE
@@ -60,11 +62,12 @@ class VideoPipeline:
     """A denoiser with its VAE and text encoders; built by `build_pipeline`."""
 
     denoiser: nn.Module
-    """SpatioTemporalDiT, or a public one (models.public.zoo.PublicDenoiser): forward(x, t,
-    **condition).  Or an AutoregressiveTransformer, which makes the same latents token by token."""
+    """SpatioTemporalDiT, a public one (models.public.zoo.PublicDenoiser) or a user's
+    (models.python.build): forward(x, t, **condition).  Or an AutoregressiveTransformer, which makes
+    the same latents token by token."""
     vae: nn.Module
     """VideoVAE, or a public one (models.public.zoo.PublicVAE): encode, decode."""
-    text_encoders: list[TextEncoder]
+    text_encoders: list[nn.Module]
     guidance: str = "sequential"
     """How a guided step gets its two answers: two forwards, one of twice the batch (batched), or
     one of two packed requests (packed, own denoisers)."""
@@ -146,9 +149,9 @@ OWN = {
 
 
 def build_pipeline(
-    denoiser: DiTConfig | DiffusersDenoiser | AutoregressiveConfig,
-    vae: VAEConfig | DiffusersVAE,
-    text_encoders: Iterable[TextEncoderConfig],
+    denoiser: DiTConfig | DiffusersDenoiser | PythonDenoiser | AutoregressiveConfig,
+    vae: VAEConfig | DiffusersVAE | PythonVAE,
+    text_encoders: Iterable[TextEncoderConfig | PythonTextEncoder],
     *,
     device: torch.device,
     dtype: torch.dtype,
@@ -168,6 +171,8 @@ def build_pipeline(
             from models.public import zoo  # diffusers takes seconds to import
 
             module = zoo.build(config, where, dtype)
+        elif isinstance(config, PYTHON):
+            module = build_own_class(config, where, dtype)
         else:
             with torch.device("meta"):
                 module = OWN[type(config)](config)

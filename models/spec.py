@@ -14,6 +14,7 @@ from models.diffusion.spec import (
 )
 from models.dit.spec import DiTConfig
 from models.public.spec import DiffusersDenoiser, DiffusersVAE
+from models.python.spec import PythonDenoiser, PythonPart, PythonTextEncoder, PythonVAE
 from models.text.spec import TextEncoderConfig
 from models.vae.spec import VAEConfig, VAEShape
 
@@ -26,6 +27,10 @@ __all__ = [
     "ObjectiveConfig",
     "Path",
     "Prediction",
+    "PythonDenoiser",
+    "PythonPart",
+    "PythonTextEncoder",
+    "PythonVAE",
     "SamplerConfig",
     "TextEncoderConfig",
     "VAEConfig",

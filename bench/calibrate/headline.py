@@ -9,7 +9,7 @@ from bench.calibrate.calibration import (
     Reference,
 )
 from bench.calibrate.estimate import estimate
-from bench.core.load import load_point
+from bench.core.load import headline_point, load_point
 from bench.core.reference import MODEL, WORKLOAD
 from bench.core.specs.point import Point
 from bench.core.specs.suite import Suite
@@ -34,7 +34,7 @@ def headline(suite: Suite, records: list[PointRecord], calibration: Calibration)
     measured = measured_headline(suite, records)
     if measured is not None:
         return measured
-    point = load_point(suite.headline.model, suite.headline.workload, suite.headline.recipe)
+    point = headline_point(suite)
     predicted = estimate(point, calibration)
     return Headline(
         model=point.model.name,
@@ -65,7 +65,7 @@ def measured_headline(suite: Suite, records: list[PointRecord]) -> Headline | No
 
     The point is known by what it is, not by its name: a user's own YAML may be called like a
     preset."""
-    point = load_point(suite.headline.model, suite.headline.workload, suite.headline.recipe)
+    point = headline_point(suite)
     own = [
         r
         for r in records

@@ -20,11 +20,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from bench.core.specs.base import Spec
-from bench.core.specs.model import Model
+from bench.core.specs.model import Model, kind_of
 from bench.core.specs.recipe import Recipe
 from bench.results.base import Strict
 from bench.results.records import PointRecord
-from models.spec import DiffusersDenoiser
 
 WORK_ALONE = frozenset(Spec.model_fields) | {
     "vae_chunk",
@@ -106,11 +105,8 @@ def models_of(device: str, model: Model | Mapping[str, Any]) -> Models | None:
     the same kernels.  A mapping is a record's own copy."""
     if device != "cpu":
         return None
-    if isinstance(model, Mapping):
-        public = "diffusers" in (model.get("denoiser") or {})
-    else:
-        public = isinstance(model.denoiser, DiffusersDenoiser)
-    return "public" if public else "own"
+    part = (model.get("denoiser") or {}) if isinstance(model, Mapping) else model.denoiser
+    return "public" if kind_of(part) in ("diffusers", "python") else "own"
 
 
 def rates_key(record: PointRecord, usual: str | None = None) -> RatesKey:

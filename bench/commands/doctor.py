@@ -15,6 +15,7 @@ from bench.commands.parts.options import (
     check_gpu,
     completes,
     go_with,
+    names_yaml,
     recipe_option,
 )
 from bench.commands.parts.output import print_json, show
@@ -56,7 +57,11 @@ Recipes = Annotated[
 TimedModel = Annotated[
     str | None,
     typer.Option(
-        "--model", "-m", help="With --timer: tiny by default.", autocompletion=completes("models")
+        "--model",
+        "-m",
+        help="With --timer: tiny by default.",
+        callback=names_yaml,
+        autocompletion=completes("models"),
     ),
 ]
 TimedWorkload = Annotated[

@@ -23,13 +23,15 @@ from bench.commands.parts.options import (
     Device,
     Json,
     Set,
+    Weights,
     check_device,
     check_gpu,
     completes,
     duration,
     go_with,
+    names_yaml,
 )
-from bench.commands.parts.output import print_json, say, show
+from bench.commands.parts.output import complain, print_json, say, show
 from bench.commands.parts.shards import ShardOption, ShardsHere, SideBySide, check_alone, with_shard
 from bench.core.errors import Terminated, UserError, one_line
 from bench.core.verbosity import verbosity
@@ -42,6 +44,7 @@ SuiteName = Annotated[
             " default, with --choose-for calibrate-cpu on a CPU and h100 on a GPU."
         ),
         show_default=False,
+        callback=names_yaml,
         autocompletion=completes("suites"),
     ),
 ]
@@ -103,6 +106,7 @@ def run(
     recipe: Recipe = None,
     write: Write = None,
     overrides: Set = None,
+    weights: Weights = None,
     as_json: Json = False,
 ) -> int | None:
     """Measure a suite, calibrate, and write the report.  The last line on stdout is a JSON summary.
@@ -121,9 +125,9 @@ def run(
     from bench.run.forecast import Forecaster
     from bench.run.suite import SuiteRun
 
-    check_alone(shards_here, shard, gpus, resume, on, dry_run)
+    check_alone(shards_here, shard, gpus, resume, on, dry_run, weights)
     budget_s = duration(budget, "--budget") if budget is not None else None
-    loaded = on_gpus(_suite(suite, resume, device, gpu), gpus, nodes)
+    loaded = on_gpus(_suite(suite, resume, device, gpu, weights), gpus, nodes)
     if shards_here is not None:
         return _side_by_side(suite, shards_here, device, out, budget, as_json)
     root = _root(out, resume, mix_environments)
@@ -162,11 +166,18 @@ def _side_by_side(
     return _report(directory, as_json)
 
 
-def _suite(name: str | None, resume: Path | None, device: str | None, gpu: str | None) -> Any:
-    """The suite that was asked for; on a CPU the one that stands for it there."""
+def _suite(
+    name: str | None,
+    resume: Path | None,
+    device: str | None,
+    gpu: str | None,
+    weights: list[str] | None,
+) -> Any:
+    """The suite that was asked for, with its weights; on a CPU the one that stands for it there."""
     from bench.core.load import load
     from bench.core.presets import names
     from bench.core.specs.suite import Suite
+    from bench.core.user_weights import with_weights
     from bench.results.store import read_suite
 
     if name is None and resume is None:
@@ -178,7 +189,7 @@ def _suite(name: str | None, resume: Path | None, device: str | None, gpu: str |
     if suite.on_cpu is not None and gpu is None and _runs_on_cpu(device):
         typer.echo(f"{suite.name} is for a GPU: running {suite.on_cpu}", err=True)
         suite = load(Suite, suite.on_cpu)
-    return suite
+    return with_weights(suite, weights or [])
 
 
 def _measure(asked: Any, forecast: Any, price: float | None, as_json: bool) -> int:
@@ -190,6 +201,7 @@ def _measure(asked: Any, forecast: Any, price: float | None, as_json: bool) -> i
     from bench.run.documents import spent_document
     from bench.run.jobs import most_ranks
     from bench.run.plan_time import price_of
+    from bench.run.user_code import user_code_failures
 
     prices = price_of(None, price)
     if forecast.calibration is not None:
@@ -219,7 +231,10 @@ def _measure(asked: Any, forecast: Any, price: float | None, as_json: bool) -> i
     if not as_json and not verbosity.quiet:
         _print(summary, tables)
     print_json(summary)
-    return 1 if run_failed(records) else 0
+    failures = user_code_failures(records)
+    for line in failures:
+        complain(f"error: {one_line(line)}")
+    return 2 if failures else 1 if run_failed(records) else 0
 
 
 def _report(directory: Path, as_json: bool) -> int:

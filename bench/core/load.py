@@ -20,6 +20,7 @@ from bench.core.specs.recipe import Recipe
 from bench.core.specs.suite import Suite, SuitePoints
 from bench.core.specs.workload import Workload
 from bench.core.suite_names import with_full_names
+from bench.core.user_code import give_leave_to, is_named, name_yaml, take_code
 from models.parallel.spec import Parallel, every_mesh
 
 S = TypeVar("S", bound=Spec)
@@ -39,6 +40,12 @@ def load(spec: type[S], name_or_path: str, overrides: dict[str, Any] | None = No
     overrides = overrides or {}
     for path, value in overrides.items():
         _set(data, path, value, f"{kind[:-1]} {name}")
+    folders: list[str] = []
+    if spec is Model:
+        try:
+            folders = take_code(data)
+        except UserError as error:
+            raise UserError(f"model {name}: {error}") from None
     try:
         loaded = spec.model_validate({**data, "name": name})
     except ValidationError as error:
@@ -46,12 +53,23 @@ def load(spec: type[S], name_or_path: str, overrides: dict[str, Any] | None = No
             f"{kind[:-1]} {_overridden(name, overrides)}: {first_problem(error)}"
         ) from None
     if isinstance(loaded, Suite):
+        if is_path(name_or_path) and is_named(name_or_path):
+            for model in filter(is_path, models_of(loaded)):
+                name_yaml(model)
         return with_full_names(loaded)
+    if isinstance(loaded, Model):
+        give_leave_to(loaded, folders, name_or_path)
     stem = open_recipe(name_or_path) if isinstance(loaded, Recipe) else None
     if isinstance(loaded, Recipe) and stem is not None:
         name = full_name(stem, loaded.dtype)
         overrides = {path: value for path, value in overrides.items() if path != "dtype"}
     return loaded.model_copy(update={"name": _overridden(name, overrides)})
+
+
+def models_of(suite: Suite) -> list[str]:
+    """The models that a suite names."""
+    of_points = [model for entry in suite.points for model in entry.model]
+    return list(dict.fromkeys([*of_points, suite.headline.model]))
 
 
 def _overridden(name: str, overrides: dict[str, Any]) -> str:
@@ -78,9 +96,10 @@ def load_point(
     recipe: str,
     overrides: dict[str, Any] | None = None,
     stages: tuple[str, ...] | None = None,
+    weights: dict[str, str] | None = None,
 ) -> Point:
     """Load the three parts, and check that the model can take the workload.  stages: what
-    generates, by default.
+    generates, by default.  weights: SHA-256 of real ones by part (bench.core.user_weights).
 
     `overrides` maps model.X, workload.X, recipe.X to values; denoiser.X, vae.X and
     text_encoders.0.X mean the model's, and a bare name the denoiser's.  Raises UserError."""
@@ -106,6 +125,8 @@ def load_point(
             )
     executed = load(Recipe, recipe, by_part["recipe"])
     named = load(Model, model, by_part["model"])
+    if weights:
+        named = named.model_copy(update={"weights": weights})
     if stages is None:
         stages = TOKEN_STAGES if named.autoregressive else DIFFUSION_STAGES[:1]
     try:
@@ -175,7 +196,8 @@ def expand(suite: Suite) -> list[SuitePoint]:
             for workload in entry.workload:
                 for recipe, mesh in itertools.product(entry.recipe, _meshes(entry, suite.gpus)):
                     where = f"suite {suite.name}, points.{index} ({model}, {workload}, {recipe})"
-                    new = _suite_point(entry, model, workload, recipe, mesh, where)
+                    weights = (suite.weights or {}).get(model)
+                    new = _suite_point(entry, model, workload, recipe, mesh, weights, where)
                     key = new.point.fingerprint
                     old = found.get(key, new)
                     found[key] = SuitePoint(
@@ -199,16 +221,22 @@ def _meshes(entry: SuitePoints, gpus: int) -> tuple[Parallel | None, ...]:
 
 
 def _suite_point(
-    entry: SuitePoints, model: str, workload: str, recipe: str, mesh: Parallel | None, where: str
+    entry: SuitePoints,
+    model: str,
+    workload: str,
+    recipe: str,
+    mesh: Parallel | None,
+    weights: dict[str, str] | None,
+    where: str,
 ) -> SuitePoint:
     overrides, stages = dict(entry.set), entry.stages
     if mesh is not None and mesh.ranks > 1:
         overrides["recipe.parallel"] = mesh.model_dump(exclude_defaults=True)
     try:
-        point = load_point(model, workload, recipe, overrides, stages)
+        point = load_point(model, workload, recipe, overrides, stages, weights)
         base = None
         if entry.baseline is not None:
-            base = load_point(model, workload, entry.baseline, overrides, stages)
+            base = load_point(model, workload, entry.baseline, overrides, stages, weights)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     if base is not None and base.subject == point.subject:
@@ -225,7 +253,9 @@ def suite_points(suite: Suite) -> list[Point]:
 def headline_point(suite: Suite) -> Point:
     """Raises UserError naming the suite."""
     try:
-        return load_point(suite.headline.model, suite.headline.workload, suite.headline.recipe)
+        named = suite.headline
+        weights = (suite.weights or {}).get(named.model)
+        return load_point(named.model, named.workload, named.recipe, weights=weights)
     except UserError as error:
         raise UserError(f"suite {suite.name}, headline: {error}") from None
 
@@ -268,8 +298,9 @@ def _set(data: dict[str, Any], path: str, value: Any, what: str) -> None:
     arguments = absent or parents[-1:] == ["config"]
     if not isinstance(part, dict) or (leaf not in part and not arguments):
         fields = list(part) if isinstance(part, dict) else []
+        near = nearest_field(leaf, fields)
         raise UserError(
-            f"{what}: --set {path}: no field {brief(leaf)}{nearest_field(leaf, fields)} "
+            f"{what}: --set {path}: no field {brief(leaf)}{'' if f' {path}?' in near else near} "
             f"(fields: {', '.join(fields)})"
         )
     part[leaf] = value

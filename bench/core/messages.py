@@ -17,11 +17,23 @@ from bench.core.specs.recipe import Recipe
 from bench.core.specs.workload import Workload
 from models.ar.spec import AutoregressiveConfig
 from models.parallel.spec import Parallel
-from models.spec import DiffusersDenoiser, DiffusersVAE, DiTConfig, TextEncoderConfig, VAEConfig
+from models.spec import (
+    DiffusersDenoiser,
+    DiffusersVAE,
+    DiTConfig,
+    PythonDenoiser,
+    PythonTextEncoder,
+    PythonVAE,
+    TextEncoderConfig,
+    VAEConfig,
+)
 
 PARTS = ("denoiser", "vae", "text_encoders")
 PART_CLASSES = (
     # from the least to the most likely to be meant by a bare field name
+    ("text_encoders.0", PythonTextEncoder),
+    ("vae", PythonVAE),
+    ("denoiser", PythonDenoiser),
     ("text_encoders.0", TextEncoderConfig),
     ("vae", DiffusersVAE),
     ("vae", VAEConfig),
@@ -31,7 +43,7 @@ PART_CLASSES = (
 )
 SPECS: dict[str, type[Spec]] = {"model": Model, "workload": Workload, "recipe": Recipe}
 # Tags of parts and of checks: pydantic puts them into its paths, a user never wrote them.
-UNION_TAGS = ("own", "diffusers", "autoregressive", *CHECKS)
+UNION_TAGS = ("own", "diffusers", "python", "autoregressive", *CHECKS)
 
 
 def first_problem(error: ValidationError) -> str:
@@ -43,7 +55,10 @@ def first_problem(error: ValidationError) -> str:
 
 
 def _described(problem: Any) -> str:
-    path = [part for i, part in enumerate(problem["loc"]) if not (i == 1 and part in UNION_TAGS)]
+    path = list(problem["loc"])
+    tag_at = 2 if len(path) > 1 and isinstance(path[1], int) else 1  # of one of several parts
+    if path[tag_at : tag_at + 1] and path[tag_at] in UNION_TAGS:
+        del path[tag_at]
     where = ".".join(str(part) for part in path)
     given = brief(problem["input"])
     match problem["type"]:

@@ -14,10 +14,12 @@ from bench.core.read_yaml import MAX_CHARACTERS, YamlError, read_yaml
 from bench.core.specs.base import Spec
 from bench.core.specs.claim import Claim
 from bench.core.specs.gpu import Gpu
+from bench.core.specs.model import KINDS as PART_KINDS
 from bench.core.specs.model import Model
 from bench.core.specs.recipe import Dtype, Recipe
 from bench.core.specs.suite import Suite
 from bench.core.specs.workload import Workload
+from bench.core.user_code import note_folder
 
 KINDS: dict[str, type[Spec]] = {
     "models": Model,
@@ -136,6 +138,8 @@ def read_preset(
             base = read_preset(kind, parent, beside, (*seen, str(file)))
         except UserError as error:
             raise UserError(f"{said}: extends: {error}") from None
+    if kind == "models" and own:
+        note_folder(data, Path(str(file)))
     merged = _merge(base, data)
     merged.pop("name", None)
     return merged if dtype is None else merged | {"dtype": dtype}
@@ -175,9 +179,14 @@ def _recipes_in(data: Any) -> Iterator[str]:
                 yield from _recipes_in(value)
 
 
+def _another_kind(base: dict[str, Any], over: dict[str, Any]) -> bool:
+    """A public or a user's class in the place of a part of another kind: no field of that stays."""
+    return any(field in over and field not in base for field, _, _ in PART_KINDS)
+
+
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     out = dict(base)
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(out.get(key), dict)
-        out[key] = _merge(out[key], value) if both else value
+        out[key] = _merge(out[key], value) if both and not _another_kind(out[key], value) else value
     return out

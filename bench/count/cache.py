@@ -35,7 +35,7 @@ class PointCount(BaseModel):
 def counted(point: Point) -> PointCount:
     """As shipped, else from disk, else counted now (imports torch) and kept.  Raises as
     bench.count.point.count_point."""
-    point = point.on_one_rank
+    point = point.as_counted
     shipped = shipped_count(point)
     if shipped is not None:
         return PointCount(stages=shipped.stages, params=shipped.params)

@@ -12,7 +12,16 @@ from bench.count.closed import dit as closed_form
 from bench.count.rules import PRODUCT_CLASSES, UncountedOperator
 from bench.count.trace import Trace
 from models.ar.spec import AutoregressiveConfig
-from models.spec import DiffusersDenoiser, DiffusersVAE, DiTConfig, VAEConfig
+from models.python.faults import defined, in_user_code
+from models.python.spec import python_parts
+from models.spec import (
+    DiffusersDenoiser,
+    DiffusersVAE,
+    DiTConfig,
+    PythonPart,
+    TextEncoderConfig,
+    VAEConfig,
+)
 
 
 class CountMismatch(AssertionError):
@@ -21,8 +30,8 @@ class CountMismatch(AssertionError):
 
 @contextmanager
 def said_of_misfits(model: Model, workload: Workload, what: str) -> Iterator[None]:
-    """Say in one line that a public class does not take what its spec gives it, or that a size is
-    beyond torch's.
+    """Say in one line where a user's code failed, that a public class does not take what its spec
+    gives it, or that a size is beyond torch's.
 
     Own modules take whatever their spec lets through, so any other error of theirs is a bug and
     keeps its traceback."""
@@ -31,9 +40,10 @@ def said_of_misfits(model: Model, workload: Workload, what: str) -> Iterator[Non
         for part in (model.denoiser, model.vae)
         if isinstance(part, (DiffusersDenoiser, DiffusersVAE))
     ]
+    of_user = list(python_parts(model))
     try:
         yield
-    except (CountMismatch, UncountedOperator):
+    except (CountMismatch, UncountedOperator, UserError):
         raise
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -42,6 +52,8 @@ def said_of_misfits(model: Model, workload: Workload, what: str) -> Iterator[Non
                 f"model {model.name}, workload {workload.name}: {what}: a tensor of more than 2**63"
                 " bytes; make one of the two smaller"
             ) from None
+        if of_user and (said := in_user_code(error, of_user)):
+            raise UserError(f"model {model.name}: {said}") from error
         if not public:
             raise
         raise UserError(
@@ -73,9 +85,11 @@ def check_shapes(model: Model, workload: Workload, shapes: dict[str, tuple[int, 
         if (
             stage in shapes and shapes[stage] != expected
         ):  # own VAEs decode in parts, and are held by the closed form
+            part = model.vae if stage.startswith("vae") else model.denoiser
+            where = f"{defined(part)}: " if isinstance(part, PythonPart) else ""
             raise UserError(
-                f"model {model.name}: {stage} gives {shapes[stage]} where the spec says {expected};"
-                f" its class and its spec ({fields}) do not agree"
+                f"model {model.name}: {where}{stage} gives {shapes[stage]} where the spec says"
+                f" {expected}; its class and its spec ({fields}) do not agree"
             )
 
 
@@ -109,9 +123,9 @@ def closed_forms(
                     for frames in clips
                 ]
             )
-    if model.text_encoders:
-        per_encoder = [closed_form.text_encode(config, batch) for config in model.text_encoders]
-        forms["text_encode"] = _total(per_encoder)
+    own_encoders = [c for c in model.text_encoders if isinstance(c, TextEncoderConfig)]
+    if own_encoders and len(own_encoders) == len(model.text_encoders):
+        forms["text_encode"] = _total([closed_form.text_encode(c, batch) for c in own_encoders])
     return forms
 
 

@@ -1,5 +1,5 @@
 """What a video's stages hold, counted fast: a public denoiser at two and three blocks, exactly
-extrapolated to its depth.
+extrapolated to its depth.  Own ones and users' classes are counted whole.
 
 Blocks of one kind cost the same whatever their number, so work(depth) = work(2) + (depth - 2)
 (work(3) - work(2)), to the last FLOP.  Two and three rather than one and two: a class may treat its
@@ -16,10 +16,21 @@ import torch
 from bench.count import traffic
 from bench.count.trace import trace
 from bench.results.counts import ClassWork
+from models.denoiser import blocks_of
 from models.pipeline import build_pipeline
-from models.spec import DiffusersDenoiser, DiffusersVAE, DiTConfig, VAEConfig
+from models.python.build import build as build_own_class
+from models.spec import (
+    DiffusersDenoiser,
+    DiffusersVAE,
+    DiTConfig,
+    PythonDenoiser,
+    PythonVAE,
+    VAEConfig,
+)
 from models.stages import example_inputs
 
+Denoiser = DiTConfig | DiffusersDenoiser | PythonDenoiser
+VAE = VAEConfig | DiffusersVAE | PythonVAE
 META = torch.device("meta")
 SHALLOW = 2
 
@@ -31,13 +42,13 @@ class is not named."""
 
 
 def forward_work(
-    denoiser: DiTConfig | DiffusersDenoiser,
+    denoiser: Denoiser,
     latent_shape: tuple[int, int, int],
     dtype: torch.dtype = torch.bfloat16,
 ) -> ClassWork:
     """One denoiser forward of one sample.  Own DiTs are counted whole: their blocks may
     alternate."""
-    if isinstance(denoiser, DiTConfig):
+    if not isinstance(denoiser, DiffusersDenoiser):
         return _traced_forward(denoiser, latent_shape, dtype)
     keys = DEPTH_KEYS.get(denoiser.diffusers, ("num_layers",))
     depths = {key: _field(denoiser, key) for key in keys}
@@ -57,7 +68,7 @@ def forward_work(
     return total
 
 
-def decode_flops(vae: VAEConfig | DiffusersVAE, frames: int, height: int, width: int) -> int:
+def decode_flops(vae: VAE, frames: int, height: int, width: int) -> int:
     """FLOPs of the VAE's decoding of one clip, in one piece."""
 
     def flops(frames: int) -> int:
@@ -74,7 +85,7 @@ def decode_flops(vae: VAEConfig | DiffusersVAE, frames: int, height: int, width:
     return _over_frames(vae, frames, flops)
 
 
-def encode_flops(vae: VAEConfig | DiffusersVAE, frames: int, height: int, width: int) -> int:
+def encode_flops(vae: VAE, frames: int, height: int, width: int) -> int:
     """FLOPs of the VAE's encoding of one clip, in one piece."""
 
     def flops(frames: int) -> int:
@@ -88,7 +99,7 @@ def encode_flops(vae: VAEConfig | DiffusersVAE, frames: int, height: int, width:
     return _over_frames(vae, frames, flops)
 
 
-def _over_frames(vae: VAEConfig | DiffusersVAE, frames: int, flops: Callable[[int], int]) -> int:
+def _over_frames(vae: VAE, frames: int, flops: Callable[[int], int]) -> int:
     """Wan's VAE takes one latent frame after another: all after the second cost the same, so three
     and four tell the rest."""
     period = vae.temporal_factor
@@ -104,7 +115,7 @@ def _over_frames(vae: VAEConfig | DiffusersVAE, frames: int, flops: Callable[[in
     return three + beyond * (flops(3 * period + 1) - three)
 
 
-def denoiser_params(denoiser: DiTConfig | DiffusersDenoiser) -> int:
+def denoiser_params(denoiser: Denoiser) -> int:
     """Parameters, all experts together; nothing is allocated."""
     pipeline = build_pipeline(
         denoiser, _no_vae(denoiser), (), device=META, dtype=torch.bfloat16, seed=0
@@ -112,26 +123,39 @@ def denoiser_params(denoiser: DiTConfig | DiffusersDenoiser) -> int:
     return sum(p.numel() for p in pipeline.denoiser.parameters())
 
 
-def blocks(denoiser: DiTConfig | DiffusersDenoiser) -> int:
+def blocks(denoiser: Denoiser) -> int:
     """How many, of every kind."""
     if isinstance(denoiser, DiTConfig):
         return denoiser.depth
+    if isinstance(denoiser, PythonDenoiser):
+        return max(1, len(blocks_of(build_own_class(denoiser, META, torch.bfloat16))))
     keys = DEPTH_KEYS.get(denoiser.diffusers, ("num_layers",))
     return sum(_field(denoiser, key) for key in keys)
 
 
-def heads(denoiser: DiTConfig | DiffusersDenoiser) -> int:
-    """Attention heads of a block."""
+def heads(denoiser: Denoiser) -> int:
+    """Attention heads of a block.  Raises ValueError where a user's YAML does not say them."""
     if isinstance(denoiser, DiTConfig):
         return denoiser.num_heads
+    if isinstance(denoiser, PythonDenoiser):
+        return _said(denoiser, "num_heads")
     return _field(denoiser, "num_attention_heads")
 
 
-def attention_width(denoiser: DiTConfig | DiffusersDenoiser) -> int:
-    """Columns of a block's queries: heads times their size."""
+def attention_width(denoiser: Denoiser) -> int:
+    """Columns of a block's queries: heads times their size.  Raises as `heads`."""
     if isinstance(denoiser, DiTConfig):
         return denoiser.width
+    if isinstance(denoiser, PythonDenoiser):
+        return _said(denoiser, "width")
     return heads(denoiser) * _field(denoiser, "attention_head_dim")
+
+
+def _said(denoiser: PythonDenoiser, name: str) -> int:
+    value = getattr(denoiser, name)
+    if value is None:
+        raise ValueError(f"denoiser.{name}: write it into the YAML for a forecast of several cards")
+    return value
 
 
 def _field(denoiser: DiffusersDenoiser, key: str) -> int:
@@ -148,7 +172,7 @@ def _field(denoiser: DiffusersDenoiser, key: str) -> int:
 
 
 def _traced_forward(
-    denoiser: DiTConfig | DiffusersDenoiser, latent_shape: tuple[int, int, int], dtype: torch.dtype
+    denoiser: Denoiser, latent_shape: tuple[int, int, int], dtype: torch.dtype
 ) -> ClassWork:
     pipeline = build_pipeline(denoiser, _no_vae(denoiser), (), device=META, dtype=dtype, seed=0)
     inputs = example_inputs(
@@ -164,7 +188,7 @@ def _traced_forward(
     return _work(lambda: pipeline.predict(inputs.latents, inputs.t, inputs.condition))
 
 
-def _no_vae(denoiser: DiTConfig | DiffusersDenoiser) -> VAEConfig:
+def _no_vae(denoiser: Denoiser) -> VAEConfig:
     """A pipeline has one; it is not run."""
     return VAEConfig(
         in_channels=3,
@@ -178,11 +202,13 @@ def _no_vae(denoiser: DiTConfig | DiffusersDenoiser) -> VAEConfig:
     )
 
 
-def _vae(vae: VAEConfig | DiffusersVAE) -> Any:
+def _vae(vae: VAE) -> Any:
     if isinstance(vae, DiffusersVAE):
         from models.public import zoo
 
         return zoo.build(vae, META, torch.bfloat16).eval()
+    if isinstance(vae, PythonVAE):
+        return build_own_class(vae, META, torch.bfloat16).eval()
     from models.vae.model import VideoVAE
 
     with META:

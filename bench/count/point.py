@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from bench.core.specs.model import Model, has_control
+from bench.core.specs.model import Model, has_control, kind_of
 from bench.core.specs.point import Point
 from bench.core.specs.recipe import DTYPE_BYTES
 from bench.core.specs.workload import Workload
@@ -18,7 +18,7 @@ from bench.count.stage import count_decode_in_parts, stage_count
 from bench.count.trace import Op, trace
 from bench.results.counts import StageCount
 from models.pipeline import PARTS_OF_STAGE, VideoPipeline, build_pipeline
-from models.spec import DiffusersDenoiser, VAEConfig
+from models.spec import TextEncoderConfig, VAEConfig
 from models.stages import StageInputs, StageRequest, example_inputs, stage_calls
 from models.vae.tiling import Tiling
 
@@ -114,10 +114,11 @@ def count_model(
     expected = closed_forms(model, workload, shape)
     for stage, traced in traces.items():
         check(model, stage, traced, expected.get(stage))
+    encoders = model.text_encoders
     own = {
-        "denoiser": not isinstance(model.denoiser, DiffusersDenoiser),
+        "denoiser": kind_of(model.denoiser) in ("own", "autoregressive"),
         "vae": isinstance(model.vae, VAEConfig),
-        "text_encoder": True,
+        "text_encoder": all(isinstance(config, TextEncoderConfig) for config in encoders),
     }
     stages = {
         stage: stage_count(traced, own=own[PARTS_OF_STAGE[stage]])

@@ -57,7 +57,7 @@ def shipped_count(point: Point) -> ShippedCount | None:
     """The point's counts as they were shipped; None where they are not known, or may be other ones
     by now."""
     document = shipped_document()
-    entry = document["counts"].get(point.on_one_rank.subject)
+    entry = document["counts"].get(point.as_counted.subject)
     if entry is None or document["code"] != counting_code():
         return None
     public = isinstance(point.model.denoiser, DiffusersDenoiser) or isinstance(

@@ -5,12 +5,16 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from bench.core.errors import UserError
 from bench.core.specs.model import Model
 from bench.count.cache import CountCache
 from bench.count.closed import dit as closed_form
 from bench.results.counts import ClassWork
-from models.spec import TextEncoderConfig
+from models.python.faults import in_user_code
+from models.python.spec import python_parts
+from models.spec import PythonTextEncoder, TextEncoderConfig
 
+TextEncoder = TextEncoderConfig | PythonTextEncoder
 Size = tuple[int, int, int]
 """Frames, height, width in pixels."""
 
@@ -22,7 +26,7 @@ def forward_work(model: Model, size: Size, cache: CountCache) -> ClassWork:
     def count() -> dict[str, int]:
         from bench.count.depth import forward_work as counted
 
-        return asdict(counted(model.denoiser, shape))
+        return asdict(_said(model, counted, model.denoiser, shape))
 
     return ClassWork(**cache.numbers(["forward", _part(model, "denoiser"), shape], count))
 
@@ -33,7 +37,7 @@ def decode_flops(model: Model, size: Size, cache: CountCache) -> int:
     def count() -> int:
         from bench.count.depth import decode_flops as counted
 
-        return counted(model.vae, *size)
+        return _said(model, counted, model.vae, *size)
 
     return _one(cache, ["decode", _part(model, "vae"), size], count)
 
@@ -44,7 +48,7 @@ def encode_flops(model: Model, size: Size, cache: CountCache) -> int:
     def count() -> int:
         from bench.count.depth import encode_flops as counted
 
-        return counted(model.vae, *size)
+        return _said(model, counted, model.vae, *size)
 
     return _one(cache, ["encode", _part(model, "vae"), size], count)
 
@@ -55,7 +59,7 @@ def denoiser_params(model: Model, cache: CountCache) -> int:
     def count() -> int:
         from bench.count.depth import denoiser_params as counted
 
-        return counted(model.denoiser)
+        return _said(model, counted, model.denoiser)
 
     return _one(cache, ["params", _part(model, "denoiser")], count)
 
@@ -66,7 +70,7 @@ def denoiser_depth(model: Model, cache: CountCache) -> int:
     def count() -> int:
         from bench.count.depth import blocks
 
-        return blocks(model.denoiser)
+        return _said(model, blocks, model.denoiser)
 
     return _one(cache, ["depth", _part(model, "denoiser")], count)
 
@@ -77,7 +81,7 @@ def denoiser_heads(model: Model, cache: CountCache) -> int:
     def count() -> int:
         from bench.count.depth import heads
 
-        return heads(model.denoiser)
+        return _said(model, heads, model.denoiser)
 
     return _one(cache, ["heads", _part(model, "denoiser")], count)
 
@@ -88,16 +92,18 @@ def denoiser_attention_width(model: Model, cache: CountCache) -> int:
     def count() -> int:
         from bench.count.depth import attention_width
 
-        return attention_width(model.denoiser)
+        return _said(model, attention_width, model.denoiser)
 
     return _one(cache, ["attention width", _part(model, "denoiser")], count)
 
 
-def text_work(encoders: tuple[TextEncoderConfig, ...], prompts: int) -> ClassWork:
+def text_work(encoders: tuple[TextEncoder, ...], prompts: int) -> ClassWork:
     """The text encoders' products, by the closed form; what is elementwise in them is thousandths
-    of a video."""
+    of a video.  A user's class has no such form, and is left out."""
     total = ClassWork()
     for config in encoders:
+        if not isinstance(config, TextEncoderConfig):
+            continue
         by_class = closed_form.text_encode(config, prompts)
         total += ClassWork(
             linear_flops=by_class["linear"] + by_class["other"],
@@ -105,6 +111,17 @@ def text_work(encoders: tuple[TextEncoderConfig, ...], prompts: int) -> ClassWor
             conv_flops=by_class["conv"],
         )
     return total
+
+
+def _said(model: Model, count: Callable[..., Any], *args: Any) -> Any:
+    """What `count` gives.  Raises UserError where a user's class fails."""
+    parts = list(python_parts(model))
+    if not parts:
+        return count(*args)
+    try:
+        return count(*args)
+    except Exception as error:
+        raise UserError(f"model {model.name}: {in_user_code(error, parts)}") from error
 
 
 def _part(model: Model, name: str) -> dict[str, Any]:

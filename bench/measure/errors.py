@@ -5,5 +5,9 @@ class OutOfMemory(Exception):
     """The point does not fit; the text says how much was wanted where that is known."""
 
 
+class UserCodeFails(Exception):
+    """A class of the user's raised; the text says where in its file."""
+
+
 class Unsupported(Exception):
     """The point cannot run on this device; the text says why."""

@@ -13,7 +13,7 @@ from bench.core.units import si
 from bench.count.closed.ar import autoregressive_parameters
 from bench.count.closed.dit import dit_parameters
 from models.ar.spec import AutoregressiveConfig
-from models.spec import DiTConfig
+from models.spec import DiTConfig, PythonDenoiser
 
 
 def describe(kind: str, spec: Spec) -> dict[str, Any]:
@@ -64,6 +64,9 @@ def _model(model: Model) -> tuple[dict[str, Any], str]:
         case AutoregressiveConfig() as d:
             params = autoregressive_parameters(d)
             kind = f"auto-regressive over {d.vocabulary:,} tokens"
+        case PythonDenoiser() as d:
+            words = f"class {d.python}"
+            return {"params": None, "python": d.python, "source": model.source}, words
         case d:
             published = {"published": d.published, "diffusers": d.diffusers}
             words = f"parameters: {d.published} (claimed), diffusers {d.diffusers}"

@@ -24,6 +24,7 @@ from bench.run.record import Stopwatch, is_baseline
 from bench.run.resume import check_environment, check_resume, say_what_starts_anew
 from bench.run.runner import Runner
 from bench.run.shards import jobs_here
+from bench.run.user_code import check_user_code, check_weights
 
 CEILINGS_SAMPLING = Sampling(
     target_relative_half_width=0.01, min_samples=7, max_samples=100, max_s=2.0
@@ -63,6 +64,7 @@ class SuiteRun:
         suite_jobs(self.suite)  # a mistake is said before a process starts
         budget = Budget(self.budget_s)
         with self.nodes or nullcontext(), self._worker() as worker:
+            check_user_code(suite_jobs(self.suite), worker)
             jobs = jobs_here(self.suite, worker, worker.environment.device)
             if self.forecast is not None:
                 self.forecast.begin(worker, jobs)
@@ -91,7 +93,9 @@ class SuiteRun:
         baselines = [record for record in before if is_baseline(record, environment)]
         runner.own = {Point.model_validate(r.point).subject: r for r in baselines}
         say_what_starts_anew(store.directory, jobs, finished, store, runner.prior)
-        return [job for job in jobs if job.fingerprint not in finished]
+        todo = [job for job in jobs if job.fingerprint not in finished]
+        check_weights(todo)
+        return todo
 
     def _carry_out(self, runner: Runner, todo: list[Job], total: int) -> None:
         """Measure the jobs in order; of those that may be in turns, as many as go together."""

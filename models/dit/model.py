@@ -189,10 +189,6 @@ class SpatioTemporalDiT(Denoiser):
         }
         return {name for name, is_wanted in wanted.items() if is_wanted}
 
-    def at(self, t: float) -> None:
-        """One set of weights serves every time; public models may hold several
-        (models.public.zoo)."""
-
     def lay_out_by(self, new_layout: Callable[..., Layout]) -> None:
         """Make layouts by another class from now on; the one that is kept is dropped."""
         self.new_layout = new_layout

@@ -28,7 +28,7 @@ def parallelise(pipeline: VideoPipeline, mesh: Mesh) -> None:
     of_denoiser = parallel.sequence > 1 or parallel.tensor > 1 or parallel.shard_weights
     if of_denoiser and isinstance(denoiser, SpatioTemporalDiT):
         _spread_own(denoiser, mesh)
-    elif of_denoiser:
+    elif parallel.sequence > 1 or parallel.tensor > 1:
         from models.parallel.public import spread_public  # diffusers takes seconds to import
 
         spread_public(denoiser, mesh)

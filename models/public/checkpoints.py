@@ -120,7 +120,12 @@ def load_dit(model: SpatioTemporalDiT, path: Path) -> None:
 
     Raises ValueError, in one line, for a file that cannot be read, a layout that is not known,
     missing or unexpected names, and wrong shapes."""
-    state = read_state(path)
+    load_dit_state(model, read_state(path), f"checkpoint {path}")
+
+
+def load_dit_state(model: SpatioTemporalDiT, state: State, what: str) -> None:
+    """Load tensors of any of the four layouts into the model.  what: they are, for messages.
+    Raises as load_dit."""
     if "x_embedder.proj.weight" in state:
         state = from_official(state)
     elif "pos_embed.proj.weight" in state:
@@ -130,10 +135,10 @@ def load_dit(model: SpatioTemporalDiT, path: Path) -> None:
         state = from_wan(state)
     elif "patch_embed.weight" not in state:
         raise ValueError(
-            f"checkpoint {path}: neither DiT's, SiT's, Wan's nor diffusers' names "
+            f"{what}: neither DiT's, SiT's, Wan's nor diffusers' names "
             f"(first: {next(iter(state), 'none')})"
         )
-    _load(model, state, f"checkpoint {path}")
+    _load(model, state, what)
 
 
 def from_official(state: State) -> State:

@@ -13,9 +13,9 @@ import diffusers
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from models.denoiser import Denoiser
+from models.lay_out import lay_out
 from models.public.adapters import ADAPTERS
 from models.public.spec import DiffusersDenoiser, DiffusersVAE
 from models.public.weights import load_weights
@@ -176,42 +176,13 @@ def lay_channels_last(module: nn.Module) -> None:
                 setattr(submodule, name, nn.Parameter(laid, requires_grad=p.requires_grad))
 
 
-class _EmptyOnMeta(TorchFunctionMode):
-    """torch.empty, by which layers make their parameters, lands on meta; everything else is
-    real."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
-    ) -> Any:
-        if func is torch.empty:
-            kwargs = {**(kwargs or {}), "device": "meta"}
-        return func(*args, **(kwargs or {}))
-
-
 def build(
     spec: DiffusersDenoiser | DiffusersVAE, device: torch.device, dtype: torch.dtype
 ) -> nn.Module:
     """PublicDenoiser or PublicVAE with uninitialised parameters on `device`; on "meta" nothing is
-    allocated.
-
-    diffusers' classes compute rotary tables and the like while they are built.  Built wholly on
-    meta, those would have no values to move to a device, so only parameters are laid out there.
-    Buffers keep the precision they were made in."""
+    allocated."""
     kind = PublicDenoiser if isinstance(spec, DiffusersDenoiser) else PublicVAE
-    with device if device.type == "meta" else _EmptyOnMeta():
-        module = kind(spec)
-    for submodule in module.modules():
-        for name, p in submodule.named_parameters(recurse=False):
-            setattr(
-                submodule,
-                name,
-                nn.Parameter(torch.empty_like(p, device=device, dtype=dtype), requires_grad=False),
-            )
-        for name, b in submodule.named_buffers(recurse=False):
-            assert device.type == "meta" or not b.is_meta, (
-                f"{type(submodule).__name__}.{name} has no values"
-            )
-            setattr(submodule, name, b.to(device))
+    module = lay_out(lambda: kind(spec), device, dtype)
     if kind is PublicVAE and device.type == CHANNELS_LAST_ON and holds_channels_last(module):
         lay_channels_last(module)
     return module

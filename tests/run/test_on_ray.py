@@ -8,8 +8,8 @@ import pytest
 
 from bench.core.errors import EnvironmentFault, UserError
 from bench.results.store import Store, read_records
+from bench.run.engines.on_ray import Group, RayPool, measure_on, parse_on
 from bench.run.jobs import Job
-from bench.run.on_ray import Group, RayPool, measure_on, parse_on
 from support.records import point_record
 
 RECORD = point_record().model_dump_json()
@@ -142,8 +142,8 @@ def test_a_real_cluster_loses_a_node_and_no_point(tmp_path):
     from bench.core.load import load
     from bench.core.specs.suite import Suite
     from bench.results.store import point_records
+    from bench.run.engines.on_ray import RayRun
     from bench.run.jobs import suite_jobs
-    from bench.run.on_ray import RayRun
 
     suite = tmp_path / "mine.yaml"
     suite.write_text(REAL_SUITE)

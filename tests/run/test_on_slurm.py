@@ -6,8 +6,8 @@ from bench.core.errors import UserError
 from bench.core.load import load
 from bench.core.specs.suite import Suite
 from bench.results.store import point_records, read_records, read_suite
+from bench.run.engines.on_slurm import ShardTask, SlurmRun, parse_slurm
 from bench.run.jobs import suite_jobs
-from bench.run.on_slurm import ShardTask, SlurmRun, parse_slurm
 
 SUITE = """
 description: four points
@@ -45,7 +45,7 @@ def test_a_requeued_shard_goes_on_with_its_own_result(tmp_path, monkeypatch):
         asked.append(command)
         return type("Done", (), {"returncode": 0, "stdout": '{"result_dir": "there"}\n'})()
 
-    monkeypatch.setattr("bench.run.on_slurm.subprocess.run", run)
+    monkeypatch.setattr("bench.run.engines.on_slurm.subprocess.run", run)
     task = ShardTask("mine.yaml", "2/3", "cpu", str(tmp_path))
     assert task() == "there"
     begun = tmp_path / "cpu" / "20260101T000000Z_mine"

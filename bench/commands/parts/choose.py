@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.commands.parts.options import completes, duration, recipe_option
+from bench.commands.parts.options import completes, duration, names_yaml, recipe_option
 from bench.commands.parts.output import print_json, say, show
 from bench.core.errors import EnvironmentFault, UserError
 
@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from bench.core.specs.suite import Suite, SuitePoints
 
 BUDGET = "8m"
+
+
+def _names_models(given: list[str] | None) -> list[str] | None:
+    names_yaml([text.partition(":")[0] for text in given or ()])
+    return given
+
+
 ChooseFor = Annotated[
     list[str] | None,
     typer.Option(
@@ -25,6 +32,7 @@ ChooseFor = Annotated[
             " of this model at --workload (or its own) most for their time. Repeatable."
         ),
         show_default=False,
+        callback=_names_models,
         autocompletion=completes("models"),
     ),
 ]

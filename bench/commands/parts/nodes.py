@@ -41,13 +41,14 @@ def on_engine(on: str | None, here: Any) -> Any:
     that there is not, and for what it cannot take."""
     if on is None:
         return here
-    from bench.run.on_ray import RayRun, parse_on
-    from bench.run.on_slurm import SCHEME, SlurmRun, parse_slurm
+    from bench.run.engines.on_ray import RayRun, parse_on
+    from bench.run.engines.on_slurm import SCHEME, SlurmRun, parse_slurm
 
     of_here = {"--budget": here.budget_s, "--nodes": here.nodes, "--shard": here.suite.shard}
     go_with("a run of this machine, not with --on", False, of_here)
     if on.startswith(SCHEME):
         partition, count = parse_slurm(on)
+        go_with("a run of one machine", False, {"--weights": here.suite.weights})
         go_with("a new array of shards", here.resume is None, {"--resume": here.resume})
         return SlurmRun(
             suite=here.suite,

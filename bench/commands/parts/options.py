@@ -49,6 +49,17 @@ def recipe_option(meaning: str, name: str = "--recipe") -> Any:
     )
 
 
+def names_yaml(given: Any) -> Any:
+    """Note the YAML files that the user names: the Python classes in them may be imported."""
+    words = given if isinstance(given, (list, tuple)) else [given]
+    files = [word for word in words if isinstance(word, str) and word.endswith((".yaml", ".yml"))]
+    for file in files:
+        from bench.core.user_code import name_yaml
+
+        name_yaml(file)
+    return given
+
+
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Set = Annotated[
     list[str] | None,
@@ -58,11 +69,20 @@ Set = Annotated[
         help="Override a field, e.g. width=1024, workload.frames=17. Repeatable.",
     ),
 ]
+Weights = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--weights",
+        metavar="[MODEL=]DIR",
+        help="Real weights: a folder in diffusers' layout, or of .safetensors files. Repeatable.",
+    ),
+]
 ModelName = Annotated[
     str,
     typer.Argument(
         help="A name in configs/models, or a YAML file.",
         show_default=False,
+        callback=names_yaml,
         autocompletion=completes("models"),
     ),
 ]

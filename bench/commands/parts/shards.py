@@ -39,10 +39,11 @@ def check_alone(
     resume: Path | None,
     on: str | None,
     dry_run: bool,
+    weights: list[str] | None,
 ) -> None:
     """Raises UserError for an option of one run beside --shards-here."""
     of_one = {"--shard": shard, "--gpus": gpus, "--resume": resume, "--on": on}
-    of_one["--dry-run"] = dry_run
+    of_one |= {"--dry-run": dry_run, "--weights": weights}
     go_with("one run, not with --shards-here", shards_here is None, of_one)
 
 

@@ -13,6 +13,7 @@ from bench.commands.parts.options import (
     check_device,
     completes,
     duration,
+    names_yaml,
     recipe_option,
 )
 from bench.commands.parts.output import print_json, show
@@ -25,6 +26,7 @@ Other = Annotated[
     typer.Argument(
         help="What it is held against; may be the same.",
         show_default=False,
+        callback=names_yaml,
         autocompletion=completes("models"),
     ),
 ]
@@ -42,6 +44,13 @@ SetB = Annotated[
     list[str] | None, typer.Option(metavar="PATH=VALUE", help="As --set, for MODEL_B.")
 ]
 
+WeightsOf = Annotated[
+    str | None,
+    typer.Option("--weights", metavar="DIR", help="Real weights of both: as `run --weights`."),
+]
+WeightsA = Annotated[str | None, typer.Option(metavar="DIR", help="Real weights of MODEL_A alone.")]
+WeightsB = Annotated[str | None, typer.Option(metavar="DIR", help="Real weights of MODEL_B alone.")]
+
 
 def versus(
     model_a: ModelName,
@@ -56,12 +65,16 @@ def versus(
     set_a: SetA = None,
     set_b: SetB = None,
     overrides: Set = None,
+    weights: WeightsOf = None,
+    weights_a: WeightsA = None,
+    weights_b: WeightsB = None,
     as_json: Json = False,
 ) -> None:
     """Two models, or one under two recipes, timed in turns: the ratio with its interval, FLOPs and
     peak memory of both.  `ldt-bench compare` does the same with two stored results."""
     from bench.core import load
     from bench.core.specs import model as spec
+    from bench.core.user_weights import weights_of
 
     check_device(device)
     max_s = duration(max_time, "--max-time")
@@ -71,11 +84,15 @@ def versus(
             f"--stage {stage!r} is not one of {', '.join(stages)}{nearest(stage, stages)}"
         )
     built = "denoise_step" if stage == "forward" else stage
-    sides = ((model_a, recipe, set_a), (model_b, recipe_b or recipe, set_b))
+    sides = (
+        (model_a, recipe, set_a, weights_a or weights),
+        (model_b, recipe_b or recipe, set_b, weights_b or weights),
+    )
     points = []
-    for model, how, changes in sides:
+    for model, how, changes, folder in sides:
         values = load.parse_overrides([*(overrides or []), *(changes or [])])
-        points.append(load.load_point(model, workload, how, values, (built,)))
+        real = weights_of(folder, load.load(spec.Model, model)) if folder else None
+        points.append(load.load_point(model, workload, how, values, (built,), real))
     document = _measured(points, stage, device, rounds, max_s)
     if as_json:
         return print_json(document)

@@ -1,6 +1,7 @@
 """A model: its denoiser, VAE and text encoder, and the stages that can be timed."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -8,7 +9,17 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from bench.core.specs.base import Spec
 from bench.core.specs.workload import Workload
 from models.ar.spec import AutoregressiveConfig
-from models.spec import DiffusersDenoiser, DiffusersVAE, DiTConfig, TextEncoderConfig, VAEConfig
+from models.spec import (
+    DiffusersDenoiser,
+    DiffusersVAE,
+    DiTConfig,
+    PythonDenoiser,
+    PythonPart,
+    PythonTextEncoder,
+    PythonVAE,
+    TextEncoderConfig,
+    VAEConfig,
+)
 
 Stage = Literal[
     "denoise_step",
@@ -21,23 +32,35 @@ Stage = Literal[
     "condition_encode",
     "text_encode",
 ]
+PartName = Annotated[str, Field(pattern=r"^(denoiser|vae|text_encoders\.\d{1,2})$")]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 DIFFUSION_STAGES = ("denoise_step", "trajectory", "train_step")
 TOKEN_STAGES = ("prefill", "decode_token")
 """Of an auto-regressive model: the prompt and given tokens at once; one token over a cache of the
 mean length."""
 
 
-def _own_or_public(value: object) -> str:
-    if isinstance(value, AutoregressiveConfig) or (
-        isinstance(value, dict) and "code_bits" in value
-    ):
-        return "autoregressive"
-    public = (
-        "diffusers" in value
-        if isinstance(value, dict)
-        else isinstance(value, (DiffusersDenoiser, DiffusersVAE))
-    )
-    return "diffusers" if public else "own"
+KINDS: tuple[tuple[str, str, tuple[type, ...]], ...] = (
+    ("code_bits", "autoregressive", (AutoregressiveConfig,)),
+    ("python", "python", (PythonPart,)),
+    ("diffusers", "diffusers", (DiffusersDenoiser, DiffusersVAE)),
+)
+"""The field that only a part of this kind has, its tag, its classes."""
+
+
+def kind_of(part: object) -> str:
+    """own, diffusers, python or autoregressive: of a part, or of its fields."""
+    for field, tag, classes in KINDS:
+        if isinstance(part, classes) or (isinstance(part, Mapping) and field in part):
+            return tag
+    return "own"
+
+
+def class_of(part: object) -> str:
+    """In words: the class of a public or a user's part."""
+    if isinstance(part, (DiffusersDenoiser, DiffusersVAE)):
+        return f"diffusers' {part.diffusers}"
+    return part.python if isinstance(part, PythonPart) else "of this package"
 
 
 class Model(Spec):
@@ -49,15 +72,31 @@ class Model(Spec):
     denoiser: Annotated[
         Annotated[DiTConfig, Tag("own")]
         | Annotated[DiffusersDenoiser, Tag("diffusers")]
+        | Annotated[PythonDenoiser, Tag("python")]
         | Annotated[AutoregressiveConfig, Tag("autoregressive")],
-        Discriminator(_own_or_public),
+        Discriminator(kind_of),
     ]
     vae: Annotated[
-        Annotated[VAEConfig, Tag("own")] | Annotated[DiffusersVAE, Tag("diffusers")],
-        Discriminator(_own_or_public),
+        Annotated[VAEConfig, Tag("own")]
+        | Annotated[DiffusersVAE, Tag("diffusers")]
+        | Annotated[PythonVAE, Tag("python")],
+        Discriminator(kind_of),
     ]
-    text_encoders: Annotated[tuple[TextEncoderConfig, ...], Field(max_length=16)]
+    text_encoders: Annotated[
+        tuple[
+            Annotated[
+                Annotated[TextEncoderConfig, Tag("own")]
+                | Annotated[PythonTextEncoder, Tag("python")],
+                Discriminator(kind_of),
+            ],
+            ...,
+        ],
+        Field(max_length=16),
+    ]
     """In the order they run; own DiTs take the first one's width, pooled."""
+    weights: dict[PartName, Digest] | None = None
+    """SHA-256 of the real weights of each part that has them, by part: denoiser, vae,
+    text_encoders.0; --weights sets it.  Parts that are not named, or all, have random ones."""
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "Model":

@@ -9,7 +9,7 @@ from bench.core.specs.model import Model, Stage, with_denoiser
 from bench.core.specs.recipe import Recipe
 from bench.core.specs.workload import MASKED_TASKS, Workload
 from models.caching.schedules import OwnCache
-from models.spec import DiTConfig, VAEConfig
+from models.spec import DiTConfig, PythonDenoiser, VAEConfig
 
 
 class Point(BaseModel):
@@ -45,14 +45,21 @@ class Point(BaseModel):
         return self.model_copy(update={"recipe": recipe})
 
     @property
+    def as_counted(self) -> "Point":
+        """The same without a mesh and with random weights: what is counted is the same."""
+        alone = self.on_one_rank
+        if self.model.weights is None:
+            return alone
+        model = self.model.model_copy(update={"weights": None})
+        return alone.model_copy(update={"model": model})
+
+    @property
     def _parts(self) -> dict[str, object]:
+        unsaid = {"name", "description", "source"}
+        of_model = unsaid if self.model.weights else unsaid | {"weights"}
         parts = {
-            part: (
-                getattr(self, part).model_dump(
-                    mode="json", exclude={"name", "description", "source"}
-                )
-            )
-            for part in ("model", "workload")
+            "model": self.model.model_dump(mode="json", exclude=of_model),
+            "workload": self.workload.model_dump(mode="json", exclude=unsaid),
         }
         return {**parts, "recipe": self.recipe.identity()}
 
@@ -81,6 +88,11 @@ def check(model: Model, workload: Workload, recipe: Recipe) -> None:
     if recipe.guidance == "packed" and (not own or workload.batch != 1):
         raise ValueError(
             f"recipe {recipe.name}: guidance packed: own denoisers pack requests, at batch 1"
+        )
+    of_user = isinstance(model.denoiser, PythonDenoiser)
+    if recipe.cache is not None and of_user and recipe.cache.kind != "whole-step":
+        raise ValueError(
+            f"recipe {recipe.name}: cache {recipe.cache.kind}: a class of your own takes whole-step"
         )
     if recipe.cache is not None and own and recipe.cache.kind not in get_args(OwnCache):
         raise ValueError(

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
 from bench.core.specs.base import MAX_SECONDS, Names, Spec, as_tuple, positive, whole
-from bench.core.specs.model import Stage
+from bench.core.specs.model import Digest, PartName, Stage
 from bench.core.specs.recipe import Dtype
 from models.parallel.spec import MAX_RANKS, Parallel
 
@@ -92,5 +92,7 @@ class Suite(Spec):
     """Of the meshes that `parallel: all` stands for; --gpus sets it."""
     shard: Shard | None = None
     """Of a result that holds a share of the points; --shard sets it."""
+    weights: dict[str, dict[PartName, Digest]] | None = None
+    """By model as the suite names it: SHA-256 of its real weights by part; --weights sets it."""
     on_cpu: str | None = None
     """The suite that is run in the place of this one where the device is a CPU."""

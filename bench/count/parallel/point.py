@@ -20,7 +20,7 @@ from models.parallel.apply import parallelise, shape_of
 from models.parallel.mesh import make_mesh
 from models.parallel.spec import Parallel, Shape, refusal
 from models.pipeline import VideoPipeline
-from models.spec import DiTConfig
+from models.spec import DiTConfig, PythonDenoiser
 from models.stages import stage_calls
 
 
@@ -102,6 +102,11 @@ def check_mesh(point: Point) -> None:
     guided = point.workload.guidance == "cfg"
     if isinstance(model.denoiser, DiTConfig):
         shape = shape_of(model.denoiser, tokens, guided)
+    elif isinstance(model.denoiser, PythonDenoiser) and parallel.sequence * parallel.tensor > 1:
+        raise UserError(
+            f"{model.name} on {parallel.words()}: a class of your own runs on several ranks by"
+            " cfg and data"
+        )
     else:
         shape = Shape(heads=None, tokens=tokens, guided=guided)  # diffusers knows its heads
     reason = refusal(parallel, shape)

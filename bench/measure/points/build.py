@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from bench.core.specs.model import with_denoiser
+from bench.core.errors import UserError
+from bench.core.specs.model import Model, class_of, kind_of, with_denoiser
 from bench.core.specs.point import Point
 from bench.count.point import DTYPES, ModelCount, count_point, stage_request
 from bench.count.trajectory import trajectory_count
@@ -17,7 +18,6 @@ from bench.measure.recipes.apply import carry_out, held, is_compiled, under, uns
 from bench.measure.timing.clock import Clock, clock_for
 from models.parallel.spec import Parallel
 from models.pipeline import PARTS_OF_STAGE, Drafter, VideoPipeline, build_pipeline
-from models.spec import DiffusersDenoiser
 from models.stages import example_inputs, stage_calls
 
 WEIGHTS_SEED, INPUTS_SEED = 0, 1
@@ -82,6 +82,8 @@ def build_calls(point: Point, device: torch.device) -> tuple[dict[str, Callable[
         seed=WEIGHTS_SEED,
         stages=point.stages,
     )
+    if model.weights and device.type != "meta":
+        load_named_weights(pipeline, model)
     if point.recipe.draft is not None and "trajectory" in point.stages:
         pipeline.draft = build_draft(point, device)
     try:
@@ -113,6 +115,16 @@ def build_calls(point: Point, device: torch.device) -> tuple[dict[str, Callable[
     )
     calls = stage_calls(pipeline, inputs, request)
     return hold(point, calls, device), bytes_of(vars(inputs))
+
+
+def load_named_weights(pipeline: VideoPipeline, model: Model) -> None:
+    """Real weights into the parts that have them.  Raises UserError where they do not fit."""
+    from models.load_real import load_real
+
+    try:
+        load_real(pipeline, model.weights or {})
+    except ValueError as error:
+        raise UserError(f"model {model.name}: {error}") from None
 
 
 def spread(pipeline: VideoPipeline, parallel: Parallel, device: torch.device) -> None:
@@ -173,5 +185,5 @@ def build_draft(point: Point, device: torch.device) -> Drafter:
 
 def _heads(point: Point) -> str:
     denoiser = point.model.denoiser
-    public = isinstance(denoiser, DiffusersDenoiser)
-    return f"the heads of {denoiser.diffusers}" if public else f"head_dim {denoiser.head_dim}"
+    own = kind_of(denoiser) in ("own", "autoregressive")
+    return f"head_dim {denoiser.head_dim}" if own else f"the heads of {class_of(denoiser)}"

@@ -1,7 +1,8 @@
 """What a failed job says: its outcome, one line, and whether its process can go on."""
 
+from bench.core.errors import UserError
 from bench.measure.attention.correctness import WrongNumbers
-from bench.measure.errors import OutOfMemory, Unsupported
+from bench.measure.errors import OutOfMemory, Unsupported, UserCodeFails
 
 LIBRARY_OOM = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED", "DEVICE_ALLOCATION_FAILED")
 """In what CUDA itself, cuBLAS and cuDNN say where memory runs out outside PyTorch's allocator."""
@@ -23,6 +24,6 @@ def classify(error: Exception) -> tuple[str, str]:
         return "oom", line
     if isinstance(error, Unsupported):
         return "skipped_unsupported", line
-    if isinstance(error, WrongNumbers):
+    if isinstance(error, (WrongNumbers, UserCodeFails, UserError)):
         return "error", line
     return "error", f"{type(error).__name__}: {line}"

@@ -96,9 +96,12 @@ def module_table(count: Mapping[str, Any]) -> Table:
 
 
 def _within(path: str) -> list[str]:
-    """A module's path in its denoiser; of a public one, in the expert that a forward runs."""
-    parts = path.split(".")[1:]
-    return parts[2:] if parts[:1] == ["experts"] else parts
+    """A module's path in its denoiser; of a public one, in the expert that a forward runs; of a
+    user's, in the class itself."""
+    root, *parts = path.split(".")
+    if parts[:1] == ["experts"]:
+        return parts[2:]
+    return parts[1:] if root == "OwnClassDenoiser" else parts
 
 
 def rank_table(count: Mapping[str, Any]) -> Table:

@@ -24,6 +24,7 @@ def side(
     return {
         "model": point.model.name,
         "recipe": point.recipe.name,
+        "weights": "real" if point.model.weights else "random",
         "flops": flops,
         "median_s": median(round_s),
         "round_s": round_s,
@@ -93,7 +94,7 @@ def versus_table(document: Mapping[str, Any]) -> Table:
         ],
         [
             [
-                f"{name}  {side['model']}",
+                f"{name}  {side['model']}{' (real weights)' * (side['weights'] == 'real')}",
                 side["recipe"],
                 number(side["flops"], in_units("FLOP", 4)),
                 number(side["median_s"], seconds),

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bench.core.errors import UserError
+from bench.core.specs.model import class_of
 from bench.core.specs.point import Point
 from bench.core.specs.recipe import DTYPE_BYTES
 from bench.core.specs.suite import Sampling
@@ -49,7 +50,7 @@ def check_servable(points: Sequence[Point]) -> None:
     model = points[0].model
     if not isinstance(model.denoiser, DiTConfig):
         raise UserError(
-            f"model {model.name} is diffusers' {model.denoiser.diffusers}: requests of different"
+            f"model {model.name} is {class_of(model.denoiser)}: requests of different"
             " shapes are packed by own denoisers alone, for example tiny or sora-3b"
         )
     for point in points:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from bench.core.errors import UserError
 from bench.core.specs.point import Point, check
 from bench.count.cache import counted
 from bench.results.records import PointRecord
@@ -72,7 +73,11 @@ def _counts(known: Sequence[tuple[PointRecord, Point]], now: str) -> Iterator[Fi
     for record, point in known:
         if record.fingerprint != point.fingerprint:
             continue  # said already: it is another point
-        again = counted(point).stages
+        try:
+            again = counted(point).stages
+        except UserError as error:  # a user's own class, which nothing here may import
+            yield Finding("counts", "not checked", record.label, str(error))
+            continue
         for stage, count in record.counts.items():
             if stage not in again:
                 continue

@@ -24,6 +24,8 @@ from bench.run.resume import check_environment, check_resume
 from bench.run.runner import Runner
 from bench.run.shards import anchor_jobs, fixed_seconds
 from bench.run.suite import new_directory
+from models.python.imports import handed_on
+from models.real_weights import handed_on as of_weights
 
 MOST_TRIES = 3
 POLL_S = 5.0
@@ -153,7 +155,7 @@ def start_actors(ray: Any, suite: Suite, device: str | None) -> RayPool:
     if not count:
         raise EnvironmentFault("--on ray: the cluster has neither a GPU nor a free CPU")
     needs = {"num_gpus": 1} if gpus else {"num_cpus": threads}
-    actor = ray.remote(**needs)(Measurer)
+    actor = ray.remote(**needs, runtime_env={"env_vars": handed_on() | of_weights()})(Measurer)
     text = suite.model_dump_json()
     return RayPool(ray, [actor.remote(text, device) for _ in range(count)])
 

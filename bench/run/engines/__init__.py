@@ -1,0 +1,1 @@
+"""Where a suite is measured other than here: on Ray, by Slurm."""

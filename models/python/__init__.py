@@ -1,0 +1,1 @@
+"""A user's own classes, named in a YAML."""
