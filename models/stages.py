@@ -104,6 +104,8 @@ class StageRequest:
     tiling: Tiling | None = None
     train: bool = False
     """Add train_step: one forward and backward on the velocity loss, the optimiser left out."""
+    whole: bool = False
+    """Add video: text, all steps and the decode in one go, where every part is built."""
     sampler: SamplerConfig | None = None
     """Add trajectory: all its steps from noise to latents."""
 
@@ -112,8 +114,8 @@ def stage_calls(
     pipeline: VideoPipeline, inputs: StageInputs, request: StageRequest
 ) -> dict[str, Callable[..., object]]:
     """The stages by name: forward, denoise_step, vae_decode, vae_encode, text_encode, and
-    condition_encode where frames or a control video are given.  Of an auto-regressive model prefill
-    and decode_token in place of denoise_step.
+    condition_encode where frames or a control video are given; video where the whole is asked for.
+    Of an auto-regressive model prefill and decode_token in place of denoise_step.
 
     vae_decode takes other latents of the same shape, too."""
     stages = _Stages(pipeline, inputs, request)
@@ -134,6 +136,8 @@ def stage_calls(
         calls["condition_encode"] = stages.condition_encode
     if pipeline.text_encoders:
         calls["text_encode"] = stages.text_encode
+    if request.whole and "denoise_step" in calls:
+        calls["video"] = stages.video
     return calls
 
 
@@ -201,6 +205,29 @@ class _Stages:
 
     def text_encode(self) -> list[Tensor]:
         return self.pipeline.encode_text(self.inputs.text_embeddings)
+
+    def video(self) -> Tensor:
+        """Text to pixels: each prompt, what is given, all steps, the decode."""
+        request, pipeline = self.request, self.pipeline
+        for _ in range(2 if request.guided else 1) if pipeline.text_encoders else ():
+            self.text_encode()
+        if request.encoded_frames or request.control:
+            self.condition_encode()
+        return self.vae_decode(self.trajectory() if request.sampler else self._steps())
+
+    def _steps(self) -> Tensor:
+        """All Euler steps from noise to latents."""
+        x, steps = self.inputs.latents, self.request.steps
+        denoiser = self.pipeline.denoiser
+        for i in range(steps):
+            denoiser.at(1.0 - i / steps)
+            if denoiser.cache is not None:
+                denoiser.cache.begin(1)
+            t = torch.full_like(self.inputs.t, 1.0 - i / steps)
+            x = self.pipeline.denoise_step(
+                x, t, -1.0 / steps, self.inputs.condition, self._unconditional, GUIDANCE_SCALE
+            )
+        return x
 
     def _video(self, length: int) -> Tensor:
         if length not in self.videos:

@@ -33,7 +33,12 @@ from bench.report.tables.forecasts import (
     steps_on_ranks_table,
 )
 from bench.report.tables.pencil import waterfall_table
-from bench.report.tables.points import points_table, whole_videos_table, work_table
+from bench.report.tables.points import (
+    cold_starts_table,
+    points_table,
+    whole_videos_table,
+    work_table,
+)
 from bench.report.tables.table import Table, quantity
 from bench.results.store import group_ceilings
 
@@ -82,6 +87,7 @@ def report_tables(result: Result) -> dict[str, Table]:
         "points": points_table(points),
         "work": work_table(points),
         "whole_videos": whole_videos_table(result.whole_videos),
+        "cold_starts": cold_starts_table(points),
         "memory": memory_table(points),
         "clocks": clocks_table(points),
         "launches": launches_table(points),

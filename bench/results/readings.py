@@ -64,6 +64,33 @@ class Timing(Strict):
         return (self.high_s - self.low_s) / 2 / self.median_s
 
 
+class ColdStart(Strict):
+    """What a point takes before its first sample.  Provenance: measured, once."""
+
+    build_s: Seconds
+    """Modules laid out, weights drawn or read, everything on the device, the recipe carried
+    out; not the import of libraries."""
+    first_s: dict[str, Seconds]
+    """By stage: its very first call, in the order of the point's stages.  Kernels are loaded and,
+    where the recipe compiles, compiled in it."""
+    process_is_new: bool
+    """Nothing was measured in this process before; else libraries and kernels may be loaded."""
+
+
+class EndToEnd(Strict):
+    """A whole batch of videos, text to pixels in one go, beside the sum of its stages.  Provenance:
+    measured, once."""
+
+    video_s: Seconds
+    parts_s: dict[str, Seconds]
+    """By stage: calls in one video times their median."""
+
+    @property
+    def rest_s(self) -> float:
+        """What no stage explains; below 0 where they ran faster in one go."""
+        return self.video_s - sum(self.parts_s.values())
+
+
 class StageMemory(Strict):
     """Peaks of one stage in bytes, on CUDA."""
 

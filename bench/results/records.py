@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from bench.results.base import Positive, Seconds, Strict
 from bench.results.counts import StageCount
 from bench.results.environment import Environment
-from bench.results.readings import GroupReading, Memory, StageTelemetry, Timing
+from bench.results.readings import ColdStart, EndToEnd, GroupReading, Memory, StageTelemetry, Timing
 from bench.results.scaling import StepOnRanks
 
 SCHEMA_VERSION = 1
@@ -221,6 +221,12 @@ class PointRecord(_RecordBase):
     """Why nothing was compared."""
     group: GroupReading | None = None
     """Where the recipe has a mesh."""
+    cold_start: ColdStart | None = None
+    """None in records older than this field."""
+    end_to_end: EndToEnd | None = None
+    """Where all stages of a video were timed."""
+    end_to_end_missing: str | None = None
+    """Why there is none."""
     predicted: StepOnRanks | None = None
     """Of a denoising step on a mesh, made before it was measured."""
     predicted_missing: str | None = None
@@ -241,6 +247,11 @@ class PointRecord(_RecordBase):
     def on_several_ranks(self) -> bool:
         """Its seconds are those of a group: no rate of one card follows from them."""
         return self.group is not None
+
+    @property
+    def real_weights(self) -> dict[str, str]:
+        """SHA-256 by part of the weights that were not random."""
+        return (self.point.get("model") or {}).get("weights") or {}
 
     @property
     def label(self) -> str:

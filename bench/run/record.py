@@ -45,6 +45,9 @@ def point_record(point: Point, reply: PointReply, **common: Any) -> PointRecord:
         attention_ran=reply.attention_ran,
         correctness=reply.correctness,
         correctness_missing=reply.correctness_missing,
+        cold_start=reply.cold_start,
+        end_to_end=reply.end_to_end,
+        end_to_end_missing=reply.end_to_end_missing,
         group=reply.group,
     )
     if record.outcome != "ok":

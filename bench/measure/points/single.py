@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
@@ -25,17 +26,28 @@ from bench.measure.errors import OutOfMemory
 from bench.measure.points.build import (
     build_calls,
     check_supported,
+    compile_s,
     first_call,
     said_in_one_line,
 )
+from bench.measure.points.whole import end_to_end, timed_build
 from bench.measure.recipes.apply import around, can_be_captured
 from bench.measure.timing.clock import Clock
 from bench.measure.timing.launch import time_launch
 from bench.measure.timing.sampling import sample
-from bench.results.readings import Memory, StageMemory, StageTelemetry, Timing
+from bench.results.readings import ColdStart, EndToEnd, Memory, StageMemory, StageTelemetry, Timing
 
-Measured = tuple[dict[str, Timing], Memory, dict[str, StageTelemetry]]
-"""By stage but for the memory."""
+
+@dataclass(frozen=True)
+class Measured:
+    """What the device gave of a point."""
+
+    timings: dict[str, Timing]
+    memory: Memory
+    telemetry: dict[str, StageTelemetry]
+    cold_start: ColdStart
+    end_to_end: EndToEnd | None
+    end_to_end_missing: str | None
 
 
 def measure_point(
@@ -58,22 +70,23 @@ def measure_point(
     if device.type == "cpu":
         refuse_to_swap(point, counts, weights)
     with said_in_one_line(point), around(point.recipe):
-        return _measure(point, device, clock, plan, weights, prior, on_round)
+        return _measure(point, counts, device, clock, plan, prior, on_round)
 
 
 def _measure(
     point: Point,
+    counts: ModelCount,
     device: torch.device,
     clock: Clock,
     plan: Sampling,
-    weights: int,
     prior: dict[str, list[float]],
     on_round: Callable[[str, list[float]], None],
 ) -> Measured:
     gc.collect()
     reset_peak(device)
     others = allocated(device)  # the sentinel's operands
-    calls, given = build_calls(point, device)
+    weights = bytes_of_weights(point, counts.params)
+    (calls, given), build_s = timed_build(lambda: build_calls(point, device), clock)
     at_rest = resting(device, others, weights + given)
     calls = checked(point, calls)
     timings: dict[str, Timing] = {}
@@ -82,7 +95,7 @@ def _measure(
     firsts = {}
     with monitor(device) as watch, torch.inference_mode():
         for stage in point.stages:
-            firsts[stage] = first_call(point, calls[stage], clock)
+            firsts[stage] = first_call(calls[stage], clock)
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
             timings[stage] = sample(
@@ -97,6 +110,7 @@ def _measure(
             telemetry[stage] = watch.finish(
                 stage, len(timings[stage].warmup_s), calls[stage], clock
             )
+        whole, no_whole = end_to_end(point, counts, calls, timings, clock)
         attention_ran.note(point, calls, device)
         launch = {
             stage: time_launch(
@@ -110,11 +124,14 @@ def _measure(
             for stage in timings
             if can_be_captured(point.recipe, stage)
         }
+    compiled = compile_s(point, calls, firsts)
     timings = {
-        stage: timing.model_copy(update={"launch": launch.get(stage), "compile_s": firsts[stage]})
+        stage: timing.model_copy(update={"launch": launch.get(stage), "compile_s": compiled[stage]})
         for stage, timing in timings.items()
     }
-    return timings, memory_of(device, weights, given, peaks), telemetry
+    memory = memory_of(device, weights, given, peaks)
+    started = ColdStart(build_s=build_s, first_s=firsts, process_is_new=False)
+    return Measured(timings, memory, telemetry, started, whole, no_whole)
 
 
 def refuse_to_swap(point: Point, counts: ModelCount, weights: int) -> None:

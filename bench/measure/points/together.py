@@ -20,13 +20,14 @@ from bench.measure.attention.correctness import checked
 from bench.measure.device.memory import allocated, free_memory, room, stage_memory
 from bench.measure.device.telemetry import monitor
 from bench.measure.errors import Unsupported
-from bench.measure.points.build import build_calls, check_supported, first_call
+from bench.measure.points.build import build_calls, check_supported, compile_s, first_call
 from bench.measure.points.single import Measured
+from bench.measure.points.whole import end_to_end, timed_build
 from bench.measure.recipes.apply import around, can_be_captured
 from bench.measure.timing.clock import Clock
 from bench.measure.timing.launch import time_launch
 from bench.measure.timing.sampling import Run, take_turns
-from bench.results.readings import Memory, StageMemory, StageTelemetry, Timing
+from bench.results.readings import ColdStart, Memory, StageMemory, StageTelemetry, Timing
 
 MOST_OF_FREE_MEMORY = 0.5  # that all points together may take
 
@@ -81,13 +82,24 @@ def measure_together(
         ]
         for resident in residents:
             attention_ran.note(resident.point, resident.calls, device)
+        timed = [
+            {stage: runs[f"{i}/{stage}"].timing() for stage in resident.calls}
+            for i, resident in enumerate(residents)
+        ]
+        whole = [
+            end_to_end(r.point, count, r.every, own, clock)
+            for r, count, own in zip(residents, counts, timed, strict=True)
+        ]
         # Last, since a capture that fails may break the context.
         timings: list[dict[str, Timing]] = [{} for _ in points]
         for key, run in runs.items():
             i, stage = _whose(key)
             peak = memory[i].by_stage.get(stage)
             timings[i][stage] = residents[i].timing(stage, run.timing(), peak, device, clock)
-    return list(zip(timings, memory, telemetry, strict=True))
+    return [
+        Measured(timings[i], memory[i], telemetry[i], resident.started, *whole[i])
+        for i, resident in enumerate(residents)
+    ]
 
 
 def _whose(key: str) -> tuple[int, str]:
@@ -117,6 +129,8 @@ class _Resident:
     """One of the points on the device."""
 
     point: Point
+    every: dict[str, Callable[[], Any]]
+    """Also those that are not timed."""
     calls: dict[str, Callable[[], Any]]
     """By stage, in the order of the point's stages."""
     weights: int
@@ -124,18 +138,18 @@ class _Resident:
     """Bytes, as counted."""
     own: int
     """Bytes that building it allocated."""
-    firsts: dict[str, float | None]
-    """Seconds of a stage's very first call where the recipe compiles."""
+    started: ColdStart
 
     @classmethod
     def build(cls, point: Point, weights: int, device: torch.device, clock: Clock) -> "_Resident":
         before = allocated(device)
-        every, inputs = build_calls(point, device)
+        (every, inputs), build_s = timed_build(lambda: build_calls(point, device), clock)
         every = checked(point, every)
         own = allocated(device) - before
         calls = {stage: every[stage] for stage in point.stages}
-        firsts = {stage: first_call(point, call, clock) for stage, call in calls.items()}
-        return cls(point, calls, weights, inputs, own, firsts)
+        firsts = {stage: first_call(call, clock) for stage, call in calls.items()}
+        started = ColdStart(build_s=build_s, first_s=firsts, process_is_new=False)
+        return cls(point, every, calls, weights, inputs, own, started)
 
     def timing(
         self,
@@ -156,7 +170,8 @@ class _Resident:
                 free=lambda: room(device),
                 needed=peak.activations if peak else None,
             )
-        return timing.model_copy(update={"launch": launch, "compile_s": self.firsts[stage]})
+        compiled = compile_s(self.point, self.calls, self.started.first_s)
+        return timing.model_copy(update={"launch": launch, "compile_s": compiled[stage]})
 
 
 def _memory(

@@ -152,7 +152,7 @@ def held(call: Callable[..., Any], recipe: Recipe) -> Callable[..., Any]:
 def is_compiled(recipe: Recipe, stage: str) -> bool:
     """Does a stage's first call compile?"""
     return recipe.compile != "none" or (
-        recipe.compile_vae != "none" and PARTS_OF_STAGE[stage] == "vae"
+        recipe.compile_vae != "none" and PARTS_OF_STAGE.get(stage) == "vae"
     )
 
 

@@ -82,8 +82,8 @@ def measure_one(request: protocol.MeasurePoint, session: Session) -> protocol.Po
         measured = measure_point(point, counts, session.device, clock, request.sampling, **how)
         return point_reply(point, counts, measured, note=note)
     pair = Pair(point, baseline, counts, counted(baseline), request.reused)
-    *measured, against = measure_against(pair, session.device, clock, request.sampling, **how)
-    return point_reply(point, counts, tuple(measured), note=note, against=against)
+    measured, against = measure_against(pair, session.device, clock, request.sampling, **how)
+    return point_reply(point, counts, measured, note=note, against=against)
 
 
 def _check_mesh(point: Point) -> None:
@@ -237,14 +237,16 @@ def point_reply(
     point: Point, counts: ModelCount, measured: Measured, **beside: Any
 ) -> protocol.PointReply:
     """What was measured of a point, with what was noted of its attention on the way."""
-    timings, memory, telemetry = measured
     read = correctness_of(point)
     return protocol.PointReply(
         tokens=counts.tokens,
         counts=counts.stages,
-        timings=timings,
-        memory=memory,
-        telemetry=telemetry,
+        timings=measured.timings,
+        memory=measured.memory,
+        telemetry=measured.telemetry,
+        cold_start=measured.cold_start,
+        end_to_end=measured.end_to_end,
+        end_to_end_missing=measured.end_to_end_missing,
         attention_ran=noted(point),
         correctness=read,
         correctness_missing=correctness_missing(point) if read is None else None,

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from bench.core.specs.point import Point
 from bench.core.specs.suite import Sampling
 from bench.results.counts import StageCount
-from bench.results.readings import GroupReading, Memory, StageTelemetry, Timing
+from bench.results.readings import ColdStart, EndToEnd, GroupReading, Memory, StageTelemetry, Timing
 from bench.results.records import (
     Against,
     AttentionRan,
@@ -55,6 +55,9 @@ class PointReply(TimedReply):
     attention_ran: AttentionRan | None = None
     correctness: Correctness | None = None
     correctness_missing: str | None = None
+    cold_start: ColdStart | None = None
+    end_to_end: EndToEnd | None = None
+    end_to_end_missing: str | None = None
     group: GroupReading | None = None
     """Of several ranks."""
 

@@ -64,6 +64,7 @@ class _Desk:
     send: Sender
     sentinel: Sentinel | None = None
     """Made before the first job that is timed."""
+    has_measured: bool = False
 
     def take(self, job: dict[str, Any]) -> bool:
         """Carry a job out and say how it ended -> whether this process can take another."""
@@ -82,6 +83,9 @@ class _Desk:
             after = self._read_after()
             broken = after is None
             fields["sentinel"] = None if broken else {"before_s": before, "after_s": after}
+        if not self.has_measured:
+            _say_process_is_new(fields)
+        self.has_measured = self.has_measured or request.measures
         self.send("done", **fields, ends=broken)
         return not broken
 
@@ -110,3 +114,10 @@ class _Desk:
         except RuntimeError:
             traceback.print_exc()
             return None
+
+
+def _say_process_is_new(fields: dict[str, Any]) -> None:
+    """In the first point's cold start: nothing but the sentinel ran in this process before."""
+    first = (fields.get("points") or [fields])[0]
+    if first.get("cold_start"):
+        first["cold_start"]["process_is_new"] = True

@@ -100,6 +100,8 @@ def whole_videos_table(videos: Sequence[WholeVideo]) -> Table:
             *map(measured, stages),
             measured("sum"),
             measured("interval"),
+            measured("made in one go"),
+            measured("rest"),
             measured("minutes of video per GPU-hour"),
             measured("kWh per minute of video"),
         ],
@@ -122,6 +124,46 @@ def _video_cells(video: WholeVideo, stages: list[str]) -> list[Cell | str]:
         *cells,
         number(total.value, seconds),
         span(total.low, total.high, seconds),
+        *_in_one_go(video.record),
         number(made.value, three, span(made.low, made.high).text),
         number(kwh, three, "no energy reading" if kwh is None else "energy counter, all calls"),
     ]
+
+
+def _in_one_go(record: PointRecord) -> list[Cell | str]:
+    """A whole video timed once, and the share of it that no stage explains."""
+    whole_video, missing = record.end_to_end, record.end_to_end_missing or "not made"
+    if whole_video is None:
+        return [number(None, seconds, missing), number(None, percent(), missing)]
+    rest, total = whole_video.rest_s, whole_video.video_s
+    return [
+        number(total, seconds, "text to pixels, once"),
+        number(rest / total, percent(), f"{seconds(abs(rest))} {'less' * (rest < 0)}".strip()),
+    ]
+
+
+def cold_starts_table(records: Iterable[PointRecord]) -> Table:
+    """Seconds until a point's first sample: building it, and each stage's first call."""
+    started = [(r, r.cold_start) for r in records if r.cold_start is not None]
+    stages = list(dict.fromkeys(stage for _, cold in started for stage in cold.first_s))
+    return table(
+        "Cold starts: what comes before the first sample",
+        [
+            "point",
+            measured("built"),
+            *(measured(f"first {stage}") for stage in stages),
+            "weights",
+            "process",
+        ],
+        [
+            [
+                r.label,
+                number(cold.build_s, seconds),
+                *(number(cold.first_s.get(stage), seconds) for stage in stages),
+                "real" if r.real_weights else "random",
+                "new" if cold.process_is_new else "used before",
+            ]
+            for r, cold in started
+        ],
+        note="each once; compilation is in a first call",
+    )

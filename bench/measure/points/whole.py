@@ -1,0 +1,50 @@
+"""What no stage shows: how long a point takes to come up, and what a whole video takes beside its
+stages."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from bench.core.specs.point import Point
+from bench.count.point import ModelCount
+from bench.measure.timing.clock import Clock
+from bench.results.readings import EndToEnd, Timing
+from bench.results.video import calls_per_video, calls_with_trajectory
+
+MAX_VIDEO_S = 60.0
+"""A whole video that is longer by its stages is not made for its rest alone."""
+
+
+def timed_build(build: Callable[[], Any], clock: Clock) -> tuple[Any, float]:
+    """What `build` gives, and its seconds; what it put on the device is there by then."""
+    made: list[Any] = []
+    seconds = clock.time(lambda: made.append(build()))
+    return made[0], seconds
+
+
+def end_to_end(
+    point: Point,
+    counts: ModelCount,
+    calls: Mapping[str, Callable[[], Any]],
+    timings: Mapping[str, Timing],
+    clock: Clock,
+) -> tuple[EndToEnd | None, str | None]:
+    """One whole video, timed once beside the sum of its stages; or None and why it was not made."""
+    needed = _stages(point, counts)
+    absent = [stage for stage in needed if stage not in timings]
+    if absent:
+        return None, f"not every stage was timed: {', '.join(absent)} is missing"
+    if "video" not in calls:
+        return None, "an auto-regressive model has no loop of denoising steps"
+    parts = {stage: n * timings[stage].median_s for stage, n in needed.items()}
+    if sum(parts.values()) > MAX_VIDEO_S:
+        return None, f"its stages sum up to {sum(parts.values()):.0f} s, over {MAX_VIDEO_S:.0f} s"
+    return EndToEnd(video_s=clock.time(calls["video"]), parts_s=parts), None
+
+
+def _stages(point: Point, counts: ModelCount) -> dict[str, int]:
+    """Calls of each stage of one batch of videos."""
+    every = calls_per_video(point.workload, counts.stages)
+    if "trajectory" not in point.stages:
+        return every
+    others = every.keys() - {"denoise_step"}
+    return calls_with_trajectory(point.workload, ["trajectory", *sorted(others)])
