@@ -16,6 +16,7 @@ from bench.commands.parts.choose import (
     Wanted,
     Workload,
     Write,
+    check_chosen,
     choose,
 )
 from bench.commands.parts.nodes import Gpus, NodeCount, On, Rendezvous, nodes_of, on_engine, on_gpus
@@ -31,7 +32,7 @@ from bench.commands.parts.options import (
     go_with,
     names_yaml,
 )
-from bench.commands.parts.output import complain, print_json, say, show
+from bench.commands.parts.output import exit_code, print_json, say, show
 from bench.commands.parts.shards import ShardOption, ShardsHere, SideBySide, check_alone, with_shard
 from bench.core.errors import Terminated, UserError, one_line
 from bench.core.verbosity import verbosity
@@ -119,7 +120,7 @@ def run(
     go_with("--choose-for", bool(choose_for), of_choice)
     go_with("--dry-run or --choose-for alone", dry_run or bool(choose_for), {"--gpu": gpu})
     if choose_for:
-        go_with("a suite that is measured", False, {"--resume": resume, "--price": price})
+        check_chosen(resume, price, weights)
         wanted = Wanted(choose_for, workload, recipe, overrides or [])
         return choose(wanted, suite, budget or BUDGET, device, gpu, calibration, write, as_json)
     from bench.run.forecast import Forecaster
@@ -135,11 +136,11 @@ def run(
     if dry_run:
         return _dry_run(forecast, device, gpu, price, budget_s, as_json)
     asked = SuiteRun(
-        suite=forecast.suite,
-        device=device,
-        root=out,
-        resume=resume,
-        mix_environments=mix_environments,
+        forecast.suite,
+        device,
+        out,
+        resume,
+        mix_environments,
         nodes=nodes_of(gpus, nodes, rendezvous),
         budget_s=budget_s,
         forecast=forecast,
@@ -177,7 +178,7 @@ def _suite(
     from bench.core.load import load
     from bench.core.presets import names
     from bench.core.specs.suite import Suite
-    from bench.core.user_weights import with_weights
+    from bench.core.user.weights import with_weights
     from bench.results.store import read_suite
 
     if name is None and resume is None:
@@ -196,12 +197,10 @@ def _measure(asked: Any, forecast: Any, price: float | None, as_json: bool) -> i
     """Measure, calibrate, report and print the summary -> the exit code."""
     from bench.calibrate.read import read_calibration
     from bench.core.load import datasheet
-    from bench.report.documents import run_failed
     from bench.report.progress import SuiteProgress
     from bench.run.documents import spent_document
     from bench.run.jobs import most_ranks
     from bench.run.plan_time import price_of
-    from bench.run.user_code import user_code_failures
 
     prices = price_of(None, price)
     if forecast.calibration is not None:
@@ -231,21 +230,16 @@ def _measure(asked: Any, forecast: Any, price: float | None, as_json: bool) -> i
     if not as_json and not verbosity.quiet:
         _print(summary, tables)
     print_json(summary)
-    failures = user_code_failures(records)
-    for line in failures:
-        complain(f"error: {one_line(line)}")
-    return 2 if failures else 1 if run_failed(records) else 0
+    return exit_code(records)
 
 
 def _report(directory: Path, as_json: bool) -> int:
     """Calibrate and report what shards measured, and print the summary -> the exit code."""
-    from bench.report.documents import run_failed
-
     summary, tables, records = _finish(directory, say)
     if not as_json and not verbosity.quiet:
         show(*tables)
     print_json(summary)
-    return 1 if run_failed(records) else 0
+    return exit_code(records)
 
 
 def _print(summary: dict[str, Any], tables: list[Any]) -> None:

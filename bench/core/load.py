@@ -20,7 +20,7 @@ from bench.core.specs.recipe import Recipe
 from bench.core.specs.suite import Suite, SuitePoints
 from bench.core.specs.workload import Workload
 from bench.core.suite_names import with_full_names
-from bench.core.user_code import give_leave_to, is_named, name_yaml, take_code
+from bench.core.user.code import give_leave_to, is_named, name_yaml, take_code
 from models.parallel.spec import Parallel, every_mesh
 
 S = TypeVar("S", bound=Spec)
@@ -99,7 +99,7 @@ def load_point(
     weights: dict[str, str] | None = None,
 ) -> Point:
     """Load the three parts, and check that the model can take the workload.  stages: what
-    generates, by default.  weights: SHA-256 of real ones by part (bench.core.user_weights).
+    generates, by default.  weights: SHA-256 of real ones by part (bench.core.user.weights).
 
     `overrides` maps model.X, workload.X, recipe.X to values; denoiser.X, vae.X and
     text_encoders.0.X mean the model's, and a bare name the denoiser's.  Raises UserError."""

@@ -19,7 +19,7 @@ from bench.core.specs.model import Model
 from bench.core.specs.recipe import Dtype, Recipe
 from bench.core.specs.suite import Suite
 from bench.core.specs.workload import Workload
-from bench.core.user_code import note_folder
+from bench.core.user.code import note_folder
 
 KINDS: dict[str, type[Spec]] = {
     "models": Model,

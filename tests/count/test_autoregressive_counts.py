@@ -135,7 +135,7 @@ def test_it_is_measured_like_anything_else():
     counts = count_point(point)
     timings, memory, _ = measure_point(
         point, counts, CPU, clock_for(CPU), plan, prior={}, on_round=lambda *_: None
-    )
+    ).readings
     assert set(timings) == set(point.stages)
     assert memory.weights > 4 * counts.params["denoiser"]
 

@@ -10,7 +10,7 @@ from bench.core.errors import UserError
 from bench.core.load import load, load_point
 from bench.core.specs.model import Model
 from bench.core.specs.point import Point
-from bench.core.user_code import name_yaml
+from bench.core.user.code import name_yaml
 from bench.count.point import count_point
 from bench.measure.points.build import build_calls
 from models.python import imports
@@ -25,7 +25,7 @@ def folder(tmp_path, monkeypatch):
     copied = tmp_path / "mine"
     shutil.copytree(EXAMPLE, copied, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(imports, "_leave", {})
-    monkeypatch.setattr("bench.core.user_code._named", set())
+    monkeypatch.setattr("bench.core.user.code._named", set())
     monkeypatch.setattr(sys, "path", list(sys.path))
     for name in ("my_dit", "adapter"):
         monkeypatch.delitem(sys.modules, name, raising=False)

@@ -9,7 +9,7 @@ from bench.core.errors import UserError
 from bench.core.load import load, load_point
 from bench.core.specs.model import Model
 from bench.core.specs.suite import Suite
-from bench.core.user_weights import weights_of, with_weights
+from bench.core.user.weights import weights_of, with_weights
 from bench.count.cache import counted
 from bench.measure.points.build import build_calls
 from models import real_weights

@@ -149,8 +149,10 @@ def test_a_planted_slowdown_is_said_and_checked(monkeypatch):
 def test_a_planted_slowdown_is_in_the_record_and_the_ceilings_are_spared(monkeypatch):
     import torch
 
+    from bench.measure.points.single import Measured
     from bench.measure.worker import jobs
     from bench.measure.worker.protocol import MeasureCeilings, MeasurePoint, MeasureTogether
+    from bench.results.readings import ColdStart
 
     monkeypatch.setenv(SLOWDOWN, "1.2")
     clocks = {}
@@ -161,7 +163,9 @@ def test_a_planted_slowdown_is_in_the_record_and_the_ceilings_are_spared(monkeyp
 
     def point(p, counts, device, clock, *rest, **kw):
         clocks["point"] = clock
-        return {}, None, {}
+        return Measured(
+            {}, None, {}, ColdStart(build_s=1.0, first_s={}, process_is_new=False), None, None
+        )
 
     def together(points, counts, device, clock, *rest, **kw):
         clocks["together"] = clock

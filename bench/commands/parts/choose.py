@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.commands.parts.options import completes, duration, names_yaml, recipe_option
+from bench.commands.parts.options import completes, duration, go_with, names_yaml, recipe_option
 from bench.commands.parts.output import print_json, say, show
 from bench.core.errors import EnvironmentFault, UserError
 
@@ -76,6 +76,12 @@ class Designed:
     suite: "Suite"
     entries: "list[SuitePoints]"
     target: "Point"
+
+
+def check_chosen(resume: Path | None, price: float | None, weights: list[str] | None) -> None:
+    """Raises UserError for what goes with a measurement."""
+    of_suite = {"--resume": resume, "--price": price, "--weights": weights}
+    go_with("a suite that is measured", False, of_suite)
 
 
 def choose(

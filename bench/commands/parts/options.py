@@ -54,7 +54,7 @@ def names_yaml(given: Any) -> Any:
     words = given if isinstance(given, (list, tuple)) else [given]
     files = [word for word in words if isinstance(word, str) and word.endswith((".yaml", ".yml"))]
     for file in files:
-        from bench.core.user_code import name_yaml
+        from bench.core.user.code import name_yaml
 
         name_yaml(file)
     return given

@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from bench.core.errors import one_line
 from bench.core.verbosity import verbosity
 
 PIPED_WIDTH = 120
@@ -42,3 +43,15 @@ def show(*tables: Any) -> None:
     )
     for table in tables:
         console.print(fitted(table, console))
+
+
+def exit_code(records: list[Any]) -> int:
+    """Of a run: 2 where a user's own class or weights failed, which is said; 1 where another point
+    ended in error or timeout, or none ended ok."""
+    from bench.report.documents import run_failed
+    from bench.run.user_code import user_code_failures
+
+    failures = user_code_failures(records)
+    for line in failures:
+        complain(f"error: {one_line(line)}")
+    return 2 if failures else int(run_failed(records))

@@ -74,7 +74,7 @@ def versus(
     peak memory of both.  `ldt-bench compare` does the same with two stored results."""
     from bench.core import load
     from bench.core.specs import model as spec
-    from bench.core.user_weights import weights_of
+    from bench.core.user.weights import weights_of
 
     check_device(device)
     max_s = duration(max_time, "--max-time")

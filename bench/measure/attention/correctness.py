@@ -15,6 +15,7 @@ Shapes: B batch, A heads, N queries, L keys, E head_dim.
 """
 
 import contextlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -113,7 +114,6 @@ class CheckedOnce:
     def __init__(self, call: Callable[..., Any], check: "Check", look: bool):
         """look: into its attention, not at its output alone."""
         self._call, self._check, self._look = call, check, look
-        self.unchecked = call if look else self
 
     def __call__(self, *args: Any) -> Any:
         if self._check.called:
@@ -124,6 +124,11 @@ class CheckedOnce:
             out = self._call(*args)
         self._check.output(out)
         return out
+
+    @property
+    def check_s(self) -> float:
+        """Seconds of the first run that went into the check."""
+        return self._check.seconds
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._call, name)
@@ -141,6 +146,8 @@ class Check:
     largest: int = 0
     """Scores of the call that the record keeps."""
     read: Correctness | None = None
+    seconds: float = 0.0
+    """That the comparisons took."""
 
     def eagerly(self, call: Callable[..., Any]) -> None:
         """Run what will be compiled uncompiled, as far as its first attention over all tokens."""
@@ -172,12 +179,17 @@ class Check:
         if call.q.is_cuda and torch.cuda.is_current_stream_capturing():
             return  # nothing can be read back from a graph's capture
         self.shapes.add(shape)
+        if call.q.is_cuda:
+            torch.cuda.synchronize(call.q.device)  # what was queued before is no part of the check
+        began = time.perf_counter()
         try:
             read = compared(call, self.allowed)
         except torch.OutOfMemoryError as error:  # a point that just fits is not lost for its check
             line = str(error).splitlines()[0]
             _MISSING[self.point.subject] = f"no memory for the float64 reference: {line}"
             return
+        finally:
+            self.seconds += time.perf_counter() - began
         if read is None:
             return
         scores = call.q[..., 0].numel() * call.k.shape[2]

@@ -32,16 +32,15 @@ from bench.measure.device.telemetry import monitor
 from bench.measure.points.build import (
     build_calls,
     check_supported,
-    compile_s,
     first_call,
     said_in_one_line,
 )
 from bench.measure.points.single import Measured, refuse_to_swap
-from bench.measure.points.whole import timed_build
+from bench.measure.points.whole import cold_start, timed_build
 from bench.measure.recipes.apply import around
 from bench.measure.timing.clock import Clock
 from bench.measure.timing.sampling import Run, baseline_plan, sample, take_turns
-from bench.results.readings import ColdStart, StageMemory, StageTelemetry, Timing
+from bench.results.readings import StageMemory, StageTelemetry, Timing
 from bench.results.records import Against, Divergence, Reused
 
 MOST_OF_FREE_MEMORY = 0.8  # that the baseline may take of what is free once the point is there
@@ -96,7 +95,7 @@ def measure_against(
         gc.collect()
         reset_peak(device)
         others = allocated(device)  # the sentinel's operands
-        (calls, given), build_s = timed_build(lambda: _built(point, device), clock)
+        (calls, given), build_s = timed_build(lambda: _built(point, device), device, clock)
         at_rest = resting(device, others, weights + given)
         calls = checked(point, calls)
         firsts = _first_calls(point, pair.stages, calls, device, clock, others, at_rest)
@@ -107,11 +106,11 @@ def measure_against(
         runs, telemetry = turns.take(pair.stages, calls, base_calls, baseline, firsts.seconds)
         attention_ran.note(point, calls, device)
         outputs = _outputs(point, calls)
-        compiled = compile_s(point, calls, firsts.very_first)
         timings = {
-            stage: runs[f"0/{stage}"].timing().model_copy(update={"compile_s": seconds})
-            for stage, seconds in compiled.items()
+            stage: runs[f"0/{stage}"].timing().model_copy(update={"compile_s": compile_s})
+            for stage, compile_s in firsts.compiled.items()
         }
+        started = cold_start(build_s, calls, timings)
         if base_calls is not None:
             base = {stage: runs[f"1/{stage}"].timing() for stage in pair.stages}
         else:
@@ -129,7 +128,6 @@ def measure_against(
         divergence=divergence,
         divergence_missing=None if divergence else NOTHING_TO_COMPARE,
     )
-    started = ColdStart(build_s=build_s, first_s=firsts.very_first, process_is_new=False)
     return Measured(timings, memory, telemetry, started, None, NOT_WHOLE), against
 
 
@@ -192,7 +190,7 @@ class _Turns:
                 watch.expect(ours, first)
                 runs[ours] = run(ours, calls[stage], self.plan, self.prior.get(stage), [first])
                 if base_calls is not None:
-                    first_call(base_calls[stage], clock)
+                    first_call(baseline, base_calls[stage], clock)
                     runs[theirs] = run(theirs, base_calls[stage], baseline_plan(self.plan))
             take_turns(runs, self._heard)
             telemetry = {}
@@ -273,8 +271,8 @@ def _built(point: Point, device: torch.device) -> tuple[Calls, int]:
 class _Firsts:
     """What each stage's calls before all sampling told."""
 
-    very_first: dict[str, float]
-    """Seconds of the very first."""
+    compiled: dict[str, float | None]
+    """Seconds of the very first where the recipe compiles."""
     seconds: dict[str, float]
     """Of the one that showed the peak: the first of the warm-up."""
     peaks: dict[str, StageMemory]
@@ -292,7 +290,7 @@ def _first_calls(
     """Each stage alone on the device: compiled where the recipe says so, then its peak memory."""
     firsts = _Firsts({}, {}, {})
     for stage in stages:
-        firsts.very_first[stage] = first_call(calls[stage], clock)
+        firsts.compiled[stage] = first_call(point, calls[stage], clock)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         firsts.seconds[stage] = clock.time(calls[stage])

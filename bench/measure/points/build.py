@@ -63,18 +63,10 @@ def said_in_one_line(point: Point) -> Iterator[None]:
         raise
 
 
-def first_call(call: Callable[[], object], clock: Clock) -> float:
-    """Seconds of a stage's very first call, without a check of its numbers: it is in no sample, and
-    where the recipe compiles, so is compilation."""
-    return clock.time(getattr(call, "unchecked", call))
-
-
-def compile_s(point: Point, calls: dict[str, Callable], first_s: dict[str, float]) -> dict:
-    """By stage: the first call's seconds where it compiled; else None."""
-    return {
-        stage: seconds if getattr(calls[stage], "compiled", point.recipe.compiles) else None
-        for stage, seconds in first_s.items()
-    }
+def first_call(point: Point, call: Callable[[], object], clock: Clock) -> float | None:
+    """Seconds of a stage's very first call where the recipe compiles, so that they are in no
+    sample; else None."""
+    return clock.time(call) if getattr(call, "compiled", point.recipe.compiles) else None
 
 
 def build_calls(point: Point, device: torch.device) -> tuple[dict[str, Callable[..., object]], int]:

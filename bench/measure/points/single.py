@@ -26,11 +26,10 @@ from bench.measure.errors import OutOfMemory
 from bench.measure.points.build import (
     build_calls,
     check_supported,
-    compile_s,
     first_call,
     said_in_one_line,
 )
-from bench.measure.points.whole import end_to_end, timed_build
+from bench.measure.points.whole import cold_start, end_to_end, timed_build
 from bench.measure.recipes.apply import around, can_be_captured
 from bench.measure.timing.clock import Clock
 from bench.measure.timing.launch import time_launch
@@ -48,6 +47,11 @@ class Measured:
     cold_start: ColdStart
     end_to_end: EndToEnd | None
     end_to_end_missing: str | None
+
+    @property
+    def readings(self) -> tuple[dict[str, Timing], Memory, dict[str, StageTelemetry]]:
+        """Timings and telemetry by stage, and memory."""
+        return self.timings, self.memory, self.telemetry
 
 
 def measure_point(
@@ -86,7 +90,7 @@ def _measure(
     reset_peak(device)
     others = allocated(device)  # the sentinel's operands
     weights = bytes_of_weights(point, counts.params)
-    (calls, given), build_s = timed_build(lambda: build_calls(point, device), clock)
+    (calls, given), build_s = timed_build(lambda: build_calls(point, device), device, clock)
     at_rest = resting(device, others, weights + given)
     calls = checked(point, calls)
     timings: dict[str, Timing] = {}
@@ -95,7 +99,7 @@ def _measure(
     firsts = {}
     with monitor(device) as watch, torch.inference_mode():
         for stage in point.stages:
-            firsts[stage] = first_call(calls[stage], clock)
+            firsts[stage] = first_call(point, calls[stage], clock)
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
             timings[stage] = sample(
@@ -124,13 +128,12 @@ def _measure(
             for stage in timings
             if can_be_captured(point.recipe, stage)
         }
-    compiled = compile_s(point, calls, firsts)
     timings = {
-        stage: timing.model_copy(update={"launch": launch.get(stage), "compile_s": compiled[stage]})
+        stage: timing.model_copy(update={"launch": launch.get(stage), "compile_s": firsts[stage]})
         for stage, timing in timings.items()
     }
     memory = memory_of(device, weights, given, peaks)
-    started = ColdStart(build_s=build_s, first_s=firsts, process_is_new=False)
+    started = cold_start(build_s, calls, timings)
     return Measured(timings, memory, telemetry, started, whole, no_whole)
 
 

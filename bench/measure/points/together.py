@@ -20,14 +20,14 @@ from bench.measure.attention.correctness import checked
 from bench.measure.device.memory import allocated, free_memory, room, stage_memory
 from bench.measure.device.telemetry import monitor
 from bench.measure.errors import Unsupported
-from bench.measure.points.build import build_calls, check_supported, compile_s, first_call
+from bench.measure.points.build import build_calls, check_supported, first_call
 from bench.measure.points.single import Measured
-from bench.measure.points.whole import end_to_end, timed_build
+from bench.measure.points.whole import cold_start, end_to_end, timed_build
 from bench.measure.recipes.apply import around, can_be_captured
 from bench.measure.timing.clock import Clock
 from bench.measure.timing.launch import time_launch
 from bench.measure.timing.sampling import Run, take_turns
-from bench.results.readings import ColdStart, Memory, StageMemory, StageTelemetry, Timing
+from bench.results.readings import ColdStart, EndToEnd, Memory, StageMemory, StageTelemetry, Timing
 
 MOST_OF_FREE_MEMORY = 0.5  # that all points together may take
 
@@ -48,9 +48,8 @@ def measure_together(
     measured one by one."""
     for point in points:
         check_supported(point, device)
-    weights = [
-        bytes_of_weights(point, count.params) for point, count in zip(points, counts, strict=True)
-    ]
+    pairs = zip(points, counts, strict=True)
+    weights = [bytes_of_weights(point, count.params) for point, count in pairs]
     _check_room(points, counts, weights, device)
     gc.collect()
     together = around(*(point.recipe for point in points))
@@ -82,14 +81,7 @@ def measure_together(
         ]
         for resident in residents:
             attention_ran.note(resident.point, resident.calls, device)
-        timed = [
-            {stage: runs[f"{i}/{stage}"].timing() for stage in resident.calls}
-            for i, resident in enumerate(residents)
-        ]
-        whole = [
-            end_to_end(r.point, count, r.every, own, clock)
-            for r, count, own in zip(residents, counts, timed, strict=True)
-        ]
+        whole = [resident.whole(i, counts[i], runs, clock) for i, resident in enumerate(residents)]
         # Last, since a capture that fails may break the context.
         timings: list[dict[str, Timing]] = [{} for _ in points]
         for key, run in runs.items():
@@ -97,7 +89,7 @@ def measure_together(
             peak = memory[i].by_stage.get(stage)
             timings[i][stage] = residents[i].timing(stage, run.timing(), peak, device, clock)
     return [
-        Measured(timings[i], memory[i], telemetry[i], resident.started, *whole[i])
+        Measured(timings[i], memory[i], telemetry[i], resident.started(timings[i]), *whole[i])
         for i, resident in enumerate(residents)
     ]
 
@@ -138,18 +130,30 @@ class _Resident:
     """Bytes, as counted."""
     own: int
     """Bytes that building it allocated."""
-    started: ColdStart
+    build_s: float
+    firsts: dict[str, float | None]
+    """Seconds of a stage's very first call where the recipe compiles."""
 
     @classmethod
     def build(cls, point: Point, weights: int, device: torch.device, clock: Clock) -> "_Resident":
         before = allocated(device)
-        (every, inputs), build_s = timed_build(lambda: build_calls(point, device), clock)
+        (every, inputs), build_s = timed_build(lambda: build_calls(point, device), device, clock)
         every = checked(point, every)
         own = allocated(device) - before
         calls = {stage: every[stage] for stage in point.stages}
-        firsts = {stage: first_call(call, clock) for stage, call in calls.items()}
-        started = ColdStart(build_s=build_s, first_s=firsts, process_is_new=False)
-        return cls(point, every, calls, weights, inputs, own, started)
+        firsts = {stage: first_call(point, call, clock) for stage, call in calls.items()}
+        return cls(point, every, calls, weights, inputs, own, build_s, firsts)
+
+    def whole(
+        self, index: int, counts: ModelCount, runs: dict[str, Run], clock: Clock
+    ) -> tuple[EndToEnd | None, str | None]:
+        """As `end_to_end`, of this point's runs."""
+        timed = {stage: runs[f"{index}/{stage}"].timing() for stage in self.calls}
+        return end_to_end(self.point, counts, self.every, timed, clock)
+
+    def started(self, timings: dict[str, Timing]) -> ColdStart:
+        """As `cold_start`."""
+        return cold_start(self.build_s, self.calls, timings)
 
     def timing(
         self,
@@ -170,8 +174,7 @@ class _Resident:
                 free=lambda: room(device),
                 needed=peak.activations if peak else None,
             )
-        compiled = compile_s(self.point, self.calls, self.started.first_s)
-        return timing.model_copy(update={"launch": launch, "compile_s": compiled[stage]})
+        return timing.model_copy(update={"launch": launch, "compile_s": self.firsts[stage]})
 
 
 def _memory(

@@ -69,8 +69,8 @@ def measure_versus(
     gc.collect()
     calls = [build_calls(point, device)[0][stage] for point in (a, b)]
     with torch.inference_mode(), around(a.recipe, b.recipe):
-        for call in calls:
-            first_call(call, clock)
+        for point, call in zip((a, b), calls, strict=True):
+            first_call(point, call, clock)
         return time_in_turns(
             [lambda call=call: clock.time(call) for call in calls],
             clock.now,

@@ -4,21 +4,39 @@ stages."""
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
+
 from bench.core.specs.point import Point
 from bench.count.point import ModelCount
 from bench.measure.timing.clock import Clock
-from bench.results.readings import EndToEnd, Timing
+from bench.results.readings import ColdStart, EndToEnd, Timing
 from bench.results.video import calls_per_video, calls_with_trajectory
 
+SOME = 1e-9  # a duration is over 0 on a fake clock, too
 MAX_VIDEO_S = 60.0
 """A whole video that is longer by its stages is not made for its rest alone."""
 
 
-def timed_build(build: Callable[[], Any], clock: Clock) -> tuple[Any, float]:
+def timed_build(build: Callable[[], Any], device: torch.device, clock: Clock) -> tuple[Any, float]:
     """What `build` gives, and its seconds; what it put on the device is there by then."""
-    made: list[Any] = []
-    seconds = clock.time(lambda: made.append(build()))
-    return made[0], seconds
+    began = clock.now()
+    made = build()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return made, max(clock.now() - began, SOME)
+
+
+def cold_start(
+    build_s: float, calls: Mapping[str, Callable[[], Any]], timings: Mapping[str, Timing]
+) -> ColdStart:
+    """Each stage's first call is the one that compiled, else the first of its warm-up, without the
+    seconds that checking its numbers took."""
+    first_s = {}
+    for stage, timing in timings.items():
+        seconds = timing.compile_s or next(iter(timing.warmup_s), None)
+        if seconds is not None:
+            first_s[stage] = max(seconds - getattr(calls[stage], "check_s", 0.0), SOME)
+    return ColdStart(build_s=build_s, first_s=first_s, process_is_new=False)
 
 
 def end_to_end(

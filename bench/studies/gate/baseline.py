@@ -9,7 +9,7 @@ from bench.core.errors import UserError, brief
 from bench.core.load import load_point
 from bench.core.presets import is_path
 from bench.core.specs.point import Point
-from bench.core.user_code import name_yaml
+from bench.core.user.code import name_yaml
 from bench.count.cache import PointCount, counted
 from bench.results.base import Strict
 from bench.results.store import disk_faults, first_problem, read_bytes, write_whole

@@ -51,7 +51,7 @@ def test_a_point():
             PLAN,
             prior={},
             on_round=lambda stage, samples: rounds.append((stage, samples)),
-        )
+        ).readings
     assert (
         set(timings)
         == set(telemetry)
@@ -85,7 +85,7 @@ def test_a_point_under_a_recipe(recipe):
             PLAN,
             prior={"denoise_step": [EVENT_S]},
             on_round=quiet,
-        )
+        ).readings
     assert (timings["denoise_step"].compile_s is not None) == recipe.startswith("compile")
     assert timings["denoise_step"].samples_s[0] == EVENT_S
 
@@ -97,7 +97,7 @@ def test_a_point_against_its_baseline(free):
         point("eager-bf16", ("denoise_step",)),
     )
     with card(free) as device:
-        timings, memory, telemetry, beside = measure_against(
+        measured, beside = measure_against(
             Pair(p, base, count_stages(p), count_stages(base)),
             device,
             CardClock(device),
@@ -105,6 +105,7 @@ def test_a_point_against_its_baseline(free):
             prior={},
             on_round=quiet,
         )
+        timings, memory, telemetry = measured.readings
     assert beside.in_turns == (free > 2**30)
     assert (beside.reason is None) == beside.in_turns
     assert (
@@ -123,11 +124,11 @@ def test_points_together():
         measured = measure_together(
             points, counts, device, CardClock(device), PLAN, prior=[{}, {}], on_round=quiet
         )
-    assert [set(timings) for timings, _, _ in measured] == [
+    assert [set(timings) for timings, _, _ in (m.readings for m in measured)] == [
         {"denoise_step", "vae_decode"},
         {"denoise_step"},
     ]
-    for _, memory, _ in measured:
+    for _, memory, _ in (m.readings for m in measured):
         assert memory.peak_allocated > 0
         assert "measured in turns" in memory.reason
 

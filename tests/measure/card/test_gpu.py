@@ -94,7 +94,7 @@ def test_memory_of_each_stage_is_between_its_weights_and_the_card():
         plan,
         prior={},
         on_round=lambda *_: None,
-    )
+    ).readings
     assert set(memory.by_stage) == set(telemetry) == {"denoise_step", "vae_decode"}
     for peak in memory.by_stage.values():
         assert memory.weights <= peak.peak_allocated <= peak.peak_reserved <= peak.device_used
@@ -164,7 +164,7 @@ def test_token_by_token_on_cuda():
         plan,
         prior={},
         on_round=lambda *_: None,
-    )
+    ).readings
     assert set(timings) == {"prefill", "decode_token"}
     assert memory.peak_allocated > memory.weights
 
@@ -240,7 +240,7 @@ def test_recipes_on_cuda_stay_near_their_baseline(recipe):
     if reason:
         pytest.skip(reason)
     plan = Sampling(target_relative_half_width=0.5, min_samples=2, max_samples=3, max_s=0.2)
-    timings, memory, _, against = measure_against(
+    measured, against = measure_against(
         Pair(point, base, count_stages(point), count_stages(base)),
         device,
         CudaClock(device),
@@ -248,6 +248,7 @@ def test_recipes_on_cuda_stay_near_their_baseline(recipe):
         prior={},
         on_round=lambda *_: None,
     )
+    timings, memory, _ = measured.readings
     assert against.in_turns
     assert against.divergence.relative_l2 <= RECIPES[recipe]
     assert memory.peak_allocated > 0
@@ -331,6 +332,6 @@ def test_activations_kept_on_the_host_take_less_of_the_card():
             plan,
             prior={},
             on_round=lambda *_: None,
-        )
+        ).readings
         peaks.append(memory.peak_allocated)
     assert peaks[1] < peaks[0]

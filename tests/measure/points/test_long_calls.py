@@ -78,7 +78,8 @@ def counted() -> tuple:
 
 
 def measure(point, counts: ModelCount, clock):
-    return measure_point(point, counts, CUDA, clock, PLAN, prior={}, on_round=lambda *_: None)
+    measured = measure_point(point, counts, CUDA, clock, PLAN, prior={}, on_round=lambda *_: None)
+    return measured.readings
 
 
 def test_a_step_of_57_s_is_called_three_times_in_all(card):
@@ -132,9 +133,10 @@ def test_in_turns_with_a_baseline_each_side_is_called_three_times(card, monkeypa
     )
     point, counts = counted()
     base = load_point("tiny", "tiny-image", "eager-bf16")
-    timings, _, telemetry, against = measure_against(
+    measured, against = measure_against(
         Pair(point, base, counts, counts), CUDA, clock, PLAN, prior={}, on_round=lambda *_: None
     )
+    timings, _, telemetry = measured.readings
     assert {name: step.calls for name, step in sides.items()} == {
         "eager-bf16-chunks": 3,
         "eager-bf16": 3,

@@ -50,7 +50,7 @@ def test_every_kind_of_model_is_measured(model, workload, stages):
     counts = count_stages(point)
     timings, memory, _ = measure_point(
         point, counts, CPU, clock_for(CPU), plan, prior={}, on_round=lambda *_: None
-    )
+    ).readings
     assert set(timings) == set(stages)
     assert memory.weights > 0
     if "train_step" in stages:
@@ -67,5 +67,5 @@ def test_a_decode_in_parts_is_measured():
     point = load_point("tiny", "tiny-clip", "eager-fp32-chunks", two_tiles, ("vae_decode",))
     timings, _, _ = measure_point(
         point, count_stages(point), CPU, clock_for(CPU), plan, prior={}, on_round=lambda *_: None
-    )
+    ).readings
     assert timings["vae_decode"].median_s > 0

@@ -150,7 +150,7 @@ def test_counts_follow_the_recipe():
 def test_a_point_beside_its_baseline_has_both_timings_and_a_divergence():
     ours, base = point({"guidance": "batched"}), point()
     heard = []
-    timings, memory, telemetry, against = measure_against(
+    measured, against = measure_against(
         Pair(ours, base, count_stages(ours), count_stages(base)),
         CPU,
         clock_for(CPU),
@@ -158,6 +158,7 @@ def test_a_point_beside_its_baseline_has_both_timings_and_a_divergence():
         prior={},
         on_round=lambda stage, samples: heard.append(stage),
     )
+    timings, memory, telemetry = measured.readings
     assert set(timings) == set(against.timings) == set(telemetry) == set(heard) == set(STAGES)
     assert against.in_turns
     assert against.divergence.relative_l2 < 1e-5
@@ -170,7 +171,7 @@ def test_a_baseline_that_does_not_fit_beside_follows(monkeypatch):
 
     monkeypatch.setattr(module, "free_memory", lambda device: 1000)
     ours, base = point({"steps": 1}), point()
-    *_, against = measure_against(
+    _, against = measure_against(
         Pair(ours, base, count_stages(ours), count_stages(base)),
         CPU,
         clock_for(CPU),

@@ -180,7 +180,7 @@ def test_every_stage_of_a_point_says_it_after_all_samples_were_taken(monkeypatch
         plan,
         prior={},
         on_round=lambda stage, samples: order.append(stage),
-    )
+    ).readings
     assert order.index("launch") > order.index("vae_encode")
     assert {stage: (t.launch.host_bound, t.launch.gap) for stage, t in timings.items()} == {
         "text_encode": (True, 0.5),
