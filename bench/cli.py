@@ -32,6 +32,7 @@ from bench.commands.parts.old_names import OLD_NAMES
 from bench.commands.parts.options import Quiet, Verbose, set_verbosity, with_verbosity
 from bench.commands.parts.output import complain, say
 from bench.commands.predict import predict
+from bench.commands.profile import profile
 from bench.commands.report import report
 from bench.commands.run import run
 from bench.commands.studies.analytic import analytic
@@ -60,6 +61,7 @@ CLICK_ERROR: Any = typer.BadParameter.__mro__[2]
 COMMANDS = {  # in the order of --help
     "list": list_presets,
     "count": count,
+    "profile": profile,
     "doctor": doctor,
     "run": run,
     "follow": follow,

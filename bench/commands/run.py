@@ -131,19 +131,13 @@ def run(
     loaded = on_gpus(_suite(suite, resume, device, gpu, weights), gpus, nodes)
     if shards_here is not None:
         return _side_by_side(suite, shards_here, device, out, budget, as_json)
-    root = _root(out, resume, mix_environments)
-    forecast = Forecaster(with_shard(loaded, shard), root, calibration)
+    of_shard, root = with_shard(loaded, shard), _root(out, resume, mix_environments)
+    forecast = Forecaster(of_shard, root, calibration)
     if dry_run:
         return _dry_run(forecast, device, gpu, price, budget_s, as_json)
+    group = nodes_of(gpus, nodes, rendezvous)
     asked = SuiteRun(
-        forecast.suite,
-        device,
-        out,
-        resume,
-        mix_environments,
-        nodes=nodes_of(gpus, nodes, rendezvous),
-        budget_s=budget_s,
-        forecast=forecast,
+        forecast.suite, device, out, resume, mix_environments, group, budget_s, forecast
     )
     return _measure(on_engine(on, asked), forecast, price, as_json)
 

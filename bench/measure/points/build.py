@@ -1,7 +1,7 @@
 """Build a point: its weights, its inputs, and its stages as calls under the recipe's settings."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -10,17 +10,40 @@ from bench.core.specs.model import Model, class_of, kind_of, with_denoiser
 from bench.core.specs.point import Point
 from bench.count.point import DTYPES, ModelCount, count_point, stage_request
 from bench.count.trajectory import trajectory_count
+from bench.measure.attention.correctness import WrongNumbers
 from bench.measure.attention.fastest import Fastest, fastest_attention
 from bench.measure.device.machine import this_machine
 from bench.measure.device.memory import bytes_of
-from bench.measure.errors import OutOfMemory, Unsupported
+from bench.measure.errors import OutOfMemory, Unsupported, UserCodeFails
 from bench.measure.recipes.apply import carry_out, held, is_compiled, under, unsupported
 from bench.measure.timing.clock import Clock, clock_for
+from bench.measure.worker.failures import classify
 from models.parallel.spec import Parallel
 from models.pipeline import PARTS_OF_STAGE, Drafter, VideoPipeline, build_pipeline
+from models.python.faults import defined, in_user_code
+from models.python.spec import python_parts
 from models.stages import example_inputs, stage_calls
 
 WEIGHTS_SEED, INPUTS_SEED = 0, 1
+
+
+@contextlib.contextmanager
+def said_of_user_code(points: Sequence[Point]) -> Iterator[None]:
+    """Say where in a user's class an error arose.  Raises UserCodeFails, and WrongNumbers with the
+    class's place."""
+    parts = [part for point in points for part in python_parts(point.model)]
+    try:
+        yield
+    except (OutOfMemory, Unsupported, UserError, MemoryError):
+        raise
+    except WrongNumbers as error:
+        if not parts:
+            raise
+        raise WrongNumbers(f"{defined(parts[0])}: {error}", error.correctness) from error
+    except Exception as error:
+        if not parts or classify(error)[0] != "error":
+            raise
+        raise UserCodeFails(in_user_code(error, parts)) from error
 
 
 def count_stages(point: Point) -> ModelCount:

@@ -2,8 +2,7 @@
 here, and `ANSWERS` is the only place that names them all."""
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +14,13 @@ from bench.core.specs.point import Point
 from bench.count.point import ModelCount, bytes_of_weights
 from bench.count.shipped import shipped_count
 from bench.measure.attention.backends import unsupported_reason
-from bench.measure.attention.correctness import WrongNumbers, correctness_missing, correctness_of
+from bench.measure.attention.correctness import correctness_missing, correctness_of
 from bench.measure.attention.ran import noted
 from bench.measure.device.machine import this_machine
 from bench.measure.device.memory import free_memory
-from bench.measure.errors import OutOfMemory, Unsupported, UserCodeFails
+from bench.measure.errors import Unsupported
 from bench.measure.points.against import Pair, measure_against
-from bench.measure.points.build import count_stages
+from bench.measure.points.build import count_stages, said_of_user_code
 from bench.measure.points.single import Measured, measure_point
 from bench.measure.points.together import measure_together
 from bench.measure.points.versus import measure_peak
@@ -31,10 +30,7 @@ from bench.measure.probes.links import measure_links
 from bench.measure.probes.rates import quick_rates
 from bench.measure.timing.clock import Clock, planted_slowdown
 from bench.measure.worker import protocol
-from bench.measure.worker.failures import classify
 from bench.results.scaling import Message
-from models.python.faults import defined, in_user_code
-from models.python.spec import python_parts
 
 
 @dataclass(frozen=True)
@@ -49,26 +45,8 @@ class Session:
 
 def answer(request: protocol.Request, session: Session) -> protocol.Reply:
     """Carry a job out.  Raises whatever the job does: `bench.measure.worker.failures` sorts it."""
-    with _said_of_user_code(request.built()):
+    with said_of_user_code(request.built()):
         return ANSWERS[type(request)](request, session)
-
-
-@contextmanager
-def _said_of_user_code(points: list[Point]) -> Iterator[None]:
-    """Say where in a user's class an error arose."""
-    parts = [part for point in points for part in python_parts(point.model)]
-    try:
-        yield
-    except (OutOfMemory, Unsupported, UserError, MemoryError):
-        raise
-    except WrongNumbers as error:
-        if not parts:
-            raise
-        raise WrongNumbers(f"{defined(parts[0])}: {error}", error.correctness) from error
-    except Exception as error:
-        if not parts or classify(error)[0] != "error":
-            raise
-        raise UserCodeFails(in_user_code(error, parts)) from error
 
 
 def measure_one(request: protocol.MeasurePoint, session: Session) -> protocol.PointReply:

@@ -1,0 +1,1 @@
+"""Where a stage's time goes, by module and by operator."""

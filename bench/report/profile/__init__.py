@@ -1,0 +1,1 @@
+"""A profile as tables, a figure and a page."""
