@@ -5,12 +5,23 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.commands.parts.options import Json
+from bench.commands.parts.options import Device, Json, go_with
 from bench.commands.parts.output import print_json, say, show
+from bench.commands.parts.revisions import (
+    MaxTime,
+    PointOption,
+    Unclear,
+    UnclearOption,
+    failed,
+    timed_in_turns,
+)
 from bench.core.errors import UserError, one_line
 
 Before = Annotated[
-    Path, typer.Argument(help="A result directory: the one before.", show_default=False)
+    Path,
+    typer.Argument(
+        help="A result directory, or a git revision: the one before.", show_default=False
+    ),
 ]
 After = Annotated[
     Path | None,
@@ -40,6 +51,8 @@ AllowDifferent = Annotated[
 ]
 Markdown = Annotated[bool, typer.Option("--markdown", help="A Markdown table on stdout.")]
 
+Stage = Annotated[str, typer.Option(help="With two git revisions: what is timed of each point.")]
+
 
 def compare(
     a: Before,
@@ -48,12 +61,22 @@ def compare(
     history: History = None,
     allow_different: AllowDifferent = False,
     markdown: Markdown = False,
+    point: PointOption = None,
+    stage: Stage = "denoise_step",
+    max_time: MaxTime = "2m",
+    unclear: UnclearOption = "fail",
+    device: Device = None,
     as_json: Json = False,
 ) -> int:
     """Is b slower than a?  SAME, FASTER, SLOWER or UNCLEAR for each stage of each point of two
-    results.  `ldt-bench versus` is the live form: it measures both sides, in turns.
+    results.  `ldt-bench versus` is the live form: it measures both sides, in turns.  With two git
+    revisions and --point, each is checked out and the point's step is timed at both, in turns.
 
     Exit code 1 where anything is SLOWER, 2 where the results cannot be compared."""
+    if _are_revisions(a, b):
+        how = {"stage": stage, "device": device, "threshold": threshold, "max_time": max_time}
+        return _revisions(str(a), str(b), point or [], unclear, as_json, how)
+    go_with("two git revisions", False, {"--point": point, "--device": device})
     from bench.report.tables.comparison import (
         comparison_document,
         comparison_lines,
@@ -91,6 +114,30 @@ def compare(
     for warning in [] if as_json or markdown else compared.warnings:
         say(f"warning: {one_line(warning)}")
     return 1 if compared.verdict == "SLOWER" else 0
+
+
+def _are_revisions(a: Path, b: Path | None) -> bool:
+    if b is None or a.is_dir() or b.is_dir():
+        return False
+    from bench.studies.gate.revisions import is_revision
+
+    return is_revision(str(a)) and is_revision(str(b))
+
+
+def _revisions(
+    a: str, b: str, points: list[str], unclear: Unclear, as_json: bool, how: dict[str, Any]
+) -> int:
+    """Time the points at both revisions -> the exit code."""
+    from bench.report.tables.comparison import steps_document, steps_table
+    from bench.studies.gate.baseline import parse_point
+
+    steps = timed_in_turns(a, b, [parse_point(text, "--point") for text in points], **how)
+    fails = [failed(step, unclear) for step in steps]
+    if as_json:
+        print_json({"a": a, "b": b, "steps": steps_document(steps, fails)})
+    else:
+        show(steps_table(steps, fails))
+    return int(any(fails))
 
 
 def _results_in(folder: Path, but: Path) -> list[list[Any]]:

@@ -6,12 +6,13 @@ from typing import Any
 
 from bench.core.errors import one_line
 from bench.core.units import seconds
-from bench.report.numbers import whole
+from bench.report.numbers import digits, whole
 from bench.report.render import to_markdown
 from bench.report.tables.table import Cell, Table, measured, number, numbers, span, table
 from bench.studies.compare.verdict import Change, Comparison
 from bench.studies.gate.baseline import Baseline
 from bench.studies.gate.changes import Change as GateChange
+from bench.studies.gate.revisions import StepChange
 from bench.studies.verify.findings import Finding
 
 
@@ -133,21 +134,87 @@ def changes_table(baseline: Baseline, found: Sequence[GateChange]) -> Table:
     )
 
 
-def changes_document(baseline: Baseline, found: Sequence[GateChange]) -> dict[str, Any]:
+def steps_table(steps: Sequence[StepChange], failed: Sequence[bool]) -> Table:
+    """Step times of two revisions."""
+    limit = ", ".join(f"{share:.0%}" for share in dict.fromkeys(s.threshold for s in steps))
+    return table(
+        "b / a, seconds of b over seconds of a, in turns",
+        [
+            "point",
+            "stage",
+            numbers("FLOPs", "counted"),
+            measured("a"),
+            measured("b"),
+            measured("b / a"),
+            measured("interval"),
+            measured("pairs"),
+            "verdict",
+        ],
+        [
+            [
+                s.point,
+                s.stage,
+                number(s.flops_b / s.flops_a - 1, lambda share: f"{share:+.1%}"),
+                number(s.a_s, seconds),
+                number(s.b_s, seconds),
+                number(s.ratio, digits(3)),
+                span(s.low, s.high, digits(3)),
+                number(s.pairs, whole),
+                f"{s.verdict}{' FAIL' * fails}",
+            ]
+            for s, fails in zip(steps, failed, strict=True)
+        ],
+        note=f"pairs of processes; threshold {limit}, intervals of 95 %",
+    )
+
+
+def step_words(step: StepChange, fails: bool) -> str:
+    """E.g. "denoise_step 1.14 (1.12 to 1.16) FAIL"."""
+    three = digits(3)
+    said = f"{step.stage} {three(step.ratio)} ({three(step.low)} to {three(step.high)})"
+    verdict = "FAIL" if fails else "ok"
+    unclear = ", UNCLEAR" * (step.verdict == "UNCLEAR")
+    return f"{step.point}: {said} {verdict}{unclear}"
+
+
+def changes_document(
+    baseline: Baseline,
+    found: Sequence[GateChange],
+    steps: Sequence[StepChange] = (),
+    failed: Sequence[bool] = (),
+) -> dict[str, Any]:
     """`check --json`."""
     return {
-        "verdict": "FAIL" if found else "ok",
+        "verdict": "FAIL" if found or any(failed) else "ok",
         "points": [point.label for point in baseline.points],
         "changes": [vars(c) | {"share": c.share} for c in found],
+        "steps": steps_document(steps, failed),
     }
 
 
-def changes_markdown(baseline: Baseline, found: Sequence[GateChange]) -> str:
+def steps_document(steps: Sequence[StepChange], failed: Sequence[bool]) -> list[dict[str, Any]]:
+    """Step times of two revisions."""
+    return [
+        vars(step) | {"fails": fails, "provenance": "measured"}
+        for step, fails in zip(steps, failed, strict=True)
+    ]
+
+
+def changes_markdown(
+    baseline: Baseline,
+    found: Sequence[GateChange],
+    steps: Sequence[StepChange] = (),
+    failed: Sequence[bool] = (),
+) -> str:
     """For a comment on a pull request."""
     count = len(baseline.points)
-    if not found:
-        return (
-            f"**ldt-bench check: ok.** FLOPs, parameters and bytes of {count} points are equal.\n"
-        )
-    head = f"**ldt-bench check: FAIL.** {len(found)} numbers of {count} points differ.\n\n"
-    return head + to_markdown(changes_table(baseline, found)) + "\n"
+    verdict = "FAIL" if found or any(failed) else "ok"
+    said = [f"FLOPs, parameters and bytes of {count} points are equal."]
+    if found:
+        said = [f"{len(found)} numbers of {count} points differ."]
+    if steps:
+        said.append(f"{sum(failed)} of {len(steps)} steps fail.")
+    parts = [f"**ldt-bench check: {verdict}.** {' '.join(said)}"]
+    parts += [to_markdown(changes_table(baseline, found))] if found else []
+    parts += [to_markdown(steps_table(steps, failed))] if steps else []
+    return "\n\n".join(parts) + "\n"

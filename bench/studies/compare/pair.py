@@ -22,6 +22,7 @@ import numpy as np
 from bench.core.errors import UserError
 from bench.studies.compare.shared import (
     Records,
+    aligned,
     check_environments,
     counts_apart,
     labels,
@@ -51,7 +52,7 @@ def compare(
     seed: int = 0,
 ) -> Comparison:
     """Two results.  Raises UserError where they cannot be compared."""
-    environment = b[-1].environment
+    environment, a = b[-1].environment, aligned(a, b)
     warnings = check_environments(a[-1].environment, environment, allow_different)
     warnings += counts_apart(a, b)
     limit, limit_from = threshold_of(threshold, environment)

@@ -78,6 +78,32 @@ def labels(records: Records) -> dict[str, str]:
     }
 
 
+def aligned(a: Records, b: Records) -> Records:
+    """a with b's fingerprints where a point of one name is another by now (a file was edited): its
+    times are compared, and `counts_apart` says by how much its work differs."""
+    there, here = _by_label(a), _by_label(b)
+    fingerprints_a = {r.fingerprint for r in point_records(a)}
+    fingerprints_b = {r.fingerprint for r in point_records(b)}
+    renamed = {
+        there[label]: fingerprint
+        for label, fingerprint in here.items()
+        if fingerprint not in fingerprints_a and there.get(label) not in (None, *fingerprints_b)
+    }
+    return [
+        record.model_copy(update={"fingerprint": renamed[record.fingerprint]})
+        if record.fingerprint in renamed
+        else record
+        for record in a
+    ]
+
+
+def _by_label(records: Records) -> dict[str, str]:
+    """Label -> fingerprint, of labels that one point has."""
+    points = point_records(records)
+    times = Counter(r.label for r in points)
+    return {r.label: r.fingerprint for r in points if times[r.label] == 1}
+
+
 def counts_apart(a: Records, b: Records) -> list[str]:
     """Stages of one point whose counted FLOPs differ: their seconds are of other work."""
     before = {r.fingerprint: r.counts for r in point_records(a)}

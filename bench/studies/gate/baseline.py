@@ -83,12 +83,12 @@ def counted_point(model: str, workload: str, recipe: str) -> BaselinePoint:
     )
 
 
-def parse_point(text: str) -> tuple[str, str, str]:
+def parse_point(text: str, option: str = "--add") -> tuple[str, str, str]:
     """ "MODEL:WORKLOAD" or "MODEL:WORKLOAD:RECIPE".  Raises UserError."""
     parts = text.split(":")
     if len(parts) not in (2, 3) or not all(parts):
         raise UserError(
-            f"--add {brief(text)}: expected MODEL:WORKLOAD[:RECIPE], e.g. sora-3b:480p-81f"
+            f"{option} {brief(text)}: expected MODEL:WORKLOAD[:RECIPE], e.g. sora-3b:480p-81f"
         )
     model, workload, recipe = [*parts, "eager-bf16"][:3]
     return model, workload, recipe

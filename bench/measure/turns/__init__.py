@@ -1,0 +1,1 @@
+"""One stage of two checkouts of the code, each in a process of its own, timed in turns."""
