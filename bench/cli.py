@@ -39,6 +39,7 @@ from bench.commands.studies.analytic import analytic
 from bench.commands.studies.check import check
 from bench.commands.studies.claims import claims
 from bench.commands.studies.compare import compare
+from bench.commands.studies.fleet import fleet
 from bench.commands.studies.serve_sim import serve_sim
 from bench.commands.studies.verify import verify
 from bench.commands.studies.versus import versus
@@ -78,6 +79,7 @@ COMMANDS = {  # in the order of --help
     "versus": versus,
     "verify": verify,
     "serve-sim": serve_sim,
+    "fleet": fleet,
     "explore": explore,
 }
 for name, command in COMMANDS.items():

@@ -13,6 +13,7 @@ from bench.core.errors import EnvironmentFault, Renamed, UserError, brief, neare
 from bench.core.read_yaml import MAX_CHARACTERS, YamlError, read_yaml
 from bench.core.specs.base import Spec
 from bench.core.specs.claim import Claim
+from bench.core.specs.demand import Demand
 from bench.core.specs.gpu import Gpu
 from bench.core.specs.model import KINDS as PART_KINDS
 from bench.core.specs.model import Model
@@ -28,6 +29,7 @@ KINDS: dict[str, type[Spec]] = {
     "gpus": Gpu,
     "suites": Suite,
     "claims": Claim,
+    "demands": Demand,
 }
 DTYPES = get_args(Dtype)
 MAX_EXTENDS = 20

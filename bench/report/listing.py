@@ -4,6 +4,7 @@ from typing import Any
 
 from bench.core.specs.base import Spec
 from bench.core.specs.claim import Claim
+from bench.core.specs.demand import Demand
 from bench.core.specs.gpu import Gpu
 from bench.core.specs.model import Model
 from bench.core.specs.recipe import Recipe
@@ -43,6 +44,10 @@ def _described(spec: Spec) -> tuple[dict[str, Any], str]:
         case Claim(check=check) as c:
             fields = {"statement": c.statement, "check": check.kind, "source": c.source}
             return fields, f"{check.kind}, tolerance {c.tolerance:.0%} (claimed)"
+        case Demand() as d:
+            minutes = f"{d.minutes_per_day:,.0f} minutes a day"
+            clips = ", ".join(clip.workload for clip in d.clips)
+            return {"minutes_per_day": d.minutes_per_day}, f"{minutes} as {clips}"
     return {}, ""
 
 

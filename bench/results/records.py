@@ -116,6 +116,15 @@ class Divergence(Strict):
     """That both have: a larger batch begins with the baseline's."""
 
 
+class BaselineNoise(Strict):
+    """The baseline's output against its own.  Provenance: measured."""
+
+    rerun: Divergence
+    """The same call once more."""
+    seeds: list[Divergence]
+    """Between each two of three seeds of the inputs: how far apart other clips are."""
+
+
 class Reused(Strict):
     """A stage that a recipe leaves as its baseline has it, not timed again: the reading of the
     baseline's own point."""
@@ -146,6 +155,9 @@ class Against(Strict):
     """By stage: what stands for both sides, since the recipe leaves it as it is."""
     divergence: Divergence | None
     divergence_missing: str | None
+    noise: BaselineNoise | None = None
+    """By which the divergence can be judged; None in records older than this field."""
+    noise_missing: str | None = None
 
 
 class AttentionRan(Strict):

@@ -1,12 +1,12 @@
-"""The example of docs/own-model.md, run as a user runs it, from a folder outside the repository."""
+"""The example of docs/add-a-class-of-your-own.md, run as a user does, outside the repository."""
 
 import json
 import shutil
 
 import pytest
 
-from tests.support.cli import cli
-from tests.support.paths import ROOT
+from support.cli import cli
+from support.docs import OWN_CLASS, write_files
 
 SUITE = """
 description: my model on a CPU
@@ -15,18 +15,17 @@ sampling: {target_relative_half_width: 0.2, min_samples: 5, max_samples: 20, max
 point_timeout_s: 120
 dtype: fp32
 points:
-  - model: FOLDER/my_dit.yaml
+  - model: FOLDER/my-dit.yaml
     workload: [tiny-video, tiny-clip]
     recipe: eager
     stages: [denoise_step, vae_decode, text_encode]
-headline: {model: FOLDER/my_dit.yaml, workload: tiny-video, recipe: eager}
+headline: {model: FOLDER/my-dit.yaml, workload: tiny-video, recipe: eager}
 """
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    copied = tmp_path_factory.mktemp("user") / "mine"
-    shutil.copytree(ROOT / "docs" / "examples" / "own_model", copied)
+    copied = write_files(OWN_CLASS, tmp_path_factory.mktemp("user") / "mine")
     (copied / "suite.yaml").write_text(SUITE.replace("FOLDER", str(copied)))
     return copied
 
@@ -47,14 +46,14 @@ def test_it_is_measured_whole_and_calibrated(folder, result):
 
 
 def test_it_is_predicted_from_its_own_calibration(folder, result):
-    asked = ("predict", "my_dit.yaml", "-w", "tiny-clip", "--calibration", result["result_dir"])
+    asked = ("predict", "my-dit.yaml", "-w", "tiny-clip", "--calibration", result["result_dir"])
     done = cli(*asked, "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["provenance"] in ("fitted", "extrapolated")
 
 
 def test_versus_an_own_dit_of_the_same_shape(folder):
-    asked = ("versus", "my_dit.yaml", "tiny", "-w", "tiny-clip", "--recipe", "eager", "--json")
+    asked = ("versus", "my-dit.yaml", "tiny", "-w", "tiny-clip", "--recipe", "eager", "--json")
     same = ("--set", "recipe.dtype=fp32", "--set-b", "denoiser.width=128", "--rounds", "6")
     done = cli(*asked, *same, "--device", "cpu", cwd=folder)
     assert done.returncode == 0, done.stderr
@@ -99,5 +98,5 @@ def test_a_class_that_cannot_be_built_ends_the_run_before_anything_is_measured(f
     assert done.returncode == 2
     assert "my_dit.py:1: ModuleNotFoundError" in done.stderr
     assert not (broken / "results").exists()
-    told = cli("count", "my_dit.yaml", "-w", "tiny-clip", "--verbose", cwd=broken)
+    told = cli("count", "my-dit.yaml", "-w", "tiny-clip", "--verbose", cwd=broken)
     assert "Traceback" in told.stderr

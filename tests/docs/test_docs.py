@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from support.docs import BLOCK
 from support.paths import ROOT
 
 sys.path.insert(0, str(ROOT / "docs"))
@@ -21,7 +22,6 @@ import make_schema
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("results/README.md")])
 WALKS = sorted(p for p in (ROOT / "docs").glob("add-a-*.md"))
 LINK = re.compile(r"(?<!`)\[[^\]]*\]\(([^)\s]+)\)")
-BLOCK = re.compile(r"(?:<!-- file: (\S+) -->\n)?```(yaml|sh)\n(.*?)```", re.DOTALL)
 
 
 def anchors(page: Path) -> set[str]:
@@ -74,7 +74,7 @@ def test_a_broken_link_is_found(tmp_path):
 
 
 def test_there_is_something_to_check():
-    assert len(WALKS) == 4
+    assert len(WALKS) == 5
     assert all(any(kind == "sh" for _, kind, _ in BLOCK.findall(p.read_text())) for p in WALKS)
     assert sum(len(LINK.findall(p.read_text())) for p in PAGES) > 20
 
@@ -100,8 +100,8 @@ def test_a_walk_through_runs_as_it_stands(page, here, measured, tmp_path, monkey
     )
     ran = []
     for file, kind, text in BLOCK.findall(page.read_text()):
-        if kind == "yaml":
-            assert file, f"{page.name}: a YAML block without its `<!-- file: -->`"
+        if kind != "sh":
+            assert file, f"{page.name}: a {kind} block without its `<!-- file: -->`"
             place = tmp_path / file
             if place.parent.is_symlink():  # a folder of presets of its own, with the new one in it
                 originals = place.parent.resolve()

@@ -14,16 +14,13 @@ from bench.core.user.code import name_yaml
 from bench.count.point import count_point
 from bench.measure.points.build import build_calls
 from models.python import imports
-from tests.support.paths import ROOT
-
-EXAMPLE = ROOT / "docs" / "examples" / "own_model"
+from support.docs import OWN_CLASS, write_files
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """The example, outside the repository; nothing was imported or named before."""
-    copied = tmp_path / "mine"
-    shutil.copytree(EXAMPLE, copied, ignore=shutil.ignore_patterns("__pycache__"))
+    copied = write_files(OWN_CLASS, tmp_path / "mine")
     monkeypatch.setattr(imports, "_leave", {})
     monkeypatch.setattr("bench.core.user.code._named", set())
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -35,9 +32,9 @@ def folder(tmp_path, monkeypatch):
 
 
 def point(folder, **overrides):
-    name_yaml(folder / "my_dit.yaml")
+    name_yaml(folder / "my-dit.yaml")
     return load_point(
-        str(folder / "my_dit.yaml"), "tiny-video", "eager-fp32", overrides, ("denoise_step",)
+        str(folder / "my-dit.yaml"), "tiny-video", "eager-fp32", overrides, ("denoise_step",)
     )
 
 
@@ -72,10 +69,10 @@ def test_it_runs_with_finite_numbers_and_the_same_ones_each_time(folder):
 
 @pytest.mark.parametrize("recipe", ["compiled-regional", "whole-step"])
 def test_recipes_work_as_for_others(folder, recipe):
-    name_yaml(folder / "my_dit.yaml")
+    name_yaml(folder / "my-dit.yaml")
     known = {"compiled-regional": {"recipe.compile": "regional"}, "whole-step": {}}
     stages = ("denoise_step",)
-    asked = load_point(str(folder / "my_dit.yaml"), "tiny-video", "eager-fp32", known[recipe])
+    asked = load_point(str(folder / "my-dit.yaml"), "tiny-video", "eager-fp32", known[recipe])
     calls, _ = build_calls(asked.model_copy(update={"stages": stages}), torch.device("cpu"))
     if recipe == "compiled-regional":
         from models.denoiser import blocks_of
@@ -88,9 +85,9 @@ def test_recipes_work_as_for_others(folder, recipe):
 
 def test_a_yaml_that_nobody_named_imports_nothing(folder):
     (folder / "my_dit.py").write_text("raise SystemExit('imported')")
-    model = load(Model, str(folder / "my_dit.yaml"))  # as a table or a stored suite would
+    model = load(Model, str(folder / "my-dit.yaml"))  # as a table or a stored suite would
     assert model.denoiser.python == "my_dit:MyDiT"
-    asked = load_point(str(folder / "my_dit.yaml"), "tiny-video", "eager-fp32")
+    asked = load_point(str(folder / "my-dit.yaml"), "tiny-video", "eager-fp32")
     with pytest.raises(UserError, match="named on the command line"):
         count_point(asked)
 

@@ -13,7 +13,7 @@ from bench.core.user.weights import weights_of, with_weights
 from bench.count.cache import counted
 from bench.measure.points.build import build_calls
 from models import real_weights
-from tests.support.cli import cli
+from support.cli import cli
 
 diffusers = pytest.importorskip("diffusers")
 CPU = torch.device("cpu")

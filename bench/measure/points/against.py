@@ -35,13 +35,14 @@ from bench.measure.points.build import (
     first_call,
     said_in_one_line,
 )
+from bench.measure.points.divergence import divergence_of, noise_of
 from bench.measure.points.single import Measured, refuse_to_swap
 from bench.measure.points.whole import cold_start, timed_build
 from bench.measure.recipes.apply import around
 from bench.measure.timing.clock import Clock
 from bench.measure.timing.sampling import Run, baseline_plan, sample, take_turns
 from bench.results.readings import StageMemory, StageTelemetry, Timing
-from bench.results.records import Against, Divergence, Reused
+from bench.results.records import Against, BaselineNoise, Divergence, Reused
 
 MOST_OF_FREE_MEMORY = 0.8  # that the baseline may take of what is free once the point is there
 NOT_WHOLE = "measured in turns with its baseline"
@@ -117,7 +118,7 @@ def measure_against(
             del calls
             runs.clear()
             base_calls, base = _afterwards(baseline, pair.stages, device, clock, plan)
-        divergence = divergence_of(outputs, _outputs(baseline, base_calls)) if outputs else None
+        divergence, noise, no_noise = _apart(baseline, outputs, base_calls, base, device)
     against = Against(
         baseline=baseline.recipe.name,
         point=pair.baseline.model_dump(mode="json"),
@@ -127,8 +128,27 @@ def measure_against(
         reused=pair.reused,
         divergence=divergence,
         divergence_missing=None if divergence else NOTHING_TO_COMPARE,
+        noise=noise,
+        noise_missing=no_noise,
     )
     return Measured(timings, memory, telemetry, started, None, NOT_WHOLE), against
+
+
+def _apart(
+    baseline: Point,
+    outputs: dict[str, Tensor],
+    base_calls: Calls,
+    base: dict[str, Timing],
+    device: torch.device,
+) -> tuple[Divergence | None, BaselineNoise | None, str | None]:
+    """The outputs against the baseline's, and the baseline against itself."""
+    stage = _compared(baseline)
+    if not outputs or stage is None:
+        return None, None, NOTHING_TO_COMPARE
+    theirs = _outputs(baseline, base_calls)
+    call, call_s = base_calls[stage].call, base[stage].median_s if stage in base else 0.0
+    noise, missing = noise_of(baseline, call, theirs["latents"], device, call_s)
+    return divergence_of(outputs, theirs), noise, missing
 
 
 def _crowded(baseline: Point, counts: ModelCount, device: torch.device) -> str | None:
@@ -204,28 +224,6 @@ class _Turns:
         side, _, stage = key.partition("/")
         if side == "0":
             self.on_round(stage, samples)
-
-
-def divergence_of(outputs: dict[str, Tensor], baseline: dict[str, Tensor]) -> Divergence:
-    """latents (B, C, T, H, W) and, where decoded, video (B, 3, F, H, W), of the samples that both
-    have."""
-    samples = min(outputs["latents"].shape[0], baseline["latents"].shape[0])
-    ours, theirs = (side["latents"][:samples].double() for side in (outputs, baseline))
-    relative = ((ours - theirs).norm() / theirs.norm()).item()
-    cosine = torch.nn.functional.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0).item()
-    psnr = None
-    if "video" in outputs and "video" in baseline:
-        ours_px, theirs_px = (side["video"][:samples].double() for side in (outputs, baseline))
-        mse = (ours_px - theirs_px).square().mean().item()
-        peak = (theirs_px.max() - theirs_px.min()).item()
-        psnr = 10 * torch.tensor(peak**2 / mse).log10().item() if mse > 0 else None
-    return Divergence(
-        relative_l2=relative,
-        cosine=cosine,
-        psnr_db=psnr,
-        identical=relative == 0.0,
-        samples=samples,
-    )
 
 
 class _Kept:

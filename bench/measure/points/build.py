@@ -22,7 +22,7 @@ from models.parallel.spec import Parallel
 from models.pipeline import PARTS_OF_STAGE, Drafter, VideoPipeline, build_pipeline
 from models.python.faults import defined, in_user_code
 from models.python.spec import python_parts
-from models.stages import example_inputs, stage_calls
+from models.stages import StageInputs, example_inputs, stage_calls
 
 WEIGHTS_SEED, INPUTS_SEED = 0, 1
 
@@ -115,15 +115,7 @@ def build_calls(point: Point, device: torch.device) -> tuple[dict[str, Callable[
         raise Unsupported(str(error)) from None
     if point.recipe.parallel is not None and point.recipe.on_several_ranks:
         spread(pipeline, point.recipe.parallel, device)
-    inputs = example_inputs(
-        pipeline,
-        batch=workload.batch,
-        channels=model.denoiser.in_channels,
-        latent_shape=model.latent_shape(workload),
-        device=device,
-        dtype=dtype,
-        seed=INPUTS_SEED,
-    )
+    inputs = inputs_of(point, pipeline, device, INPUTS_SEED)
     sampler = None
     if "trajectory" in point.stages:
         sampler = point.recipe.sampler_config(workload.steps)
@@ -139,6 +131,21 @@ def build_calls(point: Point, device: torch.device) -> tuple[dict[str, Callable[
     )
     calls = stage_calls(pipeline, inputs, request)
     return hold(point, calls, device), bytes_of(vars(inputs))
+
+
+def inputs_of(
+    point: Point, pipeline: VideoPipeline, device: torch.device, seed: int
+) -> StageInputs:
+    """Random inputs of the point's workload."""
+    return example_inputs(
+        pipeline,
+        batch=point.workload.batch,
+        channels=point.model.denoiser.in_channels,
+        latent_shape=point.model.latent_shape(point.workload),
+        device=device,
+        dtype=DTYPES[point.recipe.dtype],
+        seed=seed,
+    )
 
 
 def load_named_weights(pipeline: VideoPipeline, model: Model) -> None:

@@ -26,7 +26,8 @@ HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 """Fewer pages, so that it matters less where they lie: pairs of one code then differ by 3 % in the
 place of 8 % on two cores (docs/methodology.md)."""
 ROUNDS, MIN_BLOCKS = 6, 5
-CONFIDENCE = 0.95
+CONFIDENCE = 0.99
+"""Of the interval.  It is looked at after every block, and a gate that cries wolf is switched off."""
 
 
 @dataclass(frozen=True)

@@ -164,7 +164,7 @@ def steps_table(steps: Sequence[StepChange], failed: Sequence[bool]) -> Table:
             ]
             for s, fails in zip(steps, failed, strict=True)
         ],
-        note=f"pairs of processes; threshold {limit}, intervals of 95 %",
+        note=f"pairs of processes; threshold {limit}, intervals of 99 %",
     )
 
 

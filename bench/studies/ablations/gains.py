@@ -23,7 +23,7 @@ from bench.count.closed.dit import dit_parameters
 from bench.count.touched import changed_fields
 from bench.measure.timing.sampling import unstable_reason
 from bench.results.readings import Timing
-from bench.results.records import Divergence, PointRecord
+from bench.results.records import BaselineNoise, Divergence, PointRecord
 from bench.results.video import (
     calls_with_trajectory,
     minutes_from,
@@ -65,6 +65,8 @@ class Ablation:
     """measured; counted where the recipe's arithmetic is only simulated."""
     in_turns: bool
     divergence: Divergence | None
+    noise: BaselineNoise | None = None
+    """The baseline against itself."""
     changes: dict[str, Any]
     """Fields of the recipe that differ from the baseline's."""
     fewer_steps: float
@@ -81,7 +83,8 @@ class Ablation:
 
     def as_dict(self) -> dict[str, Any]:
         divergence = self.divergence.model_dump() if self.divergence else None
-        return fields_in_json(vars(self)) | {"divergence": divergence}
+        noise = self.noise.model_dump() if self.noise else None
+        return fields_in_json(vars(self)) | {"divergence": divergence, "noise": noise}
 
 
 def ablations(records: Iterable[PointRecord], price: Price | None) -> list[Ablation]:
@@ -137,6 +140,7 @@ def _row(record: PointRecord, price: Price | None) -> Ablation:
         speed_up_provenance=provenance,
         in_turns=record.against.in_turns,
         divergence=record.against.divergence,
+        noise=record.against.noise,
         changes={
             name: point.recipe.identity().get(name)
             for name in changed_fields(point.recipe, base.recipe)

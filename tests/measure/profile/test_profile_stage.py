@@ -14,7 +14,7 @@ from bench.report.profile.icicle import boxes, icicle
 from bench.report.profile.rows import Row, module_rows, together
 from bench.report.profile.tables import modules_table, profile_line
 from bench.results.profile import Profile, Rates
-from tests.support.cli import cli
+from support.cli import cli
 
 CPU = torch.device("cpu")
 

@@ -9,8 +9,8 @@ from bench.core.load import load_point
 from bench.count.closed.dit import dit_forward
 from bench.measure.errors import Unsupported
 from bench.measure.points import build as building
-from bench.measure.points.against import divergence_of
 from bench.measure.points.build import build_calls, count_stages
+from bench.measure.points.divergence import divergence_of
 from bench.results.counts import StageCount
 from support.measure.recipes import outputs, point
 

@@ -11,8 +11,9 @@ from bench.core.load import load, load_point
 from bench.core.specs.recipe import Recipe
 from bench.measure.device.machine import this_machine
 from bench.measure.errors import Unsupported
-from bench.measure.points.against import Pair, divergence_of, measure_against
+from bench.measure.points.against import Pair, measure_against
 from bench.measure.points.build import build_calls, count_stages
+from bench.measure.points.divergence import divergence_of
 from bench.measure.points.single import measure_point
 from bench.measure.recipes import apply as execution
 from bench.measure.recipes.apply import unsupported

@@ -7,8 +7,9 @@ from bench.core.load import expand, load
 from bench.core.specs.point import Point
 from bench.core.specs.recipe import Recipe
 from bench.core.specs.suite import Suite
-from bench.measure.points.against import Pair, divergence_of, measure_against
+from bench.measure.points.against import Pair, measure_against
 from bench.measure.points.build import count_stages
+from bench.measure.points.divergence import divergence_of
 from bench.measure.recipes import apply as execution
 from bench.measure.recipes.quantise import block_linears, pruned, ternary, weight_bytes
 from bench.measure.timing.clock import clock_for

@@ -1,0 +1,1 @@
+"""A fleet as tables, figures and a document."""
