@@ -40,6 +40,7 @@ from bench.commands.studies.check import check
 from bench.commands.studies.claims import claims
 from bench.commands.studies.compare import compare
 from bench.commands.studies.fleet import fleet
+from bench.commands.studies.loadgen import loadgen
 from bench.commands.studies.serve_sim import serve_sim
 from bench.commands.studies.verify import verify
 from bench.commands.studies.versus import versus
@@ -80,6 +81,7 @@ COMMANDS = {  # in the order of --help
     "verify": verify,
     "serve-sim": serve_sim,
     "fleet": fleet,
+    "loadgen": loadgen,
     "explore": explore,
 }
 for name, command in COMMANDS.items():

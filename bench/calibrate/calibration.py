@@ -76,8 +76,8 @@ class FittedStage(Strict):
 
     point: str
     stage: str
-    tokens: int
-    flops: int
+    tokens: Annotated[int, Field(ge=1)]
+    flops: Annotated[int, Field(ge=1)]
     measured_s: Positive
     fitted_s: Positive
     held_out_s: Positive | None
@@ -140,7 +140,7 @@ class Fit(Strict):
     less."""
     constant_mfu_baseline: Errors | None
     """One rate for all FLOPs, leave-one-out on the same denoise steps."""
-    constant_mfu_flops_per_s: float | None
+    constant_mfu_flops_per_s: Positive | None
     converged: bool
     ranges: dict[str, Range]
     """tokens, step_flops, attention_share."""

@@ -32,7 +32,7 @@ from bench.commands.parts.options import (
     go_with,
     names_yaml,
 )
-from bench.commands.parts.output import exit_code, print_json, say, show
+from bench.commands.parts.output import exit_code, interrupted, print_json, say, show
 from bench.commands.parts.shards import ShardOption, ShardsHere, SideBySide, check_alone, with_shard
 from bench.core.errors import Terminated, UserError, one_line
 from bench.core.verbosity import verbosity
@@ -208,8 +208,7 @@ def _measure(asked: Any, forecast: Any, price: float | None, as_json: bool) -> i
             if progress.directory is not None:
                 with contextlib.suppress(OSError):  # a lost terminal has no lines
                     progress.note(
-                        f"interrupted; what was measured is in {progress.directory}; "
-                        f"go on with: ldt-bench run --resume {progress.directory}",
+                        one_line(interrupted(progress.directory)),
                         always=True,
                     )
             raise
@@ -242,7 +241,7 @@ def _print(summary: dict[str, Any], tables: list[Any]) -> None:
     show(*tables, *([skipped_table(summary["skipped"])] if summary["skipped"] else []))
     typer.echo("\n".join(map(one_line, headline_lines(summary))))
     typer.echo(spent_line(summary["spent"]))
-    typer.echo(f"report: {summary['report_html']} (as text: report.md)")
+    typer.echo(one_line(f"report: {summary['report_html']} (as text: report.md)"))
 
 
 def _dry_run(

@@ -62,7 +62,15 @@ def brief(value: object, length: int = 60) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
+MAX_MESSAGE = 4000
+"""Characters of a message: a cell of a table, or a name, can have any number."""
+
+
 def one_line(text: str) -> str:
-    """A message with its control characters shown: a name can hold any, and a message is one
-    line."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    """A message with its control characters shown: a name can hold any, and a message is one line
+    of at most MAX_MESSAGE characters."""
+    if len(text) > MAX_MESSAGE:
+        text = f"{text[:MAX_MESSAGE]}... ({len(text):,} characters)"
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )

@@ -110,8 +110,8 @@ def load_point(
             by_part["model"][path] = value
         elif head in by_part and not rest:
             raise UserError(
-                f"--set {path}: {path} is not one value; set a field of it: "
-                f"{', '.join(f'{path}.{f}' for f in SPECS[path].model_fields if f != 'name')}"
+                f"--set {path}: {head} is not one value; set a field of it: "
+                f"{', '.join(f'{head}.{f}' for f in SPECS[head].model_fields if f != 'name')}"
             )
         elif not rest:
             by_part["model"][f"denoiser.{path}"] = value

@@ -2,6 +2,7 @@
 the name that records carry is the file's with the dtype, steps-4.yaml in float32 is steps-4-fp32.
 """
 
+import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -120,8 +121,8 @@ def read_preset(
             f"unknown {kind[:-1]} {brief(name_or_path)}{nearest(name_or_path, known)} "
             f"(`ldt-bench list {kind}` shows all; a path to a YAML file is taken too)"
         )
-    if "\0" in name_or_path:
-        raise UserError(f"{said}: no file has such a name")
+    if not _names_a_file(name_or_path):
+        raise UserError(f"{kind[:-1]} {brief(name_or_path)}: no file has such a name")
     file = folder / name_or_path if own else resources.files("configs") / kind / f"{stem}.yaml"
     if str(file) in seen:
         raise UserError(f"{said}: extends itself, through {' -> '.join((*seen, str(file)))}")
@@ -145,6 +146,14 @@ def read_preset(
     merged = _merge(base, data)
     merged.pop("name", None)
     return merged if dtype is None else merged | {"dtype": dtype}
+
+
+def _names_a_file(name: str) -> bool:
+    """Could a file be called so?  Not with a NUL, nor half of a surrogate pair."""
+    try:
+        return b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
 
 
 def _read_mapping(file: Any, said: str) -> dict[str, Any]:

@@ -29,6 +29,8 @@ def read_yaml(text: str) -> Any:
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
         raise YamlError(f"malformed YAML{where}: {' '.join(problem.split())}") from None
+    except (OverflowError, ValueError) as error:  # "\UFFFFFFFF" is no character
+        raise YamlError(f"malformed YAML: {' '.join(str(error).split())}") from None
 
 
 class _Loader(yaml.SafeLoader):

@@ -26,6 +26,7 @@ class ExploreServer(ThreadingHTTPServer):
 
     daemon_threads = True
     allow_reuse_address = True
+    request_queue_size = 512  # a browser's connections, and a test's, may come all at once
 
     def __init__(self, results: Path, port: int = 0):
         self.results, self.worker = results, Worker(results)
@@ -78,7 +79,12 @@ class Handler(BaseHTTPRequestHandler):
         port = self.server.server_address[1]
         if self.headers.get("Host") not in (f"{LOOPBACK}:{port}", f"localhost:{port}"):
             return self._send(403, b"this page is this machine's alone", "text/plain")
-        path, query = urlsplit(self.path).path, urlsplit(self.path).query
+        if self.headers.get("Sec-Fetch-Site") not in (None, "same-origin", "none"):
+            return self._send(403, b"another site asks for it", "text/plain")
+        try:
+            path, query = urlsplit(self.path).path, urlsplit(self.path).query
+        except ValueError:  # http://[
+            return self._send(400, b"not an address", "text/plain")
         if path == "/":
             return self._send(200, self.server.page, "text/html; charset=utf-8")
         if path in self.server.files:

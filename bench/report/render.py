@@ -1,5 +1,6 @@
 """The three forms of a table: a terminal's, Markdown's and a page's."""
 
+import re
 from collections.abc import Iterable
 
 from markupsafe import Markup
@@ -8,6 +9,9 @@ from rich.text import Text
 
 from bench.core.errors import one_line
 from bench.report.tables.table import PROVENANCES, Cell, Column, Table
+
+TAG = re.compile(r"<(?=[a-zA-Z/!?])")
+"""What Markdown would take for the beginning of one."""
 
 
 def to_terminal(table: Table) -> TerminalTable:
@@ -72,8 +76,8 @@ def _line(texts: Iterable[str]) -> str:
 
 
 def markdown_text(text: object) -> str:
-    """On one line, and no end of a cell."""
-    return one_line(str(text)).replace("|", "\\|")
+    """On one line, no end of a cell, and no HTML: a name can be anything."""
+    return TAG.sub("&lt;", one_line(str(text)).replace("|", "\\|"))
 
 
 def to_html(table: Table) -> Markup:

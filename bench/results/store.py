@@ -21,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from bench.core.errors import EnvironmentFault, UserError
 from bench.core.specs.suite import Suite
 from bench.results.base import Seconds, Strict
+from bench.results.readable import readable
 from bench.results.records import SCHEMA_VERSION, CeilingsRecord, PointRecord, Record
 from bench.results.video import MEASURED
 
@@ -60,7 +61,8 @@ def check_directory(directory: Path) -> None:
 
 def read_records(directory: Path) -> list[PointRecord | CeilingsRecord]:
     """All records, in the order they were measured.  Raises as `each_record`."""
-    return [record for _, record in each_record(directory)]
+    kept = (readable(record) for _, record in each_record(directory))
+    return [record for record in kept if record is not None]
 
 
 def each_record(
@@ -279,8 +281,9 @@ def disk_faults(path: Path, *, measured: bool = True) -> Iterator[None]:
         reason = f"{path}: {(error.strerror or str(error)).lower()}"
         if error.errno in (errno.EEXIST, errno.ENOTDIR):
             raise UserError(f"{reason}: expected a directory") from None
+        kept = measured and any((path / name).exists() for name in (RECORDS, SAMPLES))
         raise EnvironmentFault(
-            reason + ("; what was measured before is kept" if measured else "")
+            reason + ("; what was measured before is kept" if kept else "")
         ) from None
 
 

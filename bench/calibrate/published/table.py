@@ -25,6 +25,7 @@ from bench.calibrate.published.numbers import number_in, says_yes
 from bench.core.errors import UserError
 from bench.core.load import load, names
 from bench.core.read_csv import read_csv
+from bench.core.specs.base import MAX_PIXELS
 from bench.core.specs.gpu import Gpu
 from bench.core.specs.model import Model
 
@@ -54,6 +55,8 @@ USED_WHERE_PRESENT = (
     "parallelism",
     "source",
 )
+
+MAX_SIDE = 1_000_000  # frames, rows or columns, as of a workload
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,6 +235,8 @@ def _size(cells: dict[str, str], model_name: str, table: PublishedTable) -> tupl
     """(frames, height, width), the nearest that the model takes."""
     sides = ("frames", "height", "width")
     frames, height, width = (number_in(n, cells.get(n, ""), whole=True) for n in sides)
+    if max(frames, height, width) > MAX_SIDE or frames * height * width > MAX_PIXELS:
+        raise Unusable(f"{frames:g} frames of {width:g}x{height:g}: more than a workload may have")
     legal = _legal_size(load(Model, model_name), int(frames), int(height), int(width))
     if legal != (frames, height, width):
         table.note(

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -55,3 +56,13 @@ def exit_code(records: list[Any]) -> int:
     for line in failures:
         complain(f"error: {one_line(line)}")
     return 2 if failures else int(run_failed(records))
+
+
+def interrupted(directory: Path) -> str:
+    """Where to go on, if it is still there."""
+    if not directory.is_dir():
+        return f"interrupted; {directory} was deleted meanwhile, and what was measured with it"
+    return (
+        f"interrupted; what was measured is in {directory}; go on with: ldt-bench run --resume"
+        f" {directory}"
+    )

@@ -27,7 +27,7 @@ HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 place of 8 % on two cores (docs/methodology.md)."""
 ROUNDS, MIN_BLOCKS = 6, 5
 CONFIDENCE = 0.99
-"""Of the interval.  It is looked at after every block, and a gate that cries wolf is switched off."""
+"""Of the interval, which is looked at after every block; a gate that cries wolf is switched off."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+from matplotlib.ticker import EngFormatter, FuncFormatter
 
+from bench.core.units import seconds
 from bench.report.figures.drawing import (
     BLUE,
     COLOURS,
@@ -17,6 +19,7 @@ from bench.report.figures.drawing import (
     bar_rows,
     legend_below,
     literal,
+    log_axis,
     save,
 )
 from bench.report.fleet.tables import people
@@ -55,8 +58,9 @@ def frontier(plan: Plan, outcomes: Sequence[Outcome]) -> Drawing:
         drawstyle="steps-post",
         zorder=0,
     )
-    axes.set_xscale("log")
-    axes.set_xlabel(f"{plan.demand.objective.share:.0%} of clips are done within (s)")
+    log_axis(axes.xaxis)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: seconds(value)))
+    axes.set_xlabel(f"{plan.demand.objective.share:.0%} of clips are done within")
     axes.set_ylabel("USD of an uploaded minute" if priced else "GPUs")
     axes.set_ylim(bottom=0)
     handles, labels = axes.get_legend_handles_labels()
@@ -82,6 +86,7 @@ def tornado_figure(plan: Plan, swings: Sequence[Swing]) -> Drawing:
         )
     axes.axvline(plan.fleet.gpus, color=GREY, linewidth=1)
     bar_rows(axes, len(swings))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
     axes.set_xlabel("GPUs at the peak")
     axes.set_xlim(left=0)
     return Drawing(

@@ -41,8 +41,10 @@ class Outcome:
     """That the objective's share of the clips stays under, in the busiest hour."""
     by: str
     """theory or simulated."""
+    of_all: bool = True
+    """Its latency is of all clips, not of one kind."""
     on_front: bool = False
-    """No other is both cheaper and faster."""
+    """No other of all clips is both cheaper and faster."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,9 @@ def _priority(demand: Demand, server: Server) -> list[Outcome]:
         of_kind = [d.latency_s for d in run.after(WARM_UP) if (d.kind == short) == chosen]
         latency = quantile_of(of_kind, demand.objective.share)
         outcomes.append(
-            replace(_outcome(demand, server, name, whole.servers, latency), by="simulated")
+            replace(
+                _outcome(demand, server, name, whole.servers, latency), by="simulated", of_all=False
+            )
         )
     return outcomes
 
@@ -238,7 +242,7 @@ def _on_front(outcome: Outcome, others: Sequence[Outcome]) -> bool:
         cheaper = o.gpus <= outcome.gpus and o.latency_s <= outcome.latency_s
         return cheaper and (o.gpus, o.latency_s) != (outcome.gpus, outcome.latency_s)
 
-    return not any(better(o) for o in others)
+    return outcome.of_all and not any(better(o) for o in others if o.of_all)
 
 
 def conserved(done: Sequence[Done], arrived: int) -> bool:
