@@ -174,19 +174,27 @@ _WORDS = {
 }
 
 
+def shown(name: str, value: float) -> str:
+    """A dimension as people write it: 184,320 tokens; 1.5e+16 FLOPs of a step."""
+    if name == "attention_share":
+        return f"{_WORDS[name]} {value:.0%}"
+    figure = f"{value:,.0f}" if value < 1e9 else f"{value:.3g}"
+    return f"{figure} {_WORDS[name]}"
+
+
 def _range_warnings(point: Point, counts: dict[str, StageCount], fit: Fit) -> list[str]:
     """Says in which dimension, and by how much, the point lies outside the measured range."""
     out = []
     for name, value in dimensions(point.model.tokens(point.workload), counts).items():
-        span, words = fit.ranges.get(name), _WORDS[name]
+        span = fit.ranges.get(name)
         if span is not None and span.high and value > 1.1 * span.high:
             out.append(
-                f"extrapolated: {words} {value:.4g} is {value / span.high:.3g} times the largest"
+                f"extrapolated: {shown(name, value)}, {value / span.high:.3g} times the largest"
                 " measured"
             )
         elif span is not None and 0 < value < span.low / 1.1:
             out.append(
-                f"extrapolated: {words} {value:.4g} is {span.low / value:.3g} times under the"
+                f"extrapolated: {shown(name, value)}, {span.low / value:.3g} times under the"
                 " smallest measured"
             )
     return out

@@ -25,8 +25,7 @@ from bench.commands.parts.options import (
     Json,
     Set,
     Weights,
-    check_device,
-    check_gpu,
+    check_cards,
     completes,
     duration,
     go_with,
@@ -76,6 +75,9 @@ Calibration = Annotated[
 UsdPerHour = Annotated[
     float | None, typer.Option("--price", help="USD per hour; by default the card's range.")
 ]
+Tables = Annotated[
+    bool, typer.Option("--tables", help="Print the tables of the report too, after the headline.")
+]
 Gpu = Annotated[
     str | None,
     typer.Option(
@@ -108,14 +110,14 @@ def run(
     write: Write = None,
     overrides: Set = None,
     weights: Weights = None,
+    with_tables: Tables = False,
     as_json: Json = False,
 ) -> int | None:
     """Measure a suite, calibrate, and write the report.  The last line on stdout is a JSON summary.
 
     --dry-run and --choose-for measure nothing. --budget leaves out points that are predicted not to
     fit. Exit code 1 where a point ended in error or timeout, or none ended ok."""
-    check_device(device)
-    check_gpu(gpu)
+    check_cards(device, gpu)
     of_choice = {"--workload": workload, "--recipe": recipe, "--write": write, "--set": overrides}
     go_with("--choose-for", bool(choose_for), of_choice)
     go_with("--dry-run or --choose-for alone", dry_run or bool(choose_for), {"--gpu": gpu})
@@ -139,7 +141,7 @@ def run(
     asked = SuiteRun(
         forecast.suite, device, out, resume, mix_environments, group, budget_s, forecast
     )
-    return _measure(on_engine(on, asked), forecast, price, as_json)
+    return _measure(on_engine(on, asked), forecast, price, with_tables, as_json)
 
 
 def _root(out: Path, resume: Path | None, mix_environments: bool) -> Path:
@@ -187,7 +189,9 @@ def _suite(
     return with_weights(suite, weights or [])
 
 
-def _measure(asked: Any, forecast: Any, price: float | None, as_json: bool) -> int:
+def _measure(
+    asked: Any, forecast: Any, price: float | None, with_tables: bool, as_json: bool
+) -> int:
     """Measure, calibrate, report and print the summary -> the exit code."""
     from bench.calibrate.read import read_calibration
     from bench.core.load import datasheet
@@ -221,7 +225,7 @@ def _measure(asked: Any, forecast: Any, price: float | None, as_json: bool) -> i
         "skipped": forecast.skipped(records),
     }
     if not as_json and not verbosity.quiet:
-        _print(summary, tables)
+        _print(summary, tables if with_tables or _answers(summary) else [])
     print_json(summary)
     return exit_code(records)
 
@@ -238,10 +242,15 @@ def _report(directory: Path, as_json: bool) -> int:
 def _print(summary: dict[str, Any], tables: list[Any]) -> None:
     from bench.report.tables.planning import headline_lines, skipped_table, spent_line
 
-    show(*tables, *([skipped_table(summary["skipped"])] if summary["skipped"] else []))
     typer.echo("\n".join(map(one_line, headline_lines(summary))))
+    show(*tables, *([skipped_table(summary["skipped"])] if summary["skipped"] else []))
     typer.echo(spent_line(summary["spent"]))
     typer.echo(one_line(f"report: {summary['report_html']} (as text: report.md)"))
+
+
+def _answers(summary: dict[str, Any]) -> bool:
+    """Is a table the answer?  Of ablations and of steps on several ranks, where no headline is."""
+    return "ablations" in summary or "steps_on_ranks" in summary
 
 
 def _dry_run(

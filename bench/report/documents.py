@@ -12,6 +12,7 @@ from bench.calibrate.predict import Estimate
 from bench.calibrate.scaling.check import MeasuredStep, errors
 from bench.core.quantity import Quantity
 from bench.core.specs.point import Point
+from bench.report.result import unsteady_words
 from bench.results.records import OUTCOMES, CeilingsRecord, PointRecord
 from bench.results.store import PAGE
 from bench.results.video import MEASURED
@@ -35,7 +36,24 @@ def run_summary(
         "outcomes": {name: counted[name] for name in OUTCOMES},
         "headline": headline.model_dump() if headline else None,
         "headline_missing": missing,
+        "unsteady": unsteady_words(records),
+        "held_out": _held_out(calibration),
+        "failed": [
+            {"point": r.label, "outcome": r.outcome, "reason": r.reason}
+            for r in {r.fingerprint: r for r in records}.values()
+            if isinstance(r, PointRecord) and r.outcome not in MEASURED
+        ],
     }
+
+
+def _held_out(calibration: Calibration | None) -> dict[str, Any] | None:
+    """How wrong the fit is on steps that it did not see."""
+    fit = None if calibration is None else calibration.fit_for(None)
+    if fit is None or fit.leave_one_out is None:
+        return None
+    one_mfu = fit.constant_mfu_baseline
+    errors = fit.leave_one_out.model_dump()
+    return errors | {"one_mfu_mean": None if one_mfu is None else one_mfu.mean}
 
 
 def run_failed(records: list[PointRecord | CeilingsRecord]) -> bool:

@@ -160,6 +160,11 @@ class Result:
         ]
         return claims_document(ledger(wanted, rows_from, evidence, published_shelf(published_rows)))
 
+    @property
+    def unsteady(self) -> str | None:
+        """Why the headline is to be doubted; None where the machine was steady."""
+        return unsteady_words(self.records)
+
     @cached_property
     def sentinel(self) -> tuple[float, float, int] | None:
         return sentinel_spread(self.records)
@@ -210,4 +215,19 @@ def _whole_video(record: PointRecord) -> WholeVideo | None:
         total=total,
         video_s=workload.video_s,
         joules=video_joules(calls, record.joules),
+    )
+
+
+SHAKY = 0.15
+"""Departure of one fixed product from its median from which on a machine was not steady."""
+
+
+def unsteady_words(records: list[PointRecord | CeilingsRecord]) -> str | None:
+    """A line to stand beside the headline; None where the machine was steady."""
+    spread = sentinel_spread(records)
+    if spread is None or spread[1] < SHAKY:
+        return None
+    return (
+        f"the machine was not steady: one fixed matrix product was off by up to {spread[1]:.0%} of"
+        " its usual time; measure again when it is idle before believing these figures"
     )

@@ -3,10 +3,13 @@ point leaves its record out."""
 
 import copy
 import warnings
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from bench.core.errors import UserError
 from bench.core.messages import first_problem
 from bench.core.specs.point import Point
 from bench.results.records import CeilingsRecord, PointRecord
@@ -14,6 +17,16 @@ from bench.results.records import CeilingsRecord, PointRecord
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 MOST = 100
 """Unknown fields that are looked for."""
+
+
+def all_readable(
+    records: Iterable[PointRecord | CeilingsRecord], directory: Path
+) -> list[PointRecord | CeilingsRecord]:
+    """Those that `readable` gives.  Raises UserError where it gives none."""
+    kept = [known for record in records if (known := readable(record)) is not None]
+    if not kept:
+        raise UserError(f"{directory}: none of its records can be read")
+    return kept
 
 
 def readable(record: PointRecord | CeilingsRecord) -> PointRecord | CeilingsRecord | None:

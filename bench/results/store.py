@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from bench.core.errors import EnvironmentFault, UserError
 from bench.core.specs.suite import Suite
 from bench.results.base import Seconds, Strict
-from bench.results.readable import readable
+from bench.results.readable import all_readable
 from bench.results.records import SCHEMA_VERSION, CeilingsRecord, PointRecord, Record
 from bench.results.video import MEASURED
 
@@ -61,8 +61,7 @@ def check_directory(directory: Path) -> None:
 
 def read_records(directory: Path) -> list[PointRecord | CeilingsRecord]:
     """All records, in the order they were measured.  Raises as `each_record`."""
-    kept = (readable(record) for _, record in each_record(directory))
-    return [record for record in kept if record is not None]
+    return all_readable((record for _, record in each_record(directory)), directory)
 
 
 def each_record(
@@ -282,9 +281,8 @@ def disk_faults(path: Path, *, measured: bool = True) -> Iterator[None]:
         if error.errno in (errno.EEXIST, errno.ENOTDIR):
             raise UserError(f"{reason}: expected a directory") from None
         kept = measured and any((path / name).exists() for name in (RECORDS, SAMPLES))
-        raise EnvironmentFault(
-            reason + ("; what was measured before is kept" if kept else "")
-        ) from None
+        said = "; what was measured before is kept" if kept else ""
+        raise EnvironmentFault(reason + said) from None
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -208,3 +208,29 @@ def test_a_missing_package_is_said_with_the_line_that_brings_it(
     code, _, err = here("explore", "--results", str(results), "--no-browser")
     assert code == 3
     assert f"needs the package {package}: pip install 'ldt-bench[explore]'" in err
+
+
+def test_a_line_that_is_no_address_is_400(server):
+    """`GET http://[ HTTP/1.1` printed a traceback once."""
+    import socket
+
+    host = f"127.0.0.1:{server.server_address[1]}"
+    with socket.create_connection(server.server_address[:2], timeout=10) as raw:
+        raw.sendall(f"GET http://[ HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        assert raw.recv(100).startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize(
+    ("site", "status"), [("cross-site", 403), ("same-site", 403), ("same-origin", 200)]
+)
+def test_another_site_asks_for_nothing(server, site, status):
+    assert get(server, "/api/table", **{"Sec-Fetch-Site": site})[0] == status
+
+
+def test_two_hundred_connections_at_once_are_answered(server):
+    """23 of 200 were not, with a listen backlog of five."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(200) as pool:
+        answers = list(pool.map(lambda _: get(server, "/explore.js")[0], range(200)))
+    assert answers == [200] * 200

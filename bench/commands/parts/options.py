@@ -147,6 +147,12 @@ def check_device(device: str | None) -> None:
         )
 
 
+def check_cards(device: str | None, gpu: str | None) -> None:
+    """Raises UserError for what is no device, or a card without a file."""
+    check_device(device)
+    check_gpu(gpu)
+
+
 def check_gpu(gpu: str | None, option: str = "--gpu") -> None:
     """Raises UserError for a card without a file."""
     from bench.core.load import names

@@ -74,16 +74,27 @@ def _ratio(value: float) -> str:
     return f"{value:.3f}"
 
 
+LOUD = 1.1  # a machine that is so much slower in one run says little of the code
+
+
+def machine_words(drift: float, control: str) -> str:
+    """How much slower the machine alone was in one of the runs."""
+    slower, run = (drift, "b") if drift >= 1 else (1 / drift, "a")
+    if slower < 1.005:
+        return f"the machine was as fast in both runs ({control})"
+    if slower < LOUD:
+        return f"the machine was {slower - 1:.1%} slower in run {run} ({control})"
+    said = f"the machine was {slower:.2g} times slower in run {run} ({control})"
+    return f"{said}; measure again when it is idle"
+
+
 def comparison_lines(c: Comparison) -> list[str]:
     """The grounds of the table, one line each."""
     counts = ", ".join(f"{n} {verdict}" for verdict, n in c.counts.items() if n)
     codes = ", ".join(dict.fromkeys(c.code_a))
     lines = [
         f"{c.verdict}: {counts}; SAME is within ±{c.threshold:.1%} ({c.threshold_from})",
-        (
-            f"noise floor {c.floor:.1%} ({c.floor_from}); the machine moved by {c.drift - 1:+.1%}"
-            f" ({c.control})"
-        ),
+        f"noise floor {c.floor:.1%} ({c.floor_from}); {machine_words(c.drift, c.control)}",
         f"code: a {codes}; b {c.code_b}",
     ]
     for side, only in (("a", c.only_a), ("b", c.only_b)):

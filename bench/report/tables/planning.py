@@ -65,6 +65,9 @@ def spent_line(spent: dict[str, Any]) -> str:
     return f"spent: {seconds(spent['wall_s'])} ({said}){money}"
 
 
+SHOWN_FAILURES = 5
+
+
 def headline_lines(summary: dict[str, Any]) -> list[str]:
     """From `run`'s summary: the headline in words, and a warning where most points are noisy."""
     h, outcomes = summary["headline"], summary["outcomes"]
@@ -76,6 +79,19 @@ def headline_lines(summary: dict[str, Any]) -> list[str]:
             f" {h['model']} {h['workload']} {h['recipe']} on {h['gpu']} ({h['provenance']})"
         )
     lines, measured = [f"headline: {words}"], outcomes["ok"] + outcomes["unstable"]
+    if sure := summary.get("held_out"):
+        beside = sure["one_mfu_mean"]
+        one = "" if beside is None else f"; one MFU for all: {beside:.1%}"
+        lines.append(
+            f"how sure: predictions of steps that the fit never saw are off by {sure['mean']:.1%}"
+            f" on average, {sure['worst']:.1%} at worst (n={sure['n']}){one}"
+        )
+    failed = summary.get("failed") or []
+    lines += [f"{f['outcome']}: {f['point']}: {f['reason']}" for f in failed[:SHOWN_FAILURES]]
+    if len(failed) > SHOWN_FAILURES:
+        lines.append(f"and {len(failed) - SHOWN_FAILURES} more that gave no times (--tables)")
+    if summary.get("unsteady"):
+        lines.append(f"warning: {summary['unsteady']}")
     if 2 * outcomes["unstable"] > measured:
         lines.append(
             f"warning: {outcomes['unstable']} of {measured} points are unstable: something else is"

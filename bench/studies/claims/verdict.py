@@ -109,8 +109,8 @@ def judged(id_: str, quantity: str, claim: Claim, claimed: Claimed, finding: Fin
         verdict = judge(claimed, finding.ours, claim.tolerance)
         if verdict == CANNOT_TELL:
             why.append(
-                "our interval reaches over an end of what is accepted "
-                f"({accepted(claimed, claim.tolerance)} {claimed.unit})"
+                "our range is too wide to decide "
+                f"(accepted: {accepted(claimed, claim.tolerance)} {claimed.unit})"
             )
         elif verdict == HOLDS and claim.quality is not None:
             verdict = CANNOT_TELL

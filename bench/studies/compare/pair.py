@@ -31,6 +31,7 @@ from bench.studies.compare.shared import (
     several_cards,
     threshold_of,
     timings,
+    weights_apart,
 )
 from bench.studies.compare.spread import (
     floor,
@@ -54,7 +55,7 @@ def compare(
     """Two results.  Raises UserError where they cannot be compared."""
     environment, a = b[-1].environment, aligned(a, b)
     warnings = check_environments(a[-1].environment, environment, allow_different)
-    warnings += counts_apart(a, b)
+    warnings += [*counts_apart(a, b), *weights_apart(a, b)]
     limit, limit_from = threshold_of(threshold, environment)
     timed_a, timed_b = timings(a), timings(b)
     shared = [key for key in timed_b if key in timed_a]

@@ -119,6 +119,20 @@ def counts_apart(a: Records, b: Records) -> list[str]:
     return found
 
 
+def weights_apart(a: Records, b: Records) -> list[str]:
+    """A line where points of the two had other weights: real ones and random ones."""
+    before = {r.fingerprint: r.real_weights for r in point_records(a)}
+    changed = [
+        r.label
+        for r in point_records(b)
+        if r.fingerprint in before and before[r.fingerprint] != r.real_weights
+    ]
+    if not changed:
+        return []
+    more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+    return [f"other weights in b than in a (real, random, or of another file): {changed[0]}{more}"]
+
+
 def measured_in_one(
     records: Records, mine: dict[tuple[str, str], Timing], theirs: dict[tuple[str, str], Timing]
 ) -> list[dict[str, str]]:
