@@ -138,9 +138,9 @@ def run(
     if dry_run:
         return _dry_run(forecast, device, gpu, price, budget_s, as_json)
     group = nodes_of(gpus, nodes, rendezvous)
-    asked = SuiteRun(
-        forecast.suite, device, out, resume, mix_environments, group, budget_s, forecast
-    )
+    where = {"device": device, "root": out, "resume": resume}
+    how = {"mix_environments": mix_environments, "nodes": group, "budget_s": budget_s}
+    asked = SuiteRun(suite=forecast.suite, forecast=forecast, **where, **how)
     return _measure(on_engine(on, asked), forecast, price, with_tables, as_json)
 
 

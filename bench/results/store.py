@@ -280,7 +280,7 @@ def disk_faults(path: Path, *, measured: bool = True) -> Iterator[None]:
         reason = f"{path}: {(error.strerror or str(error)).lower()}"
         if error.errno in (errno.EEXIST, errno.ENOTDIR):
             raise UserError(f"{reason}: expected a directory") from None
-        kept = measured and any((path / name).exists() for name in (RECORDS, SAMPLES))
+        kept = measured and any((Path(path) / name).exists() for name in (RECORDS, SAMPLES))
         said = "; what was measured before is kept" if kept else ""
         raise EnvironmentFault(reason + said) from None
 

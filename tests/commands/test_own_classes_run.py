@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from support.cli import cli
-from support.docs import OWN_CLASS, write_files
+from support.paths import OWN_CLASS, write_files
 
 SUITE = """
 description: my model on a CPU

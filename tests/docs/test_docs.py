@@ -13,8 +13,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from support.docs import BLOCK
-from support.paths import ROOT
+from support.paths import BLOCK, ROOT
 
 sys.path.insert(0, str(ROOT / "docs"))
 import make_schema

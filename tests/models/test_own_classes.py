@@ -14,7 +14,7 @@ from bench.core.user.code import name_yaml
 from bench.count.point import count_point
 from bench.measure.points.build import build_calls
 from models.python import imports
-from support.docs import OWN_CLASS, write_files
+from support.paths import OWN_CLASS, write_files
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from bench.commands.parts.options import duration
 from bench.core.errors import UserError
 
 if TYPE_CHECKING:
-    from bench.studies.gate.revisions import StepChange
+    from bench.studies.compare.revisions import StepChange
 
 Unclear = Literal["fail", "pass"]
 UnclearOption = Annotated[
@@ -46,7 +46,7 @@ def timed_in_turns(
     EnvironmentFault."""
     from bench.measure.turns.turns import Asked
     from bench.report.progress import Spinner
-    from bench.studies.gate.revisions import checkout, steps_of
+    from bench.studies.compare.revisions import checkout, steps_of
 
     if not points:
         raise UserError("which points? Name them with --point MODEL:WORKLOAD[:RECIPE]")

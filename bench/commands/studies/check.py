@@ -10,9 +10,9 @@ from bench.commands.parts.output import print_json, show
 from bench.commands.parts.revisions import MaxTime, UnclearOption, failed, timed_in_turns
 
 if TYPE_CHECKING:
+    from bench.studies.compare.revisions import StepChange
     from bench.studies.gate.baseline import Baseline
     from bench.studies.gate.changes import Change
-    from bench.studies.gate.revisions import StepChange
 
 BaselineFile = Annotated[
     Path, typer.Argument(metavar="BASELINE", help="A JSON file that `check --add` wrote.")

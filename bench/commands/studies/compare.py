@@ -119,7 +119,7 @@ def compare(
 def _are_revisions(a: Path, b: Path | None) -> bool:
     if b is None or a.is_dir() or b.is_dir():
         return False
-    from bench.studies.gate.revisions import is_revision
+    from bench.studies.compare.revisions import is_revision
 
     return is_revision(str(a)) and is_revision(str(b))
 

@@ -9,10 +9,10 @@ from bench.core.units import seconds
 from bench.report.numbers import digits, whole
 from bench.report.render import to_markdown
 from bench.report.tables.table import Cell, Table, measured, number, numbers, span, table
+from bench.studies.compare.revisions import StepChange
 from bench.studies.compare.verdict import Change, Comparison
 from bench.studies.gate.baseline import Baseline
 from bench.studies.gate.changes import Change as GateChange
-from bench.studies.gate.revisions import StepChange
 from bench.studies.verify.findings import Finding
 
 

@@ -7,9 +7,9 @@ import subprocess
 import pytest
 
 from bench.core.errors import UserError
-from bench.studies.gate.revisions import StepChange, checkout, is_revision
+from bench.studies.compare.revisions import StepChange, checkout, is_revision
 from support.cli import cli
-from support.docs import OWN_CLASS, write_files
+from support.paths import OWN_CLASS, write_files
 
 GIT = {
     "GIT_AUTHOR_NAME": "a",
