@@ -27,7 +27,7 @@ Ceiling = Literal[
     "gemm_flops_per_s", "attention_flops_per_s", "conv_flops_per_s", "copy_bytes_per_s"
 ]
 Name = Literal[NAMES]  # type: ignore[valid-type]
-Positive = Annotated[float, Field(gt=0.0)]
+Positive = base.Positive
 NotNegative = Annotated[float, Field(ge=0.0)]
 
 

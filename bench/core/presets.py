@@ -109,7 +109,7 @@ def read_preset(
 
     Raises UserError and EnvironmentFault, with one line."""
     own = is_path(name_or_path)
-    said = f"{kind[:-1]} {name_or_path}"
+    said = f"{kind[:-1]} {name_or_path if len(name_or_path) <= 300 else brief(name_or_path)}"
     stem, dtype = name_or_path, None
     if kind == "recipes" and not own:
         stem, dtype = recipe_file(name_or_path)

@@ -89,6 +89,7 @@ def test_list(document):
         "gpus",
         "suites",
         "claims",
+        "demands",
     }
     assert all(e["name"] and e["description"] for e in entries)
     models = {e["name"]: e for e in document("list", "models")}

@@ -37,6 +37,7 @@ def result(folder):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_it_is_measured_whole_and_calibrated(folder, result):
     assert result["outcomes"]["ok"] == 3  # the ceilings are one
     assert result["headline"]["provenance"] == "measured"
@@ -45,6 +46,7 @@ def test_it_is_measured_whole_and_calibrated(folder, result):
     assert '"python":"my_dit:MyDiT"' in records
 
 
+@pytest.mark.slow
 def test_it_is_predicted_from_its_own_calibration(folder, result):
     asked = ("predict", "my-dit.yaml", "-w", "tiny-clip", "--calibration", result["result_dir"])
     done = cli(*asked, "--json", cwd=folder)
@@ -52,6 +54,7 @@ def test_it_is_predicted_from_its_own_calibration(folder, result):
     assert json.loads(done.stdout)["provenance"] in ("fitted", "extrapolated")
 
 
+@pytest.mark.slow
 def test_versus_an_own_dit_of_the_same_shape(folder):
     asked = ("versus", "my-dit.yaml", "tiny", "-w", "tiny-clip", "--recipe", "eager", "--json")
     same = ("--set", "recipe.dtype=fp32", "--set-b", "denoiser.width=128", "--rounds", "6")
@@ -60,6 +63,7 @@ def test_versus_an_own_dit_of_the_same_shape(folder):
     assert json.loads(done.stdout)["flops_equal"]
 
 
+@pytest.mark.slow
 def test_a_stored_result_imports_nothing(folder, result):
     directory = folder / result["result_dir"]
     (folder / "my_dit.py").rename(folder / "kept.py")

@@ -194,14 +194,16 @@ def each_kind(how):
 def presets(tmp_path, how):
     """Model, suite and demand files with fields replaced."""
     for kind, name in ((Model, "tiny"), (Suite, "smoke"), (Demand, "uploads")):
-        base = load(kind, name).model_dump(mode="json", exclude={"name"})
+        preset(tmp_path, how, kind, load(kind, name).model_dump(mode="json", exclude={"name"}))
 
-        @how
-        @given(st.dictionaries(KEYS, VALUES, max_size=3))
-        def case(changes, kind=kind, base=base):
-            a_yaml(tmp_path, kind, base, changes)
 
-        case()
+def preset(tmp_path, how, kind, base):
+    @how
+    @given(st.dictionaries(KEYS, VALUES, max_size=3))
+    def case(changes):
+        a_yaml(tmp_path, kind, base, changes)
+
+    case()
 
 
 def test_short(tmp_path):

@@ -122,6 +122,7 @@ def test_a_suite_of_several_models_says_whose_weights(saved):
         with_weights(suite, [f"wan-tiny={saved}"])
 
 
+@pytest.mark.slow
 def test_versus_shows_real_beside_random(saved):
     asked = ("versus", "wan-tiny", "wan-tiny", "-w", "tiny-clip", "--recipe", "eager", "--json")
     how = ("--set", "recipe.dtype=fp32", "--weights-b", str(saved), "--rounds", "6")

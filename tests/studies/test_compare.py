@@ -9,7 +9,7 @@ import pytest
 from bench.core.errors import UserError
 from bench.measure.timing.sampling import summarise
 from bench.report.tables.comparison import comparison_document, comparison_markdown
-from bench.results.records import SentinelReading
+from bench.results.records import PointRecord, SentinelReading
 from bench.studies.compare.history import compare_history
 from bench.studies.compare.pair import compare
 from bench.studies.compare.shared import THRESHOLD
@@ -137,6 +137,20 @@ def test_the_error_of_a_median_knows_that_neighbours_agree():
     )
 
 
+def other_name(record) -> dict:
+    """Fields that make it another point."""
+    named = {"recipe": record.recipe + "x"} if isinstance(record, PointRecord) else {}
+    return {"fingerprint": record.fingerprint + "x", **named}
+
+
+def test_a_point_whose_definition_changed_is_compared_under_its_name():
+    """It had no stage in common once."""
+    rng = np.random.default_rng(13)
+    a = result(rng)
+    b = [r.model_copy(update={"fingerprint": r.fingerprint + "x"}) for r in result(rng)]
+    assert len(compare(a, b).changes) == len(compare(a, a).changes)
+
+
 def test_refusals():
     rng = np.random.default_rng(11)
     a = result(rng)
@@ -153,7 +167,7 @@ def test_refusals():
     with pytest.raises(UserError, match="--threshold 2 is not a share"):
         compare(a, a, threshold=2)
     with pytest.raises(UserError, match="no measured stage of a point in common"):
-        compare(a, [r.model_copy(update={"fingerprint": r.fingerprint + "x"}) for r in a])
+        compare(a, [r.model_copy(update=other_name(r)) for r in a])
 
 
 def test_points_of_one_side_alone_are_listed():

@@ -4,6 +4,7 @@ A class may be imported only where the user named its YAML, or a suite that list
 line (`name_yaml`).  No torch, and nothing is imported here.
 """
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ FOLDER = "folder of its YAML"
 
 def name_yaml(path: str | Path) -> None:
     """The user named this file: the classes in it may be imported."""
-    _named.add(Path(path).resolve())
+    with contextlib.suppress(ValueError, OSError):  # no file can be called so: loading it says it
+        _named.add(Path(path).resolve())
 
 
 def is_named(path: str | Path) -> bool:

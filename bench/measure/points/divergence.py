@@ -59,12 +59,14 @@ def noise_of(
         return _KNOWN[key], None
     if len(SEEDS) * call_s > MAX_S:
         return None, f"three more outputs would take {len(SEEDS) * call_s:.0f} s"
-    rerun = divergence_of({"latents": _host(call())}, {"latents": latents})
-    of_seeds = [latents]
+    again, of_seeds = _host(call()), [latents]
     for seed in SEEDS[1:]:
         with _seeded(point, call, seed, device):
             of_seeds.append(_host(call()))
+    if not all(torch.isfinite(x).all() for x in of_seeds):
+        return None, "its outputs are not finite"
     apart = [divergence_of({"latents": b}, {"latents": a}) for a, b in combinations(of_seeds, 2)]
+    rerun = divergence_of({"latents": again}, {"latents": latents})
     _KNOWN[key] = BaselineNoise(rerun=rerun, seeds=apart)
     return _KNOWN[key], None
 

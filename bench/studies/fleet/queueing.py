@@ -2,40 +2,28 @@
 
 M/M/n: Poisson arrivals, exponential service, n servers, first in, first out (Erlang 1917).  M/G/n:
 its waits times (1 + cv^2) / 2 (Allen and Cunneen's approximation, as in Whitt 1993, exact for
-n = 1 by Pollaczek and Khinchine in the mean).  From many servers on, the probability of waiting is
-that of Halfin and Whitt (1981), from which the square-root rule of staffing follows.
+n = 1 by Pollaczek and Khinchine in the mean).
 
 Erlangs: servers that are busy on average, arrivals a second times the mean seconds of service.
 """
 
-from math import ceil, erf, exp, inf, log, pi, sqrt
-
-MANY = 300
-"""Servers from which on Halfin and Whitt's limit is used; Erlang's formula differs by 0.3 % there
-(tests/studies/test_fleet_queueing.py)."""
+from math import ceil, exp, inf, lgamma, log, sqrt
 
 
 def erlang_c(servers: int, erlangs: float) -> float:
-    """Probability that a request waits, in M/M/n; 1 where the queue would grow for ever."""
+    """Probability that a request waits, in M/M/n; 1 where the queue would grow for ever.
+
+    By Erlang's B, the Poisson probability of n over that of at most n: exact for any number of
+    servers, without a recursion."""
     if erlangs >= servers:
         return 1.0
     if erlangs <= 0:
         return 0.0
-    if servers >= MANY:
-        return halfin_whitt((servers - erlangs) / sqrt(erlangs))
-    blocked = 1.0  # Erlang B, by its recursion
-    for n in range(1, servers + 1):
-        blocked = erlangs * blocked / (n + erlangs * blocked)
+    from scipy.special import pdtr
+
+    exactly = exp(servers * log(erlangs) - erlangs - lgamma(servers + 1))
+    blocked = exactly / float(pdtr(servers, erlangs))
     return blocked / (1 - erlangs / servers * (1 - blocked))
-
-
-def halfin_whitt(beta: float) -> float:
-    """Probability of waiting with erlangs + beta sqrt(erlangs) servers, for many of them."""
-    if beta <= 0:
-        return 1.0
-    density = exp(-(beta**2) / 2) / sqrt(2 * pi)
-    below = (1 + erf(beta / sqrt(2))) / 2
-    return 1 / (1 + beta * below / density) if density > 0 else 0.0
 
 
 def mean_wait_s(servers: int, erlangs: float, service_s: float, cv2: float) -> float:

@@ -41,7 +41,7 @@ def parse(text: str, path: str = FILE) -> Summary:
     if "Scenario" not in lines or "Result is" not in lines:
         raise UserError(f"{path}: expected LoadGen's summary, found neither Scenario nor Result is")
     percentiles = {
-        float(m[1]) / 100: float(value) * NANOSECONDS
+        round(float(m[1]) / 100, 6): float(value) * NANOSECONDS
         for name, value in lines.items()
         if (m := re.fullmatch(r"([\d.]+)\s*percentile latency \(ns\)", name.replace("th", "")))
     }

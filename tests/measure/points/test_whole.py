@@ -26,7 +26,7 @@ class Clock(CpuClock):
 
 
 def test_the_rest_is_what_no_stage_explains():
-    point = load_point("tiny", "tiny-clip", "eager-fp32", {"workload.steps": 10}, ALL)
+    point = load_point("tiny", "tiny-video", "eager-fp32", {"workload.steps": 10}, ALL)
     timings = {"denoise_step": timing(1.0), "vae_decode": timing(1.5), "text_encode": timing(0.25)}
     made, missing = end_to_end(point, count_stages(point), {"video": int}, timings, Clock())
     assert missing is None

@@ -65,7 +65,6 @@ def test_operators_and_residual_close_the_sum_to_the_step(taken):
     ("model", "stage"),
     [
         ("tiny", "vae_decode"),
-        ("wan-tiny", "vae_decode"),
         ("tiny", "text_encode"),
         ("tiny-ar", "decode_token"),
     ],

@@ -198,6 +198,7 @@ def test_the_command(tmp_path):
     assert (out / "tornado.png").is_file()
 
 
+@pytest.mark.slow
 def test_meshes_are_compared(tmp_path):
     asked = ("fleet", "startup", "-m", "wan2.1-t2v-1.3b", "--gpu", "b200", "--parallel", "auto")
     done = cli(*asked, "--done-within", "2m")

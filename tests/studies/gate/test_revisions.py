@@ -3,10 +3,12 @@
 import json
 import os
 import subprocess
+from math import exp
 
 import pytest
 
 from bench.core.errors import UserError
+from bench.measure.turns.turns import Asked, Side, take_turns
 from bench.studies.compare.revisions import StepChange, checkout, is_revision
 from support.cli import cli
 from support.paths import OWN_CLASS, write_files
@@ -69,9 +71,10 @@ def test_what_is_no_revision_is_one_line(repository, monkeypatch, name):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_twice_the_blocks_are_slower_and_exit_with_1(repository):
     asked = ("compare", "HEAD~1", "HEAD", "--point", POINT, "--device", "cpu")
-    done = cli(*asked, "--max-time", "1s", "--unclear", "pass", "--json", cwd=repository)
+    done = cli(*asked, "--max-time", "20s", "--unclear", "pass", "--json", cwd=repository)
     assert done.returncode == 1, done.stderr
     (step,) = json.loads(done.stdout)["steps"]
     assert step["verdict"] == "SLOWER"
@@ -79,17 +82,31 @@ def test_twice_the_blocks_are_slower_and_exit_with_1(repository):
     assert step["ratio"] > 1.3
 
 
+@pytest.mark.slow
 def test_check_holds_counts_and_step_times(repository, tmp_path):
     baseline, said = tmp_path / "b.json", tmp_path / "said.md"
     cli("check", str(baseline), "--add", POINT, cwd=repository)
     asked = ("check", str(baseline), "--against", "HEAD~1", "--device", "cpu")
-    done = cli(*asked, "--max-time", "1s", "--markdown", str(said), cwd=repository)
+    done = cli(*asked, "--max-time", "20s", "--markdown", str(said), cwd=repository)
     assert done.returncode == 1, done.stderr
     assert "0 changes, 1 of 1 steps fail" in done.stdout
     assert "denoise_step" in done.stdout
     assert "FAIL" in said.read_text()
     equal = cli("check", str(baseline), cwd=repository)
     assert equal.returncode == 0
+
+
+def test_a_pair_of_processes_takes_turns(repository):
+    """Twice the blocks take about twice as long, in one pair."""
+    here = repository / "bench"
+    asked = Asked("my-dit.yaml", "tiny-clip", "eager-fp32", device="cpu")
+    shallow = Asked(**vars(asked) | {"set": {"denoiser.config.depth": 4}})
+    with Side("a", here, shallow, count=True) as a, Side("b", here, asked, count=True) as b:
+        (few, _), (many, device) = a.built(), b.built()
+        block = take_turns([a.visit, b.visit], rounds=2)
+    assert device == "cpu"
+    assert many / few == pytest.approx(2.0, abs=0.02)
+    assert 1.3 < exp(block.log_ratio) < 3.0
 
 
 def test_a_point_that_a_side_cannot_build_is_one_line(repository):
