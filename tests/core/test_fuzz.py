@@ -29,7 +29,7 @@ from support.records import point_record
 
 MANY = int(os.environ.get("LDT_BENCH_FUZZ", "10000"))
 """Cases of each kind in the long run: six kinds make 60,000."""
-short = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+short = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 long = settings(max_examples=MANY, deadline=None, suppress_health_check=list(HealthCheck))
 
 

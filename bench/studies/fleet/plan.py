@@ -171,7 +171,7 @@ def smoothed(curve: Sequence[float], hours: float) -> list[float]:
         part = (within - at) * curve[at] if at < n else 0.0
         return whole * total + sums[at] + part
 
-    window = max(hours, 1e-6)
+    window = max(hours, 1e-3)  # seconds: shorter ones lose digits
     return [(until(i + 0.5) - until(i + 0.5 - window)) / window for i in range(n)]
 
 

@@ -64,7 +64,7 @@ def test_operators_and_residual_close_the_sum_to_the_step(taken):
 @pytest.mark.parametrize(
     ("model", "stage"),
     [
-        ("tiny", "vae_decode"),
+        pytest.param("tiny", "vae_decode", marks=pytest.mark.slow),
         ("tiny", "text_encode"),
         ("tiny-ar", "decode_token"),
     ],
