@@ -77,6 +77,7 @@ def test_a_stored_result_imports_nothing(folder, result):
         (folder / "kept.py").replace(folder / "my_dit.py")
 
 
+@pytest.mark.slow
 def test_numbers_that_are_not_finite_name_the_class_and_exit_with_2(folder, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(folder, broken, ignore=shutil.ignore_patterns("results"))
@@ -93,6 +94,7 @@ def test_numbers_that_are_not_finite_name_the_class_and_exit_with_2(folder, tmp_
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_class_that_cannot_be_built_ends_the_run_before_anything_is_measured(folder, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(folder, broken, ignore=shutil.ignore_patterns("results"))

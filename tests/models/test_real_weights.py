@@ -59,6 +59,7 @@ def test_the_output_is_diffusers_own(public, saved, model):
     assert torch.allclose(own, theirs, atol=1e-5 * float(theirs.abs().max()))
 
 
+@pytest.mark.slow
 def test_the_decode_is_diffusers_own(public, saved):
     calls, _ = build_calls(real_point(saved), CPU)
     inputs = calls["forward"].__wrapped__.__self__.inputs

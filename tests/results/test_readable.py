@@ -87,6 +87,7 @@ def test_none_that_can_be_read_is_one_line(tmp_path):
         read_records(tmp_path)
 
 
+@pytest.mark.slow
 def test_commands_live_with_a_newer_point(stored):
     """They crashed once: holdout, report, calibrate."""
     directory = stored(

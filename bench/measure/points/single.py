@@ -114,7 +114,7 @@ def _measure(
             telemetry[stage] = watch.finish(
                 stage, len(timings[stage].warmup_s), calls[stage], clock
             )
-        whole, no_whole = end_to_end(point, counts, calls, timings, clock)
+        whole, no_whole = end_to_end(point, counts, calls, timings, clock, plan.max_s)
         attention_ran.note(point, calls, device)
         launch = {
             stage: time_launch(

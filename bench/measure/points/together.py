@@ -69,11 +69,7 @@ def measure_together(
                     prior[i].get(stage),
                 )
         take_turns(runs, lambda key, samples: on_round(*_whose(key), samples))
-        telemetry: list[dict[str, StageTelemetry]] = [{} for _ in points]
-        for key, run in runs.items():
-            i, stage = _whose(key)
-            call = residents[i].calls[stage]
-            telemetry[i][stage] = watch.finish(key, len(run.warmup), call, clock)
+        telemetry = _telemetry(watch, runs, residents, clock)
         turns = f"measured in turns with {len(points) - 1} other points"
         memory = [
             _memory(device, resident.calls, resident.weights, resident.inputs, resident.own, turns)
@@ -81,7 +77,10 @@ def measure_together(
         ]
         for resident in residents:
             attention_ran.note(resident.point, resident.calls, device)
-        whole = [resident.whole(i, counts[i], runs, clock) for i, resident in enumerate(residents)]
+        whole = [
+            resident.whole(i, counts[i], runs, clock, plan.max_s)
+            for i, resident in enumerate(residents)
+        ]
         # Last, since a capture that fails may break the context.
         timings: list[dict[str, Timing]] = [{} for _ in points]
         for key, run in runs.items():
@@ -92,6 +91,30 @@ def measure_together(
         Measured(timings[i], memory[i], telemetry[i], resident.started(timings[i]), *whole[i])
         for i, resident in enumerate(residents)
     ]
+
+
+def _telemetry(
+    watch: Any, runs: dict[str, Run], residents: "list[_Resident]", clock: Clock
+) -> list[dict[str, StageTelemetry]]:
+    """Of each point, by stage."""
+    found: list[dict[str, StageTelemetry]] = [{} for _ in residents]
+    for key, run in runs.items():
+        i, stage = _whose(key)
+        call = residents[i].calls[stage]
+        found[i][stage] = watch.finish(key, len(run.warmup), call, clock)
+    return found
+
+
+def _whole_videos(
+    residents: "list[_Resident]",
+    counts: list[ModelCount],
+    runs: dict[str, Run],
+    clock: Clock,
+    max_s: float,
+) -> list[tuple[EndToEnd | None, str | None]]:
+    """As `end_to_end`, of each point."""
+    each = enumerate(zip(residents, counts, strict=True))
+    return [resident.whole(i, count, runs, clock, max_s) for i, (resident, count) in each]
 
 
 def _whose(key: str) -> tuple[int, str]:
@@ -145,11 +168,11 @@ class _Resident:
         return cls(point, every, calls, weights, inputs, own, build_s, firsts)
 
     def whole(
-        self, index: int, counts: ModelCount, runs: dict[str, Run], clock: Clock
+        self, index: int, counts: ModelCount, runs: dict[str, Run], clock: Clock, max_s: float
     ) -> tuple[EndToEnd | None, str | None]:
         """As `end_to_end`, of this point's runs."""
         timed = {stage: runs[f"{index}/{stage}"].timing() for stage in self.calls}
-        return end_to_end(self.point, counts, self.every, timed, clock)
+        return end_to_end(self.point, counts, self.every, timed, clock, max_s)
 
     def started(self, timings: dict[str, Timing]) -> ColdStart:
         """As `cold_start`."""

@@ -15,6 +15,8 @@ from bench.results.video import calls_per_video, calls_with_trajectory
 SOME = 1e-9  # a duration is over 0 on a fake clock, too
 MAX_VIDEO_S = 60.0
 """A whole video that is longer by its stages is not made for its rest alone."""
+STAGE_LIMITS = 10.0
+"""Nor one that is longer than so many times what a stage's samples may take."""
 
 
 def timed_build(build: Callable[[], Any], device: torch.device, clock: Clock) -> tuple[Any, float]:
@@ -45,8 +47,10 @@ def end_to_end(
     calls: Mapping[str, Callable[[], Any]],
     timings: Mapping[str, Timing],
     clock: Clock,
+    max_s: float,
 ) -> tuple[EndToEnd | None, str | None]:
-    """One whole video, timed once beside the sum of its stages; or None and why it was not made."""
+    """One whole video, timed once beside the sum of its stages; or None and why it was not made.
+    max_s: that the samples of one stage may take."""
     needed = _stages(point, counts)
     absent = [stage for stage in needed if stage not in timings]
     if absent:
@@ -54,8 +58,9 @@ def end_to_end(
     if "video" not in calls:
         return None, "an auto-regressive model has no loop of denoising steps"
     parts = {stage: n * timings[stage].median_s for stage, n in needed.items()}
-    if sum(parts.values()) > MAX_VIDEO_S:
-        return None, f"its stages sum up to {sum(parts.values()):.0f} s, over {MAX_VIDEO_S:.0f} s"
+    limit, total = min(MAX_VIDEO_S, STAGE_LIMITS * max_s), sum(parts.values())
+    if total > limit:
+        return None, f"its stages sum up to {total:.3g} s, over {limit:.3g} s"
     return EndToEnd(video_s=clock.time(calls["video"]), parts_s=parts), None
 
 

@@ -22,6 +22,8 @@ from bench.studies.fleet.queueing import servers_for, wait_quantile_s
 SECONDS_PER_DAY = 86_400.0
 HOURS_PER_DAY = 24.0
 DRAWS = 400
+STEPS = 12
+"""Of load, between the quietest and the busiest hour, for which servers are counted."""
 Z90 = 1.6449
 """Of a 90 % interval."""
 
@@ -125,8 +127,9 @@ def fleet_of(
     erlangs = per_day / SECONDS_PER_DAY * seconds
     curve = offered(demand, server, numbers)
     within_s = _wait_allowed(server, wanted, numbers)
-    needed = {x: servers_for(erlangs * x, seconds, cv2, wanted.share, within_s) for x in set(curve)}
-    servers, average = max(needed.values()), mean(needed[x] for x in curve)
+    grid = [min(curve) + i / STEPS * (max(curve) - min(curve)) for i in range(STEPS + 1)]
+    needed = [servers_for(erlangs * x, seconds, cv2, wanted.share, within_s) for x in grid]
+    servers, average = needed[-1], mean(_between(x, grid, needed) for x in curve)
     busiest = erlangs * max(curve)
     wait = wait_quantile_s(servers, busiest, seconds, cv2, wanted.share)
     return Fleet(
@@ -141,6 +144,16 @@ def fleet_of(
         clips_per_day=per_day,
         made_minutes_per_day=numbers.minutes_per_day * numbers.candidates * numbers.retries,
     )
+
+
+def _between(x: float, grid: Sequence[float], values: Sequence[float]) -> float:
+    """Servers of a load between two of the grid: they are all but straight in it."""
+    width = grid[-1] - grid[0]
+    if width <= 0:
+        return values[-1]
+    at = min(int((x - grid[0]) / width * STEPS), STEPS - 1)
+    share = (x - grid[at]) / (grid[at + 1] - grid[at])
+    return values[at] + share * (values[at + 1] - values[at])
 
 
 def offered(demand: Demand, server: Server, numbers: Numbers) -> list[float]:

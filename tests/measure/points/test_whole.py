@@ -28,7 +28,7 @@ class Clock(CpuClock):
 def test_the_rest_is_what_no_stage_explains():
     point = load_point("tiny", "tiny-video", "eager-fp32", {"workload.steps": 10}, ALL)
     timings = {"denoise_step": timing(1.0), "vae_decode": timing(1.5), "text_encode": timing(0.25)}
-    made, missing = end_to_end(point, count_stages(point), {"video": int}, timings, Clock())
+    made, missing = end_to_end(point, count_stages(point), {"video": int}, timings, Clock(), 10.0)
     assert missing is None
     # ten steps, one decode, and two prompts under guidance
     assert made.parts_s == {"denoise_step": 10.0, "vae_decode": 1.5, "text_encode": 0.5}
@@ -47,7 +47,7 @@ def test_the_rest_is_what_no_stage_explains():
 )
 def test_why_there_is_none(timings, said):
     point = load_point("tiny", "tiny-clip", "eager-fp32", {}, ALL)
-    made, missing = end_to_end(point, count_stages(point), {"video": int}, timings, Clock())
+    made, missing = end_to_end(point, count_stages(point), {"video": int}, timings, Clock(), 10.0)
     assert made is None
     assert said in missing
 

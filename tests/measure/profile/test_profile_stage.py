@@ -24,7 +24,7 @@ def profiled(model, stage="denoise_step", recipe="eager-fp32", calls=3, **overri
     return profile_stage(point, stage, CPU, CpuClock(), calls=calls)
 
 
-@pytest.fixture(scope="module", params=["tiny", "wan-tiny"])
+@pytest.fixture(scope="module", params=["tiny", pytest.param("wan-tiny", marks=pytest.mark.slow)])
 def taken(request):
     return request.param, profiled(request.param)
 
@@ -111,6 +111,7 @@ def test_small_rows_are_summed_up_and_lose_nothing(taken):
     assert sum(row.flops for row in rows) == profile.flops
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_page_a_trace_and_numbers(tmp_path):
     out = tmp_path / "p"
     done = cli(

@@ -96,6 +96,7 @@ def test_check_holds_counts_and_step_times(repository, tmp_path):
     assert equal.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_pair_of_processes_takes_turns(repository):
     """Twice the blocks take about twice as long, in one pair."""
     here = repository / "bench"
