@@ -61,10 +61,11 @@ def test_operators_and_residual_close_the_sum_to_the_step(taken):
     assert times[-1] == profile.step_s
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "stage"),
     [
-        pytest.param("tiny", "vae_decode", marks=pytest.mark.slow),
+        ("tiny", "vae_decode"),
         ("tiny", "text_encode"),
         ("tiny-ar", "decode_token"),
     ],

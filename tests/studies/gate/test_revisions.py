@@ -110,6 +110,7 @@ def test_a_pair_of_processes_takes_turns(repository):
     assert 1.3 < exp(block.log_ratio) < 3.0
 
 
+@pytest.mark.slow
 def test_a_point_that_a_side_cannot_build_is_one_line(repository):
     asked = ("compare", "HEAD~1", "HEAD", "--device", "cpu", "--point")
     missing = cli(*asked, "none.yaml:tiny-clip", cwd=repository)
