@@ -1,5 +1,5 @@
-"""Fills README.md, docs/h100.md, docs/evidence.md, docs/parallel.md, results/README.md and the two
-figures of docs/ from what is measured and counted: no figure there is typed.
+"""Fills README.md, four pages of docs/, results/README.md and the two figures of docs/ from what is
+measured, counted and predicted: no figure there is typed.
 
     python docs/fill_readme.py           Write them anew: after a result was added, and again
                                          before committing.
@@ -22,6 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
+import fleet_page
 import mesh_pages
 import waterfall_svg
 from committed_results import Result, newest, of_h100, results, results_page
@@ -52,9 +53,6 @@ from bench.studies.pencil.waterfall import Bar, waterfall
 
 BLOCK = re.compile(r"(<!-- fill: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 PICTURE = Path("docs/waterfall.svg")
-PAGE_H100 = Path("docs/h100.md")
-PAGE_EVIDENCE = Path("docs/evidence.md")
-PAGE_PARALLEL = Path("docs/parallel.md")
 MESHES = Path("docs/meshes.svg")
 
 
@@ -245,30 +243,22 @@ def pencil_block(found: list[Result]) -> str:
     )
 
 
-BLOCKS: dict[str, Callable[[list[Result]], str]] = {
-    "waterfall": waterfall_block,
-    "results": results_block,
-    "cost": cost_block,
-    "pencil": pencil_block,
+PAGES: dict[str, dict[str, Callable[[list[Result]], str]]] = {
+    "README.md": {
+        "waterfall": waterfall_block,
+        "results": results_block,
+        "cost": cost_block,
+        "pencil": pencil_block,
+    },
+    "docs/h100.md": {"suites": suites_block, "points": points_block},
+    "docs/evidence.md": {"held-out": held_out_block, "scatter": scatter_block},
+    "docs/parallel.md": {
+        "meshes": mesh_pages.meshes_block,
+        "mesh-errors": mesh_pages.mesh_errors_block,
+    },
+    "docs/fleet.md": {"article": fleet_page.article_block},
 }
-
-
-EVIDENCE_BLOCKS: dict[str, Callable[[list[Result]], str]] = {
-    "held-out": held_out_block,
-    "scatter": scatter_block,
-}
-
-
-PARALLEL_BLOCKS: dict[str, Callable[[list[Result]], str]] = {
-    "meshes": mesh_pages.meshes_block,
-    "mesh-errors": mesh_pages.mesh_errors_block,
-}
-
-
-H100_BLOCKS: dict[str, Callable[[list[Result]], str]] = {
-    "suites": suites_block,
-    "points": points_block,
-}
+"""By page, what makes each of its blocks."""
 
 
 def fill(page: Path, found: list[Result], blocks: dict[str, Callable[[list[Result]], str]]) -> str:
@@ -287,10 +277,7 @@ def pages() -> dict[Path, str]:
     """What each generated file should hold."""
     found = results(ROOT)
     return {
-        Path("README.md"): fill(Path("README.md"), found, BLOCKS),
-        PAGE_H100: fill(PAGE_H100, found, H100_BLOCKS),
-        PAGE_EVIDENCE: fill(PAGE_EVIDENCE, found, EVIDENCE_BLOCKS),
-        PAGE_PARALLEL: fill(PAGE_PARALLEL, found, PARALLEL_BLOCKS),
+        **{Path(page): fill(Path(page), found, blocks) for page, blocks in PAGES.items()},
         Path("results/README.md"): results_page(found),
         MESHES: mesh_pages.draw(),
         PICTURE: waterfall_svg.draw(bars(found)),

@@ -32,7 +32,7 @@ def parts_in(path: Path) -> dict[str, list[Path]]:
         raise ValueError(f"weights {path}: a pickle may run code and is not read")
     if not path.exists():
         raise ValueError(f"weights {path}: no such folder")
-    if path.is_file() or any(path.glob("*.safetensors")):
+    if path.is_file():
         return {"denoiser": [path]}
     found = {"denoiser": [path / "transformer", path / "transformer_2"], "vae": [path / "vae"]}
     for i in range(16):
@@ -40,7 +40,8 @@ def parts_in(path: Path) -> dict[str, list[Path]]:
     found = {part: [p for p in places if p.is_dir()] for part, places in found.items()}
     found = {part: places for part, places in found.items() if places}
     if not {"denoiser", "vae"} & found.keys():
-        tensors_in(path)  # says what lies there instead
+        tensors_in(path)  # the denoiser's own files; or says what lies there instead
+        return {"denoiser": [path]}
     return found
 
 

@@ -1,6 +1,8 @@
 """Where does the time go?  profile."""
 
+import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -19,7 +21,9 @@ from bench.commands.parts.output import print_json, show
 from bench.core.errors import EnvironmentFault, UserError, nearest
 
 Recipe = Annotated[str, recipe_option("How it is run.")]
-Stage = Annotated[str, typer.Option(help="forward, denoise_step, vae_decode, text_encode, ...")]
+Stage = Annotated[
+    str, typer.Option(help="forward, denoise_step, vae_decode, ...; of a trajectory its step.")
+]
 Calls = Annotated[int, typer.Option(help="Profiled calls.", min=1, max=1000)]
 Out = Annotated[
     Path | None,
@@ -54,7 +58,7 @@ def profile(
     from bench.core.specs.model import Stage as StageName
 
     check_device(device)
-    stages = ["forward", *get_args(StageName)]
+    stages = ["forward", *(name for name in get_args(StageName) if name != "trajectory")]
     if stage not in stages:
         raise UserError(
             f"--stage {stage!r} is not one of {', '.join(stages)}{nearest(stage, stages)}"
@@ -95,6 +99,16 @@ def _point(
     return load.load_point(model, workload, recipe, changes, (built,), real)
 
 
+@contextlib.contextmanager
+def _no_empty(directory: Path) -> Iterator[None]:
+    """A directory in which nothing was written goes again."""
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # it holds something, or has gone
+            directory.rmdir()
+
+
 def _taken(
     point: Any, stage: str, device: str | None, calls: int, directory: Path
 ) -> tuple[Any, dict[str, str]]:
@@ -112,7 +126,7 @@ def _taken(
     with disk_faults(directory, measured=False):
         directory.mkdir(parents=True, exist_ok=True)
     trace = directory / "trace.json"
-    with Spinner("counting") as spinner, said_of_user_code([point]):
+    with _no_empty(directory), Spinner("counting") as spinner, said_of_user_code([point]):
         try:
             taken = profile_stage(
                 point,

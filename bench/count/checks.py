@@ -43,7 +43,7 @@ def said_of_misfits(model: Model, workload: Workload, what: str) -> Iterator[Non
     of_user = list(python_parts(model))
     try:
         yield
-    except (CountMismatch, UncountedOperator, UserError):
+    except (CountMismatch, UserError):
         raise
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -54,7 +54,7 @@ def said_of_misfits(model: Model, workload: Workload, what: str) -> Iterator[Non
             ) from None
         if of_user and (said := in_user_code(error, of_user)):
             raise UserError(f"model {model.name}: {said}") from error
-        if not public:
+        if not public or isinstance(error, UncountedOperator):
             raise
         raise UserError(
             f"model {model.name}: {what}:"

@@ -1,11 +1,13 @@
 """Why a point gives no times: it does not fit, or it cannot run here.  No torch."""
 
+from bench.core.errors import UserError
+
 
 class OutOfMemory(Exception):
     """The point does not fit; the text says how much was wanted where that is known."""
 
 
-class UserCodeFails(Exception):
+class UserCodeFails(UserError):
     """A class of the user's raised; the text says where in its file."""
 
 

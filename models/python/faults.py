@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from models.python.imports import CodeNotFound, import_part
+from models.python.imports import CodeNotFound, import_part, user_folders
 from models.python.spec import PythonPart
 
 COMPILED = re.compile(r'File "([^"]+)", line (\d+), in (\w+)')
@@ -24,7 +24,7 @@ def in_user_code(error: BaseException, parts: Iterable[PythonPart]) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         return f"{Path(error.filename).name}:{error.lineno}: {said}"
     classes = list(_classes(parts))
-    roots = _roots(classes, parts)
+    roots = _roots(classes)
     places = [*_frames(error, roots), *_quoted(error, roots)]
     if places:
         file, line, function = places[0]
@@ -59,10 +59,8 @@ def _classes(parts: Iterable[PythonPart]) -> Iterator[type]:
             yield made
 
 
-def _roots(classes: Iterable[type], parts: Iterable[PythonPart]) -> list[Path]:
+def _roots(classes: Iterable[type]) -> list[Path]:
     """Folders of the user's code."""
-    from models.python.imports import user_folders
-
     packages = []
     for made in classes:
         file, _ = _defined(made)

@@ -43,6 +43,11 @@ from support.cli import cli
         (["run", "smoke", "--shards-here", "0"], 2, "--shards-here 0: expected 1 or more"),
         (["run", "smoke", "--shards-here", "2", "--resume", "x"], 2, "--resume goes with one run"),
         (["run", "smoke", "--shards-here", "2", "--on", "ray"], 2, "--on goes with one run"),
+        (
+            ["compare", "no-such", "other", "--point", "tiny:tiny-clip:eager"],
+            2,
+            "--point goes with two git revisions; no-such and other are not both",
+        ),
         (["check", "."], 2, "expected a baseline file, found a directory"),
         (["run", "smoke", "--nodes", "2"], 2, "--nodes 2 goes with --gpus"),
         (["run", "smoke", "--rendezvous", "n:1"], 2, "--rendezvous goes with --nodes"),

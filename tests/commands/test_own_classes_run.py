@@ -1,6 +1,7 @@
 """The example of docs/add-a-class-of-your-own.md, run as a user does, outside the repository."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -92,6 +93,23 @@ def test_numbers_that_are_not_finite_name_the_class_and_exit_with_2(folder, tmp_
     assert "my_dit.py:27" in last
     assert "not finite" in last
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["profile", "versus", "loadgen"])
+def test_a_class_that_fails_on_real_tensors_alone_names_its_line(folder, tmp_path, here, command):
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken, ignore=shutil.ignore_patterns("results"))
+    text = (broken / "my_dit.py").read_text()
+    fails = text.replace("grid = self", "assert latents.is_meta, 'meta only'; grid = self")
+    (broken / "my_dit.py").write_text(fails)
+    model = str(broken / "my-dit.yaml")
+    models = [model, model] if command == "versus" else [model]
+    how = ("-w", "tiny-image", "--recipe", "eager", "--set", "recipe.dtype=fp32", "--device", "cpu")
+    out = () if command == "versus" else ("--out", str(tmp_path / "out"))
+    code, _, err = here(command, *models, *how, *out)
+    assert code == 2
+    last = err.splitlines()[-1]
+    assert re.search(r"error: .*my_dit\.py:\d+, in forward: AssertionError: meta only", last), last
 
 
 @pytest.mark.slow

@@ -26,15 +26,9 @@ def checkout(tmp_path, monkeypatch):
     (tmp_path / "docs").mkdir()
     shutil.copy(ROOT / h100_plan.PLAN, tmp_path / "docs")
     (tmp_path / "configs").symlink_to(ROOT / "configs")
-    blocks = "\n".join(f"<!-- fill: {name} -->\n<!-- end -->\n" for name in fill_readme.BLOCKS)
-    for page, names in (
-        (fill_readme.PAGE_H100, fill_readme.H100_BLOCKS),
-        (fill_readme.PAGE_EVIDENCE, fill_readme.EVIDENCE_BLOCKS),
-        (fill_readme.PAGE_PARALLEL, fill_readme.PARALLEL_BLOCKS),
-    ):
-        more = "\n".join(f"<!-- fill: {name} -->\n<!-- end -->\n" for name in names)
-        (tmp_path / page).write_text(f"# A page\n\n{more}")
-    (tmp_path / "README.md").write_text(f"# By hand\n\n{blocks}\nMore by hand, 7 %.\n")
+    for page, blocks in fill_readme.PAGES.items():
+        empty = "\n".join(f"<!-- fill: {name} -->\n<!-- end -->\n" for name in blocks)
+        (tmp_path / page).write_text(f"# By hand\n\n{empty}\nMore by hand, 7 %.\n")
     monkeypatch.setattr(fill_readme, "ROOT", tmp_path)
 
     def run(*options: str) -> int:
@@ -75,7 +69,7 @@ def readme(checkout) -> str:
 
 def test_without_results_it_says_so(checkout, capsys):
     assert checkout("--check") == 1
-    assert "7 stale: python docs/fill_readme.py" in capsys.readouterr().err
+    assert "8 stale: python docs/fill_readme.py" in capsys.readouterr().err
     assert checkout() == 0
     assert checkout("--check") == 0
     assert "No result is in this repository yet, of any device." in readme(checkout)
@@ -204,7 +198,7 @@ def test_a_plan_keeps_what_the_pages_show(checkout):
         f"| `run h100-anchor` | 2 | {middle} | {span} | $60.00 | $30.00 to $120.00 | extrapolated |"
         in readme(checkout)
     )
-    page = (checkout.root / fill_readme.PAGE_H100).read_text()
+    page = (checkout.root / "docs/h100.md").read_text()
     assert page.count("| a | denoise_step | 7 s | 5 s to 9 s |") == 3
     assert page.count("| `run ") == len(h100_plan.PLANNED_SUITES)
 

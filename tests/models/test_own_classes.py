@@ -147,6 +147,12 @@ BREAKS = {
     "shape": ("my_dit.py", "(1, 2, 2), (1, 2, 2))\n\n", "(1, 4, 4), (1, 4, 4))\n\n", "gives"),
     "raise": ("my_dit.py", "grid = self.patch(latents)", "1 / 0", r"\.py:37, in forward: ZeroDiv"),
     "item": ("my_dit.py", "grid = ", "latents.sum().item(); grid = ", r"my_dit\.py:37, in forward"),
+    "rule": (
+        "my_dit.py",
+        "grid = ",
+        "F.grid_sample(latents, latents.new_zeros(latents.shape[0], 1, 1, 1, 3)); grid = ",
+        r"my_dit\.py:37, in forward: UncountedOperator: operator aten::grid_sampler_3d",
+    ),
     "class": ("my_dit.py", "class MyDiT", "class YourDiT", "it has no MyDiT"),
 }
 

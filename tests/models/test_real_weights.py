@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from bench.core.errors import UserError
 from bench.core.load import load, load_point
@@ -113,6 +114,15 @@ def test_a_damaged_file_and_a_missing_folder(tmp_path):
         weights_of(str(tmp_path), load(Model, "wan-tiny"))
     with pytest.raises(UserError, match="no such folder"):
         weights_of(str(tmp_path / "none"), load(Model, "wan-tiny"))
+
+
+def test_a_pipelines_folders_come_before_a_file_beside_them(tmp_path):
+    save_file({"w": torch.zeros(1)}, tmp_path / "whole.safetensors")
+    assert real_weights.parts_in(tmp_path) == {"denoiser": [tmp_path]}
+    (tmp_path / "transformer").mkdir()
+    (tmp_path / "vae").mkdir()
+    found = {"denoiser": [tmp_path / "transformer"], "vae": [tmp_path / "vae"]}
+    assert real_weights.parts_in(tmp_path) == found
 
 
 def test_a_suite_of_several_models_says_whose_weights(saved):

@@ -76,7 +76,7 @@ def compare(
     if _are_revisions(a, b):
         how = {"stage": stage, "device": device, "threshold": threshold, "max_time": max_time}
         return _revisions(str(a), str(b), point or [], unclear, as_json, how)
-    go_with("two git revisions", False, {"--point": point, "--device": device})
+    _only_results(a, b, point, device)
     from bench.report.tables.comparison import (
         comparison_document,
         comparison_lines,
@@ -122,6 +122,16 @@ def _are_revisions(a: Path, b: Path | None) -> bool:
     from bench.studies.compare.revisions import is_revision
 
     return is_revision(str(a)) and is_revision(str(b))
+
+
+def _only_results(a: Path, b: Path | None, point: list[str] | None, device: str | None) -> None:
+    """Raises UserError for what goes with two git revisions alone."""
+    if point:
+        raise UserError(
+            f"--point goes with two git revisions; {a} and {b} are not both revisions of a"
+            " repository here"
+        )
+    go_with("two git revisions", False, {"--device": device})
 
 
 def _revisions(

@@ -102,21 +102,22 @@ def _answer(
     with Spinner("simulating the busiest hour"):
         simulated = check(asked, first.server)
         outcomes = compare(asked, of_card, batches)
-    article, swings = _article(), tornado(asked, first.server)
-    rows = lines(article, asked, first.server, first.fleet)
+    printed, swings = article(), tornado(asked, first.server)
+    rows = lines(printed, asked, first.server, first.fleet)
     files = {}
     if out is not None:
         from bench.report.fleet.figures import save_figures
 
         files = save_figures(out, first, outcomes, swings)
     if as_json:
-        document = tables.fleet_document(plans, article, rows, swings, outcomes, simulated, files)
+        document = tables.fleet_document(plans, printed, rows, swings, outcomes, simulated, files)
         return print_json(document)
+    how = tables.provenance_of(plans[:1])
     show(
         tables.plans_table(plans),
-        tables.article_table(article, rows),
-        tables.tornado_table(swings),
-        tables.policies_table(outcomes, asked.objective.share),
+        tables.article_table(printed, rows, how),
+        tables.tornado_table(swings, how),
+        tables.policies_table(outcomes, asked.objective.share, how),
     )
     typer.echo(tables.check_line(simulated))
     for planned in (p for p in plans if not meets(p)):
@@ -194,7 +195,7 @@ def _batches(
     return [in_batches(asked, model, recipe, cards[0], batch) for batch in (2, 4)]
 
 
-def _article() -> "Article":
+def article() -> "Article":
     from bench.studies.fleet.article import Article
     from bench.studies.pencil.assumptions import Assumptions
     from bench.studies.pencil.demand import Demand, Headroom

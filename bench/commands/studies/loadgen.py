@@ -46,6 +46,7 @@ def loadgen(
     MLPerf's text-to-video benchmark; its summary beside our own times, and MLPerf's published rows.
 
     Random weights: no accuracy run, so nothing here is an MLPerf result."""
+    from bench.measure.points.build import said_of_user_code
     from bench.studies.loadgen.scenarios import NAMES, Asked, Scenario, run_scenario
 
     check_device(device)
@@ -61,7 +62,8 @@ def loadgen(
         # LoadGen asks for 1.1 x rate x duration videos.
         target = max(target, queries / (1.1 * min_s))
     asked = Asked(scenario, queries, min_s, target)  # type: ignore[arg-type]
-    result = run_scenario(make_video, asked, out / scenario, wait)
+    with said_of_user_code([point]):
+        result = run_scenario(make_video, asked, out / scenario, wait)
     from bench.report.fleet.loadgen import loadgen_document, loadgen_table, mlperf_table
     from bench.studies.loadgen.published import mlperf_rows
 

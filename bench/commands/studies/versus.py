@@ -108,6 +108,7 @@ def _measured(
     from bench.count.point import count_point
     from bench.measure.device.environment import choose_device
     from bench.measure.errors import Unsupported
+    from bench.measure.points.build import said_of_user_code
     from bench.measure.points.versus import measure_versus
     from bench.measure.timing.clock import clock_for
     from bench.report.progress import Spinner
@@ -121,15 +122,16 @@ def _measured(
             spinner.say(f"peak memory of {point.model.name}")
             peaks.append(_peak(point, stage, chosen.type))
         try:
-            timed = measure_versus(
-                *points,
-                stage,
-                chosen,
-                clock_for(chosen),
-                rounds=rounds,
-                max_s=max_s,
-                watch=lambda done: spinner.at(done, rounds, "in turns"),
-            )
+            with said_of_user_code(points):
+                timed = measure_versus(
+                    *points,
+                    stage,
+                    chosen,
+                    clock_for(chosen),
+                    rounds=rounds,
+                    max_s=max_s,
+                    watch=lambda done: spinner.at(done, rounds, "in turns"),
+                )
         except Unsupported as error:
             raise EnvironmentFault(str(error)) from None
     sides = []
@@ -152,11 +154,14 @@ def _peak(point: Any, stage: str, device: str) -> dict[str, Any]:
     """Measured in a process of its own: what another point took says nothing of this one."""
     from bench.measure.worker.process import JobFailed, Worker
     from bench.measure.worker.protocol import MeasurePeak
+    from models.python.spec import python_parts
 
     try:
         with Worker(device) as worker:
             return worker.run(MeasurePeak(point=point, stage=stage), PEAK_TIMEOUT_S).model_dump()
     except JobFailed as failure:
+        if failure.outcome == "error" and (point.model.weights or any(python_parts(point.model))):
+            raise UserError(failure.reason) from None
         raise EnvironmentFault(f"{point.label}: {failure.outcome}: {failure.reason}") from None
 
 

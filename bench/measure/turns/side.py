@@ -67,7 +67,7 @@ def _built(what: dict[str, Any]) -> tuple[Callable[[], float], int, str]:
     from bench.core.user.code import name_yaml
     from bench.count.point import count_point
     from bench.measure.device.environment import choose_device
-    from bench.measure.points.build import build_calls, check_supported
+    from bench.measure.points.build import build_calls, check_supported, said_of_user_code
     from bench.measure.timing.clock import clock_for
 
     name_yaml(what["model"])
@@ -75,11 +75,12 @@ def _built(what: dict[str, Any]) -> tuple[Callable[[], float], int, str]:
     point = load_point(what["model"], what["workload"], what["recipe"], what["set"], (stage,))
     device = choose_device(what["device"])
     check_supported(point, device)
-    flops = count_point(point).stages[stage].flops if what["count"] else 0
-    call, clock = build_calls(point, device)[0][stage], clock_for(device)
     inference = torch.inference_mode()
-    inference.__enter__()  # until the process ends
-    call()
+    with said_of_user_code([point]):
+        flops = count_point(point).stages[stage].flops if what["count"] else 0
+        call, clock = build_calls(point, device)[0][stage], clock_for(device)
+        inference.__enter__()  # until the process ends
+        call()
     return lambda: clock.time(call), flops, device.type
 
 

@@ -2,7 +2,7 @@
 
 from bench.core.errors import UserError
 from bench.measure.attention.correctness import WrongNumbers
-from bench.measure.errors import OutOfMemory, Unsupported, UserCodeFails
+from bench.measure.errors import OutOfMemory, Unsupported
 
 LIBRARY_OOM = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED", "DEVICE_ALLOCATION_FAILED")
 """In what CUDA itself, cuBLAS and cuDNN say where memory runs out outside PyTorch's allocator."""
@@ -24,6 +24,6 @@ def classify(error: Exception) -> tuple[str, str]:
         return "oom", line
     if isinstance(error, Unsupported):
         return "skipped_unsupported", line
-    if isinstance(error, (WrongNumbers, UserCodeFails, UserError)):
+    if isinstance(error, (WrongNumbers, UserError)):
         return "error", line
     return "error", f"{type(error).__name__}: {line}"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bench.core.quantity import Quantity
+from bench.core.quantity import Provenance, Quantity
 from bench.core.units import seconds
 from bench.report.numbers import percent, three
 from bench.report.tables.table import Cell, Table, claimed, number, numbers, quantity, table
@@ -25,20 +25,20 @@ def people(value: float) -> str:
 def plans_table(plans: Sequence[Plan]) -> Table:
     """A line a card, mesh and recipe."""
     demand = plans[0].demand
-    wanted = demand.objective
+    wanted, how = demand.objective, provenance_of(plans)
     done = "" if wanted.done_within_s is None else f", done within {seconds(wanted.done_within_s)}"
     return table(
         f"{people(demand.minutes_per_day)} minutes uploaded a day ({demand.name})",
         [
             "card",
             "a clip on",
-            numbers("GPUs at the peak"),
-            numbers("on average"),
-            numbers("busy"),
-            numbers("clip"),
-            numbers("USD a day"),
-            numbers("USD a minute"),
-            numbers("MWh a day, at most"),
+            numbers("GPUs at the peak", how),
+            numbers("on average", how),
+            numbers("busy", how),
+            numbers("clip", how),
+            numbers("USD a day", how),
+            numbers("USD a minute", how),
+            numbers("MWh a day, at most", how),
             "evidence",
         ],
         [_plan_cells(p) for p in plans],
@@ -47,6 +47,12 @@ def plans_table(plans: Sequence[Plan]) -> Table:
             " intervals of 90 %"
         ),
     )
+
+
+def provenance_of(plans: Sequence[Plan]) -> Provenance:
+    """Of what follows from the predicted seconds and the demand's own (claimed) numbers."""
+    fitted = all(p.server.provenance == "fitted" for p in plans)
+    return "fitted" if fitted else "extrapolated"
 
 
 def _plan_cells(p: Plan) -> list[Cell | str]:
@@ -64,18 +70,26 @@ def _plan_cells(p: Plan) -> list[Cell | str]:
     ]
 
 
-def article_table(article: Article, rows: Sequence[Line]) -> Table:
+def article_table(article: Article, rows: Sequence[Line], how: Provenance) -> Table:
     """The article's arithmetic beside ours."""
     listed = list(rows)
     return table(
         "From minutes to GPUs, factor by factor",
         ["", claimed("the article"), numbers("here"), "why"],
         [
-            *([r.what, number(r.article, people), number(r.here, people), r.why] for r in listed),
+            *(
+                [
+                    r.what,
+                    number(r.article, people),
+                    number(r.here, people, None, r.provenance),
+                    r.why,
+                ]
+                for r in listed
+            ),
             [
                 "GPUs",
                 number(product(listed, "article"), people),
-                number(product(listed, "here"), people),
+                number(product(listed, "here"), people, None, how),
                 f"printed: {people(article.gpus()['with three times 2, as printed'])}, from a sum"
                 f" of {people(article.printed_minutes_per_day)} minutes",
             ],
@@ -83,11 +97,18 @@ def article_table(article: Article, rows: Sequence[Line]) -> Table:
     )
 
 
-def tornado_table(swings: Sequence[Swing]) -> Table:
+def tornado_table(swings: Sequence[Swing], how: Provenance) -> Table:
     """What moves the fleet, the most first."""
     return table(
         "What moves the number of GPUs most",
-        ["", numbers("low"), numbers("high"), numbers("GPUs at low"), numbers("at high"), "source"],
+        [
+            "",
+            claimed("low"),
+            claimed("high"),
+            numbers("GPUs at low", how),
+            numbers("at high", how),
+            "source",
+        ],
         [
             [
                 s.name,
@@ -103,11 +124,18 @@ def tornado_table(swings: Sequence[Swing]) -> Table:
     )
 
 
-def policies_table(outcomes: Sequence[Outcome], share: float) -> Table:
+def policies_table(outcomes: Sequence[Outcome], share: float, how: Provenance) -> Table:
     """Ways to run it."""
     return table(
         "Ways to run it",
-        ["policy", "a clip on", numbers("GPUs"), numbers("USD a minute"), numbers("clip"), "by"],
+        [
+            "policy",
+            "a clip on",
+            numbers("GPUs", how),
+            numbers("USD a minute", how),
+            numbers("clip", how),
+            "by",
+        ],
         [
             [
                 f"{o.name}{' *' * o.on_front}",
@@ -161,8 +189,10 @@ def fleet_document(
             "factors": [vars(row) for row in rows],
             "product": {which: product(list(rows), which) for which in ("article", "here")},
         },
-        "tornado": [vars(s) | {"factor": s.factor} for s in swings],
-        "policies": [vars(o) for o in outcomes],
+        "tornado": [
+            vars(s) | {"factor": s.factor, "provenance": provenance_of(plans)} for s in swings
+        ],
+        "policies": [vars(o) | {"provenance": provenance_of(plans)} for o in outcomes],
         "simulation": None if check is None else vars(check),
         "files": files,
     }

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from bench.core.quantity import Provenance
 from bench.core.specs.demand import Demand
 from bench.studies.fleet.plan import Fleet, Server
 
@@ -45,6 +46,8 @@ class Line:
     article: float
     here: float
     why: str
+    provenance: Provenance
+    """Of ours: claimed where the demand's file says it, with its source or "assumed"."""
 
 
 def lines(article: Article, demand: Demand, server: Server, planned: Fleet) -> list[Line]:
@@ -59,32 +62,43 @@ def lines(article: Article, demand: Demand, server: Server, planned: Fleet) -> l
             article.minutes_per_day,
             demand.minutes_per_day,
             "the article's numbers, summed right",
+            "claimed",
         ),
         Line(
             "minutes of video a GPU-hour",
             MINUTES_PER_HOUR,
             60 / gpu_s,
-            f"{server.provenance}, in the place of the datasheet's rate",
+            "what `predict` says, in the place of the datasheet's rate",
+            server.provenance,
         ),
         Line(
             "spare in the busiest hour",
             1 / article.utilisation,
             spare,
             "a large pool needs the square root of its servers, not half of them",
+            server.provenance,
         ),
         Line(
             "busiest time over the mean",
             article.peak_over_mean,
             peak,
             f"over the time that a clip takes; the curve: {demand.curve_source}",
+            "claimed",
         ),
         Line(
             "clips made for each upload",
             article.candidates_per_upload,
             made,
             "candidates and retries",
+            "claimed",
         ),
-        Line("GPUs for each that is up", 1.0, 1 / demand.availability.value, "broken nodes"),
+        Line(
+            "GPUs for each that is up",
+            1.0,
+            1 / demand.availability.value,
+            "broken nodes",
+            "claimed",
+        ),
     ]
 
 

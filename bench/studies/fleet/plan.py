@@ -126,7 +126,7 @@ def fleet_of(
     per_day, seconds, cv2 = load_of(server, numbers)
     erlangs = per_day / SECONDS_PER_DAY * seconds
     curve = offered(demand, server, numbers)
-    within_s = _wait_allowed(server, wanted, numbers)
+    within_s = wait_allowed(server, wanted, numbers)
     grid = [min(curve) + i / STEPS * (max(curve) - min(curve)) for i in range(STEPS + 1)]
     needed = [servers_for(erlangs * x, seconds, cv2, wanted.share, within_s) for x in grid]
     servers, average = needed[-1], mean(_between(x, grid, needed) for x in curve)
@@ -265,7 +265,7 @@ def _spread(value: float, drawn: Sequence[float]) -> Quantity:
     return Quantity(value, min(low, value), max(high, value))
 
 
-def _wait_allowed(server: Server, objective: Objective, numbers: Numbers) -> float:
+def wait_allowed(server: Server, objective: Objective, numbers: Numbers) -> float:
     """Seconds that a clip may wait for a server."""
     allowed = objective.starts_within_s
     if objective.done_within_s is not None:

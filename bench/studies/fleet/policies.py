@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
-from bench.core.specs.demand import Demand, Objective
+from bench.core.specs.demand import Demand
 from bench.studies.fleet.plan import (
     HOURS_PER_DAY,
     SECONDS_PER_DAY,
@@ -15,9 +15,10 @@ from bench.studies.fleet.plan import (
     load_of,
     middle,
     offered,
+    wait_allowed,
 )
 from bench.studies.fleet.queueing import servers_for, wait_quantile_s
-from bench.studies.fleet.simulate import Done, Kind, simulate
+from bench.studies.fleet.simulate import Draw, Kind, simulate
 
 SPARE = (0.1, 0.25)
 """Of the servers, beyond what the objective needs."""
@@ -127,12 +128,17 @@ def _deferred(demand: Demand, server: Server) -> Outcome:
     average = per_day / SECONDS_PER_DAY * seconds
     at_once = [(1 - DEFERRED) * x for x in offered(demand, server, middle(demand))]
     level = _filled(at_once, DEFERRED)
-    o: Objective = demand.objective
-    needed = servers_for(average * max(at_once), seconds, cv2, o.share, o.starts_within_s)
+    busiest, share = average * max(at_once), demand.objective.share
+    needed = servers_for(busiest, seconds, cv2, share, _allowed(demand, server))
     servers = max(needed, ceil(average * level))
-    waits = wait_quantile_s(servers, average * max(at_once), seconds, cv2, o.share)
-    latency = _service(demand, server) + waits
-    return _outcome(demand, server, f"{DEFERRED:.0%} at night", servers, latency)
+    latency = _service(demand, server) + wait_quantile_s(servers, busiest, seconds, cv2, share)
+    name = f"{DEFERRED:.0%} at night: the other clips"
+    return replace(_outcome(demand, server, name, servers, latency), of_all=False)
+
+
+def _allowed(demand: Demand, server: Server) -> float:
+    """Seconds that a clip may wait."""
+    return wait_allowed(server, demand.objective, middle(demand))
 
 
 def _filled(curve: Sequence[float], amount: float) -> float:
@@ -196,8 +202,8 @@ def _part(demand: Demand, server: Server) -> tuple[int, float]:
     if scale == 1.0:
         return fleet.servers, 1.0
     erlangs, seconds, cv2 = _busiest(demand, server)
-    o = demand.objective
-    return servers_for(erlangs * scale, seconds, cv2, o.share, o.starts_within_s), scale
+    share = demand.objective.share
+    return servers_for(erlangs * scale, seconds, cv2, share, _allowed(demand, server)), scale
 
 
 def _per_s(demand: Demand, server: Server) -> float:
@@ -214,7 +220,7 @@ def _kinds(server: Server) -> list[Kind]:
     ]
 
 
-def _always(clip: ClipCost) -> "object":
+def _always(clip: ClipCost) -> Draw:
     seconds = clip.service_s.value
 
     def service(rng: random.Random) -> float:
@@ -243,9 +249,3 @@ def _on_front(outcome: Outcome, others: Sequence[Outcome]) -> bool:
         return cheaper and (o.gpus, o.latency_s) != (outcome.gpus, outcome.latency_s)
 
     return outcome.of_all and not any(better(o) for o in others if o.of_all)
-
-
-def conserved(done: Sequence[Done], arrived: int) -> bool:
-    """Did every request that came finish, once and in time's order?"""
-    ordered = all(d.arrival_s <= d.start_s <= d.finish_s for d in done)
-    return ordered and len(done) == arrived

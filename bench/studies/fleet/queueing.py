@@ -7,7 +7,7 @@ n = 1 by Pollaczek and Khinchine in the mean).
 Erlangs: servers that are busy on average, arrivals a second times the mean seconds of service.
 """
 
-from math import ceil, exp, inf, lgamma, log, sqrt
+from math import exp, inf, lgamma, log
 
 
 def erlang_c(servers: int, erlangs: float) -> float:
@@ -60,8 +60,3 @@ def servers_for(erlangs: float, service_s: float, cv2: float, share: float, with
         else:
             high = middle
     return high
-
-
-def square_root_staffing(erlangs: float, beta: float = 1.0) -> int:
-    """Erlangs and beta times their root: what pooling leaves of the spare capacity."""
-    return ceil(erlangs + beta * sqrt(erlangs))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.core.errors import EnvironmentFault
+from bench.results.store import disk_faults
 from bench.studies.loadgen.summary import Summary, read_summary
 
 Scenario = Literal["single-stream", "offline", "server"]
@@ -79,7 +80,8 @@ def run_scenario(
         raise EnvironmentFault(
             "MLCommons' LoadGen is not installed: pip install 'ldt-bench[loadgen]'"
         ) from None
-    folder.mkdir(parents=True, exist_ok=True)
+    with disk_faults(folder, measured=False):
+        folder.mkdir(parents=True, exist_ok=True)
     device = _Device(loadgen, make_video, wait)
     issue = device.enqueue if asked.scenario == "server" else device.make
     sut = loadgen.ConstructSUT(issue, device.flush)

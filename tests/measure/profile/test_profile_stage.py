@@ -140,3 +140,14 @@ def test_mistakes_are_one_line(tmp_path):
     lacking = cli("profile", "tiny", "-w", "tiny-clip", "--stage", "condition_encode")
     assert lacking.returncode == 2
     assert "Traceback" not in lacking.stderr
+
+
+def test_a_trajectory_is_no_stage_of_its_own_and_a_failure_leaves_no_directory(here, tmp_path):
+    out = tmp_path / "p"
+    asked = ("profile", "tiny", "-w", "tiny-clip", "--out", str(out), "--stage")
+    code, _, err = here(*asked, "trajectory")
+    assert code == 2
+    assert err.startswith("error: --stage 'trajectory' is not one of forward, ")
+    assert err.count("\n") == 1
+    code, _, _ = here(*asked, "condition_encode")
+    assert (code, out.exists()) == (2, False)

@@ -12,7 +12,6 @@ from bench.studies.fleet.queueing import (
     erlang_c,
     mean_wait_s,
     servers_for,
-    square_root_staffing,
     wait_quantile_s,
 )
 from bench.studies.fleet.simulate import Kind, simulate
@@ -80,7 +79,6 @@ def test_a_large_pool_needs_little_spare():
     spare = [servers_for(a, 100.0, 1.0, 0.95, 0.0) / a - 1 for a in (100, 10_000, 1_000_000)]
     assert spare[0] / spare[1] == pytest.approx(10, rel=0.15)
     assert spare[1] / spare[2] == pytest.approx(10, rel=0.15)
-    assert square_root_staffing(10_000, 1.0) == 10_100
 
 
 def waits_of(service, servers, per_s, requests=60_000, seed=1):
@@ -167,8 +165,6 @@ def test_short_clips_first_wait_less_and_long_ones_more():
 
 def test_arrivals_follow_the_curve():
     hours = [0.5] * 12 + [1.5] * 12
-    run = simulate([Kind("clip", 1.0, always)], 1000, 0.5, 40_000, seed=4, curve=hours)
+    run = simulate([Kind("clip", 1.0, always)], 1000, 0.5, 86_400, seed=4, curve=hours)  # two days
     early = sum((d.arrival_s / 3600) % 24 < 12 for d in run.done) / len(run.done)
-    days = max(d.arrival_s for d in run.done) / 86_400
-    expected = 0.25 if days == int(days) else pytest.approx(0.25, abs=0.08)
-    assert early == expected
+    assert early == pytest.approx(0.25, abs=0.02)
