@@ -5,6 +5,8 @@ work of whole videos that forecasts need, configs/counts/work.json.gz.
                                               the models or of the counting), fit, write.
     python docs/make_evidence.py --scatter    The same, the scatters fitted anew (a minute more):
                                               after a change of the tables or of the cost model.
+    python docs/make_evidence.py --work       Count what is missing, and fit nothing: after a new
+                                              model, or a change of what `explore --export` holds.
     python docs/make_evidence.py --stamp      After a change of the counting code that alters no
                                               count: count a part again, keep the rest where equal.
     python docs/make_evidence.py --check      Exit 1 where a file is out of date; a few seconds.
@@ -46,6 +48,7 @@ from bench.count.work import (
     encode_flops,
     forward_work,
 )
+from bench.explore.grid import points_by_default
 from models.spec import DiffusersDenoiser, DiTConfig
 
 EVIDENCE = ROOT / "configs" / FOLDER
@@ -102,6 +105,12 @@ def count_presets(counts: CountCache) -> None:
         for workload in workloads:
             if takes(model, workload) and (public or workload.name.startswith("sora-")):
                 count_video(model, workload, counts)
+
+
+def count_page(counts: CountCache) -> None:
+    """Work of what an exported explore page holds, which then needs no counting."""
+    for point in points_by_default():
+        count_video(point.model, point.workload, counts)
 
 
 def takes(model: Model, workload: Workload) -> bool:
@@ -276,6 +285,9 @@ def main() -> None:
     counts = WorkCounts(shipped_work())
     observations = gather(counts)
     count_presets(counts)
+    count_page(counts)
+    if "--work" in sys.argv:
+        return write_work(counts)
     write_evidence(observations, "--scatter" in sys.argv)
     shipped.cache_clear()
     write_scaling(observations, counts)

@@ -13,7 +13,12 @@ from bench.core.errors import UserError, nearest
 
 
 def explore(
-    results: Annotated[Path, typer.Option(help="Where the results are.")] = Path("results"),
+    results: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where the results are; ./results where there is one.", show_default=False
+        ),
+    ] = None,
     port: Annotated[
         int, typer.Option(help="On 127.0.0.1; 0 takes a free one.", min=0, max=65535)
     ] = 0,
@@ -31,34 +36,34 @@ def explore(
             "-m",
             show_default=False,
             help=(
-                "With --export: a model of its what-if grid; repeatable. dit-xl-2 and sora-20b by"
-                " default."
+                "With --export: a model that every source is asked about; repeatable. By default"
+                " well-known ones by published evidence, and each device's headline model."
             ),
         ),
     ] = None,
     gpu: Annotated[
         list[str] | None,
         typer.Option(
-            help="With --export: carry the grid to this card too; repeatable.", show_default=False
+            help="With --export: carry own records over to this card too; repeatable.",
+            show_default=False,
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """A page over all results: pick, compare, and ask what a minute of video would take.  Ctrl-C
-    ends it.
+    """A page that answers how many minutes of video a GPU makes per hour, beside all results.
+    Ctrl-C ends it.
 
-    A what-if answer counts exactly that point; an exported page interpolates between counted
-    lengths, and says so."""
-    if not results.is_dir():
+    An answer counts exactly that point; an exported page interpolates between counted lengths, and
+    says so."""
+    if results is not None and not results.is_dir():
         raise UserError(f"--results {results}: no such directory; `ldt-bench run` makes one")
+    results = results or Path("results")
     if export is not None:
-        return _export(results, export, model or ["dit-xl-2", "sora-20b"], gpu or [], as_json)
+        return _export(results, export, model or [], gpu or [], as_json)
     if model or gpu:
         raise UserError("--model and --gpu go with --export; the served page offers all of them")
-    from bench.explore.data import msgspec, needs
     from bench.explore.server import ExploreServer
 
-    needs("msgspec", msgspec)
     with ExploreServer(results, port) as server:
         print_json({"url": server.url}) if as_json else typer.echo(server.url)
         say("this machine alone can open it; Ctrl-C ends it")
@@ -70,7 +75,7 @@ def explore(
 def _export(results: Path, path: Path, models: list[str], gpus: list[str], as_json: bool) -> None:
     from bench.core.load import names
     from bench.explore.data import read_table
-    from bench.explore.grid import grid
+    from bench.explore.grid import asked_of, grid
     from bench.explore.page import document, exported_page
     from bench.explore.published import published_source
     from bench.report.progress import SuiteProgress
@@ -86,7 +91,7 @@ def _export(results: Path, path: Path, models: list[str], gpus: list[str], as_js
     started, table = time.monotonic(), read_table(results)
     with SuiteProgress("what-if grid") as progress:
         sources = [*table.calibrations, published_source()]
-        cells = grid(results, sources, models, [None, *gpus], progress.watch)
+        cells = grid(results, asked_of(sources, models, gpus), progress.watch)
     page = exported_page(document(table, cells))
     with disk_faults(path, measured=False):
         write_whole(path, page)

@@ -2,6 +2,7 @@
 the name that records carry is the file's with the dtype, steps-4.yaml in float32 is steps-4-fp32.
 """
 
+import functools
 import os
 import re
 import warnings
@@ -42,10 +43,17 @@ def names(kind: str) -> list[str]:
         raise UserError(
             f"unknown kind {brief(kind)}: one of {', '.join(KINDS)}{nearest(kind, KINDS)}"
         )
+    return list(_stems(kind))
+
+
+@functools.cache
+def _stems(kind: str) -> tuple[str, ...]:
+    """As `names`: what ships does not change while a command runs."""
     folder = resources.files("configs") / kind
     stems = [f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")]
-    return sorted(
-        stems, key=lambda s: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", s)]
+    numbers_apart = re.compile(r"(\d+)")
+    return tuple(
+        sorted(stems, key=lambda s: [int(p) if p.isdigit() else p for p in numbers_apart.split(s)])
     )
 
 

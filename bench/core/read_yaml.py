@@ -6,12 +6,15 @@ into objects, and takes depth and aliases without bound.  Here each of these is 
 where.
 """
 
+import copy
+import functools
 import re
 from typing import Any
 
 import yaml
 
 MAX_CHARACTERS, MAX_DEPTH, MAX_NODES, MAX_DIGITS = 1_000_000, 40, 20_000, 100
+KEPT = 256  # texts: a forecast of all cards reads the same presets hundreds of times
 
 
 class YamlError(ValueError):
@@ -19,7 +22,12 @@ class YamlError(ValueError):
 
 
 def read_yaml(text: str) -> Any:
-    """Raises YamlError."""
+    """Raises YamlError.  What it gives is the caller's to change."""
+    return copy.deepcopy(_parsed(text))
+
+
+@functools.lru_cache(KEPT)
+def _parsed(text: str) -> Any:
     if len(text) > MAX_CHARACTERS:
         raise YamlError(f"longer than {MAX_CHARACTERS:,} characters")
     try:

@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from bench.calibrate.calibration import default_recipe, kind_of
-from bench.core.errors import EnvironmentFault
 from bench.core.quantity import Quantity
+from bench.explore.decoders import CALIBRATION_DECODER, RECORD_DECODER
 from bench.results.records import SCHEMA_VERSION
 from bench.results.store import CALIBRATION, RECORDS
 from bench.results.video import (
@@ -25,14 +27,6 @@ from bench.results.video import (
     video_seconds,
 )
 
-try:
-    import msgspec
-except ImportError:
-    msgspec = None
-
-PIP_LINE = (
-    "pip install 'ldt-bench[explore]'  (in a checkout: .venv/bin/pip install -e '.[explore]')"
-)
 WORDS = (
     "result",
     "suite",
@@ -66,6 +60,7 @@ NUMBERS = (
     "peak_bytes",
     "step_j",
 )
+DIGITS = 7  # of a number in the page
 MAX_PROBLEMS = 50  # shown; the rest is a number
 
 
@@ -93,8 +88,11 @@ class Table:
             self.more_problems += 1
 
     def document(self) -> dict[str, Any]:
-        """As JSON: words as {"words", "codes"}, so that ten thousand rows name a model once."""
-        encoded: dict[str, Any] = {name: self.columns[name] for name in NUMBERS}
+        """As JSON: words as {"words", "codes"}, so that ten thousand rows name a model once;
+        numbers to as many digits as any timing has."""
+        encoded: dict[str, Any] = {
+            name: [_short(value) for value in self.columns[name]] for name in NUMBERS
+        }
         for name in WORDS:
             codes = {word: i for i, word in enumerate(dict.fromkeys(self.columns[name]))}
             encoded[name] = {
@@ -110,12 +108,12 @@ class Table:
         }
 
 
-def read_table(results: Path) -> Table:
-    """All results below a directory, hidden directories left out.  Raises EnvironmentFault without
-    msgspec."""
-    needs("msgspec", msgspec)
-    from bench.explore.decoders import CALIBRATION_DECODER, RECORD_DECODER
+def _short(value: Any) -> Any:
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
+
+def read_table(results: Path) -> Table:
+    """All results below a directory, hidden directories left out."""
     table = Table()
     for directory in result_directories(results):
         name = directory.relative_to(results).as_posix()
@@ -124,12 +122,6 @@ def read_table(results: Path) -> Table:
         if (directory / CALIBRATION).is_file():
             _read_calibration(directory / CALIBRATION, name, CALIBRATION_DECODER, table)
     return table
-
-
-def needs(name: str, module: object) -> None:
-    """Raises EnvironmentFault where an optional package is not installed."""
-    if module is None:
-        raise EnvironmentFault(f"explore needs the package {name}: {PIP_LINE}")
 
 
 def result_directories(results: Path) -> Iterator[Path]:

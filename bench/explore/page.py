@@ -1,32 +1,27 @@
 """The explore page: served in parts, or exported as one file that needs neither server nor network.
 
-plotly draws, DataTables (as the package itables bundles it) holds the table, the browser's own
-controls ask.  Both packages carry their JavaScript in their wheels.  Nothing of a record reaches
-the markup: the page is fixed, data come as JSON, and explore.js writes them as text.
+plotly draws, DataTables holds the table, the browser's own controls ask; both libraries travel in
+vendor/.  Nothing of a record reaches the markup: the page is fixed, data come as JSON, and our
+scripts write them as text.
 """
 
 import base64
 import hashlib
-import importlib.util
 import json
 import re
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from bench.core.errors import EnvironmentFault
-from bench.explore.data import PIP_LINE, Table, needs
-from bench.explore.grid import choices
+from bench.explore.choices import choices
+from bench.explore.data import Table
 from bench.explore.published import published_source
 
-# plotly's WebGL traces compile their shaders' wrappers with Function(); no page or record adds a
-# script all the same.
 POLICY = (
     "default-src 'none'; base-uri 'none'; form-action 'none'; style-src 'unsafe-inline'; img-src"
-    " data: blob:; script-src 'unsafe-eval' "
+    " data: blob:; script-src "
 )
 SERVED_POLICY = (
     POLICY.replace("style-src", "style-src 'self'")
@@ -34,6 +29,8 @@ SERVED_POLICY = (
 )
 SCRIPTS = ("plotly.js", "tables.js", "explore.js")
 STYLES = ("tables.css", "explore.css")
+SCRIPT_PARTS = ("words", "points", "ask", "link", "answer", "compare", "start")
+"""js/*.js, which are one module together, in this order."""
 
 
 def document(table: Table, grid: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -77,34 +74,21 @@ def exported_page(shown: dict[str, Any]) -> str:
 
 
 def asset(name: str) -> str:
-    """A script or style of the page.  Raises EnvironmentFault where its package is missing."""
+    """A script or style of the page."""
+    if name == "explore.js":
+        return "\n".join(_text("js", f"{part}.js") for part in SCRIPT_PARTS)
+    if name == "explore.css":
+        return _text(name)
     if name == "plotly.js":
-        return _packaged("plotly", "package_data/plotly.min.js")
+        return _text("vendor", name)
     if name == "tables.css":
-        return _packaged("itables", "html/dt_bundle.css")
-    if name == "tables.js":
-        text, n = re.subn(
-            r"export\s*\{[^}]*?\b([\w$]+) as default\b[^}]*\};?",
-            r"globalThis.DataTable=\1;",
-            _packaged("itables", "html/dt_bundle.js"),
-        )
-        if n != 1:
-            raise EnvironmentFault(
-                f"itables exports its DataTables in another way than is known here: {PIP_LINE}"
-            )
-        return text
-    return (resources.files("bench.explore") / name).read_text(encoding="utf-8")
+        return _text("vendor", "datatables.css")
+    export = re.compile(r"export\s*\{[^}]*?\b([\w$]+) as default\b[^}]*\};?")
+    return export.sub(r"globalThis.DataTable=\1;", _text("vendor", "datatables.js"), count=1)
 
 
-def _packaged(package: str, path: str) -> str:
-    """Read from the installed package without importing it (itables would want pandas)."""
-    spec = importlib.util.find_spec(package)
-    needs(package, spec)
-    assert spec is not None
-    for folder in spec.submodule_search_locations or []:
-        if (Path(folder) / path).is_file():
-            return (Path(folder) / path).read_text(encoding="utf-8")
-    raise EnvironmentFault(f"{package} has no {path}: {PIP_LINE}")
+def _text(*path: str) -> str:
+    return resources.files("bench.explore").joinpath(*path).read_text(encoding="utf-8")
 
 
 def _inside_script(text: str) -> str:

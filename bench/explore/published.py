@@ -6,7 +6,7 @@ from typing import Any
 from bench.calibrate.calibration import kind_of
 from bench.calibrate.evidence.card import card_names
 from bench.calibrate.evidence.conditions import of_recipe
-from bench.calibrate.predict import Estimate
+from bench.calibrate.evidence.forecast import Forecast, forecast, usual_conditions
 from bench.core.errors import UserError
 from bench.core.load import load, names
 from bench.core.specs.gpu import Gpu
@@ -19,6 +19,8 @@ PUBLISHED = "published evidence"
 FIRST_CARD, FIRST_MODEL = "h100-sxm", "wan2.1-t2v-14b"
 AS_PUBLISHED = "as published rows run it"
 """A recipe's name on the page: FlashAttention, compiled or not, as most rows of the model are."""
+RUN_AS_PUBLISHED = "eager-bf16"
+"""The preset that a point as published is built with."""
 
 
 def published_source() -> dict[str, Any]:
@@ -40,20 +42,34 @@ def published_source() -> dict[str, Any]:
     }
 
 
-def published_estimate(
-    point_of: Callable[[str], Point], recipe: str | None, gpu: str | None, counts: CountCache
-) -> tuple[Point, Estimate]:
-    """The point that was asked for, and its estimate.  point_of: the point with a recipe preset.
+def published_point(point_of: Callable[[str], Point], recipe: str | None) -> Point:
+    """The point that was asked for.  point_of: the point with a recipe preset.
 
-    Raises UserError for a card or recipe that evidence says nothing of."""
-    from bench.calibrate.evidence.forecast import as_estimate, forecast, usual_conditions
-
+    Raises UserError where no published row is like it."""
     as_published = recipe in (None, AS_PUBLISHED)
-    point = point_of("eager-bf16" if as_published else str(recipe))
+    point = point_of(RUN_AS_PUBLISHED if as_published else str(recipe))
     if point.model.autoregressive:
         raise UserError(f"model {point.model.name} is auto-regressive: every row is of diffusion")
-    run = usual_conditions(point.model.name) if as_published else None
-    return point, as_estimate(forecast(point, gpu or FIRST_CARD, run, counts))
+    return point
+
+
+def published_forecast(
+    point: Point, recipe: str | None, gpu: str | None, counts: CountCache
+) -> Forecast:
+    """Raises UserError for a card or recipe that evidence says nothing of."""
+    run = usual_conditions(point.model.name) if recipe in (None, AS_PUBLISHED) else None
+    return forecast(point, gpu or FIRST_CARD, run, counts)
+
+
+def on_every_card(point: Point, recipe: str | None, counts: CountCache) -> list[Forecast]:
+    """The fastest card first; cards without what the recipe needs are left out."""
+    found = []
+    for gpu in card_names():
+        try:
+            found.append(published_forecast(point, recipe, gpu, counts))
+        except UserError:
+            continue
+    return sorted(found, key=lambda f: f.video_s.value)
 
 
 def _spoken_of(recipe: str, card: Gpu) -> bool:

@@ -15,7 +15,8 @@ from urllib.parse import parse_qsl, urlsplit
 from bench.core.errors import EnvironmentFault, UserError
 from bench.explore import data as explore_data
 from bench.explore import page as explore_page
-from bench.explore.whatif import Question, Superseded, Worker
+from bench.explore.whatif import Question
+from bench.explore.worker import Superseded, Worker
 
 LOOPBACK = "127.0.0.1"
 MAX_QUERY = 4096

@@ -4,18 +4,16 @@ Every answer is `bench.calibrate.estimate.estimate` of exactly that point.  Its 
 torch) is kept, so that another card, price or number of steps answers at once.
 """
 
-import multiprocessing
-import multiprocessing.connection
-import os
-import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.core.errors import EnvironmentFault, UserError, nearest
+from bench.calibrate.calibration import kind_of
+from bench.calibrate.evidence.forecast import Forecast, as_estimate
+from bench.core.errors import UserError, nearest
 from bench.core.load import check_point, load, names
 from bench.core.presets import recipe_file
 from bench.core.specs.model import Model
@@ -23,13 +21,16 @@ from bench.core.specs.point import Point
 from bench.core.specs.recipe import Recipe
 from bench.core.specs.workload import Workload
 from bench.count.cache import CountCache
-from bench.explore.published import AS_PUBLISHED, PUBLISHED, published_estimate
+from bench.explore.published import (
+    AS_PUBLISHED,
+    PUBLISHED,
+    on_every_card,
+    published_forecast,
+    published_point,
+)
+from bench.report.forecasts import resting_on
 
 KEPT = 256  # counts and calibrations
-
-
-class Superseded(Exception):
-    """A newer question came before this one was begun."""
 
 
 @dataclass(frozen=True)
@@ -120,38 +121,53 @@ class Answers:
 
     def answer(self, question: Question) -> dict[str, Any]:
         """The estimate as JSON.  Raises UserError, EnvironmentFault."""
-        from pydantic import ValidationError
+        if question.calibration == PUBLISHED:
+            return self._by_others(question)
+        return self._by_records(question)
 
-        asked = self._by_others if question.calibration == PUBLISHED else self._by_records
+    def with_cards(self, question: Question) -> dict[str, Any]:
+        """The estimate, and the same video on every card that others published of.
+
+        Raises as `answer`."""
+        return {**self.answer(question), "cards": self.cards(question)}
+
+    def cards(self, question: Question) -> list[dict[str, Any]]:
+        """The same video on every card, by published evidence, the fastest first.  Empty for a
+        model that no published row is like, and beside a CPU's records."""
+        if question.calibration != PUBLISHED:
+            if kind_of(self._calibration(question.calibration).gpu) == "cpu":
+                return []
+            question = replace(question, calibration=PUBLISHED, recipe=None)
+        recipe = _as_named(question.recipe)
         try:
-            point, recipe, predicted = asked(question)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            raise UserError(
-                f"{'.'.join(map(str, first['loc'])) or 'workload'}: {first['msg']}"
-            ) from None
-        return answer_document(question, point, recipe, predicted)
+            point = published_point(partial(_valid_point, question), recipe)
+        except UserError:
+            return []
+        return [_bar(f) for f in on_every_card(point, recipe, self._work)]
 
-    def _by_records(self, question: Question) -> tuple[Point, str, Any]:
+    def _by_records(self, question: Question) -> dict[str, Any]:
         from bench.calibrate.estimate import estimate
         from bench.calibrate.transfer import check_same_kind
 
         calibration = self._calibration(question.calibration)
         recipe = question.recipe or calibration.default_recipe
-        calibration.fit_for(recipe)  # a calibrated recipe's name or a preset's, never a path
+        fit = calibration.fit_for(recipe)  # a calibrated recipe's name or a preset's, not a path
         if question.gpu in names("gpus"):
             check_same_kind(calibration, question.gpu)  # before anything is counted
-        point = question.point(recipe)
+        point = _valid_point(question, recipe)
         gpu = question.gpu or None
-        return point, recipe, estimate(point, calibration, gpu=gpu, count=self._count(point))
+        predicted = estimate(point, calibration, gpu=gpu, count=self._count(point))
+        evidence = f"fitted to {len(fit.stages)} stages measured on {calibration.device_name}"
+        if predicted.heldout_error is not None:
+            error = predicted.heldout_error["mean"]
+            evidence += f" (held-out error: {error:.1%} for another point)"
+        return answer_document(question, point, recipe, predicted, evidence)
 
-    def _by_others(self, question: Question) -> tuple[Point, str, Any]:
-        recipe = question.recipe or AS_PUBLISHED
-        known = names("recipes")
-        if recipe != AS_PUBLISHED and recipe_file(recipe)[0] not in known:  # never a path
-            raise UserError(f"unknown recipe {recipe[:60]!r}{nearest(recipe, known)}")
-        point, predicted = published_estimate(question.point, recipe, question.gpu, self._work)
-        return point, recipe, predicted
+    def _by_others(self, question: Question) -> dict[str, Any]:
+        recipe = _as_named(question.recipe)
+        point = published_point(partial(_valid_point, question), recipe)
+        found = published_forecast(point, recipe, question.gpu, self._work)
+        return answer_document(question, point, recipe, as_estimate(found), resting_on(found))
 
     def _calibration(self, name: str) -> Any:
         from bench.calibrate.read import read_calibration
@@ -178,11 +194,43 @@ class Answers:
         return _kept(self._counts, same.subject, lambda: count_point(point))
 
 
+def _as_named(recipe: str | None) -> str:
+    """A recipe of the published source.  Raises UserError for what is no preset: never a path."""
+    known = names("recipes")
+    if recipe in (None, AS_PUBLISHED):
+        return AS_PUBLISHED
+    if recipe_file(recipe)[0] not in known:
+        raise UserError(f"unknown recipe {recipe[:60]!r}{nearest(recipe, known)}")
+    return recipe
+
+
+def _valid_point(question: Question, recipe: str) -> Point:
+    """Raises UserError, also where a number is out of its bounds."""
+    from pydantic import ValidationError
+
+    try:
+        return question.point(recipe)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "workload"
+        raise UserError(f"{where}: {first['msg']}") from None
+
+
+def _bar(f: Forecast) -> dict[str, Any]:
+    """One card of many."""
+    return {
+        "gpu": f.gpu.name,
+        "minutes_per_gpu_hour": f.minutes_per_gpu_hour.as_dict(),
+        "provenance": f.provenance,
+        "fits_memory": f.fits_memory,
+    }
+
+
 def answer_document(
-    question: Question, point: Point, recipe: str, predicted: Any
+    question: Question, point: Point, recipe: str, predicted: Any, evidence: str
 ) -> dict[str, Any]:
     """An estimate as the page takes it.  SI units; dollars are the page's, by the price that is set
-    there."""
+    there.  evidence: what it rests on, in words."""
     quantities = {
         "step_s": predicted.step_s,
         "video_s": predicted.video_s,
@@ -197,76 +245,12 @@ def answer_document(
         "gpu": predicted.gpu,
         "fits_memory": predicted.fits_memory,
         "provenance": predicted.provenance,
+        "evidence": evidence,
         "warnings": predicted.warnings,
         "heldout_error": predicted.heldout_error,
         "stages": {name: q.as_dict() for name, q in predicted.stages.items()},
         **{name: q.as_dict() if q else None for name, q in quantities.items()},
     }
-
-
-class Worker:
-    """Answers in a process of its own, so that counting holds up no other request; the newest
-    question goes first.
-
-    A question that has not begun when the next one comes is dropped: on the page somebody moves a
-    slider."""
-
-    def __init__(self, results: Path):
-        self.results = results
-        self._lock = threading.Lock()
-        self._pool: ProcessPoolExecutor | None = None
-        self._last: Future | None = None
-
-    def ask(self, question: Question) -> dict[str, Any]:
-        """Raises UserError, EnvironmentFault, Superseded."""
-        from concurrent.futures.process import BrokenProcessPool
-
-        with self._lock:
-            if self._last is not None:
-                self._last.cancel()
-            if self._pool is None:
-                self._pool = ProcessPoolExecutor(
-                    1, multiprocessing.get_context("spawn"), _begin, (str(self.results),)
-                )
-            self._last = future = self._pool.submit(_answer, question)
-        try:
-            return future.result()
-        except CancelledError:
-            raise Superseded from None
-        except BrokenProcessPool:
-            with self._lock:
-                self._pool = self._last = None
-            raise EnvironmentFault(
-                "the counting process died, for want of memory perhaps; ask again"
-            ) from None
-
-    def close(self) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-
-
-_ANSWERS: Answers | None = None  # of the worker process
-
-
-def _begin(results: str) -> None:
-    global _ANSWERS
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
-    parent = multiprocessing.parent_process()
-    if parent is not None:  # it dies with the server, however that dies
-
-        def watch() -> None:
-            multiprocessing.connection.wait([parent.sentinel])
-            os._exit(0)
-
-        threading.Thread(target=watch, daemon=True).start()
-    _ANSWERS = Answers(Path(results))
-
-
-def _answer(question: Question) -> dict[str, Any]:
-    assert _ANSWERS is not None
-    return _ANSWERS.answer(question)
 
 
 def _kept(store: OrderedDict[Any, Any], key: Any, make: Callable[[], Any]) -> Any:

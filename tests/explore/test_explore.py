@@ -12,11 +12,14 @@ from bench.calibrate.evidence.forecast import forecast, usual_conditions
 from bench.calibrate.read import read_calibration
 from bench.core.errors import UserError
 from bench.core.load import load_point
+from bench.count.cache import CountCache
+from bench.count.shipped import shipped_work
 from bench.explore import grid as explore_grid
+from bench.explore.choices import choices
 from bench.explore.data import read_table
-from bench.explore.grid import grid, left_out_errors
+from bench.explore.grid import asked_of, grid, left_out_errors
 from bench.explore.page import document
-from bench.explore.published import AS_PUBLISHED, PUBLISHED
+from bench.explore.published import AS_PUBLISHED, PUBLISHED, published_source
 from bench.explore.whatif import Answers, Question
 from bench.results.store import point_records, read_records
 from support.explore import ask, lines, rewrite
@@ -180,20 +183,75 @@ def test_a_question_that_cannot_be_answered_says_why(results, words, said):
         Answers(results).answer(ask(**words))
 
 
+def small_grid(monkeypatch, results, sizes, seconds, guidances=("none",), gpus=()) -> dict:
+    """A grid of the calibrations of `results` with one toy, in this process."""
+    monkeypatch.setattr(explore_grid, "SIZES", sizes)
+    monkeypatch.setattr(explore_grid, "SECONDS_TO_COUNT", seconds)
+    monkeypatch.setattr(explore_grid, "GUIDANCES", guidances)
+    asked = asked_of(read_table(results).calibrations, ["tiny"], gpus)
+    return grid(results, asked, processes=1)
+
+
+def nodes_of(made: dict, place: int = 0) -> list[dict]:
+    return [dict(zip(made["fields"], n, strict=True)) for n in made["cells"][place]["nodes"]]
+
+
 def test_the_grid_holds_exact_answers_and_says_how_well_it_interpolates(results, monkeypatch):
-    monkeypatch.setattr(explore_grid, "SIZES", ((64, 64), (65, 64)))
-    monkeypatch.setattr(explore_grid, "SECONDS", (0.5, 1.0, 2.0))
-    monkeypatch.setattr(explore_grid, "GUIDANCES", ("none",))
-    cells = grid(results, read_table(results).calibrations, ["tiny"], [None])
-    assert {(c["width"], c["guidance"]) for c in cells["cells"]} == {(64, "none")}
-    assert {(c["width"], c["guidance"]) for c in cells["missing"]} == {(65, "none")}
-    assert all("65" in c["reason"] for c in cells["missing"])
-    node = cells["cells"][0]["nodes"][1]
+    made = small_grid(monkeypatch, results, ((64, 64), (65, 64)), (0.5, 1.0, 2.0))
+    assert {(c["width"], c["guidance"]) for c in made["cells"]} == {(64, "none")}
+    assert {(c["width"], c["guidance"]) for c in made["missing"]} == {(65, "none")}
+    assert all("65" in c["reason"] for c in made["missing"])
+    node = nodes_of(made)[1]
     exact = Answers(results).answer(ask(fps="24", seconds="1", steps="50"))
-    assert node["frames"] == exact["frames"] == 25
-    assert node["step"][0] * 50 + node["rest"][0] == pytest.approx(exact["video_s"]["value"])
-    assert cells["left_out_errors"]["n"] == 1
-    assert 0 < cells["left_out_errors"]["worst"] < 1
+    assert (node["frames"], node["tokens"]) == (exact["frames"], exact["tokens"])
+    assert node["frames"] == 25
+    seconds = node["step"][0] * 50 + node["rest"][0]
+    assert seconds == pytest.approx(exact["video_s"]["value"], rel=1e-4)
+    assert made["words"][node["evidence"]] == exact["evidence"]
+    assert [made["words"][i] for i in node["warnings"]] == exact["warnings"]
+    assert made["left_out_errors"]["n"] == 1
+    assert 0 < made["left_out_errors"]["worst"] < 1
+
+
+def test_a_grid_in_several_processes_is_that_of_one(results, monkeypatch):
+    """As exported: the parts come in any order, and stand in the order of the question."""
+    sources = [published_source()]
+    asked = asked_of(sources, ["wan2.1-t2v-14b", "sora-20b"], [])
+    one, two = (grid(results, asked, processes=n) for n in (1, 2))
+    assert one["cells"]
+    assert [c | {"nodes": None} for c in one["cells"]] == [
+        c | {"nodes": None} for c in two["cells"]
+    ]
+    assert [nodes_of(one, i) for i in range(3)] == [nodes_of(two, i) for i in range(3)]
+
+
+def test_by_default_a_page_holds_known_models_and_each_devices_newest_headline():
+    def calibration(name: str, device: str, gpu: str = "h100-sxm") -> dict:
+        return {"id": name, "device_name": device, "gpu": gpu, "headline_model": "sora-20b"}
+
+    old, new = calibration("h/1", "H100"), calibration("h/2", "H100")
+    sources = [old, new, calibration("cpu/1", "EPYC", "cpu"), published_source()]
+    asked = asked_of(sources, [], ["h200"])
+    assert [(a.source, a.model, a.gpus) for a in asked[:2]] == [
+        ("h/2", "sora-20b", (None, "h200")),
+        ("cpu/1", "sora-20b", (None, "h200")),
+    ]
+    assert [a.model for a in asked[2:]] == list(explore_grid.MODELS)
+    assert all(a.source == PUBLISHED and "b200" in a.gpus for a in asked[2:])
+    named = asked_of(sources, ["tiny"], [])
+    assert [a.source for a in named] == ["h/1", "h/2", "cpu/1", PUBLISHED]
+
+
+def test_the_work_of_the_default_page_travels_with_the_package():
+    """So that its export counts nothing of the published source."""
+    shipped = shipped_work()
+    counts = CountCache()
+    for point in explore_grid.points_by_default():
+        shape = point.model.vae.latent_shape(
+            point.workload.frames, point.workload.height, point.workload.width
+        )
+        denoiser = point.model.model_dump(mode="json")["denoiser"]
+        assert counts.key(["forward", denoiser, shape]) in shipped, point.label
 
 
 def test_a_cpus_calibration_answers_for_no_gpu_and_the_panel_offers_none(results, monkeypatch):
@@ -208,15 +266,27 @@ def test_a_cpus_calibration_answers_for_no_gpu_and_the_panel_offers_none(results
     monkeypatch.undo()
     (calibration,) = read_table(results).calibrations
     assert (calibration["kind"], calibration["default_recipe"]) == ("cpu", "eager-fp32")
-    offered = [
-        g["name"] for g in explore_grid.choices()["gpus"] if g["kind"] == calibration["kind"]
-    ]
+    offered = [g["name"] for g in choices()["gpus"] if g["kind"] == calibration["kind"]]
     assert offered == ["cpu"]
-    monkeypatch.setattr(explore_grid, "SIZES", ((64, 64),))
-    monkeypatch.setattr(explore_grid, "GUIDANCES", ("none",))
-    cells = grid(results, [calibration], ["tiny"], ["h100-sxm"])
-    assert cells["cells"] == []
-    assert "is not carried over to h100-sxm" in cells["missing"][0]["reason"]
+    made = small_grid(monkeypatch, results, ((64, 64),), (1.0, 2.0), gpus=["h100-sxm"])
+    own, carried = made["cells"] + made["missing"]
+    assert (own["gpu"], len(own["nodes"])) == ("cpu", 2)
+    assert "is not carried over to h100-sxm" in carried["reason"]
+
+
+def test_beside_a_cpu_no_card_is_shown_and_beside_evidence_every_one(results):
+    answers = Answers(results)
+    assert answers.with_cards(ask())["cards"] == []
+    asked = Question(PUBLISHED, "wan2.1-t2v-14b", 1280, 720, 81 / 16, 16.0, 50, "cfg")
+    answer = answers.with_cards(asked)
+    assert {c["gpu"] for c in answer["cards"]} == set(published_source()["cards"])
+    minutes = [c["minutes_per_gpu_hour"]["value"] for c in answer["cards"]]
+    assert minutes == sorted(minutes, reverse=True)
+    own = next(c for c in answer["cards"] if c["gpu"] == "h100-sxm")
+    assert own["minutes_per_gpu_hour"] == answer["minutes_per_gpu_hour"]
+    assert answer["evidence"].startswith("fitted to ")
+    assert "held-out error" in answer["evidence"]
+    assert answers.with_cards(replace(asked, gpu="rtx-4090"))["cards"] == answer["cards"]
 
 
 def test_left_out_errors_are_those_of_a_power_law():

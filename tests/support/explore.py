@@ -1,19 +1,9 @@
 """A measured result for the explore page, and questions to it."""
 
-import importlib.util
 import json
 from pathlib import Path
 
-import pytest
-
 from bench.explore.whatif import Answers, Question
-
-pytest.importorskip("msgspec", reason="pip install -e '.[explore]'")
-for package in ("plotly", "itables"):
-    if importlib.util.find_spec(package) is None:
-        pytest.skip(
-            f"{package} is not installed: pip install -e '.[explore]'", allow_module_level=True
-        )
 
 EVIL = "<script>alert(1)</script>"
 
@@ -73,7 +63,7 @@ class InProcess:
         self.answers = Answers(results)
 
     def ask(self, question: Question) -> dict:
-        return self.answers.answer(question)
+        return self.answers.with_cards(question)
 
     def close(self) -> None:
         pass
