@@ -1,4 +1,4 @@
-"""Fills README.md, four pages of docs/, results/README.md and the two figures of docs/ from what is
+"""Fills README.md, five pages of docs/, results/README.md and the two figures of docs/ from what is
 measured, counted and predicted: no figure there is typed.
 
     python docs/fill_readme.py           Write them anew: after a result was added, and again
@@ -16,7 +16,6 @@ import difflib
 import re
 import sys
 from collections.abc import Callable
-from math import prod
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,8 +23,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
 import fleet_page
 import mesh_pages
+import pencil_page
 import waterfall_svg
-from committed_results import Result, newest, of_h100, results, results_page
+from committed_results import Result, newest, results, results_page
 from evidence_tables import held_out_block, scatter_block
 from h100_plan import (
     HALF_HOUR,
@@ -38,81 +38,80 @@ from h100_plan import (
     table,
 )
 
+from bench.calibrate.evidence.forecast import forecast, usual_conditions
 from bench.core.errors import UserError
-from bench.core.load import load
-from bench.core.reference import MODEL, WORKLOAD
+from bench.core.load import load, load_point
 from bench.core.specs.gpu import Gpu
-from bench.core.specs.model import Model
-from bench.core.specs.workload import Workload
-from bench.count.closed import dit as closed_form
-from bench.report.forecasts import resting_on
-from bench.studies.pencil.assumptions import Assumptions
-from bench.studies.pencil.cross_model import cross_model
-from bench.studies.pencil.published import published_chain
-from bench.studies.pencil.waterfall import Bar, waterfall
+from bench.explore.published import RUN_AS_PUBLISHED
+from bench.report.documents import run_summary
+from bench.report.forecasts import headline, published_here, resting_on
+from bench.report.tables.planning import headline_lines
 
 BLOCK = re.compile(r"(<!-- fill: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
-PICTURE = Path("docs/waterfall.svg")
 MESHES = Path("docs/meshes.svg")
+ANSWERED = ("wan2.1-t2v-14b", "720p-81f")
 
 
-def bars(found: list[Result]) -> list[Bar]:
-    """The waterfall, down to the newest H100's calibration, or to what others' H100 runs reach."""
-    h100 = of_h100(found)
-    if h100 and h100.calibration:
-        return waterfall(Assumptions(), h100.calibration.reference)
-    return waterfall(Assumptions(), published=published_chain(PLANNED_GPU))
-
-
-def waterfall_block(found: list[Result]) -> str:
-    h100, drawn = of_h100(found), bars(found)
-    basis = (
-        f"Down to the card measured in [{h100.path.name}]({h100.path}/{h100.report})."
-        if h100
-        else (
-            "No H100 record is in this repository yet, so the last two factors are what others'"
-            f" H100 runs reach: {resting_on(published_chain(PLANNED_GPU).fast)}. 184,320 tokens are"
-            " more than any published row has, so both are extrapolated"
-            " ([docs/evidence.md](docs/evidence.md))."
-        )
-    )
-    said = "; ".join(f"{b.factor} {b.value:.3g}" for b in drawn)
+def answer_block(found: list[Result]) -> str:
+    """What `predict` prints of a well-known point."""
+    model, workload = ANSWERED
+    run = usual_conditions(model)
+    made = forecast(load_point(model, workload, RUN_AS_PUBLISHED), PLANNED_GPU, run)
+    lines = [headline(made), resting_on(made), *map(published_here, made.same_point)]
+    command = f"$ ldt-bench predict {model} -w {workload} --gpu {PLANNED_GPU}"
+    seconds, known = made.video_s, made.same_point[0].seconds
     return (
-        f"![Minutes of video per H100-hour, factor by factor: {said}]({PICTURE})\n\n{basis}\n\n"
-        + table(
-            ["factor", "times", "minutes of video per H100-hour", "provenance"],
-            [
-                (b.factor, f"{b.multiplier:.3g}" if i else "", _minutes(b), b.provenance)
-                for i, b in enumerate(drawn)
-            ],
-        )
+        "\n".join(["```console", command, *lines, "```"]) + "\n\n"
+        f"The interval is 90 %; it holds the {known:,.0f} s that others measured of this very"
+        f" point ({seconds.low:,.0f} to {seconds.high:,.0f} s). Trust the held-out error: it comes"
+        " from points the fit never saw. `--gpu all` compares every card, `--calibration RESULT`"
+        " takes your own records instead.\n"
     )
 
 
-def _minutes(b: Bar) -> str:
-    """With its interval, where it has one of its own."""
-    if b.interval is None:
-        return f"{b.value:.3g}"
-    return f"{b.value:.3g} ({b.interval[0]:.3g} to {b.interval[1]:.3g})"
+def measurement_block(found: list[Result]) -> str:
+    """The last lines of the newest run with a headline, as `run` prints them."""
+    with_headline = [r for r in found if r.calibration and r.calibration.headline]
+    if not with_headline:
+        return "No result with a headline is in this repository yet.\n"
+    result = with_headline[-1]
+    directory = ROOT / result.path
+    summary = run_summary(directory, directory / "report.md", result.records, result.calibration)
+    of = result.records[-1].environment.device_name
+    device = " --device cpu" if result.gpu == "cpu" else ""
+    return (
+        "\n".join(
+            [
+                "```console",
+                f"$ ldt-bench run {result.suite}{device}",
+                *headline_lines(summary),
+                f"report: {result.path}/{result.report}",
+                "```",
+            ]
+        )
+        + f"\n\nThat is a toy on {of}; on a rented H100 the same commands take half an"
+        " hour ([docs/h100.md](docs/h100.md)).\n"
+    )
 
 
 def results_block(found: list[Result]) -> str:
     if not found:
         return "No result is in this repository yet, of any device.\n"
     rows = []
-    for r in newest(found):
-        headline = r.calibration.headline if r.calibration else None
+    answering = [r for r in newest(found) if r.calibration and r.calibration.headline]
+    for r in answering or newest(found):
+        own = r.calibration.headline if r.calibration else None
         fit = r.calibration.fit_for(None) if r.calibration else None
         errors = fit.leave_one_out if fit else None
-        q = headline.minutes_per_gpu_hour if headline else None
+        q = own.minutes_per_gpu_hour if own else None
         rows.append(
             (
                 r.gpu,
                 f"`{r.suite}`",
                 r.started_utc[:10],
-                f"{headline.model} {headline.workload}" if headline else "–",
+                f"{own.model} {own.workload}" if own else "–",
                 f"{q.value:.3g} ({q.low:.3g} to {q.high:.3g})" if q else "–",
-                headline.provenance if headline else "–",
+                own.provenance if own else "–",
                 f"{errors.median:.1%}, worst {errors.worst:.1%} (n={errors.n})" if errors else "–",
                 f"[{r.report}]({r.path}/{r.report})" if r.report else "–",
             )
@@ -177,20 +176,15 @@ def holdout_lines(result: Result, found: list[Result]) -> list[str]:
 PLAN_HEAD = ["", "points", "time", "range", "cost", "range", "provenance"]
 
 
-def cost_block(found: list[Result]) -> str:
+def suites_block(found: list[Result]) -> str:
+    """Every planned suite, of docs/h100.md."""
     plan, price = read_plan(ROOT), load(Gpu, PLANNED_GPU).price_usd_per_hour
     assert price is not None
     return (
-        table(PLAN_HEAD, plan_rows(plan, HALF_HOUR))
+        table(PLAN_HEAD, plan_rows(plan, PLANNED_SUITES))
         + f"\nAt ${price.low:.2f} to ${price.high:.2f} an hour ({price.date}). Basis:"
         f" {plan['basis']}.\n"
     )
-
-
-def suites_block(found: list[Result]) -> str:
-    """Every planned suite, of docs/h100.md."""
-    plan = read_plan(ROOT)
-    return table(PLAN_HEAD, plan_rows(plan, PLANNED_SUITES)) + f"\nBasis: {plan['basis']}.\n"
 
 
 def points_block(found: list[Result]) -> str:
@@ -203,53 +197,14 @@ def points_block(found: list[Result]) -> str:
     )
 
 
-def pencil_block(found: list[Result]) -> str:
-    """What is counted of the chain, in words."""
-    a, model, minute = Assumptions(), load(Model, MODEL), load(Workload, WORKLOAD)
-    start, macs, _, counted, *_ = waterfall(a)
-    sora, *_, by_token, _ = [row.as_dict() for row in cross_model(a, load(Gpu, PLANNED_GPU))]
-    latents = model.latent_shape(minute)
-    step, tokens = (
-        closed_form.dit_forward(model.denoiser, latents, 1),
-        prod(model.denoiser.grid(latents)),
-    )
-    hours = [row["datasheet"]["seconds"] / 3600 for row in (sora, by_token)]
-    return "\n".join(
-        [
-            (
-                f"- DiT's \"{a.dit_step / 1e9:.0f} GFLOP\" are multiply-accumulates, and an H100's"
-                f" datasheet counts two FLOPs each: {start.value:.3g} minutes an hour become"
-                f" {macs.value:.3g}."
-            ),
-            (
-                f"- Attention over the {tokens:,} tokens of a minute is quadratic: a step takes"
-                f" {sum(step.values()) / 1e15:.2f} PFLOP, {step['attention'] / 1e15:.2f} of them"
-                f" attention (counted). At 100 % of the datasheet that makes {counted.value:.3g}"
-                " minutes an hour."
-            ),
-            (
-                "- FLOPs alone compare unlike things: made token by token (a VideoPoet-like 8 B),"
-                f" the same minute takes {sora['flops'] / by_token['flops']:.0f} times fewer of"
-                f" them, and at the H100's datasheet {hours[1]:.2g} hours where diffusion takes"
-                f" {hours[0]:.2g}, since each token reads all the weights (counted work at claimed"
-                " rates)."
-            ),
-            (
-                "- What a card really reaches, the VAE, the text encoder and guidance come on top,"
-                " and are measured."
-            ),
-            "",
-        ]
-    )
-
-
 PAGES: dict[str, dict[str, Callable[[list[Result]], str]]] = {
     "README.md": {
-        "waterfall": waterfall_block,
+        "waterfall": pencil_page.waterfall_block,
+        "answer": answer_block,
+        "measurement": measurement_block,
         "results": results_block,
-        "cost": cost_block,
-        "pencil": pencil_block,
     },
+    "docs/pencil.md": {"chain": pencil_page.chain_block, "pencil": pencil_page.pencil_block},
     "docs/h100.md": {"suites": suites_block, "points": points_block},
     "docs/evidence.md": {"held-out": held_out_block, "scatter": scatter_block},
     "docs/parallel.md": {
@@ -280,7 +235,7 @@ def pages() -> dict[Path, str]:
         **{Path(page): fill(Path(page), found, blocks) for page, blocks in PAGES.items()},
         Path("results/README.md"): results_page(found),
         MESHES: mesh_pages.draw(),
-        PICTURE: waterfall_svg.draw(bars(found)),
+        pencil_page.PICTURE: waterfall_svg.draw(pencil_page.bars(found)),
     }
 
 

@@ -43,14 +43,14 @@ def names(kind: str) -> list[str]:
         raise UserError(
             f"unknown kind {brief(kind)}: one of {', '.join(KINDS)}{nearest(kind, KINDS)}"
         )
-    return list(_stems(kind))
+    folder = Path(str(resources.files("configs"))) / kind
+    return list(_stems(folder, folder.stat().st_mtime_ns))
 
 
 @functools.cache
-def _stems(kind: str) -> tuple[str, ...]:
-    """As `names`: what ships does not change while a command runs."""
-    folder = resources.files("configs") / kind
-    stems = [f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")]
+def _stems(folder: Path, changed_ns: int) -> tuple[str, ...]:
+    """As `names`, read again when a file came or went: a forecast of all cards asks often."""
+    stems = [f.stem for f in folder.iterdir() if f.suffix == ".yaml"]
     numbers_apart = re.compile(r"(\d+)")
     return tuple(
         sorted(stems, key=lambda s: [int(p) if p.isdigit() else p for p in numbers_apart.split(s)])

@@ -13,6 +13,7 @@ from support.paths import ROOT
 sys.path.insert(0, str(ROOT / "docs"))
 import fill_readme
 import h100_plan
+import pencil_page
 import waterfall_svg
 
 from bench.studies.pencil.waterfall import Bar
@@ -67,17 +68,25 @@ def readme(checkout) -> str:
     return (checkout.root / "README.md").read_text()
 
 
+def chain(checkout) -> str:
+    """The page of the pencil's factors."""
+    return (checkout.root / "docs/pencil.md").read_text()
+
+
 def test_without_results_it_says_so(checkout, capsys):
     assert checkout("--check") == 1
-    assert "8 stale: python docs/fill_readme.py" in capsys.readouterr().err
+    assert "9 stale: python docs/fill_readme.py" in capsys.readouterr().err
     assert checkout() == 0
     assert checkout("--check") == 0
     assert "No result is in this repository yet, of any device." in readme(checkout)
     assert NO_H100 in readme(checkout)
     assert readme(checkout).startswith("# By hand\n")
     assert readme(checkout).endswith("More by hand, 7 %.\n")
-    assert "| pencil estimate |  | 5.03 | claimed |" in readme(checkout)
-    assert "34.09 PFLOP" in readme(checkout)
+    assert "No result with a headline is in this repository yet." in readme(checkout)
+    assert "$ ldt-bench predict wan2.1-t2v-14b -w 720p-81f --gpu h100-sxm" in readme(checkout)
+    assert "pencil's 5.03 minutes of video per H100-hour" in readme(checkout)
+    assert "| pencil estimate |  | 5.03 | claimed |" in chain(checkout)
+    assert "34.09 PFLOP" in chain(checkout)
 
 
 def test_a_new_result_makes_it_stale_and_is_shown(checkout, measured, capsys):
@@ -113,23 +122,21 @@ def test_the_newest_of_each_card_and_suite(checkout, measured):
 
 def test_an_h100s_record_ends_the_waterfall(checkout, measured):
     checkout()
-    before = (checkout.root / fill_readme.PICTURE).read_text()
+    before = (checkout.root / pencil_page.PICTURE).read_text()
     add(checkout, measured, "20260101T000000Z", gpu="h100-sxm")
     checkout()
-    assert NO_H100 not in readme(checkout)
-    assert "20260101T000000Z_micro](results/h100-sxm/20260101T000000Z_micro/report.html)" in readme(
-        checkout
-    ) or "20260101T000000Z_micro](results/h100-sxm/20260101T000000Z_micro/report.md)" in readme(
-        checkout
-    )
-    assert "GEMM ceiling of this h100-sxm" in readme(checkout)
+    assert NO_H100 not in readme(checkout) + chain(checkout)
+    linked = "20260101T000000Z_micro](../results/h100-sxm/20260101T000000Z_micro/report."
+    assert linked in chain(checkout)
+    assert "GEMM ceiling of this h100-sxm" in chain(checkout)
     assert "| measured |" in readme(checkout)
-    assert (checkout.root / fill_readme.PICTURE).read_text() != before
+    assert (checkout.root / pencil_page.PICTURE).read_text() != before
 
 
 def test_a_figure_changed_by_hand_is_stale(checkout, capsys):
     checkout()
-    (checkout.root / "README.md").write_text(readme(checkout).replace("| 5.03 |", "| 6.03 |"))
+    changed = chain(checkout).replace("| 5.03 |", "| 6.03 |")
+    (checkout.root / "docs/pencil.md").write_text(changed)
     capsys.readouterr()
     assert checkout("--check") == 1
     out = capsys.readouterr().out
@@ -146,9 +153,9 @@ def test_a_figure_changed_by_hand_is_stale(checkout, capsys):
         ),
         (
             lambda root: (root / "README.md").write_text(
-                (root / "README.md").read_text().replace("fill: cost", "fill: coast")
+                (root / "README.md").read_text().replace("fill: answer", "fill: anser")
             ),
-            "coast",
+            "anser",
         ),
         (
             lambda root: (root / h100_plan.PLAN).write_text(
@@ -194,11 +201,11 @@ def test_a_plan_keeps_what_the_pages_show(checkout):
     h100_plan.write_plan(checkout.root, dict.fromkeys(h100_plan.PLANNED_SUITES, document))
     checkout()
     middle, span = h100_plan.spanned(quantity, h100_plan.seconds)
+    page = (checkout.root / "docs/h100.md").read_text()
     assert (
         f"| `run h100-anchor` | 2 | {middle} | {span} | $60.00 | $30.00 to $120.00 | extrapolated |"
-        in readme(checkout)
+        in page
     )
-    page = (checkout.root / "docs/h100.md").read_text()
     assert page.count("| a | denoise_step | 7 s | 5 s to 9 s |") == 3
     assert page.count("| `run ") == len(h100_plan.PLANNED_SUITES)
 
