@@ -44,6 +44,7 @@ from bench.core.reference import MODEL, WORKLOAD
 from bench.core.specs.gpu import Gpu
 from bench.core.specs.model import Model
 from bench.core.specs.workload import Workload
+from bench.core.units import MINUTES_AN_HOUR
 from bench.count.closed import dit as closed_form
 from bench.report.forecasts import resting_on
 from bench.studies.pencil.assumptions import Assumptions
@@ -123,7 +124,7 @@ def results_block(found: list[Result]) -> str:
             "suite",
             "measured",
             "headline point",
-            "minutes of video per GPU-hour",
+            MINUTES_AN_HOUR,
             "provenance",
             "held-out error of a step",
             "report",

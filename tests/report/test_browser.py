@@ -127,7 +127,9 @@ def test_figures_are_saved_from_the_page_on_white(opened, tmp_path, scheme):
     page = opened(scheme=scheme)
     for kind in ("SVG", "PNG"):
         with page.expect_download() as download:
-            page.get_by_role("button", name=f"Save {kind} of Minutes of video per GPU-hour").click()
+            page.get_by_role(
+                "button", name=f"Save {kind} of Minutes of video per hour of the device"
+            ).click()
         download.value.save_as(tmp_path / download.value.suggested_filename)
     text = (tmp_path / "waterfall.svg").read_text()
     assert ET.fromstring(text).tag == "{http://www.w3.org/2000/svg}svg"
