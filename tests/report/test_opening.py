@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from bench.calibrate.predict import shown as of_dimension
 from bench.core.load import load
 from bench.core.quantity import Quantity
 from bench.core.specs.suite import Suite
@@ -11,6 +12,7 @@ from bench.core.specs.workload import Workload
 from bench.report.contents import fit_tables
 from bench.report.figures import drawing
 from bench.report.figures.rates import rates, rates_of
+from bench.report.numbers import without_exponents
 from bench.report.opening.answer import answer_of, doubt_of, subject_of
 from bench.report.opening.sections import CARRIES
 from bench.report.result import read_result
@@ -21,6 +23,7 @@ from bench.results.store import PAGE, SUITE, Store
 from bench.studies.pencil.sensitivity import headline_swings
 from support.ablations import record as recipe_record
 from support.pages import a_gpus_result, written
+from support.paths import ROOT
 from support.records import count, environment, point_record
 
 UNSTEADY = "machine not steady: off by up to 72%"
@@ -229,7 +232,7 @@ def test_what_moves_a_headline_by_hand():
         "text_encode": Quantity(1.0, 1.0, 1.0),
     }
     swings = {s.factor: s for s in headline_swings(workload, stages, "measured")}
-    assert [s.factor for s in headline_swings(workload, stages, "measured")][0] == "guidance"
+    assert next(iter(swings)) == "guidance"
     an_hour = workload.video_s / 60 * 3600
     for factor, ends in {
         "guidance": (13 - 11 / 2, 13),
@@ -253,7 +256,8 @@ def test_the_tornado_of_the_headline_is_drawn_from_them(measured):
 def test_recipes_are_bars_with_intervals_and_dollars_where_a_price_is_known(recipes, tmp_path):
     result = read_result(recipes[0])
     video, found = rates_of(result)
-    assert video.startswith("sora-3b on ") or " on " in video
+    made = result.points[0]
+    assert video == f"{made.model} on {made.workload}"
     assert [rate.name for rate in found][:2] == ["int8-weight-bf16", "fp8-bf16"]
     assert found[0].minutes.low < found[0].minutes.value < found[0].minutes.high
     assert found[0].usd is None  # a CPU has no price here
@@ -266,3 +270,71 @@ def test_one_recipe_is_no_choice(gpu):
     directory, page = gpu
     assert rates(read_result(directory)) is None
     assert 'id="figure-rates"' not in page
+
+
+def test_cards_of_one_recipe_are_told_apart_and_have_dollars(tmp_path):
+    priced = environment().model_copy(update={"gpu": "h100-sxm", "device": "cuda"})
+    (tmp_path / SUITE).write_text(load(Suite, "smoke").model_dump_json())
+    one = recipe_record("fp8-bf16", 6.0)
+    timings = {"denoise_step": one.timings["trajectory"], "vae_decode": one.timings["vae_decode"]}
+    with Store(tmp_path) as store:
+        for card in "ab":
+            on = priced.model_copy(update={"device_uuid_hash": card})
+            changed = {"fingerprint": card, "environment": on, "timings": timings, "against": None}
+            changed["counts"] = dict.fromkeys(timings, count(linear_flops=10**9))
+            store.append_record(one.model_copy(update=changed))
+    result = read_result(tmp_path)
+    _, found = rates_of(result)
+    assert sorted(rate.name for rate in found) == ["fp8-bf16 on a", "fp8-bf16 on b"]
+    assert all(rate.usd.low < rate.usd.value < rate.usd.high for rate in found)
+    with drawing.plt.style.context(drawing.STYLE):
+        assert [a.get_xlabel() for a in rates(result).figure.axes] == [
+            "minutes of video per GPU-hour",
+            "USD per minute of video",
+        ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (
+            "extrapolated: 3.41e+16 FLOPs of a step, 9.4e+05 times the largest measured",
+            "extrapolated: 34.1 PFLOP a step, 940,000 times the largest measured",
+        ),
+        ("FLOPs of a decode 6.224e+15 is 1.71e+04 times", "6.22 PFLOP a decode is 17,100 times"),
+        ("no energy: FLOPs of a step are not known", "no energy: FLOPs of a step are not known"),
+    ],
+)
+def test_warnings_of_older_calibrations_are_shown_without_exponents(old, new):
+    assert without_exponents(old) == new
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("tokens", 184320.0, "184,320 tokens"),
+        ("step_flops", 1.63e16, "16.3 PFLOP a step"),
+        ("decode_flops", 9.9996e14, "1 PFLOP a decode"),
+        ("attention_share", 0.857, "attention's share of FLOPs 86%"),
+    ],
+)
+def test_a_warnings_numbers_are_as_people_write_them(name, value, text):
+    assert of_dimension(name, value) == text
+
+
+CONFUSING = (
+    "What the pencil leaves out",
+    "the one to trust a prediction by",
+    "had not seen",
+    "reaches over an end",
+    "the machine moved by",
+)
+
+
+def test_sentences_that_confused_readers_are_gone():
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "bench").rglob("*.*")]
+    texts = {p: p.read_text() for p in pages if p.suffix in (".py", ".md", ".j2", ".js")}
+    assert len(texts) > 200
+    log = ROOT / "docs" / "log.md"  # keeps what was said at the time
+    found = [(p, words) for p, t in texts.items() if p != log for words in CONFUSING if words in t]
+    assert found == []
