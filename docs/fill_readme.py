@@ -42,6 +42,7 @@ from bench.calibrate.evidence.forecast import forecast, usual_conditions
 from bench.core.errors import UserError
 from bench.core.load import load, load_point
 from bench.core.specs.gpu import Gpu
+from bench.core.units import MINUTES_AN_HOUR
 from bench.explore.published import RUN_AS_PUBLISHED
 from bench.report.documents import run_summary
 from bench.report.forecasts import headline, published_here, resting_on
@@ -122,7 +123,7 @@ def results_block(found: list[Result]) -> str:
             "suite",
             "measured",
             "headline point",
-            "minutes of video per GPU-hour",
+            MINUTES_AN_HOUR,
             "provenance",
             "held-out error of a step",
             "report",

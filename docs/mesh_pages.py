@@ -60,7 +60,7 @@ def meshes_block(found: object) -> str:
 
 
 def mesh_errors_block(found: object) -> str:
-    """How right they were, of rows that the fit had not seen."""
+    """How right they were, of rows that the fit never saw."""
     fitted = scaling_evidence()
     words = {
         True: "The source has its own row on one card",

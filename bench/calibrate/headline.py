@@ -10,6 +10,7 @@ from bench.calibrate.calibration import (
 )
 from bench.calibrate.estimate import estimate
 from bench.core.load import headline_point, load_point
+from bench.core.quantity import Quantity
 from bench.core.reference import MODEL, WORKLOAD
 from bench.core.specs.point import Point
 from bench.core.specs.suite import Suite
@@ -24,7 +25,7 @@ from bench.results.video import (
     calls_per_video,
     minutes_from,
     minutes_per_gpu_hour,
-    video_seconds,
+    stage_seconds,
 )
 
 
@@ -66,18 +67,10 @@ def measured_headline(suite: Suite, records: list[PointRecord]) -> Headline | No
     The point is known by what it is, not by its name: a user's own YAML may be called like a
     preset."""
     point = headline_point(suite)
-    own = [
-        r
-        for r in records
-        if r.outcome in MEASURED and Point.model_validate(r.point).subject == point.subject
-    ]
-    if not own:
+    own, stages = of_headline(point, records), measured_stages(point, records)
+    if stages is None:
         return None
-    timings = {stage: timing for record in own for stage, timing in record.timings.items()}
-    calls = calls_per_video(point.workload, own[0].counts)
-    video_s = video_seconds(calls, timings)
-    if video_s is None:
-        return None
+    video_s = Quantity.sum(stages.values())
     return Headline(
         model=point.model.name,
         workload=point.workload.name,
@@ -90,6 +83,25 @@ def measured_headline(suite: Suite, records: list[PointRecord]) -> Headline | No
             point.workload, video_s.scaled(point.recipe.cards_of_one_sample)
         ),
     )
+
+
+def of_headline(point: Point, records: list[PointRecord]) -> list[PointRecord]:
+    """Its records that have timings."""
+    return [
+        r
+        for r in records
+        if r.outcome in MEASURED and Point.model_validate(r.point).subject == point.subject
+    ]
+
+
+def measured_stages(point: Point, records: list[PointRecord]) -> dict[str, Quantity] | None:
+    """Seconds of one batch of videos by stage; None where a stage of the point was not timed."""
+    own = of_headline(point, records)
+    if not own:
+        return None
+    timings = {stage: timing for record in own for stage, timing in record.timings.items()}
+    calls = calls_per_video(point.workload, own[0].counts)
+    return stage_seconds(calls, timings)
 
 
 def reference(calibration: Calibration) -> Reference:

@@ -62,7 +62,7 @@ class HeldOut:
 def hold_out(
     calibration: Calibration, directory: Path, *, carried: bool = False
 ) -> tuple[list[HeldOut], list[str]]:
-    """Every stage measured in `directory` that the calibration had not seen -> rows, and why others
+    """Every stage measured in `directory` that the calibration never saw -> rows, and why others
     were left out.
 
     carried: the other result is of another card, onto whose ceilings (measured there, else its
@@ -103,7 +103,7 @@ def hold_out(
         rows, left_out = rows + found, left_out + out
     if not rows:
         raise UserError(
-            f"{directory}: no point that the calibration had not seen"
+            f"{directory}: no point that the calibration never saw"
             f" ({'; '.join(left_out[:2]) or 'no point'}); measure others, e.g. `ldt-bench run"
             " holdout-cpu`"
         )

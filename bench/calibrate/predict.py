@@ -18,6 +18,7 @@ from bench.core.errors import UserError
 from bench.core.quantity import Quantity
 from bench.core.specs.gpu import Gpu
 from bench.core.specs.point import Point
+from bench.core.units import plain, si
 from bench.count.fits import fits_memory
 from bench.results.counts import StageCount
 from bench.results.video import (
@@ -166,20 +167,14 @@ def dimensions(tokens: int, counts: dict[str, StageCount]) -> dict[str, float]:
     return out
 
 
-_WORDS = {
-    "tokens": "tokens",
-    "step_flops": "FLOPs of a step",
-    "attention_share": "attention's share of FLOPs",
-    "decode_flops": "FLOPs of a decode",
-}
-
-
 def shown(name: str, value: float) -> str:
-    """A dimension as people write it: 184,320 tokens; 1.5e+16 FLOPs of a step."""
-    if name == "attention_share":
-        return f"{_WORDS[name]} {value:.0%}"
-    figure = f"{value:,.0f}" if value < 1e9 else f"{value:.3g}"
-    return f"{figure} {_WORDS[name]}"
+    """A dimension as people write it: 184,320 tokens; 16.3 PFLOP a step."""
+    return {
+        "tokens": f"{value:,.0f} tokens",
+        "step_flops": f"{si(value, 'FLOP')} a step",
+        "attention_share": f"attention's share of FLOPs {value:.0%}",
+        "decode_flops": f"{si(value, 'FLOP')} a decode",
+    }[name]
 
 
 def _range_warnings(point: Point, counts: dict[str, StageCount], fit: Fit) -> list[str]:
@@ -189,12 +184,12 @@ def _range_warnings(point: Point, counts: dict[str, StageCount], fit: Fit) -> li
         span = fit.ranges.get(name)
         if span is not None and span.high and value > 1.1 * span.high:
             out.append(
-                f"extrapolated: {shown(name, value)}, {value / span.high:.3g} times the largest"
+                f"extrapolated: {shown(name, value)}, {plain(value / span.high)} times the largest"
                 " measured"
             )
         elif span is not None and 0 < value < span.low / 1.1:
             out.append(
-                f"extrapolated: {shown(name, value)}, {span.low / value:.3g} times under the"
+                f"extrapolated: {shown(name, value)}, {plain(span.low / value)} times under the"
                 " smallest measured"
             )
     return out

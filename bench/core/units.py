@@ -2,6 +2,7 @@
 mixed."""
 
 import re
+from math import floor, log10
 
 from bench.core.errors import UserError, brief
 
@@ -24,34 +25,48 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
+def plain(value: float, n: int = 3) -> str:
+    """n digits without an exponent, from a billionth to a billion: 0.0000392, 79.5, 128,000."""
+    if not 1e-9 <= abs(value) < 1e9:  # and zero
+        return f"{value:.{n}g}"
+    decimals = max(0, n - 1 - floor(log10(abs(value))))
+    rounded = float(f"{value:.{n}g}")
+    text = f"{rounded:,.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+_PREFIXES = {18: "E", 15: "P", 12: "T", 9: "G", 6: "M", 3: "k", 0: "", -3: "m", -6: "µ", -9: "n"}
+
+
 def si(value: float, unit: str, digits: int = 3) -> str:
     """5.245e11, 'FLOP' -> '525 GFLOP'."""
-    if value == 0:
-        return f"0 {unit}"
-    for power, prefix in (
-        (18, "E"),
-        (15, "P"),
-        (12, "T"),
-        (9, "G"),
-        (6, "M"),
-        (3, "k"),
-        (0, ""),
-        (-3, "m"),
-        (-6, "µ"),
-    ):
-        if abs(value) >= 10.0**power:
-            return (
-                f"{value / 10.0**power:.{digits}g} {prefix}{unit}"
-                if abs(value) < 10.0 ** (power + 3)
-                else f"{value:.{digits}g} {unit}"
-            )
-    return f"{value:.{digits}g} {unit}"
+    value = float(f"{value:.{digits}g}")  # 999.9 G is 1 T
+    power = next((p for p in _PREFIXES if abs(value) >= 10.0**p), None)
+    if power is None or abs(value) >= 1e21:
+        return f"{value:.{digits}g} {unit}"
+    return f"{plain(value / 10.0**power, digits)} {_PREFIXES[power]}{unit}"
 
 
 def seconds(value: float, digits: int = 3) -> str:
     """0.0123 -> '12.3 ms'; 5000 -> '1.39 h'."""
     if value >= 2 * SECONDS_PER_HOUR:
-        return f"{value / SECONDS_PER_HOUR:.{digits}g} h"
+        return f"{plain(value / SECONDS_PER_HOUR, digits)} h"
     if value >= 3 * SECONDS_PER_MINUTE:
         return f"{value / SECONDS_PER_MINUTE:.{digits}g} min"
     return f"{value:.{digits}g} s" if value >= 1 else si(value, "s", digits)
+
+
+def an_hour_of(gpu: str) -> str:
+    """What the hour of a headline is of, by the device's name in a record: 'GPU-hour' or
+    'CPU-hour'."""
+    return "CPU-hour" if gpu == "cpu" else "GPU-hour"
+
+
+def minutes_an_hour(gpu: str) -> str:
+    """The headline's unit in full."""
+    hour = "hour of this CPU" if gpu == "cpu" else an_hour_of(gpu)
+    return f"minutes of video per {hour}"
+
+
+MINUTES_AN_HOUR = "minutes of video per hour of the device"
+"""The unit where several devices stand side by side, as from an H100 down to a CPU."""

@@ -1,16 +1,20 @@
 """The contents of a report: what report.md and report.html both show of a result, made once."""
 
+from collections.abc import Container
 from typing import Any
 
 from bench.calibrate.calibration import Fit
 from bench.calibrate.cards import cards_of
 from bench.calibrate.scaling.check import errors, measured_steps
+from bench.report.figures.rates import rates_of
+from bench.report.opening.answer import answer_of, doubt_of
+from bench.report.opening.sections import CARRIES, lead, sections
 from bench.report.result import Result
 from bench.report.tables.ablations import ablations_table, combinations_table, panel_table
 from bench.report.tables.calibration import (
+    carrying_tables,
     errors_table,
     latency_table,
-    parameters_table,
     predictions_table,
 )
 from bench.report.tables.claims import claims_table
@@ -32,10 +36,11 @@ from bench.report.tables.forecasts import (
     steps_errors_table,
     steps_on_ranks_table,
 )
-from bench.report.tables.pencil import waterfall_table
+from bench.report.tables.pencil import headline_swings_table, waterfall_table
 from bench.report.tables.points import (
     cold_starts_table,
     points_table,
+    rates_table,
     whole_videos_table,
     work_table,
 )
@@ -52,20 +57,24 @@ GPU_MEMORY = (
 )
 
 
-def contents(result: Result) -> dict[str, Any]:
-    """The variables of both templates."""
-    points, headline = result.points, result.headline
-    measured = headline is not None and headline.provenance == "measured"
+def contents(result: Result, pictures: Container[str]) -> dict[str, Any]:
+    """The variables of both templates.  pictures: names of the figures that were drawn."""
+    points, tables = result.points, report_tables(result)
     on_cpu = result.environment.device == "cpu"
+    shown, left_out = sections(result, tables, pictures)
     return {
         "result": result,
         "environment": result.environment,
-        "headline": headline,
-        "interval": "interval of the medians" if measured else "90 % interval",
+        "headline": result.headline,
+        "answer": answer_of(result),
+        "doubt": doubt_of(result),
+        "lead": lead(result, pictures),
+        "sections": shown,
+        "left_out": left_out,
         "on_cpu": on_cpu,
         "memory_words": CPU_MEMORY if on_cpu else GPU_MEMORY,
-        "tables": report_tables(result),
-        "fits": [fit_tables(fit) for fit in result.fits],
+        "tables": tables,
+        "fits": [fit_tables(fit, result) for fit in result.fits],
         "groups": [
             {"collectives": group_ceilings_table(record), "kept": kept_table(record)}
             for record in group_ceilings(result.records).values()
@@ -93,9 +102,14 @@ def report_tables(result: Result) -> dict[str, Table]:
         "launches": launches_table(points),
         "attention": attention_table(points),
         "traffic": traffic_table(points),
-        "claims": claims_table(result.claims),
         "environment": environment_table(result.environment),
     }
+    if result.judges_claims:
+        tables["claims"] = claims_table(result.claims)
+    if result.swings:
+        tables["movers"] = headline_swings_table(result.swings)
+    if len(rates_of(result)[1]) > 1:
+        tables["rates"] = rates_table(*rates_of(result))
     if rows:
         tables["ablations"] = ablations_table(rows)
         tables["combinations"] = combinations_table(rows)
@@ -112,10 +126,12 @@ def report_tables(result: Result) -> dict[str, Table]:
     return tables
 
 
-def fit_tables(fit: Fit) -> dict[str, Any]:
+def fit_tables(fit: Fit, result: Result) -> dict[str, Any]:
+    few, rest = carrying_tables(fit, result.carried(fit), CARRIES)
     return {
         "title": fit.title,
-        "parameters": parameters_table(fit),
+        "parameters": few,
+        "other_parameters": rest,
         "errors": errors_table(fit),
         "predictions": predictions_table(fit),
     }

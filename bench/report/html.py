@@ -13,9 +13,11 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from bench.core.units import minutes_an_hour
 from bench.report.figures.drawing import BLUE, INK, PAPER, Picture
-from bench.report.numbers import plain
-from bench.report.render import html_tag, to_html
+from bench.report.numbers import plain, without_exponents
+from bench.report.opening.answer import subject_of
+from bench.report.render import brief, html_tag, to_html
 from bench.report.result import Result
 from bench.report.tables.table import PROVENANCES
 
@@ -31,11 +33,19 @@ def page(shown: dict[str, Any], pictures: dict[str, Picture]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"table": to_html, "tag": html_tag}
+    environment.filters |= {
+        "table": to_html,
+        "tag": html_tag,
+        "brief": brief,
+        "people": without_exponents,
+    }
     script, style = (loader.get_source(environment, f"report.{kind}")[0] for kind in ("js", "css"))
     taken: set[str] = set()
 
     def take(name: str) -> Picture | None:
+        """Each once: where it comes first."""
+        if name in taken:
+            return None
         taken.add(name)
         return pictures.get(name)
 
@@ -49,6 +59,8 @@ def page(shown: dict[str, Any], pictures: dict[str, Picture]) -> str:
         svg=svg,
         rest=lambda: [p for name, p in pictures.items() if name not in taken],
         plain=plain,
+        minutes_unit=minutes_an_hour(result.environment.gpu),
+        about=subject_of(result),
         provenances=PROVENANCES,
         dollars=_dollars(result),
         script=Markup(script),

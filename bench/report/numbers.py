@@ -1,17 +1,17 @@
 """Numbers as people read them.  Each function takes a number and returns its text."""
 
+import re
 from collections.abc import Callable
 from functools import partial
-from math import floor, log10
 
-from bench.core.units import seconds, si
+from bench.core.units import plain, seconds, si
 
 Show = Callable[[float], str]
 
 
 def digits(n: int) -> Show:
-    """Significant digits: 3 -> '0.418'."""
-    return lambda value: f"{value:.{n}g}"
+    """Significant digits: 3 -> '0.418', '1,750,000'."""
+    return lambda value: plain(value, n)
 
 
 def percent(decimals: int = 1) -> Show:
@@ -44,17 +44,23 @@ def whole(value: float) -> str:
 
 
 def dollars(value: float) -> str:
-    return f"${value:.2f}" if value >= 1 else f"${value:.3g}"
+    return f"${value:.2f}" if value >= 1 else f"${plain(value)}"
 
 
-def plain(value: float, n: int = 3) -> str:
-    """n digits without an exponent, from a millionth to a billion: 0.0000392, 79.5, 128,000."""
-    if not 1e-6 <= abs(value) < 1e9:  # and zero
-        return f"{value:.{n}g}"
-    decimals = max(0, n - 1 - floor(log10(abs(value))))
-    rounded = float(f"{value:.{n}g}")
-    text = f"{rounded:,.{decimals}f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+_EXPONENT = r"\d[\d.]*e\+\d+"
+OLD_WORK = re.compile(rf"(?:({_EXPONENT}) )?FLOPs of a (step|decode)(?: ({_EXPONENT}))?")
+OLD_NUMBER = re.compile(rf"\b{_EXPONENT}\b")
+
+
+def without_exponents(text: str) -> str:
+    """A warning as an older calibration.json holds it: '9.4e+05 times' as '940,000 times'."""
+
+    def work_of(m: re.Match[str]) -> str:
+        found = m[1] or m[3]
+        return f"{work(float(found))} a {m[2]}" if found else m[0]
+
+    text = OLD_WORK.sub(work_of, text)
+    return OLD_NUMBER.sub(lambda m: whole(float(m[0])), text)
 
 
 def printed(value: float) -> str:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 
 from markupsafe import Markup
 from rich.table import Table as TerminalTable
@@ -12,6 +13,7 @@ from bench.report.tables.table import PROVENANCES, Cell, Column, Table
 
 TAG = re.compile(r"<(?=[a-zA-Z/!?])")
 """What Markdown would take for the beginning of one."""
+LONGEST_NUMBER = 30  # a longer text in a column of numbers is a reason, which wraps
 
 
 def to_terminal(table: Table) -> TerminalTable:
@@ -100,6 +102,13 @@ def to_html(table: Table) -> Markup:
     return _joined(lines)
 
 
+def brief(table: Table) -> Table:
+    """Without its columns of detail, as a terminal has it."""
+    kept = [i for i, column in enumerate(table.columns) if not column.detail]
+    rows = [[row[i] for i in kept] for row in table.rows]
+    return replace(table, columns=[table.columns[i] for i in kept], rows=rows)
+
+
 def html_tag(provenance: str) -> Markup:
     """The word for a provenance, with its meaning on hover."""
     return Markup('<span class="tag {0}" title="{1}">{0}</span>').format(
@@ -129,14 +138,17 @@ def _tr(columns: list[Column], row: list[Cell]) -> Markup:
 
 def _td(column: Column, cell: Cell) -> Markup:
     origin = ": ".join(filter(None, (cell.provenance or column.provenance, cell.how)))
+    reason = cell.value is None and len(cell.text) > LONGEST_NUMBER
     attributes = [
-        Markup(' class="n"') if column.number else "",
+        Markup(' class="{}"').format("n reason" if reason else "n") if column.number else "",
         _attribute("data-key", cell.value if column.number else None),
         _attribute("title", origin if origin and cell.text else None),
     ]
     text = cell.text
     if cell.link is not None:
         text = Markup('<a href="{}">{}</a>').format(cell.link, cell.text)
+    elif column.number:  # an interval may go to the next line, whole
+        text = Markup(" <wbr>(").join(cell.text.split(" ("))
     return Markup("<td{}>{}</td>").format(Markup("").join(attributes), text)
 
 

@@ -9,11 +9,20 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.calibrate.calibration import Calibration, Fit, Headline, Reference
-from bench.calibrate.headline import headline_of
+from bench.calibrate.calibration import (
+    Calibration,
+    Fit,
+    Headline,
+    Reference,
+    feeds_fit,
+)
+from bench.calibrate.cost.seconds import share_by_parameter
+from bench.calibrate.cost.work import Work
+from bench.calibrate.estimate import estimate
+from bench.calibrate.headline import headline_of, measured_stages
 from bench.calibrate.read import read_calibration
 from bench.core.errors import UserError
-from bench.core.load import datasheet, load, names
+from bench.core.load import datasheet, headline_point, load, names
 from bench.core.quantity import Quantity
 from bench.core.specs.claim import Claim
 from bench.core.specs.gpu import Gpu
@@ -30,13 +39,20 @@ from bench.results.store import (
     read_records,
     read_suite,
 )
-from bench.results.video import MEASURED, calls_per_video, video_joules, video_seconds
+from bench.results.video import (
+    MEASURED,
+    calls_per_video,
+    minutes_from,
+    video_joules,
+    video_seconds,
+)
 from bench.run.plan_time import price_of
 from bench.studies.ablations.gains import Ablation, ablations
 from bench.studies.claims.ledger import evidence_from, ledger
 from bench.studies.claims.published import published_shelf
 from bench.studies.pencil.analytic import published_rows, rows_from
 from bench.studies.pencil.assumptions import Assumptions
+from bench.studies.pencil.sensitivity import Swing, headline_swings
 from bench.studies.pencil.waterfall import Bar, waterfall
 
 
@@ -52,6 +68,8 @@ class WholeVideo:
     """Sum of the stages, with the sums of their intervals' ends."""
     video_s: float
     """Seconds of video that the batch holds."""
+    minutes: Quantity
+    """Of video per hour of the device; of a mesh per hour of each card."""
     joules: float | None
     """Energy of all calls; None where a stage has no reading."""
 
@@ -160,6 +178,49 @@ class Result:
         ]
         return claims_document(ledger(wanted, rows_from, evidence, published_shelf(published_rows)))
 
+    @cached_property
+    def swings(self) -> list[Swing]:
+        """What moves the headline, the most first; none without a headline."""
+        if self.headline is None:
+            return []
+        try:
+            point = headline_point(self.suite)
+            stages = measured_stages(point, self.points)
+            if stages is not None:
+                return headline_swings(point.workload, stages, "measured: interval of the medians")
+            assert self.calibration is not None
+            predicted = estimate(point, self.calibration)
+        except UserError:  # a headline of an older version's presets
+            return []
+        said = f"{predicted.provenance}, 90 %"
+        return headline_swings(point.workload, predicted.stages, said)
+
+    def carried(self, fit: Fit) -> dict[str, float]:
+        """Parameter of a fit -> the share that it scales of the seconds of the headline's stages,
+        or where they are none of the fit's, of all its points' stages."""
+        own = [r for r in self.points if r.outcome in MEASURED and r.recipe in fit.recipes]
+        h = self.headline
+        top = [r for r in own if h and (r.model, r.workload, r.recipe) == _named(h)]
+        works = [
+            Work.of(record.counts[stage]) * _calls(record).get(stage, 1)
+            for record in top or own
+            for stage in record.timings
+            if feeds_fit(stage) and stage in record.counts
+        ]
+        theta = {name: p.value for name, p in fit.parameters.items()}
+        return share_by_parameter(works, theta, fit.device) if works else {}
+
+    @property
+    def no_claims(self) -> str:
+        """Why no claim is judged here."""
+        if self.environment.gpu == "cpu":
+            return "a CPU judges nothing that is said of a GPU"
+        return "not calibrated"
+
+    @property
+    def judges_claims(self) -> bool:
+        return self.environment.gpu != "cpu" and self.calibration is not None
+
     @property
     def unsteady(self) -> str | None:
         """Why the headline is to be doubted; None where the machine was steady."""
@@ -198,11 +259,25 @@ def sentinel_spread(records: list[PointRecord | CeilingsRecord]) -> tuple[float,
     return middle, max(abs(s / middle - 1) for s in readings), len(readings)
 
 
+def _named(headline: Headline) -> tuple[str, str, str]:
+    return headline.model, headline.workload, headline.recipe
+
+
+def _calls(record: PointRecord) -> dict[str, int]:
+    """Of each stage for one batch of videos; none of a record of which no point can be made any
+    more."""
+    try:
+        return calls_per_video(Point.model_validate(record.point).workload, record.counts)
+    except (ValueError, UserError):
+        return {}
+
+
 def _whole_video(record: PointRecord) -> WholeVideo | None:
     if record.outcome not in MEASURED:
         return None
     try:
-        workload = Point.model_validate(record.point).workload
+        point = Point.model_validate(record.point)
+        workload = point.workload
         calls = calls_per_video(workload, record.counts)
     except (ValueError, UserError):  # a record of which no point can be made any more
         return None
@@ -214,6 +289,7 @@ def _whole_video(record: PointRecord) -> WholeVideo | None:
         seconds={s: n * record.timings[s].median_s for s, n in calls.items()},
         total=total,
         video_s=workload.video_s,
+        minutes=minutes_from(workload, total.scaled(point.recipe.cards_of_one_sample)),
         joules=video_joules(calls, record.joules),
     )
 

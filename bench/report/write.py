@@ -21,7 +21,7 @@ def write_report(directory: Path, *, for_print: bool = True) -> Path:
     path = directory / "report.md"
     with disk_faults(directory):
         pictures = save_all(directory / "figures", result, formats)
-        shown = contents(result)
+        shown = contents(result, pictures)
         write_whole(path, markdown(shown, pictures, for_print))
         write_whole(directory / PAGE, page(shown, pictures))
     return path

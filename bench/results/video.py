@@ -36,11 +36,19 @@ def calls_with_trajectory(workload: Workload, stages: Iterable[str]) -> dict[str
     return {stage: calls[stage] for stage in stages if stage in calls}
 
 
-def video_seconds(calls: Mapping[str, int], timings: Mapping[str, Timing]) -> Quantity | None:
-    """Seconds of one batch of videos; None where a stage was not timed."""
+def stage_seconds(
+    calls: Mapping[str, int], timings: Mapping[str, Timing]
+) -> dict[str, Quantity] | None:
+    """Seconds of one batch of videos, by stage; None where a stage was not timed."""
     if not calls.keys() <= timings.keys():
         return None
-    return Quantity.sum(_seconds(timings[stage]).scaled(n) for stage, n in calls.items())
+    return {stage: _seconds(timings[stage]).scaled(n) for stage, n in calls.items()}
+
+
+def video_seconds(calls: Mapping[str, int], timings: Mapping[str, Timing]) -> Quantity | None:
+    """Seconds of one batch of videos; None where a stage was not timed."""
+    stages = stage_seconds(calls, timings)
+    return None if stages is None else Quantity.sum(stages.values())
 
 
 def _seconds(timing: Timing) -> Quantity:

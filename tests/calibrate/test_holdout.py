@@ -57,7 +57,7 @@ def test_a_machine_that_slowed_down_is_no_error_of_the_prediction(measured, tmp_
 def test_what_was_fitted_proves_nothing(measured):
     directory, _ = measured
     with pytest.raises(
-        UserError, match=r"no point that the calibration had not seen \(.*it was part of the fit"
+        UserError, match=r"no point that the calibration never saw \(.*it was part of the fit"
     ):
         hold_out(read_calibration(directory), directory)
 

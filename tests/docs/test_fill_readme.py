@@ -79,7 +79,7 @@ def test_without_results_it_says_so(checkout, capsys):
     assert checkout() == 0
     assert checkout("--check") == 0
     assert "No result is in this repository yet, of any device." in readme(checkout)
-    assert NO_H100 in readme(checkout)
+    assert NO_H100 in chain(checkout)
     assert readme(checkout).startswith("# By hand\n")
     assert readme(checkout).endswith("More by hand, 7 %.\n")
     assert "No result with a headline is in this repository yet." in readme(checkout)

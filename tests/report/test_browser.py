@@ -72,6 +72,23 @@ def test_it_renders_at_every_width_and_in_both_themes(opened, width, scheme):
     assert light == (scheme == "light")
 
 
+def test_no_table_is_cut_at_1200_pixels(opened):
+    page = opened(1200)
+    tables = page.locator(".scroll:visible").all()
+    assert len(tables) > 5
+    for box in tables:
+        wide = box.evaluate("e => [e.scrollWidth, e.clientWidth]")
+        assert wide[0] <= wide[1], box.get_attribute("aria-label")
+
+
+def test_a_table_that_is_wider_than_a_phone_scrolls_in_its_box_and_shows_so(opened):
+    page = opened(400)
+    assert page.evaluate("document.documentElement.scrollWidth") == 400
+    box = page.locator(".scroll[aria-label='Measured points']")
+    assert box.evaluate("e => e.scrollWidth > e.clientWidth")
+    assert "gradient" in box.evaluate("e => getComputedStyle(e).backgroundImage")
+
+
 @pytest.mark.parametrize(("width", "scheme"), VIEWS)
 def test_it_is_accessible(opened, width, scheme):
     axe = pytest.importorskip(
@@ -115,6 +132,7 @@ def test_tables_sort_by_click_and_by_key(opened):
 
 def test_gaps_sort_last_both_ways(opened):
     page = opened()
+    page.get_by_text("Every stage of").click()
     table = ".scroll[aria-label^='Predicted and measured'] table"
     button = page.locator(f"{table} thead th").nth(3).get_by_role("button")
     for _ in range(2):
@@ -127,7 +145,9 @@ def test_figures_are_saved_from_the_page_on_white(opened, tmp_path, scheme):
     page = opened(scheme=scheme)
     for kind in ("SVG", "PNG"):
         with page.expect_download() as download:
-            page.get_by_role("button", name=f"Save {kind} of Minutes of video per GPU-hour").click()
+            page.get_by_role(
+                "button", name=f"Save {kind} of Minutes of video per hour of the device"
+            ).click()
         download.value.save_as(tmp_path / download.value.suggested_filename)
     text = (tmp_path / "waterfall.svg").read_text()
     assert ET.fromstring(text).tag == "{http://www.w3.org/2000/svg}svg"

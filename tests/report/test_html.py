@@ -158,10 +158,10 @@ def test_what_is_shown_of_a_gpu(gpu_page):
 
 def test_a_gap_has_its_reason(tmp_path):
     text = Seen(written(a_cpus_result(tmp_path / "r"))).texts[0]
-    assert "Not read: no NVML on a CPU." in text
+    assert "energy and clocks (no NVML on a CPU)" in text
     assert "Peak memory not read: measured in turns." in text
-    assert "Not calibrated, so nothing is predicted here." in text
-    assert "No headline" in text
+    assert "accuracy (not calibrated)" in text
+    assert "no headline: not calibrated" in text
     assert "ldt-bench run ./suite.json --device cpu" in text  # its suite is no preset
 
 
@@ -261,7 +261,8 @@ def test_a_page_sorts_by_the_value_behind_a_text(cell, text, key):
         (5.0, "5"),
         (0.5, "0.5"),
         (999.96, "1,000"),
-        (1e-7, "1e-07"),
+        (1e-7, "0.0000001"),
+        (1e-10, "1e-10"),
         (4.2e12, "4.2e+12"),
         (0.0, "0"),
     ],

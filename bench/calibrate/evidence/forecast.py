@@ -23,7 +23,7 @@ from bench.core.quantity import Provenance, Quantity
 from bench.core.specs.gpu import Gpu
 from bench.core.specs.point import Point
 from bench.core.specs.recipe import DTYPE_BYTES
-from bench.core.units import SECONDS_PER_HOUR
+from bench.core.units import SECONDS_PER_HOUR, plain
 from bench.count.cache import CountCache
 from bench.count.work import denoiser_params
 from bench.results.video import JOULES_PER_KWH, minutes_from, usd_per_minute
@@ -146,13 +146,13 @@ def _beyond(asked: Observation, card: CardEvidence) -> list[str]:
     of = f"the {card.architecture} rows" if card.n_architecture else "all rows"
     if under > BEYOND:
         return [
-            f"extrapolated: {asked.tokens:,} tokens is {under:.2g} times under the smallest of {of}"
-            f" ({card.smallest_tokens:,}); kernels so small may be bound by launches"
+            f"extrapolated: {asked.tokens:,} tokens is {plain(under, 2)} times under the smallest"
+            f" of {of} ({card.smallest_tokens:,}); kernels so small may be bound by launches"
         ]
     if times <= BEYOND:
         return []
     return [
-        f"extrapolated: {asked.tokens:,} tokens is {times:.2g} times the largest of {of}"
+        f"extrapolated: {asked.tokens:,} tokens is {plain(times, 2)} times the largest of {of}"
         f" ({card.largest_tokens:,})"
     ]
 

@@ -1,4 +1,4 @@
-"""How far predictions lie from what was measured, and from what fits that had not seen it."""
+"""How far predictions lie from what was measured, and from what fits that never saw it."""
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 

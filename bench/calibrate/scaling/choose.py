@@ -6,6 +6,7 @@ from typing import Literal, get_args
 from bench.calibrate.scaling.evidence import ScalingRow, scaling_evidence
 from bench.calibrate.scaling.forecast import Base, MeshForecast, forecast_on
 from bench.core.errors import UserError
+from bench.core.units import seconds
 from models.parallel.spec import Parallel, every_mesh, refusal
 
 Objective = Literal["latency", "cost", "energy"]
@@ -105,7 +106,7 @@ def _seconds_more(best: MeshForecast, second: MeshForecast) -> str:
     if total <= ALIKE * best.parts.seconds:
         return f"{name} is as good (within {ALIKE:.0%})"
     most = max(more, key=lambda part: more[part])
-    return f"{name} takes {total:.3g} s more a video, {more[most]:.3g} s of it {most}"
+    return f"{name} takes {seconds(total)} more a video, {seconds(more[most])} of it {most}"
 
 
 def _may_shard(mesh: Parallel) -> bool:

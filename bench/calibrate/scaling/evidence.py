@@ -14,7 +14,7 @@ SCALING = "scaling.json"  # within configs/evidence
 
 
 class HeldOutScaling(Strict):
-    """How wrong seconds on several cards were, of rows that the fit had not seen."""
+    """How wrong seconds on several cards were, of rows that the fit never saw."""
 
     by: str
     own_base: bool
@@ -57,7 +57,7 @@ class ScalingEvidence(Strict):
 
     values: dict[str, float]
     scatter: float
-    """Of log seconds, of a row of a source that the fit had not seen."""
+    """Of log seconds, of a row of a source that the fit never saw."""
     n: int
     n_own_base: int
     sources: list[str]

@@ -62,8 +62,8 @@ def predicted_vs_measured(result: Result) -> Drawing | None:
     return Drawing(
         figure,
         f"Seconds of each stage of {fit.title}, predicted (fitted) against measured. Filled: by a"
-        " fit that had not seen the point; hollow: nothing else has that class of work, so the fit"
-        " has seen it. Horizontal bars: intervals of the measured medians,"
+        " fit that never saw the point; hollow: nothing else has that class of work, so the fit"
+        " saw it. Horizontal bars: intervals of the measured medians,"
         f" {samples_of(timings.values())}.{words}",
     )
 

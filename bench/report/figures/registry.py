@@ -10,6 +10,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 
+from bench.core.units import MINUTES_AN_HOUR
 from bench.report.figures.ablations import ablations
 from bench.report.figures.accuracy import predicted_vs_measured
 from bench.report.figures.ceilings import bandwidth_vs_size, ceilings
@@ -18,6 +19,7 @@ from bench.report.figures.efficiencies import efficiencies
 from bench.report.figures.latency import latency_vs_tokens
 from bench.report.figures.memory import memory
 from bench.report.figures.pencil import tornado, waterfall
+from bench.report.figures.rates import rates
 from bench.report.figures.roofline import roofline
 from bench.report.figures.serving import throughput_vs_latency
 from bench.report.figures.stages import stage_split
@@ -26,9 +28,14 @@ from bench.report.result import Result
 from bench.studies.pencil.sensitivity import Swing
 from bench.studies.pencil.waterfall import Bar
 
-WATERFALL = "Minutes of video per GPU-hour, factor by factor"
+WATERFALL = f"{MINUTES_AN_HOUR.capitalize()}, factor by factor"
 FIGURES: dict[str, tuple[str, Callable[[Result], Drawing | None]]] = {
-    "waterfall": (WATERFALL, lambda result: waterfall(result.bars)),
+    "rates": ("Minutes of video per hour, by recipe or card", rates),
+    "waterfall": (WATERFALL, lambda result: waterfall(result.bars) if result.reference else None),
+    "tornado": (
+        "What moves the headline most, each alone",
+        lambda result: tornado(result.swings) if result.swings else None,
+    ),
     "predicted_vs_measured": ("Predicted and measured seconds", predicted_vs_measured),
     "latency_vs_tokens": ("One forward of the denoiser", latency_vs_tokens),
     "roofline": ("Roofline", roofline),

@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any
 
 from bench.core.units import seconds
-from bench.report.numbers import energy
+from bench.report.numbers import energy, three
 from bench.report.tables.table import DASH, Cell, Column, Table, measured, number, quantity, table
 from bench.results.records import BaselineNoise, Divergence
 from bench.studies.ablations.gains import QUALITY, Ablation, claims
@@ -91,7 +91,7 @@ def speed_up(row: Ablation) -> Cell:
     if row.speed_up is None:
         return Cell(DASH)
     if row.speed_up_provenance == "counted":
-        text = f"at most {row.speed_up.value:.3g} (counted)"
+        text = f"at most {three(row.speed_up.value)} (counted)"
         return Cell(text, row.speed_up.value, provenance="counted")
     notes = ("" if row.in_turns else ", not in turns") + (", unsteady" if row.unsteady else "")
     return Cell(quantity(row.speed_up).text + notes, row.speed_up.value)
@@ -157,6 +157,6 @@ def _fastest(entry: dict[str, Any] | None) -> Cell:
     if entry is None:
         return Cell(DASH)
     fewer = entry["fewer_steps"]
-    steps = f"; {fewer:.3g} times fewer steps" if fewer > 1 else ""
+    steps = f"; {three(fewer)} times fewer steps" if fewer > 1 else ""
     value = entry["speed_up"]["value"]
-    return Cell(f"{value:.3g} ({entry['recipe']}{steps})", value)
+    return Cell(f"{three(value)} ({entry['recipe']}{steps})", value)

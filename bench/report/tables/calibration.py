@@ -1,12 +1,12 @@
 """A fit: its parameters, its errors, each predicted stage; a prediction, and predictions held
 against later measurements."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from bench.calibrate.calibration import Fit, FittedParameter, FittedStage
 from bench.calibrate.fitting.accuracy import Errors
-from bench.core.units import seconds
+from bench.core.units import minutes_an_hour, seconds
 from bench.report.numbers import change, percent, whole
 from bench.report.tables.table import (
     DASH,
@@ -48,6 +48,29 @@ def parameters_table(fit: Fit) -> Table:
     )
 
 
+def carrying_tables(fit: Fit, carried: Mapping[str, float], least: float) -> tuple[Table, Table]:
+    """Parameters that scale at least such a share of the headline's seconds, and the others.
+
+    carried: parameter -> its share; where none is known, all are in the first table."""
+    every = parameters_table(fit)
+    columns = [every.columns[0], fitted("of the seconds"), *every.columns[1:]]
+    few, rest = [], []
+    for name, row in sorted(
+        zip(fit.parameters, every.rows[: len(fit.parameters)], strict=True),
+        key=lambda pair: -carried.get(pair[0], 0.0),
+    ):
+        share = carried.get(name)
+        how = "a share of the headline's seconds that it scales"
+        cells = [row[0], number(share, percent(0), how), *row[1:]]
+        (few if not carried or (share or 0.0) >= least else rest).append(cells)
+    extra = [[row[0], number(None), *row[1:]] for row in every.rows[len(fit.parameters) :]]
+    note = f"those that scale at least {least:.0%} of the headline's seconds" if carried else ""
+    return (
+        table(every.title, columns, few, note),
+        table(f"The other parameters of {fit.title}", columns, [*rest, *extra]),
+    )
+
+
 def _parameter_cells(name: str, p: FittedParameter) -> list[Cell | str]:
     if p.value is None:
         return [name, Cell("not measured", how=UNMEASURED), "", p.unit, ""]
@@ -60,7 +83,7 @@ def _parameter_cells(name: str, p: FittedParameter) -> list[Cell | str]:
 def errors_table(fit: Fit) -> Table:
     """Errors of predictions, beside the baseline's and the noise floor."""
     return table(
-        f"Error of predicted denoise steps that the fit had not seen, {fit.title}",
+        f"Error of predicted denoise steps that the fit never saw, {fit.title}",
         ["how", *ERRORS],
         [
             ["leave one out", *_error_cells(fit.leave_one_out)],
@@ -102,7 +125,7 @@ def _prediction_cells(s: FittedStage) -> list[Cell | str]:
     if s.held_out_s is None:
         held_out, error = Cell(DASH, how="nothing else has that class of work"), number(None)
     else:
-        how = "predicted by a fit that had not seen this point"
+        how = "predicted by a fit that never saw this point"
         held_out = number(s.held_out_s, seconds, how)
         error = _error(s.held_out_s, s)
     measured_s, fitted_s = number(s.measured_s, seconds), number(s.fitted_s, seconds)
@@ -152,7 +175,7 @@ def estimate_table(title: str, e: "Estimate") -> Table:
             ["one denoising step", quantity(e.step_s, seconds)],
             *([f"  {stage}, whole video", quantity(q, seconds)] for stage, q in e.stages.items()),
             ["whole video", quantity(e.video_s, seconds)],
-            ["minutes of video per GPU-hour", quantity(e.minutes_per_gpu_hour)],
+            [minutes_an_hour(e.gpu), quantity(e.minutes_per_gpu_hour)],
             ["dollars per minute", quantity(e.usd_per_minute)],
             ["kWh per minute", quantity(e.kwh_per_minute)],
             ["fits memory", fits],
@@ -197,7 +220,7 @@ def holdout_errors_table(summary: dict[str, Any]) -> Table:
 
     drift = change(summary["drift"] - 1)
     return table(
-        "Error of predictions of points that the fit had not seen",
+        "Error of predictions of points that the fit never saw",
         ["by", *(Column(c.title, number=True) for c in ERRORS)],
         [
             ["the cost model", *cells("error")],

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.errors import one_line
-from bench.core.units import seconds
+from bench.core.units import plain, seconds
 from bench.report.numbers import digits, whole
 from bench.report.render import to_markdown
 from bench.report.tables.table import Cell, Table, measured, number, numbers, span, table
@@ -84,7 +84,7 @@ def machine_words(drift: float, control: str) -> str:
         return f"the machine was as fast in both runs ({control})"
     if slower < LOUD:
         return f"the machine was {slower - 1:.1%} slower in run {run} ({control})"
-    said = f"the machine was {slower:.2g} times slower in run {run} ({control})"
+    said = f"the machine was {plain(slower, 2)} times slower in run {run} ({control})"
     return f"{said}; measure again when it is idle"
 
 

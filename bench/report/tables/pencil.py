@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from bench.core.quantity import Quantity
 from bench.core.reference import SOURCE
 from bench.core.row import Row
-from bench.core.units import seconds
+from bench.core.units import MINUTES_AN_HOUR, seconds
 from bench.count.closed import dit as closed_form
 from bench.report.chain import Analysis
 from bench.report.numbers import (
@@ -22,6 +22,7 @@ from bench.report.numbers import (
     work_rate,
 )
 from bench.report.tables.table import (
+    PROVENANCES,
     Cell,
     Table,
     number,
@@ -95,8 +96,8 @@ def chain_table(rows: Iterable[Row]) -> Table:
 def waterfall_table(bars: Iterable[Bar]) -> Table:
     """Each row has a provenance of its own."""
     return table(
-        "Minutes of video per GPU-hour, factor by factor",
-        ["factor", numbers("times"), numbers("minutes per GPU-hour"), "provenance"],
+        f"{MINUTES_AN_HOUR.capitalize()}, factor by factor",
+        ["factor", numbers("times"), numbers("minutes per hour"), "provenance"],
         [
             [b.factor, number(b.multiplier, provenance=b.provenance), _minutes(b), b.provenance]
             for b in bars
@@ -207,7 +208,7 @@ def sensitivity_table(swings: Iterable[Swing], calibrated: bool) -> Table:
         [
             "factor",
             "from, to",
-            numbers("minutes per GPU-hour"),
+            numbers("minutes per hour"),
             numbers("fleet, GPUs"),
             numbers("fold"),
             "range",
@@ -217,7 +218,7 @@ def sensitivity_table(swings: Iterable[Swing], calibrated: bool) -> Table:
                 s.factor,
                 " to ".join(s.settings),
                 span(*s.minutes, three),
-                span(*s.fleet, lambda gpus: f"{gpus:,.3g}"),
+                span(*s.fleet, three) if s.fleet else None,
                 number(s.fold, lambda fold: f"{fold:.2f}"),
                 s.source,
             ]
@@ -225,3 +226,27 @@ def sensitivity_table(swings: Iterable[Swing], calibrated: bool) -> Table:
         ],
         note=base,
     )
+
+
+def headline_swings_table(swings: Iterable[Swing]) -> Table:
+    """The tornado of a result's own headline."""
+    return table(
+        "What moves the headline, each alone",
+        ["factor", "from, to", numbers("minutes per hour"), numbers("fold"), "range"],
+        [
+            [
+                s.factor,
+                " to ".join(s.settings),
+                replace(span(*sorted(s.minutes)), provenance=_word(s.source)),
+                number(s.fold, lambda fold: f"{fold:.2f}", provenance=_word(s.source)),
+                s.source,
+            ]
+            for s in swings
+        ],
+        note="provenance: by the range",
+    )
+
+
+def _word(source: str) -> str:
+    """The provenance that a range's source begins with; a stated range is claimed."""
+    return next((word for word in PROVENANCES if source.startswith(word)), "claimed")

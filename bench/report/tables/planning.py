@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bench.core.units import seconds
+from bench.core.units import minutes_an_hour, seconds
 from bench.report.numbers import dollars
 from bench.report.tables.table import Cell, Table, number, numbers, quantity, table
 
@@ -75,8 +75,9 @@ def headline_lines(summary: dict[str, Any]) -> list[str]:
         words = f"none: {summary['headline_missing']}"
     else:
         words = (
-            f"{quantity(h['minutes_per_gpu_hour']).text} minutes of video per GPU-hour,"
-            f" {h['model']} {h['workload']} {h['recipe']} on {h['gpu']} ({h['provenance']})"
+            f"{quantity(h['minutes_per_gpu_hour']).text} {minutes_an_hour(h['gpu'])},"
+            f" {h['model']} {h['workload']} {h['recipe']} on {h['gpu']} ({h['provenance']}"
+            f"{', machine not steady' if summary.get('unsteady') else ''})"
         )
     lines, measured = [f"headline: {words}"], outcomes["ok"] + outcomes["unstable"]
     if sure := summary.get("held_out"):

@@ -1,16 +1,20 @@
 """Measured points: their times, their work, and a whole video stage by stage."""
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from bench.core.quantity import Quantity
 from bench.core.specs.model import DIFFUSION_STAGES
-from bench.core.units import SECONDS_PER_HOUR, SECONDS_PER_MINUTE, seconds
+from bench.core.units import MINUTES_AN_HOUR, seconds
 from bench.report.numbers import percent, precise_seconds, three, traffic, whole, work, work_rate
 from bench.report.result import WholeVideo
 from bench.report.tables.device import attending, grouped, launching, throttling
-from bench.report.tables.table import Cell, Table, counted, measured, number, span, table
+from bench.report.tables.table import Cell, Table, counted, measured, number, quantity, span, table
 from bench.results.records import PointRecord
 from bench.results.video import kwh_per_minute
+
+if TYPE_CHECKING:
+    from bench.report.figures.rates import Rate
 
 OPERATORS = ("linear", "attention", "conv", "other")
 
@@ -102,7 +106,7 @@ def whole_videos_table(videos: Sequence[WholeVideo]) -> Table:
             measured("interval"),
             measured("made in one go"),
             measured("rest"),
-            measured("minutes of video per GPU-hour"),
+            measured(MINUTES_AN_HOUR),
             measured("kWh per minute of video"),
         ],
         [_video_cells(video, stages) for video in videos],
@@ -110,13 +114,12 @@ def whole_videos_table(videos: Sequence[WholeVideo]) -> Table:
 
 
 def _video_cells(video: WholeVideo, stages: list[str]) -> list[Cell | str]:
-    total, minutes = video.total, video.video_s / SECONDS_PER_MINUTE
+    total, made = video.total, video.minutes
     cells = []
     for stage in stages:
         s = video.seconds.get(stage)
         share = "" if s is None else f"{s / total.value:.1%} of the video; calls x median of one"
         cells.append(number(s, seconds, share))
-    made = total.inverse(minutes * SECONDS_PER_HOUR)
     joules = None if video.joules is None else Quantity.exactly(video.joules)
     kwh = None if joules is None else kwh_per_minute(joules, video.video_s).value
     return [
@@ -166,4 +169,20 @@ def cold_starts_table(records: Iterable[PointRecord]) -> Table:
             for r, cold in started
         ],
         note="each once; compilation is in a first call",
+    )
+
+
+def rates_table(video: str, rates: Iterable["Rate"]) -> Table:
+    """Minutes per hour of one video by recipe or card, and dollars per minute where a price is
+    known."""
+    rates = list(rates)
+    usd = [measured("USD per minute of video")] if any(rate.usd for rate in rates) else []
+    return table(
+        f"{video}: by recipe or card",
+        ["recipe or card", measured("minutes of video per hour"), *usd],
+        [
+            [rate.name, quantity(rate.minutes), *([quantity(rate.usd)] if usd else [])]
+            for rate in rates
+        ],
+        note="intervals of the medians" + (", and of the price" if usd else ""),
     )

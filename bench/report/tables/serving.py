@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from bench.core.units import SECONDS_PER_HOUR, SECONDS_PER_MINUTE, seconds
+from bench.core.units import SECONDS_PER_HOUR, SECONDS_PER_MINUTE, an_hour_of, seconds
 from bench.report.numbers import percent, whole
 from bench.report.tables.table import Cell, Table, counted, measured, number, numbers, span, table
 from bench.results.environment import Environment
@@ -190,7 +190,7 @@ def serving_table(document: dict[str, Any]) -> Table:
         [
             "policy",
             numbers("arrivals/h"),
-            numbers("min/GPU-h"),
+            numbers(f"min/{an_hour_of(document['gpu'])}"),
             *map(numbers, PERCENTILES),
             numbers("busy"),
             numbers("batch"),

@@ -25,7 +25,7 @@ from bench.core.specs.gpu import Gpu
 from bench.core.specs.model import Model
 from bench.core.specs.point import Point
 from bench.core.specs.workload import Workload
-from bench.core.units import SECONDS_PER_HOUR, SECONDS_PER_MINUTE
+from bench.core.units import SECONDS_PER_HOUR, SECONDS_PER_MINUTE, plain, si
 from bench.count.closed import dit as closed_form
 from bench.studies.claims.latencies import is_small, pick_scope
 from bench.studies.claims.verdict import Evidence, Finding, Shelf, how_to_tell, unheld
@@ -134,9 +134,9 @@ def _compare_counts(check: CompareCountsCheck, shelf: Shelf) -> Finding:
     flops = work_of(point).denoise_flops
     return Finding(
         Quantity.exactly(flops / document, "counted"),
-        f"counted: {flops:.4g} FLOP of {point.model.name} on "
-        f"{point.workload.name} over {document:.4g} = 2 x {tokens.params:.3g} parameters x "
-        f"{tokens.tokens:,.0f} tokens",
+        f"counted: {si(flops, 'FLOP')} of {point.model.name} on "
+        f"{point.workload.name} over {si(document, 'FLOP')} = 2 x {tokens.params:,.0f} parameters"
+        f" x {tokens.tokens:,.0f} tokens",
         conditions=_conditions(point),
     )
 
@@ -276,7 +276,7 @@ def _speedup(check: SpeedupCheck, shelf: Shelf) -> Finding:
         flops = work_of(before).video_flops / work_of(after).video_flops
         why = (
             f"counted: {before.workload.steps} to {after.workload.steps} steps is at most"
-            f" {steps:.4g}x, and {flops:.3g}x in FLOPs with decode and text; {lacking}"
+            f" {plain(steps, 4)}x, and {plain(flops)}x in FLOPs with decode and text; {lacking}"
         )
         return Finding(
             Quantity(flops, 1.0, steps, provenance="counted"),

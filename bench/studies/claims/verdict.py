@@ -6,8 +6,8 @@
 - holds: all of our interval is accepted, so that a wide interval confirms nothing;
 - off by x: none of it is; x is ours over the nearest claimed end, or the other way round, always
   over 1;
-- cannot tell: it reaches over an end of what is accepted, or there is nothing of ours that may
-  judge.
+- cannot tell: a part of it is, so that our range is too wide to decide, or there is nothing of ours
+  that may judge.
 
 A bound judges like any interval: what counting shows to be at most 0.4 refutes a claim of 5 without
 a measurement.
@@ -22,6 +22,7 @@ from bench.core.errors import UserError
 from bench.core.quantity import Quantity
 from bench.core.specs.claim import Claim, Claimed
 from bench.core.specs.point import Point
+from bench.core.units import plain
 
 if TYPE_CHECKING:
     from bench.calibrate.predict import Estimate
@@ -98,7 +99,7 @@ def judge(claimed: Claimed, ours: Quantity, tolerance: float) -> str:
 
 
 def _off(factor: float, bound: bool = False) -> str:
-    return f"off by {'at least ' if bound else ''}{factor:.3g}x"
+    return f"off by {'at least ' if bound else ''}{plain(factor)}x"
 
 
 def judged(id_: str, quantity: str, claim: Claim, claimed: Claimed, finding: Finding) -> Judged:
@@ -126,8 +127,8 @@ def judged(id_: str, quantity: str, claim: Claim, claimed: Claimed, finding: Fin
 def accepted(claimed: Claimed, tolerance: float) -> str:
     low, high = ends(claimed)
     parts = [
-        *([f"at least {low / (1 + tolerance):.4g}"] if low else []),
-        *([f"at most {high * (1 + tolerance):.4g}"] if high < inf else []),
+        *([f"at least {plain(low / (1 + tolerance), 4)}"] if low else []),
+        *([f"at most {plain(high * (1 + tolerance), 4)}"] if high < inf else []),
     ]
     return " and ".join(parts)
 

@@ -8,7 +8,7 @@ ratio's interval has three parts:
   neighbours in time agree);
 - floor: what stages differ by between two sessions when nothing changed, estimated from the pair
   itself;
-- drift: the interval reaches over the ratio as measured and as corrected by the control, work whose
+- drift: the interval holds both the ratio as measured and as corrected by the control, work whose
   code does not change (the sentinel around each point where records have one, else the median of
   the ceilings' probes).
 It holds for all stages of a comparison together with 95 %, else one stage in twenty would be called

@@ -83,7 +83,7 @@ class LogRatio:
     low: float
     high: float
     drift: float = 0.0
-    """Of the control: the interval reaches over the ratio as measured and as corrected by it."""
+    """Of the control: the interval holds both the ratio as measured and as corrected by it."""
 
 
 def judge(ratio: float, low: float, high: float, threshold: float) -> Verdict:

@@ -5,17 +5,23 @@ Two answers: minutes of video per GPU-hour, and the fleet of row A16 that serves
 Without a calibration the base is the corrected chain, at 100 % of the datasheet and without VAE or
 text encoder.  A range that was measured or fitted says so; one that nobody published is `chosen`,
 by this project, and is there to be disagreed with.
+
+A result's own headline has no demand: there the minutes alone are varied (`headline_swings`).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import log
 from typing import TYPE_CHECKING, Any
 
 from bench.core.load import load
+from bench.core.quantity import Quantity
 from bench.core.reference import MODEL, WORKLOAD
 from bench.core.specs.model import Model
 from bench.core.specs.workload import Workload
+from bench.core.units import seconds
 from bench.count.closed import dit as closed_form
+from bench.results.video import minutes_per_gpu_hour
 from bench.studies.pencil.assumptions import Assumptions
 from bench.studies.pencil.counts import corrected_counts
 from bench.studies.pencil.demand import Demand, Headroom, fleet
@@ -137,14 +143,15 @@ class Swing:
     """In words; the answers below stand in the same order."""
     minutes: tuple[float, float]
     """Of video per GPU-hour."""
-    fleet: tuple[float, float]
-    """GPUs that serve the demand."""
+    fleet: tuple[float, float] | None
+    """GPUs that serve the demand; None where none is asked for."""
     source: str
 
     @property
     def fold(self) -> float:
-        """Largest fleet over smallest."""
-        return max(self.fleet) / min(self.fleet)
+        """Largest fleet over smallest; of minutes where there is no fleet."""
+        ends = self.fleet or self.minutes
+        return max(ends) / min(ends)
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -157,7 +164,8 @@ class Swing:
                 "high": max(self.minutes),
                 "settings": list(self.minutes),
             },
-            "fleet": {
+            "fleet": self.fleet
+            and {
                 "low": min(self.fleet),
                 "high": max(self.fleet),
                 "settings": list(self.fleet),
@@ -194,7 +202,7 @@ def _swings_of_minutes(base: Base, demand: Demand, headroom: Headroom) -> list[S
         settings = (f"{low:.2f} x its seconds", f"{high:.2f} x")
         swings.append(swing(factor, settings, source, twice(varied, (low, high))))
     low, high, source = base.decode_range
-    settings = (f"{low:.3g} s", f"{high:.3g} s")
+    settings = (seconds(low), seconds(high))
     swings.append(swing("VAE decode", settings, source, twice("decode_s", (low, high))))
     swings.append(
         swing("guidance", ("off", "on"), "counted: two forwards", twice("forwards", (1, 2)))
@@ -208,6 +216,41 @@ def _swings_of_minutes(base: Base, demand: Demand, headroom: Headroom) -> list[S
         source = f"counted from {MODEL}-{kind}, at full attention's rate"
         swings.append(swing(f"attention {kind}", ("full", kind), source, minutes))
     return swings
+
+
+STAGE_WORDS = {"denoise_step": "denoising", "denoise": "denoising", "vae_decode": "VAE decode"}
+
+
+def headline_swings(workload: Workload, stages: Mapping[str, Quantity], said: str) -> list[Swing]:
+    """What moves the minutes of one video, the factor that moves them most first.
+
+    stages: seconds of one batch of it, by stage, with their intervals; said: where those are
+    from."""
+    total = Quantity.sum(stages.values()).value
+
+    def swing(
+        factor: str, settings: tuple[str, str], source: str, ends: tuple[float, float]
+    ) -> Swing:
+        minutes = tuple(minutes_per_gpu_hour(workload, s) for s in ends)
+        return Swing(factor, settings, minutes, None, source)
+
+    swings = []
+    for stage, q in stages.items():
+        words = f"seconds of {STAGE_WORDS.get(stage, stage.replace('_', ' '))}"
+        ends = total - q.value + q.low, total - q.value + q.high
+        swings.append(swing(words, (seconds(q.low), seconds(q.high)), said, ends))
+    denoise = sum(q.value for stage, q in stages.items() if STAGE_WORDS.get(stage) == "denoising")
+    n = workload.steps
+    if n > 1:
+        settings = (str(n), str(n // 2))
+        ends = total, total - denoise * (1 - n // 2 / n)
+        swings.append(swing("steps", settings, "stated: half as many (chosen)", ends))
+    once = 1 / workload.forwards_per_step
+    text = stages["text_encode"].value if "text_encode" in stages else 0.0
+    without = total - (denoise + text) * (1 - once)
+    other = total + denoise + text if once == 1 else total
+    swings.append(swing("guidance", ("off", "on"), "counted: two forwards", (without, other)))
+    return sorted(swings, key=lambda s: -log(s.fold))
 
 
 def _swings_of_demand(minutes: float, demand: Demand, headroom: Headroom) -> list[Swing]:

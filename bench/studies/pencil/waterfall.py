@@ -84,7 +84,8 @@ def waterfall(
     if reference is None:
         return _bars(values, guidance=0.5, guidance_provenance="counted")
     at_ceiling = at_datasheet * reference.gemm_ceiling_flops_per_s / a.h100_flops_per_s
-    ceiling = f"GEMM ceiling of this {reference.gpu} instead of the H100's datasheet"
+    device = "CPU" if reference.gpu == "cpu" else reference.gpu
+    ceiling = f"GEMM ceiling of this {device} instead of the H100's datasheet"
     values.append((ceiling, at_ceiling, "measured"))
     if estimate is None:
         values += [

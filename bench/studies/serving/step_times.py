@@ -108,7 +108,7 @@ class StepTimes:
         )
 
     def leave_one_out(self) -> tuple[float, float] | None:
-        """Mean and worst relative error of packed batches that the fit had not seen; None where too
+        """Mean and worst relative error of packed batches that the fit never saw; None where too
         few were measured."""
         rows, seconds = (
             [features(t.composition, self.costs) for t in self.packed],

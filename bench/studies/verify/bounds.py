@@ -6,6 +6,7 @@ from itertools import pairwise
 
 from bench.core.load import datasheet
 from bench.core.specs.gpu import Gpu
+from bench.core.units import plain, seconds, si
 from bench.results.records import CeilingsRecord, PointRecord, Probe, Record
 from bench.studies.verify.findings import Finding, differs, summed
 from bench.studies.verify.timings import timings_of
@@ -47,7 +48,7 @@ def _rates(record: Record, gpu: Gpu) -> Iterator[Finding]:
         count = record.counts[stage]
         flops = count.flops - count.norm_flops
         if peak is not None and not record.on_several_ranks and flops / timing.median_s > peak:
-            said = f"{flops / timing.median_s:.4g} FLOP/s, the datasheet has {peak:.4g}"
+            said = _over(flops / timing.median_s, peak, "FLOP/s")
             yield differs(RATES, f"{record.label}, {stage}", said)
 
 
@@ -56,11 +57,15 @@ def _probe(record: CeilingsRecord, probe: Probe, gpu: Gpu) -> Iterator[Finding]:
     if probe.kind in PRODUCTS:
         peak = gpu.peak_flops_per_s.get(probe.dtype)  # type: ignore[call-overload]
         if peak is not None and probe.rate > peak:
-            yield differs(RATES, where, f"{probe.rate:.4g} FLOP/s, the datasheet has {peak:.4g}")
+            yield differs(RATES, where, _over(probe.rate, peak, "FLOP/s"))
     elif probe.kind == "copy" and probe.shape["bytes"] >= CACHED_BYTES:
         peak = gpu.bandwidth_bytes_per_s
         if peak is not None and probe.rate > peak:
-            yield differs(RATES, where, f"{probe.rate:.4g} bytes/s, the datasheet has {peak:.4g}")
+            yield differs(RATES, where, _over(probe.rate, peak, "B/s"))
+
+
+def _over(rate: float, peak: float, unit: str) -> str:
+    return f"{si(rate, unit, 4)}, the datasheet has {si(peak, unit, 4)}"
 
 
 def _power(record: Record, limit_w: float) -> Iterator[Finding]:
@@ -69,7 +74,7 @@ def _power(record: Record, limit_w: float) -> Iterator[Finding]:
         if watts is None and read.power_w is not None:
             watts = read.power_w.median
         if watts is not None and watts > MORE_POWER * limit_w:
-            said = f"{watts:.4g} W, the limit is {limit_w:.4g} W"
+            said = f"{plain(watts)} W, the limit is {plain(limit_w)} W"
             yield differs(POWER, f"{record.label}, {stage}", said)
 
 
@@ -97,7 +102,7 @@ def _durations(records: Sequence[Record]) -> Iterator[Finding]:
             if not name.startswith(NOT_TIMED_HERE)
         )
         if spent > record.wall_s * 1.001 + CLOCK_S and not _shares_its_wall(record, records):
-            said = f"samples of {spent:.4g} s in {record.wall_s:.4g} s"
+            said = f"samples of {seconds(spent)} in {seconds(record.wall_s)}"
             yield differs(TIMES, record.label, said)
 
 
