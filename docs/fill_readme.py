@@ -15,6 +15,7 @@ import argparse
 import difflib
 import re
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def answer_block(found: list[Result]) -> str:
     command = f"$ ldt-bench predict {model} -w {workload} --gpu {PLANNED_GPU}"
     seconds, known = made.video_s, made.same_point[0].seconds
     return (
-        "\n".join(["```console", command, *lines, "```"]) + "\n\n"
+        _console(command, lines) + "\n"
         f"The interval is 90 %; it holds the {known:,.0f} s that others measured of this very"
         f" point ({seconds.low:,.0f} to {seconds.high:,.0f} s). Trust the held-out error: it comes"
         " from points the fit never saw. `--gpu all` compares every card, `--calibration RESULT`"
@@ -80,19 +81,17 @@ def measurement_block(found: list[Result]) -> str:
     summary = run_summary(directory, directory / "report.md", result.records, result.calibration)
     of = result.records[-1].environment.device_name
     device = " --device cpu" if result.gpu == "cpu" else ""
-    return (
-        "\n".join(
-            [
-                "```console",
-                f"$ ldt-bench run {result.suite}{device}",
-                *headline_lines(summary),
-                f"report: {result.path}/{result.report}",
-                "```",
-            ]
-        )
-        + f"\n\nThat is a toy on {of}; on a rented H100 the same commands take half an"
-        " hour ([docs/h100.md](docs/h100.md)).\n"
+    lines = [*headline_lines(summary), f"report: {result.path}/{result.report}"]
+    return _console(f"$ ldt-bench run {result.suite}{device}", lines) + (
+        f"\nThat is a toy on {of}; on a rented H100 the same commands take half an hour"
+        " ([docs/h100.md](docs/h100.md)).\n"
     )
+
+
+def _console(command: str, lines: list[str]) -> str:
+    """What a command prints, its long lines folded as a terminal would."""
+    folded = [part for line in lines for part in textwrap.wrap(line, 110, subsequent_indent="  ")]
+    return "\n".join(["```console", command, *folded, "```", ""])
 
 
 def results_block(found: list[Result]) -> str:
@@ -125,7 +124,7 @@ def results_block(found: list[Result]) -> str:
             "headline point",
             MINUTES_AN_HOUR,
             "provenance",
-            "held-out error of a step",
+            "held-out error of the median step",
             "report",
         ],
         rows,

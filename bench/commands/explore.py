@@ -76,7 +76,7 @@ def _export(results: Path, path: Path, models: list[str], gpus: list[str], as_js
     from bench.core.load import names
     from bench.explore.data import read_table
     from bench.explore.grid import asked_of, grid
-    from bench.explore.page import document, exported_page
+    from bench.explore.page import document, exported_page, report_links
     from bench.explore.published import published_source
     from bench.report.progress import SuiteProgress
     from bench.results.store import disk_faults, write_whole
@@ -92,7 +92,7 @@ def _export(results: Path, path: Path, models: list[str], gpus: list[str], as_js
     with SuiteProgress("what-if grid") as progress:
         sources = [*table.calibrations, published_source()]
         cells = grid(results, asked_of(sources, models, gpus), progress.watch)
-    page = exported_page(document(table, cells))
+    page = exported_page(document(table, cells, report_links(results, path)))
     with disk_faults(path, measured=False):
         write_whole(path, page)
     said = {

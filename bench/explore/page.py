@@ -8,16 +8,20 @@ scripts write them as text.
 import base64
 import hashlib
 import json
+import os
 import re
 from importlib import resources
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 from markupsafe import Markup
 
 from bench.explore.choices import choices
-from bench.explore.data import Table
+from bench.explore.data import Table, result_directories
 from bench.explore.published import published_source
+from bench.results.store import PAGE
 
 POLICY = (
     "default-src 'none'; base-uri 'none'; form-action 'none'; style-src 'unsafe-inline'; img-src"
@@ -33,10 +37,31 @@ SCRIPT_PARTS = ("words", "points", "ask", "link", "answer", "compare", "start")
 """js/*.js, which are one module together, in this order."""
 
 
-def document(table: Table, grid: dict[str, Any] | None = None) -> dict[str, Any]:
-    """All that the page shows; what others published is one more source of answers."""
+def document(
+    table: Table, grid: dict[str, Any] | None = None, reports: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """All that the page shows; what others published is one more source of answers.  reports: by
+    result, as `report_links` gives them."""
     sources = [*table.calibrations, published_source()]
-    return {**table.document(), "calibrations": sources, "choices": choices(), "grid": grid}
+    return {
+        **table.document(),
+        "calibrations": sources,
+        "choices": choices(),
+        "grid": grid,
+        "reports": reports or {},
+    }
+
+
+def report_links(results: Path, page: Path) -> dict[str, str]:
+    """Result -> its report.html as seen from an exported page.  "./" before it, so that no
+    directory's name is taken for a scheme."""
+    found = {}
+    for directory in result_directories(results):
+        report = directory / PAGE
+        if report.is_file():
+            seen = os.path.relpath(report.resolve(), page.parent.resolve())
+            found[directory.relative_to(results).as_posix()] = f"./{quote(seen)}"
+    return found
 
 
 def served_page() -> bytes:

@@ -7,6 +7,7 @@ import re
 import threading
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -182,6 +183,20 @@ def test_a_page_without_results_still_answers(here, tmp_path, monkeypatch):
     code, out, err = here("explore", "--export", str(tmp_path / "page.html"), "--json")
     assert code == 0, err
     assert (json.loads(out)["points"], json.loads(out)["cells"] > 50) == (0, True)
+
+
+def test_an_exported_page_links_the_reports_beside_it(results, tmp_path):
+    """As the project's site has them: the page above the results."""
+    (results / "cpu/real/report.html").write_text("report")
+    rewrite(results, [], "cpu/javascript:alert(1)")
+    (results / "cpu/javascript:alert(1)/report.html").write_text("report")
+    links = explore_page.report_links(results, results.parent / "index.html")
+    assert links["cpu/real"] == "./results/cpu/real/report.html"
+    assert all(link.startswith("./") for link in links.values())
+    assert all((results.parent / unquote(link)).is_file() for link in links.values())
+    assert len(links) == 2
+    shown = explore_page.document(read_table(results), None, links)
+    assert shown["reports"] == links
 
 
 def test_a_hundred_results_are_under_three_megabytes(results, monkeypatch):

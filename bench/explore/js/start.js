@@ -11,6 +11,14 @@ function describe() {
     ? `${data.rows.toLocaleString("en")} points in ${results} results, ${calibrated} of them calibrated. Every time is measured: a median with its interval.`
     : "Nothing is measured here yet: `ldt-bench run smoke` measures this device in a minute.";
   if (data.grid) $("summary").textContent += " A static copy, made by ldt-bench explore --export.";
+  const reports = Object.entries(data.reports);
+  $("reports").hidden = !reports.length;
+  $("reports").querySelector("ul").replaceChildren(...reports.map(([name, address]) => {
+    const item = make("li"), link = make("a", name);
+    link.href = address;
+    item.append(link);
+    return item;
+  }));
   if (!data.problems.length) return;
   $("problems").hidden = false;
   $("problems").querySelector("summary").textContent = `${data.problems.length + data.more_problems} lines could not be read`;

@@ -77,10 +77,7 @@ def measure_together(
         ]
         for resident in residents:
             attention_ran.note(resident.point, resident.calls, device)
-        whole = [
-            resident.whole(i, counts[i], runs, clock, plan.max_s)
-            for i, resident in enumerate(residents)
-        ]
+        whole = _whole_videos(residents, counts, runs, clock, plan.max_s)
         # Last, since a capture that fails may break the context.
         timings: list[dict[str, Timing]] = [{} for _ in points]
         for key, run in runs.items():
