@@ -34,12 +34,16 @@ def waterfall_block(found: list[Result]) -> str:
     """The picture, and what it says in one sentence."""
     drawn = bars(found)
     said = "; ".join(f"{b.factor} {b.value:.3g}" for b in drawn)
-    first, *_, last = [b for b in drawn if not b.factor.startswith("extra")]
+    first, *_, last = chain = [b for b in drawn if not b.factor.startswith("extra")]
+    ends = [b for b in chain if b.factor.startswith("utilisation reached")] or [last]
+    reached = " and ".join(f"{_minutes(b)} with {b.factor.split(': ')[-1]}" for b in ends)
+    fewer = " and ".join(f"{first.value / b.value:.0f}" for b in ends)
+    most = min(chain[1:], key=lambda b: b.multiplier)
     return (
         f"![Minutes of video per H100-hour, factor by factor: {said}]({PICTURE})\n\n"
-        f"The pencil's {first.value:.3g} minutes of video per H100-hour become {_minutes(last)},"
-        f" {last.provenance}: {first.value / last.value:.0f} times fewer."
-        " [Factor by factor](docs/pencil.md).\n"
+        f"The pencil's {first.value:.3g} minutes of video per H100-hour become {reached}"
+        f" ({last.provenance}): {fewer} times fewer. What it lost most by: {most.factor}"
+        f" (times {most.multiplier:.3g}). [Factor by factor](docs/pencil.md).\n"
     )
 
 
@@ -103,8 +107,12 @@ def pencil_block(found: list[Result]) -> str:
                 " rates)."
             ),
             (
-                "- What a card really reaches, the VAE, the text encoder and guidance come on top,"
-                " and are measured."
+                "- What a card really reaches, the VAE, the text encoder and guidance come on top:"
+                + (
+                    " measured."
+                    if of_h100(found)
+                    else " extrapolated from others' runs until a record of an H100 is here."
+                )
             ),
             "",
         ]

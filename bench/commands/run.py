@@ -249,8 +249,8 @@ def _print(summary: dict[str, Any], tables: list[Any]) -> None:
 
 
 def _answers(summary: dict[str, Any]) -> bool:
-    """Is a table the answer?  Of ablations and of steps on several ranks, where no headline is."""
-    return "ablations" in summary or "steps_on_ranks" in summary
+    """Is a table the answer?  Of ablations, of steps on several ranks, and without a headline."""
+    return "ablations" in summary or "steps_on_ranks" in summary or summary["headline"] is None
 
 
 def _dry_run(

@@ -32,13 +32,33 @@ def fitted(table: Table, console: Console) -> RenderableType:
         for column in out.columns
     ]
     n = len(words)
-    if sum(words) + 3 * n + 1 > console.width:  # a border and a space on each side
-        if sum(words) + 2 * (n - 1) > console.width:
+    between = 3 * n + 1  # a border and a space on each side
+    if sum(words) + between > console.width:
+        between = 2 * (n - 1)
+        if sum(words) + between > console.width:
             return paragraphs(out)
         out.box, out.pad_edge, out.padding = None, False, (0, 2, 0, 0)
-    for column, word in zip(out.columns, words, strict=True):
-        column.min_width = word
+    longest = [max(map(_cells, (c.header, *c.cells))) for c in out.columns]
+    widths = shared(words, longest, console.width - between)
+    # Widths, not least widths: rich lets a table grow over the edge to keep the latter.
+    for column, width in zip(out.columns, widths, strict=True):
+        column.width = width
     return out
+
+
+def shared(least: list[int], wanted: list[int], room: int) -> list[int]:
+    """Widths of columns that together take at most `room`: each its least, and of what is left a
+    part as large as its part of what all want.  `least` fits the room."""
+    wanting = [max(0, want - word) for want, word in zip(wanted, least, strict=True)]
+    spare, total = room - sum(least), sum(wanting)
+    if total <= spare:
+        return [word + want for word, want in zip(least, wanting, strict=True)]
+    return [word + spare * want // total for word, want in zip(least, wanting, strict=True)]
+
+
+def _cells(text: RenderableType) -> int:
+    """Of a terminal, on one line."""
+    return Text(str(text)).cell_len
 
 
 def paragraphs(table: TerminalTable) -> Group:

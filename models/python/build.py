@@ -12,6 +12,8 @@ class itself lacks:
 Without an adapter, or where it lacks a function, the class's own method of that name is called.
 """
 
+import difflib
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -34,6 +36,8 @@ class OwnClassDenoiser(Denoiser):
         self.model, adapter = _construct(spec)
         self.call = _function(adapter, self.model, "forward")
         self.inputs = _function(adapter, self.model, "example_inputs", missing=_no_inputs)
+        if self.inputs is _no_inputs:
+            _check_takes_nothing_more(self.model, spec)
 
     def compute(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         """x (B, C, T, H, W), t (B,) in [0, 1] (1 is noise) -> (B, >= C, T, H, W)."""
@@ -116,15 +120,38 @@ def _function(
     adapter: Any, model: nn.Module, name: str, missing: Callable[..., Any] | None = None
 ) -> Callable[..., Any]:
     """The adapter's function with the model, else the model's own method."""
-    given = getattr(adapter() if isinstance(adapter, type) else adapter, name, None)
+    adapter = adapter() if isinstance(adapter, type) else adapter
+    given = getattr(adapter, name, None)
     if given is not None:
         return partial(given, model)
+    _check_not_misspelt(adapter, name)
     if name == "forward":
         return model  # with its hooks
     own = getattr(model, name, missing)
     if own is None:
         raise TypeError(f"{type(model).__name__} has no {name}(), and its adapter has none")
     return own
+
+
+def _check_not_misspelt(adapter: Any, name: str) -> None:
+    """Raises TypeError where an adapter has `foward`: it would be passed over in silence."""
+    has = [known for known in vars(adapter or object) if not known.startswith("_")]
+    for near in difflib.get_close_matches(name, has, n=1, cutoff=0.8):
+        raise TypeError(f"the adapter has {near}(), and no {name}(): is that a misspelling?")
+
+
+def _check_takes_nothing_more(model: nn.Module, spec: PythonPart) -> None:
+    """Raises TypeError where the class takes more than latents and time, and nothing gives it."""
+    needed = [
+        p.name
+        for p in inspect.signature(model.forward).parameters.values()
+        if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    ]
+    if len(needed) > 2:
+        raise TypeError(
+            f"{type(model).__name__}.forward takes {', '.join(needed[2:])} too: write"
+            f" example_inputs(...) in {spec.adapter or 'an adapter'}, which gives them"
+        )
 
 
 def _no_inputs(*_: Any, **__: Any) -> dict[str, Tensor]:

@@ -34,7 +34,15 @@ Recipe = Annotated[str, recipe_option("How both are run.")]
 OtherRecipe = Annotated[
     str | None, recipe_option("How MODEL_B is run, where it differs.", "--recipe-b")
 ]
-Stage = Annotated[str, typer.Option(help="forward, denoise_step, vae_decode, vae_encode, ...")]
+Stage = Annotated[
+    str | None,
+    typer.Option(
+        help="forward, denoise_step, trajectory, train_step, vae_decode, vae_encode,"
+        " condition_encode, text_encode, prefill or decode_token; by default denoise_step, and"
+        " trajectory where a recipe has a cache or a draft.",
+        show_default=False,
+    ),
+]
 Rounds = Annotated[int, typer.Option(help="Visits to each side.", min=6, max=10_000)]
 MaxTime = Annotated[str, typer.Option(help="No new round after this long, but for the first six.")]
 SetA = Annotated[
@@ -58,7 +66,7 @@ def versus(
     workload: WorkloadName,
     recipe: Recipe,
     recipe_b: OtherRecipe = None,
-    stage: Stage = "denoise_step",
+    stage: Stage = None,
     device: Device = None,
     rounds: Rounds = 40,
     max_time: MaxTime = "30s",
@@ -73,16 +81,12 @@ def versus(
     """Two models, or one under two recipes, timed in turns: the ratio with its interval, FLOPs and
     peak memory of both.  `ldt-bench compare` does the same with two stored results."""
     from bench.core import load
-    from bench.core.specs import model as spec
+    from bench.core.specs.model import Model
     from bench.core.user.weights import weights_of
 
     check_device(device)
     max_s = duration(max_time, "--max-time")
-    stages = ["forward", *get_args(spec.Stage)]
-    if stage not in stages:
-        raise UserError(
-            f"--stage {stage!r} is not one of {', '.join(stages)}{nearest(stage, stages)}"
-        )
+    stage = _stage(stage, recipe, recipe_b or recipe)
     built = "denoise_step" if stage == "forward" else stage
     sides = (
         (model_a, recipe, set_a, weights_a or weights),
@@ -91,7 +95,7 @@ def versus(
     points = []
     for model, how, changes, folder in sides:
         values = load.parse_overrides([*(overrides or []), *(changes or [])])
-        real = weights_of(folder, load.load(spec.Model, model)) if folder else None
+        real = weights_of(folder, load.load(Model, model)) if folder else None
         points.append(load.load_point(model, workload, how, values, (built,), real))
     document = _measured(points, stage, device, rounds, max_s)
     if as_json:
@@ -102,13 +106,31 @@ def versus(
     typer.echo(versus_line(document))
 
 
+def _stage(stage: str | None, *recipes: str) -> str:
+    """What is timed: by default a step, and a whole trajectory where a recipe's cache or draft
+    makes its steps differ.  Raises UserError."""
+    from bench.core import load
+    from bench.core.specs import model as spec
+    from bench.core.specs.recipe import Recipe as RecipeSpec
+
+    stages = ["forward", *get_args(spec.Stage)]
+    if stage is None:
+        made = [load.load(RecipeSpec, name) for name in recipes]
+        differ = any(one.cache is not None or one.draft is not None for one in made)
+        return "trajectory" if differ else "denoise_step"
+    if stage not in stages:
+        raise UserError(
+            f"--stage {stage!r} is not one of {', '.join(stages)}{nearest(stage, stages)}"
+        )
+    return stage
+
+
 def _measured(
     points: list[Any], stage: str, device: str | None, rounds: int, max_s: float
 ) -> dict[str, Any]:
-    from bench.count.point import count_point
     from bench.measure.device.environment import choose_device
     from bench.measure.errors import Unsupported
-    from bench.measure.points.build import said_of_user_code
+    from bench.measure.points.build import check_supported, count_stages, said_of_user_code
     from bench.measure.points.versus import measure_versus
     from bench.measure.timing.clock import clock_for
     from bench.report.progress import Spinner
@@ -116,7 +138,12 @@ def _measured(
 
     chosen = choose_device(device)
     with Spinner("counting") as spinner:
-        counts = [count_point(point) for point in points]
+        try:
+            for point in points:
+                check_supported(point, chosen)  # before a package that is missing is imported
+            counts = [count_stages(point) for point in points]
+        except Unsupported as error:
+            raise EnvironmentFault(str(error)) from None
         peaks = []
         for point in points:
             spinner.say(f"peak memory of {point.model.name}")

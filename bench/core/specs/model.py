@@ -9,6 +9,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from bench.core.specs.base import Spec
 from bench.core.specs.workload import Workload
 from models.ar.spec import AutoregressiveConfig
+from models.bounds import nearest_multiples
 from models.spec import (
     DiffusersDenoiser,
     DiffusersVAE,
@@ -138,7 +139,24 @@ class Model(Spec):
 
     def tokens(self, workload: Workload) -> int:
         """Tokens of one sample.  Raises ValueError for a workload this model cannot take."""
-        return self.denoiser.tokens(self.latent_shape(workload))
+        shape = self.latent_shape(workload)
+        try:
+            return self.denoiser.tokens(shape)
+        except ValueError as error:
+            raise ValueError(f"{error}{self._sides_that_divide(workload, shape)}") from None
+
+    def _sides_that_divide(self, workload: Workload, shape: tuple[int, int, int]) -> str:
+        """In pixels, what a side that does not divide into patches could be."""
+        patch = getattr(self.denoiser, "patch_size", None)
+        if patch is None:
+            return ""
+        sides = zip(("height", "width"), shape[1:], patch[1:], strict=True)
+        for name, latents, step in sides:
+            if latents % step:
+                pixels = getattr(workload, name)
+                base = pixels // latents * step
+                return f", so {name} {pixels} could be {nearest_multiples(pixels, base)}"
+        return ""
 
 
 def needs_condition(model: Model, workload: Workload) -> bool:

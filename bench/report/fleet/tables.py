@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.core.quantity import Provenance, Quantity
+from bench.core.specs.demand import Demand
 from bench.core.units import seconds
 from bench.report.numbers import percent, three
 from bench.report.tables.table import Cell, Table, claimed, number, numbers, quantity, table
@@ -28,7 +29,7 @@ def plans_table(plans: Sequence[Plan]) -> Table:
     wanted, how = demand.objective, provenance_of(plans)
     done = "" if wanted.done_within_s is None else f", done within {seconds(wanted.done_within_s)}"
     return table(
-        f"{people(demand.minutes_per_day)} minutes uploaded a day ({demand.name})",
+        f"{people(demand.minutes_per_day)} minutes of video wanted a day ({_made_of(demand)})",
         [
             "card",
             "a clip on",
@@ -49,6 +50,12 @@ def plans_table(plans: Sequence[Plan]) -> Table:
     )
 
 
+def _made_of(demand: Demand) -> str:
+    """E.g. "uploads: sora-20b, sora-1min-512": other clips of a demand cost other seconds."""
+    clips = ", ".join(clip.workload for clip in demand.clips)
+    return f"{demand.name}: {clips}"
+
+
 def provenance_of(plans: Sequence[Plan]) -> Provenance:
     """Of what follows from the predicted seconds and the demand's own (claimed) numbers."""
     fitted = all(p.server.provenance == "fitted" for p in plans)
@@ -65,7 +72,7 @@ def _plan_cells(p: Plan) -> list[Cell | str]:
         number(p.fleet.latency_s, seconds, "wait and service of the objective's share of clips"),
         quantity(p.usd_per_day, people),
         number(p.usd_per_minute.value if p.usd_per_minute else None, three),
-        quantity(p.mwh_per_day, people),
+        number(p.mwh_per_day.value if p.mwh_per_day else None, people),
         p.server.provenance,
     ]
 

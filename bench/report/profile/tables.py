@@ -45,10 +45,16 @@ def profile_line(profile: Profile) -> str:
     rest = f"{profile.residual_s / profile.step_s:.0%} {NO_OPERATOR}"
     reached, ceiling = profile.flops / profile.step_s, profile.rates.gemm_flops_per_s
     longer = profile.profiled_s / profile.step_s - 1
+    busy = (
+        "; warning: its operators took longer than a plain call, so the machine was busy: profile"
+        " again when it is idle"
+        if profile.residual_s < -0.05 * profile.step_s
+        else ""
+    )
     return (
         f"{seconds(profile.step_s)} a call: {', '.join([*parts, rest])}; {work_rate(reached)} of"
         f" {work_rate(ceiling)} that GEMM reaches here; the profiler makes a call {longer:.1%}"
-        " longer, which is taken off"
+        f" longer, which is taken off{busy}"
     )
 
 

@@ -41,12 +41,14 @@ if TYPE_CHECKING:
 
 
 def analysis_tables(found: Analysis) -> list[Table]:
-    """In the order they are read."""
-    tables = [chain_table(found.rows), waterfall_table(found.bars), cross_model_table(found.units)]
+    """In the order they are read; with --sensitivity its table alone."""
+    if found.swings:
+        return [sensitivity_table(found.swings, found.measured is not None)]
+    tables = [chain_table(found.rows), waterfall_table(found.bars)]
+    if found.scenario.is_published:  # A13's models are the article's, at its minute
+        tables.append(cross_model_table(found.units))
     if found.measured is not None and found.measured.clips:
         tables.append(same_clip_table(found.measured))
-    if found.swings:
-        tables.append(sensitivity_table(found.swings, found.measured is not None))
     return tables
 
 
