@@ -83,8 +83,8 @@ def measurement_block(found: list[Result]) -> str:
     device = " --device cpu" if result.gpu == "cpu" else ""
     lines = [*headline_lines(summary), f"report: {result.path}/{result.report}"]
     return _console(f"$ ldt-bench run {result.suite}{device}", lines) + (
-        f"\nThat is a toy on {of}; on a rented H100 the same commands take half an hour"
-        " ([docs/h100.md](docs/h100.md)).\n"
+        f"\nThat is a toy on {of}. A rented H100 has suites of its own, half an hour in all, which"
+        " nobody has run yet: [docs/h100.md](docs/h100.md).\n"
     )
 
 

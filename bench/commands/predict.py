@@ -1,7 +1,7 @@
 """What would it take?  predict."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,9 @@ from bench.commands.parts.options import (
 )
 from bench.commands.parts.output import print_json, say, show
 from bench.core.errors import UserError
+
+if TYPE_CHECKING:
+    from bench.commands.parts.forecast import Shown
 
 EVERY = "all"
 
@@ -68,6 +71,15 @@ MeasuredCeilings = Annotated[
     Path | None,
     typer.Option(help="A result of that card, for its measured ceilings; else its datasheet."),
 ]
+Prices = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[CARD=]USD",
+        help="What you pay an hour: of the cards asked about, or of one; repeatable. By default the"
+        " range in configs/gpus.",
+        show_default=False,
+    ),
+]
 Paragraph = Annotated[
     bool, typer.Option("--paragraph", help="Three sentences with sources, for a report.")
 ]
@@ -85,6 +97,7 @@ def predict(
     parallel: Mesh = None,
     objective: Wanted = None,
     as_paragraph: Paragraph = False,
+    price: Prices = None,
     overrides: Set = None,
     as_json: Json = False,
 ) -> None:
@@ -92,6 +105,7 @@ def predict(
     workload, from a card's own records or from what others published of it.
 
     `--gpu all`, or several cards and recipes, make one table, the cheapest minute first."""
+    from bench.commands.parts.forecast import Shown, forecast_points, prices_of
     from bench.core.load import parse_overrides
 
     changes = parse_overrides(overrides or [])
@@ -99,27 +113,29 @@ def predict(
         changes["workload.steps"] = steps
     cards, recipes = _listed(gpu, "--gpu"), _listed(recipe, "--recipe")
     if gpus is not None or parallel is not None or objective is not None:
-        go_with("one GPU", False, {"--paragraph": as_paragraph, "--ceilings": ceilings})
+        alone = {"--paragraph": as_paragraph, "--ceilings": ceilings, "--price": price}
+        go_with("one GPU", False, alone)
         several = asked_of_several(gpus, parallel, objective)
         known = cards if calibration is not None else _known_cards(cards)
         return forecast_on_several(
             model, workload, recipes, known, changes, several, calibration, as_json
         )
+    shown = Shown(prices_of(price or []), as_paragraph, as_json)
     one_point = len(cards) == 1 and EVERY not in cards and len(recipes) <= 1 and not as_paragraph
     if calibration is None and one_point and ceilings is None:
         own = _own_result(cards[0])
-        if own is not None and _answered_by(own, model, workload, recipes, changes, as_json):
+        if own is not None and _answered_by(own, model, workload, recipes, changes, shown):
             return None
     if calibration is None:
         go_with("--calibration", False, {"--ceilings": ceilings})
-        return _from_published(model, workload, recipes, cards, changes, as_paragraph, as_json)
+        return forecast_points(model, workload, recipes, _known_cards(cards), changes, shown)
     if len(cards) > 1 or len(recipes) > 1 or as_paragraph:
         raise UserError(
             "--calibration predicts one recipe on one card; leave it out for a table from what"
             " others published"
         )
     card, named = next(iter(cards), None), next(iter(recipes), None)
-    _from_records(model, workload, calibration, named, card, ceilings, changes, as_json)
+    _from_records(model, workload, calibration, named, card, ceilings, changes, shown)
 
 
 def _listed(text: str | None, option: str) -> list[str]:
@@ -148,7 +164,7 @@ def _answered_by(
     workload: str,
     recipes: list[str],
     changes: dict[str, Any],
-    as_json: bool,
+    shown: "Shown",
 ) -> bool:
     """Predict by a card's own result.  False, with a note that says why, where that result says
     nothing of the point, and something is published of the card."""
@@ -158,7 +174,7 @@ def _answered_by(
     recipe = next(iter(recipes), None)
     load_point(model, workload, recipe or "eager-bf16", changes)  # a wrong name is said once
     try:
-        _from_records(model, workload, own, recipe, None, None, changes, as_json)
+        _from_records(model, workload, own, recipe, None, None, changes, shown)
     except UserError as error:
         try:
             read_card(own.parent.name)
@@ -167,28 +183,6 @@ def _answered_by(
         say(f"note: {own} is not used: {error}")
         return False
     return True
-
-
-def _from_published(
-    model: str,
-    workload: str,
-    recipes: list[str],
-    cards: list[str],
-    changes: dict[str, Any],
-    as_paragraph: bool,
-    as_json: bool,
-) -> None:
-    from bench.commands.parts.forecast import forecast_points
-
-    forecast_points(
-        model,
-        workload,
-        recipes,
-        _known_cards(cards),
-        changes,
-        as_paragraph=as_paragraph,
-        as_json=as_json,
-    )
 
 
 def _known_cards(cards: list[str]) -> list[str]:
@@ -211,11 +205,12 @@ def _from_records(
     gpu: str | None,
     ceilings: Path | None,
     changes: dict[str, Any],
-    as_json: bool,
+    shown: "Shown",
 ) -> None:
     from bench.calibrate.estimate import estimate
     from bench.calibrate.make import load_or_calibrate
     from bench.commands.parts.beside import said_beside
+    from bench.commands.parts.forecast import at_price
     from bench.core.load import load_point
     from bench.report.documents import estimate_document
     from bench.report.progress import Spinner
@@ -231,8 +226,9 @@ def _from_records(
         )
     with Spinner(f"counting {point.label}"):
         predicted = estimate(point, calibrated, gpu=gpu, ceilings=ceilings)
+    predicted = at_price(predicted, predicted.gpu, shown.prices)
     document, lines = said_beside(point, predicted, calibrated, calibration)
-    if as_json:
+    if shown.as_json:
         return print_json(estimate_document(point, predicted) | document)
     show(estimate_table(f"{point.label} on {predicted.gpu}", predicted))
     for line in lines:

@@ -31,7 +31,7 @@ from bench.commands.parts.options import (
     go_with,
     names_yaml,
 )
-from bench.commands.parts.output import exit_code, interrupted, print_json, say, show
+from bench.commands.parts.output import exit_code, interrupted, print_for_programs, say, show
 from bench.commands.parts.shards import ShardOption, ShardsHere, SideBySide, check_alone, with_shard
 from bench.core.errors import Terminated, UserError, one_line
 from bench.core.verbosity import verbosity
@@ -226,7 +226,7 @@ def _measure(
     }
     if not as_json and not verbosity.quiet:
         _print(summary, tables if with_tables or _answers(summary) else [])
-    print_json(summary)
+    print_for_programs(summary, as_json)
     return exit_code(records)
 
 
@@ -235,7 +235,7 @@ def _report(directory: Path, as_json: bool) -> int:
     summary, tables, records = _finish(directory, say)
     if not as_json and not verbosity.quiet:
         show(*tables)
-    print_json(summary)
+    print_for_programs(summary, as_json)
     return exit_code(records)
 
 
@@ -285,7 +285,7 @@ def _dry_run(
     if not as_json and not verbosity.quiet:
         show(plan_table(document))
         typer.echo(plan_line(document))
-    print_json(document)
+    print_for_programs(document, as_json)
     return 0
 
 

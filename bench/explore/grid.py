@@ -16,6 +16,7 @@ from typing import Any
 
 from bench.core.errors import UserError
 from bench.core.specs.point import Point
+from bench.explore.choices import own_clip, sizes_of
 from bench.explore.published import PUBLISHED, RUN_AS_PUBLISHED
 from bench.explore.whatif import Answers, Question
 
@@ -29,8 +30,7 @@ MODELS = (
     "sora-20b",
 )
 """Of the published source; their work travels with the package (docs/make_evidence.py)."""
-SIZES = ((512, 512), (832, 480), (1280, 720))  # width, height
-SECONDS = (1.0, 2.0, 81 / 24, 5.0, 10.0, 20.0, 60.0)  # 81 frames: the length of most published rows
+SECONDS = (1.0, 2.0, 5.0, 10.0, 20.0, 60.0)  # and the length of the model's own clip
 SECONDS_TO_COUNT = (1.0, 5.0, 20.0, 60.0)  # by own records, which want every operator counted
 GUIDANCES = ("none", "cfg")
 GRID_FPS = 24.0
@@ -109,7 +109,6 @@ def grid(
         "fields": FIELDS,
         "missing": [cell for cell in cells if "reason" in cell],
         "words": list(words),
-        "sizes": SIZES,
         "fps": GRID_FPS,
         "steps": GRID_STEPS,
         "left_out_errors": left_out_errors(whole),
@@ -156,7 +155,8 @@ def cells_of(part: Asked, answers: Answers) -> list[dict[str, Any]]:
                 "guidance": question.guidance,
                 "gpu": gpu or part.own_gpu,
             }
-            nodes, reason = _nodes(answers, replace(question, gpu=gpu), part.seconds)
+            lengths = with_own(part.seconds, part.model)
+            nodes, reason = _nodes(answers, replace(question, gpu=gpu), lengths)
             cells.append(
                 {**where, "nodes": nodes} if len(nodes) > 1 else where | {"reason": reason}
             )
@@ -165,7 +165,7 @@ def cells_of(part: Asked, answers: Answers) -> list[dict[str, Any]]:
 
 def questions(source: str, model: str) -> Iterator[Question]:
     """One for each resolution and guidance; of which length is for the node to say."""
-    for (width, height), guidance in itertools.product(SIZES, GUIDANCES):
+    for (width, height), guidance in itertools.product(sizes_of(model), GUIDANCES):
         yield Question(
             source,
             model,
@@ -177,10 +177,18 @@ def questions(source: str, model: str) -> Iterator[Question]:
         )
 
 
+def with_own(lengths: Sequence[float], model: str) -> list[float]:
+    """Seconds at GRID_FPS, the model's own number of frames among them: exact where most ask."""
+    clip = own_clip(model)
+    own = [] if clip is None else [clip.frames / GRID_FPS]
+    return sorted({*lengths, *own})
+
+
 def points_by_default() -> Iterator[Point]:
     """Points of the published source's cells, whose work is to travel with the package."""
     for model in MODELS:
-        for question, seconds in itertools.product(questions(PUBLISHED, model), SECONDS):
+        lengths = with_own(SECONDS, model)
+        for question, seconds in itertools.product(questions(PUBLISHED, model), lengths):
             with contextlib.suppress(UserError):  # the model does not take that size
                 yield replace(question, seconds=seconds).point(RUN_AS_PUBLISHED)
 

@@ -15,7 +15,7 @@ from bench.core.load import load_point
 from bench.count.cache import CountCache
 from bench.count.shipped import shipped_work
 from bench.explore import grid as explore_grid
-from bench.explore.choices import choices
+from bench.explore.choices import OWN_CLIPS, choices, own_clip
 from bench.explore.data import read_table
 from bench.explore.grid import asked_of, grid, left_out_errors
 from bench.explore.page import document
@@ -185,7 +185,7 @@ def test_a_question_that_cannot_be_answered_says_why(results, words, said):
 
 def small_grid(monkeypatch, results, sizes, seconds, guidances=("none",), gpus=()) -> dict:
     """A grid of the calibrations of `results` with one toy, in this process."""
-    monkeypatch.setattr(explore_grid, "SIZES", sizes)
+    monkeypatch.setattr(explore_grid, "sizes_of", lambda model: sizes)
     monkeypatch.setattr(explore_grid, "SECONDS_TO_COUNT", seconds)
     monkeypatch.setattr(explore_grid, "GUIDANCES", guidances)
     asked = asked_of(read_table(results).calibrations, ["tiny"], gpus)
@@ -240,6 +240,25 @@ def test_by_default_a_page_holds_known_models_and_each_devices_newest_headline()
     assert all(a.source == PUBLISHED and "b200" in a.gpus for a in asked[2:])
     named = asked_of(sources, ["tiny"], [])
     assert [a.source for a in named] == ["h/1", "h/2", "cpu/1", PUBLISHED]
+
+
+def test_a_model_is_asked_about_with_its_own_clip_first():
+    """And an exported page has it exactly: its size is a cell, its length a node."""
+    offered = choices()
+    assert offered["clips"]["hunyuanvideo"] == {
+        "width": 1280,
+        "height": 720,
+        "frames": 129,
+        "fps": 24.0,
+        "steps": 50,
+        "guidance": "none",
+    }
+    for model in explore_grid.MODELS:
+        clip = own_clip(model)
+        assert offered["sizes"][model][0] == (clip.width, clip.height)
+        lengths = explore_grid.with_own(explore_grid.SECONDS, model)
+        assert any(round(s * explore_grid.GRID_FPS) == clip.frames for s in lengths)
+    assert set(OWN_CLIPS) <= set(offered["models"])
 
 
 def test_the_work_of_the_default_page_travels_with_the_package():

@@ -39,7 +39,7 @@ def served(results):
 @pytest.fixture
 def exported(results, tmp_path, monkeypatch) -> str:
     evil(results)
-    monkeypatch.setattr(explore_grid, "SIZES", ((64, 64),))
+    monkeypatch.setattr(explore_grid, "sizes_of", lambda model: [(64, 64)])
     monkeypatch.setattr(explore_grid, "SECONDS_TO_COUNT", (1.0, 2.0, 4.0))
     table = read_table(results)
     asked = explore_grid.asked_of(table.calibrations, ["tiny"], [])

@@ -216,7 +216,7 @@ def test_a_hundred_results_are_under_three_megabytes(results, monkeypatch):
 
 
 def test_export_by_the_command(here, results, tmp_path, monkeypatch):
-    monkeypatch.setattr(explore_grid, "SIZES", ((64, 64),))
+    monkeypatch.setattr(explore_grid, "sizes_of", lambda model: [(64, 64)])
     monkeypatch.setattr(explore_grid, "SECONDS", (0.5, 1.0))
     monkeypatch.setattr(explore_grid, "SECONDS_TO_COUNT", (0.5, 1.0))
     monkeypatch.setattr(explore_grid, "PROCESSES", 1)

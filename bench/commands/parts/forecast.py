@@ -2,12 +2,63 @@
 
 import shlex
 import sys
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import typer
 
+from bench.calibrate.evidence.forecast import Forecast
+from bench.calibrate.predict import Estimate
 from bench.commands.parts.output import print_json, say, show
-from bench.core.errors import UserError
+from bench.core.errors import UserError, brief, nearest
+from bench.core.presets import names
+from bench.core.specs.gpu import Price
+from bench.results.video import usd_per_minute
+
+P = TypeVar("P", Forecast, Estimate)
+MOST_USD = 1e6
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How a forecast is shown."""
+
+    prices: dict[str | None, float]
+    as_paragraph: bool
+    as_json: bool
+
+
+def prices_of(given: list[str]) -> dict[str | None, float]:
+    """["3.2"] or ["h200=3.2", ...] -> USD an hour by card; None: of every card.  Raises
+    UserError."""
+    found: dict[str | None, float] = {}
+    for text in given:
+        card, _, amount = text.rpartition("=")
+        try:
+            usd = float(amount)
+        except ValueError:
+            usd = -1.0
+        if not 0 < usd < MOST_USD:
+            raise UserError(
+                f"--price {brief(text)}: expected USD an hour, e.g. 3.20 or h200=3.20, up to"
+                f" {MOST_USD:,.0f}"
+            )
+        if card and card not in names("gpus"):
+            raise UserError(f"--price {brief(text)}: no such card{nearest(card, names('gpus'))}")
+        found[card or None] = usd
+    return found
+
+
+def at_price(predicted: P, card: str, prices: dict[str | None, float]) -> P:
+    """A prediction on a card with its dollars at the user's own price, where there is one."""
+    usd = prices.get(card, prices.get(None))
+    if usd is None:
+        return predicted
+    yours = Price(low=usd, high=usd, date="yours", source="--price")
+    changed = {"usd_per_minute": usd_per_minute(predicted.minutes_per_gpu_hour, yours)}
+    if isinstance(predicted, Forecast):
+        changed["gpu"] = predicted.gpu.model_copy(update={"price_usd_per_hour": yours})
+    return replace(predicted, **changed)
 
 
 def forecast_points(
@@ -16,9 +67,7 @@ def forecast_points(
     recipes: list[str],
     gpus: list[str],
     overrides: dict[str, Any],
-    *,
-    as_paragraph: bool,
-    as_json: bool,
+    shown: Shown,
 ) -> None:
     """One line a card and recipe, or all about one.  recipes: empty for how published rows of the
     model were run."""
@@ -40,13 +89,14 @@ def forecast_points(
             )
         run = None if recipes else usual_conditions(point.model.name)
         with Spinner(f"counting {point.label}"):
-            rows += [forecast(point, gpu, run, cache) for gpu in gpus]
+            found = [forecast(point, gpu, run, cache) for gpu in gpus]
+        rows += [at_price(f, f.gpu.name, shown.prices) for f in found]
     ordered = by_price(rows)
-    if as_paragraph:
+    if shown.as_paragraph:
         return typer.echo(paragraph(ordered, shlex.join(["ldt-bench", *sys.argv[1:]])))
     if len(rows) == 1:
-        return _show_one(rows[0], bool(recipes), cache, as_json)
-    if as_json:
+        return _show_one(rows[0], bool(recipes), cache, shown.as_json)
+    if shown.as_json:
         return print_json({"rows": [forecast_document(f) for f in ordered]})
     usual = "" if recipes else f", {rows[0].conditions.words()}"
     show(

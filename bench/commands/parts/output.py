@@ -18,6 +18,12 @@ def print_json(document: Any) -> None:
     typer.echo(json.dumps(document, allow_nan=False))
 
 
+def print_for_programs(document: Any, as_json: bool) -> None:
+    """The last line of a command that also speaks to people: left out where a person reads."""
+    if as_json or verbosity.quiet or not sys.stdout.isatty():
+        print_json(document)
+
+
 def say(text: str) -> None:
     """A note or a warning, which --quiet leaves out."""
     if not verbosity.quiet:

@@ -33,7 +33,7 @@ function showHeadline() {
   $("unit").replaceChildren(`minutes of video per ${hour()} `, tag(answer.provenance), make("br"), `${ends(m, digits)} (90 %)`);
   $("sure").textContent = sentence(answer.evidence) + (answer.fits_memory === false ? " Its weights do not fit this card's memory." : "");
   const tiles = [];
-  if (price) tiles.push(tile("Dollars a minute of video", perMinute(price, m), dollars, `at ${dollars(price)} an hour (claimed)`));
+  if (price) tiles.push(tile("Dollars a minute of video", perMinute(price, m), dollars, `at ${dollars(price)} an hour (${linked.prices.has(gpu) ? "your price" : "claimed"})`));
   tiles.push(tile("Time of one such clip", answer.video_s, seconds), tile("One denoising step", answer.step_s, seconds));
   if (answer.kwh_per_minute) tiles.push(tile("kWh a minute of video", answer.kwh_per_minute, digits));
   $("tiles").replaceChildren(...tiles);
@@ -47,8 +47,7 @@ function askedWords() {
   const size = field("size").value ? field("size").value.replace("x", " × ") : `${field("width").value} × ${field("height").value}`;
   const tokens = answer.tokens ? `, ${answer.tokens.toLocaleString("en")} tokens (counted)` : "";
   return `${size}, ${field("seconds").value} s at ${field("fps").value} frames a second (${answer.frames.toLocaleString("en")} frames${tokens}), ` +
-    `${field("steps").value} steps, guidance ${field("guidance").value === "cfg" ? "on" : "off"}; ${answer.recipe}.` +
-    (live() ? "" : " From this page's grid of predictions; no server is asked.");
+    `${field("steps").value} steps, guidance ${field("guidance").value === "cfg" ? "on" : "off"}; ${answer.recipe}.`;
 }
 
 const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + ".";
@@ -74,11 +73,11 @@ function bar(q, most, format, provenance) {
 }
 
 function showCards() {
-  const cards = answer.cards ?? [], most = Math.max(...cards.map((c) => c.minutes_per_gpu_hour.high));
+  const cards = inOrder(answer.cards ?? []), most = Math.max(...cards.map((c) => c.minutes_per_gpu_hour.high));
   $("by-card").hidden = !cards.length;
   $("cards").tBodies[0].replaceChildren(...cards.map((card) => {
     const row = make("tr"), name = make("th"), choose = make("button", card.gpu, "plain");
-    row.className = card.gpu === answer.gpu ? "chosen" : "";
+    row.className = [card.gpu === answer.gpu ? "chosen" : "", card.fits_memory === false ? "unfit" : ""].join(" ").trim();
     choose.type = "button";
     choose.title = `Ask about ${card.gpu}`;
     choose.addEventListener("click", () => { field("gpu").value = card.gpu; changed("gpu"); });
@@ -90,9 +89,17 @@ function showCards() {
   showCosts();
 }
 
+// As chosen; cards whose memory the weights do not fit come last, whatever they would cost.
+function inOrder(cards) {
+  const price = (c) => (priceOf(c.gpu) ? priceOf(c.gpu) / c.minutes_per_gpu_hour.value : Infinity);
+  const key = $("order").value === "dollars" ? price : (c) => -c.minutes_per_gpu_hour.value;
+  const unfit = (c) => +(c.fits_memory === false);
+  return [...cards].sort((a, b) => unfit(a) - unfit(b) || key(a) - key(b));
+}
+
 // The last column alone, so that a slider is not drawn anew under the hand that moves it.
 function showCosts() {
-  const costs = answer.cards.map((c) => (priceOf(c.gpu) ? perMinute(priceOf(c.gpu), c.minutes_per_gpu_hour) : null));
+  const costs = inOrder(answer.cards).map((c) => (priceOf(c.gpu) ? perMinute(priceOf(c.gpu), c.minutes_per_gpu_hour) : null));
   const dearest = 1.25 * Math.max(...costs.filter(Boolean).map((q) => q.value));
   [...$("cards").tBodies[0].rows].forEach((row, i) => row.replaceChild(costs[i] ? bar(costs[i], dearest, dollars) : make("td", "–"), row.cells[3]));
 }
@@ -143,9 +150,9 @@ function showFleet() {
   $("gpus").textContent = `${whole(needed.value)} × ${answer.gpu} (${ends(needed, whole)}), ${answer.provenance}`;
 }
 
-function cardRows() {
+function cardRows() {          // as the table shows them
   const head = ["gpu", "minutes_per_gpu_hour", "low", "high", "provenance", "price_usd_per_hour", "usd_per_minute", "weights_fit_memory"];
-  return [head, ...(answer?.cards ?? []).map((c) => {
+  return [head, ...inOrder(answer?.cards ?? []).map((c) => {
     const m = c.minutes_per_gpu_hour, price = priceOf(c.gpu);
     return [c.gpu, m.value, m.low, m.high, c.provenance, price, price ? price / m.value : null, String(c.fits_memory)];
   })];

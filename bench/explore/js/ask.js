@@ -16,6 +16,7 @@ function setUp() {
   const first = usable.filter((c) => c.kind !== "cpu" && !c.cards).pop() ?? usable.find((c) => c.cards) ?? usable.at(-1);
   fill(field("calibration"), usable.map((c) => [c.id, c.cards ? "what others published" : `measured: ${c.gpu}, ${c.id}`]), first.id);
   offer();
+  takeOwnClip();
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("input", (event) => changed(event.target.name));
 }
@@ -26,8 +27,7 @@ function offer() {
   const models = grid ? [...new Set(cellsOf(chosen.id).map((c) => c.model))] : choices.models;
   const before = field("model").value, wanted = models.includes(before) ? before : chosen.headline_model;
   fill(field("model"), models.map((m) => [m, measured.has(m) ? `${m} (measured here)` : m]), wanted);
-  const sizes = (grid ? grid.sizes : choices.sizes).map(([w, h]) => [`${w}x${h}`, `${w} × ${h}`]);
-  fill(field("size"), live() ? [...sizes, ["", "other …"]] : sizes, field("size").value || sizes.at(-1)[0]);
+  offerSizes();
   const others = live() ? chosen.cards ?? choices.gpus.filter((g) => g.kind === chosen.kind).map((g) => g.name)
     : [...new Set(cellsOf(chosen.id).map((c) => c.gpu))];
   const how = (word) => (chosen.cards ? "" : ` (${word})`);
@@ -39,10 +39,32 @@ function offer() {
   showCustom();
 }
 
+function offerSizes() {
+  const model = field("model").value, held = live() ? [] : cellsOf(source().id).filter((c) => c.model === model);
+  const found = live() ? data.choices.sizes[model] : held.map((c) => [c.width, c.height]);
+  const sizes = [...new Map(found.map(([w, h]) => [`${w}x${h}`, `${w} × ${h}`]))];
+  fill(field("size"), live() ? [...sizes, ["", "other …"]] : sizes, field("size").value || sizes[0][0]);
+}
+
+// A model is asked about with the clip that its own repository makes, until the reader says otherwise.
+function takeOwnClip() {
+  offerSizes();
+  const clip = data.choices.clips[field("model").value];
+  if (!clip) return;
+  const size = `${clip.width}x${clip.height}`;
+  if ([...field("size").options].some((o) => o.value === size)) field("size").value = size;
+  field("seconds").value = +(clip.frames / clip.fps).toFixed(4);
+  field("fps").value = clip.fps;
+  field("steps").value = clip.steps;
+  field("guidance").value = clip.guidance === "cfg" ? "cfg" : "none";
+}
+
 function showCustom() { for (const label of form.querySelectorAll(".custom")) label.hidden = field("size").value !== ""; }
 
 function changed(name) {
+  const before = field("model").value;
   if (name === "calibration") offer();
+  if (name === "model" || before !== field("model").value) takeOwnClip();
   showCustom();
   remember();
   clearTimeout(timer);
@@ -111,14 +133,13 @@ function between(cell, q) {
   const share = Math.log(frames / a.frames) / Math.log(b.frames / a.frames);
   const mix = (x, y) => (x > 0 && y > 0 ? Math.exp((1 - share) * Math.log(x) + share * Math.log(y)) : (1 - share) * x + share * y);
   const at = (part) => (near ? near[part] : a[part].map((x, k) => mix(x, b[part][k])));
-  const used = near ? [near] : [a, b], step = at("step"), rest = at("rest"), length = near ? near.frames : frames;
+  const used = near ? [near] : share < 0.5 ? [a] : [b], step = at("step"), rest = at("rest"), length = near ? near.frames : frames;
   const quantity = ([value, low, high]) => ({ value, low, high }), video = quantity(step.map((s, k) => q.steps * s + rest[k]));
   const minutes = (s) => length / q.fps / 60 * 3600 / s, error = data.grid.left_out_errors;
-  const words = used.at(-1).warnings.map((place) => data.grid.words[place]);
+  const words = used[0].warnings.map((place) => data.grid.words[place]);
   if (!near) words.push(`interpolated between ${a.frames} and ${b.frames} frames` + (error ?
     `; with each inner length left out in turn, a step's seconds were off by ${digits(100 * error.mean)} % on average, ${digits(100 * error.worst)} % at worst` : ""));
-  return { frames: length, tokens: near ? near.tokens : null, fits_memory: used.every((n) => n.fits !== false) && used[0].fits,
-    provenance: used.some((n) => n.provenance === "extrapolated") ? "extrapolated" : "fitted",
+  return { frames: length, tokens: near ? near.tokens : null, fits_memory: used[0].fits, provenance: used[0].provenance,
     evidence: data.grid.words[used[0].evidence], warnings: words, step_s: quantity(step), video_s: video, kwh_per_minute: null,
     minutes_per_gpu_hour: { value: minutes(video.value), low: minutes(video.high), high: minutes(video.low) } };
 }

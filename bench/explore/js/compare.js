@@ -43,7 +43,7 @@ function fillTable(id, head, rows, words) {
 
 function compare() {
   const both = bothChosen(), found = comparedPairs(), rows = comparedRows().slice(1, 1 + MOST_COMPARED);
-  const hint = both ? `${found.length} points are in both. \`ldt-bench compare\` weighs noise and drift, and gives a verdict.`
+  const hint = both ? `${found.length ? `${found.length} points are in both` : "No point is in both, so nothing can be compared"}. The command ldt-bench compare weighs noise and drift, and gives a verdict.`
     : found.length ? "Ratios are to the first ticked row." : "Choose two results, or tick two or more rows above.";
   $("compare-hint").textContent = hint + (found.length > MOST_COMPARED ? ` The first ${MOST_COMPARED} are shown.` : "");
   showSides(both, rows);
@@ -64,7 +64,7 @@ function showSides(both, rows) {
     line("Result", (result) => result), line("Device", (result) => of("device_name", result)), line("Suite", (result) => of("suite", result)),
     line("Measured", (result) => of("started_utc", result).slice(0, 16).replace("T", " ")),
     line("Points", (result) => String(rowsOf(result).length)),
-    ["Median ratio of step times, B over A", "1", ratios.length ? `${digits(middle)} (${digits(ratios[0])} to ${digits(ratios.at(-1))}), ${ratios.length} points` : "–"],
+    ["Median ratio of step times, B over A", ratios.length ? "1" : "–", ratios.length ? `${digits(middle)} (${digits(ratios[0])} to ${digits(ratios.at(-1))}), ${ratios.length} points` : "–"],
   ], [1, 2]);
 }
 

@@ -6,7 +6,7 @@ function linkText() {
   if (!form.hidden) for (const f of form.elements) if (f.name && !(f.closest("label").hidden)) state.set(f.name, f.value);
   for (const [card, price] of linked.prices) state.append("price", `${card}:${price}`);
   for (const id of ["a", "b"]) if ($(id).value) state.set(id, $(id).value);
-  for (const id of ["figure", "colour"]) if ($(id).selectedIndex > 0) state.set(id, $(id).value);
+  for (const id of ["figure", "colour", "order"]) if ($(id).selectedIndex > 0) state.set(id, $(id).value);
   if (table && table.search()) state.set("search", table.search());
   return state.toString();
 }
@@ -29,10 +29,12 @@ function recall() {
   if (!form.hidden) {
     take(field("calibration"), state.get("calibration"));
     offer();
+    take(field("model"), state.get("model"));
+    if (state.has("model")) takeOwnClip();
     for (const f of form.elements) if (f.name && f.name !== "calibration") take(f, state.get(f.name));
     showCustom();
   }
-  for (const id of ["a", "b", "figure", "colour"]) take($(id), state.get(id));
+  for (const id of ["a", "b", "figure", "colour", "order"]) take($(id), state.get(id));
   return state.get("search") ?? "";
 }
 

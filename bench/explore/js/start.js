@@ -57,6 +57,7 @@ async function start() {
   const rows = { cards: cardRows, points: pointRows, compared: comparedRows };
   for (const button of document.querySelectorAll("[data-csv]"))
     button.addEventListener("click", () => save(csv(rows[button.dataset.csv]()), `ldt-bench-${button.dataset.csv}.csv`));
+  $("order").addEventListener("change", () => { showCards(); remember(); });
   $("link").addEventListener("click", copyLink);
   addEventListener("hashchange", () => location.reload());       // a link that was put into this page's own address
   addEventListener("keydown", keys);

@@ -46,11 +46,11 @@ def sections(
 
 def lead(result: Result, pictures: Container[str]) -> list[str]:
     """Names of the two figures that stand beside the answer."""
-    of_video = ["waterfall", "stage_split"]
+    of_video = ["waterfall", "stage_split", "tornado"]
     if result.environment.gpu == "cpu":  # the waterfall begins at an H100
-        of_video.reverse()
+        of_video.remove("waterfall")
     wanted = {
-        "video": [*of_video, "tornado", "predicted_vs_measured", "latency_vs_tokens"],
+        "video": [*of_video, "predicted_vs_measured", "latency_vs_tokens"],
         "ablations": ["rates", "ablations"],
         "ranks": ["predicted_vs_measured", "latency_vs_tokens"],
         "points": ["latency_vs_tokens", "memory"],

@@ -95,10 +95,12 @@ def _dollars(usd: Quantity) -> Cell:
 
 
 def by_price(rows: Sequence["Forecast"]) -> list["Forecast"]:
-    """Cheapest a minute first; cards without a price after them, fastest first."""
+    """Cheapest a minute first; cards without a price after them, fastest first; cards that the
+    weights do not fit last."""
     return sorted(
         rows,
         key=lambda f: (
+            not f.fits_memory,
             f.usd_per_minute is None,
             f.usd_per_minute.value if f.usd_per_minute else f.video_s.value,
         ),

@@ -239,7 +239,7 @@ def headline_swings_table(swings: Iterable[Swing]) -> Table:
             [
                 s.factor,
                 " to ".join(s.settings),
-                replace(span(*sorted(s.minutes)), provenance=_word(s.source)),
+                replace(span(*s.minutes), provenance=_word(s.source)),  # as `from, to` says
                 number(s.fold, lambda fold: f"{fold:.2f}", provenance=_word(s.source)),
                 s.source,
             ]

@@ -80,7 +80,9 @@ def headline_lines(summary: dict[str, Any]) -> list[str]:
             f"{', machine not steady' if summary.get('unsteady') else ''})"
         )
     lines, measured = [f"headline: {words}"], outcomes["ok"] + outcomes["unstable"]
-    if sure := summary.get("held_out"):
+    if summary.get("unsteady") and summary.get("held_out"):
+        lines.append("how sure: not at all, since the machine was busy; see the warning")
+    elif sure := summary.get("held_out"):
         beside = sure["one_mfu_mean"]
         one = "" if beside is None else f"; one MFU for all: {beside:.1%}"
         lines.append(
