@@ -204,9 +204,8 @@ def smoothed(curve: Sequence[float], hours: float) -> list[float]:
 
 def load_of(server: Server, numbers: Numbers) -> tuple[float, float, float]:
     """(clips a day, mean seconds of one, squared coefficient of variation)."""
-    counts = [
-        numbers.made * clip.share * SECONDS_PER_MINUTE / clip.video_s for clip in server.clips
-    ]
+    made = numbers.made
+    counts = [made * clip.share * SECONDS_PER_MINUTE / clip.video_s for clip in server.clips]
     total = sum(counts)
     seconds = [clip.service_s.value * numbers.slowness for clip in server.clips]
     average = sum(n * s for n, s in zip(counts, seconds, strict=True)) / total
