@@ -28,7 +28,9 @@ from bench.core.specs.claim import Claim
 from bench.core.specs.gpu import Gpu
 from bench.core.specs.point import Point
 from bench.core.specs.suite import Suite
+from bench.core.units import seconds
 from bench.core.version import version
+from bench.measure.timing.sampling import stalls
 from bench.report.tables.claims import claims_document
 from bench.results.environment import Environment, cards_in
 from bench.results.records import CeilingsRecord, PointRecord
@@ -300,10 +302,31 @@ SHAKY = 0.15
 
 def unsteady_words(records: list[PointRecord | CeilingsRecord]) -> str | None:
     """A line to stand beside the headline; None where the machine was steady."""
+    return "; ".join(filter(None, (_sentinel_words(records), _stall_words(records)))) or None
+
+
+def _sentinel_words(records: list[PointRecord | CeilingsRecord]) -> str | None:
     spread = sentinel_spread(records)
     if spread is None or spread[1] < SHAKY:
         return None
     return (
         f"the machine was not steady: one fixed matrix product was off by up to {spread[1]:.0%} of"
         " its usual time; measure again when it is idle before believing these figures"
+    )
+
+
+def _stall_words(records: list[PointRecord | CeilingsRecord]) -> str | None:
+    found = [
+        (sample, timing.median_s, f"{record.label} {stage}")
+        for record in records
+        for stage, timing in record.timed
+        for sample in stalls(timing)
+    ]
+    if not found:
+        return None
+    longest, middle, where = max(found)
+    samples = "1 sample stalled" if len(found) == 1 else f"{len(found)} samples stalled"
+    return (
+        f"{samples}, for {seconds(longest)} in {where}, whose median is {seconds(middle)}:"
+        " something stopped the process or the machine; the medians leave that out"
     )

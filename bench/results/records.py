@@ -256,6 +256,13 @@ class PointRecord(_RecordBase):
         return self
 
     @property
+    def timed(self) -> list[tuple[str, Timing]]:
+        """What was timed for it, by stage: its own and its baseline's."""
+        theirs = self.against.timings if self.against is not None else {}
+        beside = [(f"baseline's {stage}", timing) for stage, timing in theirs.items()]
+        return [*self.timings.items(), *beside]
+
+    @property
     def on_several_ranks(self) -> bool:
         """Its seconds are those of a group: no rate of one card follows from them."""
         return self.group is not None
@@ -293,6 +300,11 @@ class CeilingsRecord(_RecordBase):
     @property
     def label(self) -> str:
         return "ceilings" if self.ranks is None else f"ceilings of {self.ranks} ranks"
+
+    @property
+    def timed(self) -> list[tuple[str, Timing]]:
+        """By probe."""
+        return [(f"{probe.kind} {probe.shape}", probe.timing) for probe in self.probes]
 
     def best(self, kind: str, dtype: str | None = None, backend: str | None = None) -> Probe | None:
         """Fastest probe of a kind (of one dtype, of one SDPA backend), None where it was not

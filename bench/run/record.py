@@ -52,11 +52,7 @@ def point_record(point: Point, reply: PointReply, **common: Any) -> PointRecord:
     )
     if record.outcome != "ok":
         return record
-    timings = dict(record.timings)
-    if record.against is not None:
-        theirs = record.against.timings.items()
-        timings |= {f"baseline's {stage}": timing for stage, timing in theirs}
-    unstable = [reason for item in timings.items() if (reason := unstable_reason(*item))]
+    unstable = [reason for item in record.timed if (reason := unstable_reason(*item))]
     if not unstable:
         return record
     reason = "; ".join(filter(None, [record.reason, *unstable]))

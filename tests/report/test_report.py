@@ -19,7 +19,7 @@ from bench.report.figures import registry as figures
 from bench.report.figures.accuracy import predicted_vs_measured
 from bench.report.progress import SuiteProgress
 from bench.report.render import to_markdown
-from bench.report.result import Result, sentinel_spread
+from bench.report.result import Result, sentinel_spread, unsteady_words
 from bench.report.tables.count import count_table
 from bench.report.tables.doctor import gemm_ceiling
 from bench.report.tables.pencil import chain_table
@@ -93,6 +93,21 @@ def test_the_report_says_how_the_machine_drifted(measured):
     assert (
         "The machine itself, by one fixed matrix product" in (measured[0] / "report.md").read_text()
     )
+
+
+def test_a_stalled_sample_is_told_beside_the_headline_and_in_the_table():
+    stopped = summarise([0.1] * 9 + [5.1], [0.1], "timeout", True)
+    record = point_record().model_copy(update={"timings": {"denoise_step": stopped}})
+    said = unsteady_words([point_record(), record])
+    where = "tiny tiny-clip eager-fp32 denoise_step"
+    assert said.startswith(f"1 sample stalled, for 5.1 s in {where}, whose median is 100 ms")
+    assert unsteady_words([record, record]).startswith("2 samples stalled, for 5.1 s in tiny")
+    assert "timeout; 1 of 10 samples stalled, for 5.1 s at most" in points_table([record]).texts[0]
+    drifted = record.model_copy(update={"sentinel": SentinelReading(before_s=1.0, after_s=2.0)})
+    assert "one fixed matrix product" in unsteady_words([drifted])
+    assert "1 sample stalled" in unsteady_words([drifted])
+    assert unsteady_words([point_record()]) is None
+    assert points_table([point_record()]).texts[0][-1] == "converged"
 
 
 def test_the_gemm_ceiling_says_its_shape():

@@ -19,6 +19,7 @@ from bench.studies.verify.counts import check_counts
 from bench.studies.verify.inside import check_inside
 from bench.studies.verify.timings import check_samples, check_timings
 from support.paths import ROOT
+from support.records import point_record
 
 ADAPTER: TypeAdapter = TypeAdapter(Record)
 
@@ -107,6 +108,16 @@ def test_an_edit_is_caught_without_the_manifest_and_with_it(copied, here, change
     code, out, _ = here("verify", str(copied))
     assert code == 1
     assert "differs" in out
+
+
+@pytest.mark.parametrize("began", ["", "yesterday", "2026-01-01T00:00:00"])
+def test_a_start_that_is_no_time_of_day_in_utc_is_said(began):
+    """The last is of an unknown zone, and cannot be compared with one that is known."""
+    good = point_record().model_copy(update={"wall_s": 100.0})
+    wrong = good.model_copy(update={"started_utc": began})
+    (found,) = check_times([good, wrong, good])
+    assert (found.verdict, found.where) == ("differs", good.label)
+    assert found.said == f"began {began!r}, which is no time of day in UTC"
 
 
 def test_a_calibration_that_its_records_do_not_give_is_caught(copied):

@@ -1,134 +1,214 @@
-"""Kill a suite with SIGKILL at random moments and resume it, over and over: nothing measured is
-lost, nothing repeated.
+"""Kill a suite's worker, its parent or both at random moments and resume it, over and over: nothing
+measured is lost, nothing repeated, no process is left.  And stop the worker for 5 s in the midst of
+a sample: the result says so.
 
-    python tests/tools/kill_hundred.py [--kills 100] [--seed 0]
+    python tests/tools/kill_hundred.py [--kill worker|parent|both|stop|all] [--kills 100]
+        [--stops 10] [--seed 0]
 
-The last line is JSON.  `test_suite.py` does a few of these; this does the hundred.
+The last line is JSON; the exit code is 1 where a promise was not kept.  `test_resume.py` does a few
+of these; this does the hundred.  Linux alone: it reads /proc.
 """
 
 import argparse
 import json
-import os
 import random
+import re
 import signal
-import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-SUITE = """
-description: points measured alone and in turns, each long enough to be hit
-ceilings: false
-sampling: {target_relative_half_width: 1.0e-6, min_samples: 20, max_samples: 40, max_s: 1.5}
-point_timeout_s: 120
-points:
-  - {model: tiny, workload: tiny-image, recipe: eager-fp32,
-     stages: [denoise_step, vae_decode, text_encode]}
-  - {model: tiny, workload: [tiny-clip, tiny-wide], recipe: eager-fp32}
-  - {model: tiny, workload: [tiny-image, tiny-clip], recipe: eager-fp32, together: true,
-     set: {denoiser.depth: 2}}
-headline: {model: tiny, workload: tiny-image, recipe: eager-fp32}
-"""
-POINTS = 5
+from killed_run import POINTS, Broken, Kept, Life, directory_in, send
+
+KILLS = ("worker", "parent", "both")
+OF_A_RESULT = 9
+"""Kills at most: then it comes to its end, and another begins."""
+STOPS_OF_A_RESULT = 4
+STOPPED_S = 5.0
 
 
-class Broken(AssertionError):
-    """A promise was not kept."""
+@dataclass
+class Tally:
+    """Of one mode."""
+
+    sent: int = 0
+    """Signals that reached their process."""
+    results: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+    left: int = 0
+    gone_after_s: float = 0.0
+    """At most, until no process of a killed run was there."""
+    in_samples: int = 0
+    """Of the stops, those in the midst of a sample: the others hit a warm-up or nothing timed."""
+    stalled: int = 0
+    """Of those, the ones that the table and the line beside the headline call stalled samples."""
+    unstable: int = 0
+    """And those that moved the median of a few samples, which the table calls unstable."""
+
+    @property
+    def told(self) -> int:
+        return self.stalled + self.unstable
+
+    @property
+    def good(self) -> bool:
+        return not sum(self.faults.values()) and not self.left and self.told == self.in_samples
 
 
-def lines(path: Path) -> list[bytes]:
-    """Whole lines: the one that the kill tore is no measurement yet."""
-    return path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
-
-
-def check(
-    directory: Path, before: tuple[list[bytes], list[bytes]]
-) -> tuple[list[bytes], list[bytes]]:
-    """Raises Broken where a line of before is gone, or a point finished twice, or a record leaves
-    out a sample."""
-    records, samples = lines(directory / "records.jsonl"), lines(directory / "samples.jsonl")
-    for name, old, new in (("records", before[0], records), ("samples", before[1], samples)):
-        if new[: len(old)] != old:
-            raise Broken(f"{name}.jsonl lost what it had")
-    parsed = [json.loads(line) for line in records]
-    done = [r["fingerprint"] for r in parsed if r["outcome"] in ("ok", "unstable")]
-    if len(set(done)) != len(done):
-        raise Broken("a point was measured twice")
-    taken: dict[tuple[str, str], list[float]] = {}
-    for line in samples:
-        entry = json.loads(line)
-        taken.setdefault((entry["fingerprint"], entry["stage"]), []).extend(entry["samples_s"])
-    for record in parsed:
-        for stage, timing in record["timings"].items():
-            if timing["samples_s"] != taken[record["fingerprint"], stage]:
-                raise Broken(
-                    f"{record['model']} {stage}: the record's samples are not those that were taken"
-                )
-    return records, samples
-
-
-def run_once(kills: int, rng: random.Random, root: Path) -> tuple[int, list[float]]:
-    """One result from its start to its end, killed on the way -> (kills, seconds into each
-    life)."""
-    suite, killed, moments = root / "kill.yaml", 0, []
-    suite.write_text(SUITE)
-    state: tuple[list[bytes], list[bytes]] = ([], [])
-    while True:
-        found = list(root.glob("cpu/*/suite.json"))
-        where = ["--resume", str(found[0].parent)] if found else ["--out", str(root)]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "bench.cli", "run", str(suite), "--device", "cpu", *where],
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-        start, life = time.monotonic(), rng.uniform(1.0, 9.0)
-        while process.poll() is None and (killed >= kills or time.monotonic() - start < life):
-            time.sleep(0.02)
-        ended = process.poll() is not None
-        if not ended:
-            os.killpg(
-                process.pid, signal.SIGKILL
-            )  # the worker leads a group of its own, and dies with its parent
+def kill_worker(life: Life, rng: random.Random, wanted: int) -> int:
+    """Again and again while the run goes on, each time in the midst of measuring -> kills."""
+    killed = 0
+    while killed < wanted and life.wait_for_samples():
+        if life.sleep(rng.uniform(0.0, 2.5)) and send(worker := life.worker(), signal.SIGKILL):
             killed += 1
-            moments.append(time.monotonic() - start)
-        _, stderr = process.communicate()
-        found = list(root.glob("cpu/*/suite.json"))
-        if found:
-            state = check(found[0].parent, state)
-        if ended:
-            if process.returncode:
-                raise Broken(f"exit {process.returncode}: {stderr.decode()[-300:]}")
-            if len({json.loads(line)["fingerprint"] for line in state[0]}) != POINTS:
-                raise Broken("a point is missing at the end")
-            return killed, moments
+            life.wait_for_worker(other_than=worker)
+    return killed
+
+
+def kill_parent(life: Life, rng: random.Random, wanted: int) -> int:
+    """Once, from the worker's first moment on."""
+    if not (life.wait_for_worker() and life.sleep(rng.uniform(0.0, 15.0))):
+        return 0
+    return int(send(life.process.pid, signal.SIGKILL))
+
+
+def kill_both(life: Life, rng: random.Random, wanted: int) -> int:
+    """Once, either first."""
+    if not (life.wait_for_worker() and life.sleep(rng.uniform(0.0, 15.0))):
+        return 0
+    pair = [life.worker(), life.process.pid]
+    rng.shuffle(pair)
+    return int(all([send(pid, signal.SIGKILL) for pid in pair]))
+
+
+HOW: dict[str, Callable[[Life, random.Random, int], int]] = {
+    "worker": kill_worker,
+    "parent": kill_parent,
+    "both": kill_both,
+}
+
+
+def one_result(mode: str, wanted: int, rng: random.Random, root: Path, tally: Tally) -> None:
+    """One result from its start to its end, killed on the way at most `wanted` times."""
+    kept, killed = Kept(), 0
+    while True:
+        life = Life(root)
+        now = HOW[mode](life, rng, wanted - killed) if killed < wanted else 0
+        code, killed = life.end(), killed + now
+        left, gone_after_s = life.left_behind()
+        tally.left += left
+        tally.gone_after_s = max(tally.gone_after_s, gone_after_s)
+        kept.look(directory_in(root))
+        by_signal = now and mode != "worker"
+        if not by_signal and code not in ((0, 1) if now else (0,)):
+            raise Broken(f"exit code {code}: {life.said()}")
+        if not now and not by_signal:
+            break
+    if len(set(kept.finished)) != POINTS:
+        raise Broken(f"{len(set(kept.finished))} of {POINTS} points at the end")
+    tally.sent += killed
+    tally.results += 1
+    tally.faults += kept.faults
+
+
+def one_stopped(wanted: int, rng: random.Random, root: Path, tally: Tally) -> None:
+    """One result whose worker is stopped for 5 s at most `wanted` times, and what it says of
+    that."""
+    life, stops = Life(root), 0
+    while stops < wanted and life.wait_for_samples():
+        if life.sleep(rng.uniform(0.0, 3.0)) and send(worker := life.worker(), signal.SIGSTOP):
+            time.sleep(STOPPED_S)
+            send(worker, signal.SIGCONT)
+            stops += 1
+    code, kept = life.end(), Kept()
+    if code:
+        raise Broken(f"exit code {code}: {life.said()}")
+    tally.left += life.left_behind()[0]
+    directory = directory_in(root)
+    kept.look(directory)
+    tally.sent, tally.results = tally.sent + stops, tally.results + 1
+    tally.faults += kept.faults
+    summary = json.loads((root / "stdout").read_text().splitlines()[-1])
+    report, beside = (directory / "report.md").read_text(), summary["unsteady"] or ""
+    for (label, stage), taken in kept.samples().items():
+        inside = sum(seconds >= STOPPED_S for seconds in taken)
+        how = told(label, stage, inside, report)
+        tally.in_samples += inside
+        tally.unstable += inside if how == "unstable" else 0
+        tally.stalled += inside if how == "stalled" and "stalled, for 5" in beside else 0
+
+
+def told(label: str, stage: str, inside: int, report: str) -> str | None:
+    """How the report's table tells of stops in a stage: by samples called stalled, or where they
+    are half of a few, by a median called unstable."""
+    rows = [line for line in report.splitlines() if line.startswith(f"| {label} | ")]
+    own = next(line for line in rows if line.startswith(f"| {label} | {stage} | "))
+    stalled = re.search(r"(\d+) of \d+ samples stalled, for 5", own)
+    if stalled and int(stalled[1]) >= inside:
+        return "stalled"
+    return "unstable" if any(f"{stage}: the median of" in line for line in rows) else None
+
+
+def rounds(mode: str, wanted: int, rng: random.Random) -> Tally:
+    """Results until so many signals were sent; for stops, until so many were in samples."""
+    tally = Tally()
+    while (done := tally.in_samples if mode == "stop" else tally.sent) < wanted:
+        with tempfile.TemporaryDirectory() as root:
+            if mode == "stop":
+                one_stopped(min(wanted - done, STOPS_OF_A_RESULT), rng, Path(root), tally)
+            else:
+                one_result(mode, min(wanted - done, OF_A_RESULT), rng, Path(root), tally)
+        print(f"{mode}: {tally.sent} sent, {tally.results} results whole", file=sys.stderr)
+    return tally
+
+
+COLUMNS = ("mode", "sent", "results", "lost", "left out", "repeated", "invalid", "left", "seen")
+
+
+def table(tallies: dict[str, Tally]) -> str:
+    """Kills by mode, and what became of what was measured."""
+    lines = ["".join(f"{name:>10}" for name in COLUMNS)]
+    for mode, t in tallies.items():
+        faults = [t.faults[name] for name in ("lost", "left out", "repeated", "invalid")]
+        seen = f"{t.told} of {t.in_samples}" if mode == "stop" else "-"
+        cells = (mode, t.sent, t.results, *faults, t.left, seen)
+        lines.append("".join(f"{cell!s:>10}" for cell in cells))
+    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kill", choices=[*KILLS, "stop", "all"], default="all")
     parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--stops", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    rng, killed, results, moments = random.Random(args.seed), 0, 0, []
-    while killed < args.kills:
-        with tempfile.TemporaryDirectory() as root:
-            now, when = run_once(args.kills - killed, rng, Path(root))
-        killed, results, moments = killed + now, results + 1, moments + when
-        print(f"{killed} kills, {results} results whole", file=sys.stderr)
-    print(
-        json.dumps(
-            {
-                "kills": killed,
-                "results": results,
-                "lost": 0,
-                "repeated": 0,
-                "killed_after_s": {"min": round(min(moments), 2), "max": round(max(moments), 2)},
-            }
-        )
-    )
+    modes = KILLS if args.kill == "all" else tuple({args.kill} - {"stop"})
+    wanted = {m: len(range(i, args.kills, len(modes))) for i, m in enumerate(modes)}
+    if args.kill in ("stop", "all"):
+        wanted["stop"] = args.stops
+    tallies = {
+        mode: rounds(mode, n, random.Random(f"{args.seed} {mode}")) for mode, n in wanted.items()
+    }
+    print(table(tallies))
+    document = {
+        mode: {
+            "sent": t.sent,
+            "results": t.results,
+            **{name: t.faults[name] for name in ("lost", "left out", "repeated", "invalid")},
+            "processes_left": t.left,
+            "gone_after_s": round(t.gone_after_s, 2),
+            "stops_in_samples": t.in_samples,
+            "called_stalled": t.stalled,
+            "called_unstable": t.unstable,
+        }
+        for mode, t in tallies.items()
+    }
+    print(json.dumps(document))
+    sys.exit(0 if all(t.good for t in tallies.values()) else 1)
 
 
 if __name__ == "__main__":

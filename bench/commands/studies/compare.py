@@ -72,7 +72,7 @@ def compare(
     results.  `ldt-bench versus` is the live form: it measures both sides, in turns.  With two git
     revisions and --point, each is checked out and the point's step is timed at both, in turns.
 
-    Exit code 1 where anything is SLOWER (of revisions: or stays UNCLEAR), 2 where nothing can be."""
+    Exit code 1 where anything is SLOWER (of revisions: or UNCLEAR), 2 where nothing can be."""
     if _are_revisions(a, b):
         how = {"stage": stage, "device": device, "threshold": threshold, "max_time": max_time}
         return _revisions(str(a), str(b), point or [], unclear, as_json, how)

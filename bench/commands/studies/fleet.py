@@ -45,8 +45,10 @@ Recipe = Annotated[
     str | None, recipe_option("How it is run; by default as published rows of the model are.")
 ]
 Minutes = Annotated[
-    float | None, typer.Option(help="Generated minutes a day, in the place of the demand's.", min=1)
+    float | None, typer.Option(help="Generated minutes a day, in the place of the demand's.")
 ]
+MOST_MINUTES = 1e12
+"""A day, as in a demand's file."""
 Starts = Annotated[str | None, typer.Option(help="A clip starts within this time, e.g. 60s.")]
 DoneIn = Annotated[str | None, typer.Option(help="A clip is done within this time, e.g. 5m.")]
 Calibration = Annotated[
@@ -141,7 +143,11 @@ def _demand(name: str, minutes: float | None, starts: str | None, done: str | No
     if done is not None:
         objective["done_within_s"] = duration(done, "--done-within")
     asked = asked.model_copy(update={"objective": asked.objective.model_copy(update=objective)})
-    return asked if minutes is None else _scaled(asked, minutes / asked.minutes_per_day)
+    if minutes is None:
+        return asked
+    if not 1 <= minutes <= MOST_MINUTES:
+        raise UserError(f"--minutes-per-day {minutes:g}: expected 1 to {MOST_MINUTES:g}")
+    return _scaled(asked, minutes / asked.minutes_per_day)
 
 
 def _scaled(asked: "Demand", factor: float) -> "Demand":

@@ -23,6 +23,9 @@ WARMUP_AGREEMENT = 0.1  # the last warm-up calls agree within this share
 WARMUP_WINDOW = 3  # so many of them
 MAX_WARMUP_CALLS = 20
 UNSTABLE = 0.2  # half-width of the median's interval over which a point is called unstable
+STALL, STALL_S = 2.0, 0.5
+"""A sample that took over so many times the median, and so many seconds more, stalled: no call
+varies so much by itself."""
 ENERGY_WINDOW_S = (
     1.0  # that the energy counter is read over at least (bench.measure.device.telemetry)
 )
@@ -82,7 +85,8 @@ class Run:
 
     @property
     def long_call(self) -> bool:
-        return self.warmup[-1] > LONG_CALL_S
+        # The shortest: a process that was stopped during one of several makes no call long.
+        return min(self.warmup) > LONG_CALL_S
 
     @property
     def needed(self) -> int:
@@ -231,6 +235,13 @@ def unstable_reason(stage: str, timing: Timing) -> str | None:
         f"{stage}: the median of {timing.n} samples is known to ±{timing.relative_half_width:.0%}"
         f" alone, over ±{UNSTABLE:.0%}; is something else running on this machine?"
     )
+
+
+def stalls(timing: Timing) -> list[float]:
+    """The samples during which something stopped the process or the machine.  The median leaves
+    them out, so whoever reads it alone does not see them."""
+    longest = max(STALL * timing.median_s, timing.median_s + STALL_S)
+    return [seconds for seconds in timing.samples_s if seconds > longest]
 
 
 def _warm_up(

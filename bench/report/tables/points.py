@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 from bench.core.quantity import Quantity
 from bench.core.specs.model import DIFFUSION_STAGES
 from bench.core.units import MINUTES_AN_HOUR, seconds
+from bench.measure.timing.sampling import stalls
 from bench.report.numbers import percent, precise_seconds, three, traffic, whole, work, work_rate
 from bench.report.result import WholeVideo
 from bench.report.tables.device import attending, grouped, launching, throttling
 from bench.report.tables.table import Cell, Table, counted, measured, number, quantity, span, table
+from bench.results.readings import Timing
 from bench.results.records import PointRecord
 from bench.results.video import kwh_per_minute
 
@@ -49,7 +51,8 @@ def _stage_cells(record: PointRecord, stage: str) -> list[Cell | str]:
     t, flops = record.timings[stage], record.counts[stage].flops
     telemetry = (record.telemetry or {}).get(stage)
     attention = attending(record) if stage in DIFFUSION_STAGES else ""
-    notes = (t.stop, throttling(telemetry), launching(t), attention, grouped(record, stage))
+    by_card = (throttling(telemetry), launching(t), attention, grouped(record, stage))
+    notes = (t.stop, stalling(t), *by_card)
     sure = f"{t.confidence:.0%} interval"
     return [
         record.label,
@@ -62,6 +65,14 @@ def _stage_cells(record: PointRecord, stage: str) -> list[Cell | str]:
         number(flops / t.median_s, work_rate, "counted FLOPs over the measured median"),
         "; ".join(filter(None, notes)),
     ]
+
+
+def stalling(timing: Timing) -> str:
+    """'1 of 40 samples stalled, for 5 s at most'; '' where none did."""
+    found = stalls(timing)
+    if not found:
+        return ""
+    return f"{len(found)} of {timing.n} samples stalled, for {seconds(max(found))} at most"
 
 
 def work_table(records: Iterable[PointRecord]) -> Table:

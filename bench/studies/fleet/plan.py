@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from math import ceil, exp, log
 from statistics import mean
 
+from bench.core.errors import UserError
 from bench.core.quantity import Provenance, Quantity
 from bench.core.specs.demand import Demand, Objective
 from bench.core.specs.gpu import Gpu
@@ -24,6 +25,8 @@ HOURS_PER_DAY = 24.0
 DRAWS = 400
 STEPS = 12
 """Of load, between the quietest and the busiest hour, for which servers are counted."""
+MOST_ERLANGS = 1e14
+"""Servers that are busy: Erlang's formula has no digits left for a hundred times as many."""
 Z90 = 1.6449
 """Of a 90 % interval."""
 
@@ -67,6 +70,11 @@ class Numbers:
     """Times the predicted seconds."""
     peak: float = 1.0
     """Times how far the curve rises over its mean."""
+
+    @property
+    def made(self) -> float:
+        """Minutes a day with candidates and retries."""
+        return self.minutes_per_day * self.candidates * self.retries
 
 
 @dataclass(frozen=True)
@@ -125,6 +133,12 @@ def fleet_of(
     wanted = objective or demand.objective
     per_day, seconds, cv2 = load_of(server, numbers)
     erlangs = per_day / SECONDS_PER_DAY * seconds
+    if not erlangs <= MOST_ERLANGS:
+        raise UserError(
+            f"demand {demand.name}: {numbers.minutes_per_day:.3g} minutes a day, candidates and"
+            f" retries included {numbers.made:.3g}, keep {erlangs:.3g} servers busy; at most"
+            f" {MOST_ERLANGS:g} are planned"
+        )
     curve = offered(demand, server, numbers)
     within_s = wait_allowed(server, wanted, numbers)
     grid = [min(curve) + i / STEPS * (max(curve) - min(curve)) for i in range(STEPS + 1)]
@@ -142,7 +156,7 @@ def fleet_of(
         latency_s=wait + _service_quantile(server, numbers, wanted.share),
         wait_s=wait,
         clips_per_day=per_day,
-        made_minutes_per_day=numbers.minutes_per_day * numbers.candidates * numbers.retries,
+        made_minutes_per_day=numbers.made,
     )
 
 
@@ -190,7 +204,7 @@ def smoothed(curve: Sequence[float], hours: float) -> list[float]:
 
 def load_of(server: Server, numbers: Numbers) -> tuple[float, float, float]:
     """(clips a day, mean seconds of one, squared coefficient of variation)."""
-    made = numbers.minutes_per_day * numbers.candidates * numbers.retries
+    made = numbers.made
     counts = [made * clip.share * SECONDS_PER_MINUTE / clip.video_s for clip in server.clips]
     total = sum(counts)
     seconds = [clip.service_s.value * numbers.slowness for clip in server.clips]

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import pairwise
 
+from bench.core.errors import brief
 from bench.core.load import datasheet
 from bench.core.specs.gpu import Gpu
 from bench.core.units import plain, seconds, si
@@ -117,11 +118,22 @@ def _order(records: Sequence[Record]) -> Iterator[Finding]:
     for record in records:
         by_card.setdefault(record.environment.device_uuid_hash, []).append(record)
     for own in by_card.values():
-        for before, after in pairwise(own):
-            if _utc(after) < _utc(before):
+        began = [(record, _utc(record)) for record in own]
+        for record, when in began:
+            if when is None:
+                said = f"began {brief(record.started_utc)}, which is no time of day in UTC"
+                yield differs(TIMES, record.label, said)
+        known = [(record, when) for record, when in began if when is not None]
+        for (before, earlier), (after, later) in pairwise(known):
+            if later < earlier:
                 said = f"began {after.started_utc}, before {before.label} ({before.started_utc})"
                 yield differs(TIMES, after.label, said)
 
 
-def _utc(record: Record) -> datetime:
-    return datetime.fromisoformat(record.started_utc)
+def _utc(record: Record) -> datetime | None:
+    """None for what is no time, or one of an unknown zone."""
+    try:
+        when = datetime.fromisoformat(record.started_utc)
+    except ValueError:
+        return None
+    return when if when.tzinfo is not None else None

@@ -16,16 +16,10 @@ TIMED_OTHERWISE = ("launch", "compile_s")
 
 def timings_of(record: Record) -> Iterator[tuple[str, Timing]]:
     """Each with the name of its stage or probe."""
-    if isinstance(record, PointRecord):
-        yield from record.timings.items()
-        if record.against is not None:
-            for stage, timing in record.against.timings.items():
-                yield f"baseline's {stage}", timing
-            for stage, reused in record.against.reused.items():
-                yield f"reused {stage}", reused.timing
-        return
-    for probe in record.probes:
-        yield f"{probe.kind} {probe.shape}", probe.timing
+    yield from record.timed
+    if isinstance(record, PointRecord) and record.against is not None:
+        for stage, reused in record.against.reused.items():
+            yield f"reused {stage}", reused.timing
 
 
 def check_timings(records: Sequence[Record]) -> Iterator[Finding]:
@@ -48,18 +42,11 @@ def _statistics(every: Sequence[tuple[Record, str, Timing]]) -> Iterator[Finding
 
 def _outcomes(points: Sequence[PointRecord]) -> Iterator[Finding]:
     for record in points:
-        unstable = any(unstable_reason(*item) for item in _judged(record))
+        unstable = any(unstable_reason(*item) for item in record.timed)
         said = record.outcome == "unstable"
         if record.timings and unstable != said:
             should = "unstable" if unstable else "ok"
             yield differs("outcomes of the points", record.label, f"{record.outcome} / {should}")
-
-
-def _judged(record: PointRecord) -> Iterator[tuple[str, Timing]]:
-    """The timings that a record's outcome was judged by."""
-    yield from record.timings.items()
-    if record.against is not None:
-        yield from record.against.timings.items()
 
 
 def check_samples(directory: Path, records: Sequence[Record]) -> Iterator[Finding]:

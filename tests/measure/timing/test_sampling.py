@@ -1,5 +1,6 @@
 """When timing stops, on a fake clock: no test here waits or reads a real one."""
 
+import itertools
 import random
 
 import pytest
@@ -14,6 +15,7 @@ from bench.measure.timing.sampling import (
     median_interval,
     quantile,
     sample,
+    stalls,
     summarise,
     take_turns,
     unstable_reason,
@@ -90,6 +92,29 @@ def test_a_first_call_that_compiles_for_long_does_not_make_the_call_long():
     assert timing.warmup_s == [30.0, 0.1, 0.1, 0.1]
     assert (timing.stop, timing.warmup_settled, set(timing.samples_s)) == ("converged", True, {0.1})
     assert timing.n >= PLAN.min_samples
+
+
+def test_a_process_that_is_stopped_in_its_warm_up_makes_no_call_long():
+    """Such a call was taken for one of 5 s, and the stage had three samples."""
+    plan = PLAN.model_copy(update={"max_s": 1.0})
+    timing, _ = run(itertools.chain([0.1, 0.2, 5.3], forever(0.1)), plan)
+    assert (timing.warmup_s, timing.warmup_settled) == ([0.1, 0.2, 5.3], False)
+    assert timing.n >= PLAN.min_samples
+    assert timing.stop == "converged"
+
+
+def test_a_sample_in_which_the_process_was_stopped_is_told():
+    stopped = summarise([0.1] * 20 + [5.1] + [0.1] * 19, [0.1], "timeout", True)
+    assert (stopped.median_s, stopped.high_s) == (0.1, 0.1)  # they do not show it
+    assert stalls(stopped) == [5.1]
+
+
+@pytest.mark.parametrize(
+    ("usual", "one"), [(0.001, 0.4), (3.0, 5.9), (3.0, 6.0), (20.0, 25.0), (0.1, 0.1)]
+)
+def test_noise_is_no_stall(usual, one):
+    """A millisecond's call that waits its turn on a busy machine; a long one that varies."""
+    assert stalls(summarise([usual, one, usual], [usual], "timeout", True)) == []
 
 
 def test_turns_share_a_drift_and_leave_cold_calls_out():

@@ -123,6 +123,15 @@ def test_clips_of_hours_flatten_the_day(demand):
     assert 1 < long < short == pytest.approx(max(demand.curve), rel=0.03)
 
 
+@pytest.mark.parametrize("minutes", [1e17, 1e40, float("inf"), float("nan")])
+def test_more_servers_than_erlangs_formula_can_count_are_refused(demand, minutes):
+    at = replace(middle(demand), minutes_per_day=minutes)
+    with pytest.raises(UserError, match="demand uploads: .* at most 1e.14 are planned"):
+        fleet_of(demand, server(), at)
+    fleet = fleet_of(demand, server(), replace(at, minutes_per_day=1e14))
+    assert fleet.servers > fleet.mean_servers > 1e12
+
+
 def test_what_no_server_can_meet_is_said(demand):
     strict = demand.model_copy(
         update={"objective": demand.objective.model_copy(update={"done_within_s": 300.0})}
@@ -217,6 +226,8 @@ def test_meshes_are_compared(tmp_path):
         (("--starts-within", "soon"), "--starts-within"),
         (("--parallel", "ulyses=2"), "ulysses"),
         (("--model", "videopoet-8b"), "auto-regressive"),
+        (("--minutes-per-day", "nan"), "--minutes-per-day nan: expected 1 to 1e+12"),
+        (("--minutes-per-day", "1e40"), "--minutes-per-day 1e+40: expected 1 to 1e+12"),
     ],
 )
 def test_mistakes_are_one_line(words, said):
