@@ -36,8 +36,10 @@ def test_one_card(here, tmp_path, monkeypatch):
 def test_all_cards_cheapest_first(here, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, err = here(*WAN, "--gpu", "all", "--json")
-    rows = json.loads(out)["rows"]
+    every = json.loads(out)["rows"]
     assert code == 0, err
+    rows = [row for row in every if row["fits_memory"]]
+    assert every[: len(rows)] == rows
     prices = [row["usd_per_minute"]["value"] for row in rows if row["usd_per_minute"]]
     assert prices == sorted(prices)
     assert [row["usd_per_minute"] is None for row in rows] == sorted(
@@ -157,3 +159,35 @@ def test_an_own_result_that_cannot_say_is_passed_over_with_a_note(
     assert "20260101T000000Z_mine is not used: recipe 'eager-bf16' is not calibrated" in err
     code, _, err = here("predict", "wan2.1", "-w", "720p-81f", "--gpu", "a100-80gb")
     assert (code, len(err.strip().splitlines())) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "paid"), [(["3.2"], 3.2), (["h100-sxm=2.5", "h200=9"], 2.5), (["9", "h100-sxm=2"], 2)]
+)
+def test_ones_own_price(here, tmp_path, monkeypatch, given, paid):
+    monkeypatch.chdir(tmp_path)
+    options = [word for price in given for word in ("--price", price)]
+    code, out, err = here(*WAN, "--gpu", "h100-sxm", *options, "--json")
+    assert code == 0, err
+    d = json.loads(out)
+    minutes = d["minutes_per_gpu_hour"]
+    assert d["usd_per_minute"]["value"] == pytest.approx(paid / minutes["value"])
+    assert d["usd_per_minute"]["low"] == pytest.approx(paid / minutes["high"])
+    assert d["price"]["source"] == "--price"
+
+
+@pytest.mark.parametrize("price", ["x", "-1", "0", "nan", "h200=", "h2000=3", "1e9"])
+def test_a_price_that_is_none(here, price):
+    code, _, err = here(*WAN, "--gpu", "h100-sxm", f"--price={price}")
+    assert code == 2
+    assert err.startswith("error: --price ")
+    assert err.count("\n") == 1
+
+
+def test_a_card_whose_memory_is_too_small_is_never_first(here, tmp_path, monkeypatch):
+    """rtx-4090 is the cheapest minute on paper, where the weights do not fit."""
+    monkeypatch.chdir(tmp_path)
+    _, out, _ = here("predict", "hunyuanvideo", "-w", "720p-129f", "--gpu", "all", "--json")
+    fits = [row["fits_memory"] for row in json.loads(out)["rows"]]
+    assert fits == sorted(fits, reverse=True)
+    assert not all(fits)

@@ -304,7 +304,6 @@ def test_the_exported_panel_is_exact_at_a_node_and_says_so_between(opened, expor
     picked(page, model="tiny", guidance="none", fps="24", seconds="2")
     exact = InProcess(results).ask(ask(seconds="2", fps="24", steps="50"))
     assert minutes(page) == pytest.approx(exact["minutes_per_gpu_hour"]["value"], rel=1e-4)
-    assert "no server is asked" in page.locator("#asked").inner_text()
     picked(page, seconds="3")
     assert "interpolated between 49 and 97 frames" in page.locator("#warnings").inner_text()
     close = InProcess(results).ask(ask(seconds="3", fps="24", steps="50"))
@@ -325,7 +324,8 @@ def test_an_exported_page_answers_for_every_card(opened, tmp_path):
     )
     assert minutes(page) == pytest.approx(expected["minutes_per_gpu_hour"]["value"], rel=1e-4)
     told = page.locator("#cards th button").all_inner_texts()
-    assert told == [c["gpu"] for c in expected["cards"]]
+    fitting_first = sorted(expected["cards"], key=lambda c: not c["fits_memory"])
+    assert told == [c["gpu"] for c in fitting_first]
     assert page.locator("#measured").is_hidden()
 
 

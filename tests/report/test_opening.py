@@ -125,7 +125,10 @@ def test_the_terminal_names_the_devices_hour_and_the_doubt():
         " on cpu (measured)"
     ]
     assert "minutes of video per GPU-hour" in headline_lines(a_headline("h100-sxm", None))[0]
-    assert headline_lines(a_headline("cpu", "why"))[0].endswith("(measured, machine not steady)")
+    doubted = a_headline("cpu", "why") | {"held_out": {"mean": 0.1, "worst": 0.2, "n": 9}}
+    first, sure, *_ = headline_lines(doubted)
+    assert first.endswith("(measured, machine not steady)")
+    assert sure.startswith("how sure: not at all, since the machine was busy")
 
 
 def test_a_cpus_report_never_says_gpu_hour(measured, recipes):

@@ -129,8 +129,10 @@ def test_the_command_writes_a_page_a_trace_and_numbers(tmp_path):
     trace = json.loads((out / "trace.json").read_text())
     assert any("ldt:module" in e.get("name", "") for e in trace["traceEvents"])
     assert document["residual_s"] == pytest.approx(document["step_s"] - document["in_operators_s"])
-    line = profile_line(Profile.model_validate_json((out / "profile.json").read_text()))
-    assert "a call:" in line
+    profile = Profile.model_validate_json((out / "profile.json").read_text())
+    assert "a call:" in profile_line(profile)
+    busy = profile.model_copy(update={"step_s": profile.in_operators_s / 2})
+    assert "the machine was busy: profile again" in profile_line(busy)
 
 
 def test_mistakes_are_one_line(tmp_path):
