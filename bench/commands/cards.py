@@ -1,7 +1,7 @@
 """How much do the cards of a result differ?  cards."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,7 +24,6 @@ def cards(result_dirs: ResultDirs, as_json: Json = False) -> int | None:
     from bench.calibrate.cards import cards_of
     from bench.core.errors import UserError
     from bench.report.tables.doctor import cards_document, cards_table
-    from bench.results.environment import cards_in
     from bench.results.store import read_records
 
     records = [record for directory in result_dirs for record in read_records(directory)]
@@ -33,15 +32,26 @@ def cards(result_dirs: ResultDirs, as_json: Json = False) -> int | None:
         raise UserError(f"cards of one kind are compared, found {', '.join(sorted(kinds))}")
     compared = cards_of(records)
     if not compared.cards:
-        several = cards_in(record.environment for record in records)
-        raise UserError(
-            f"{several}; no point was measured on two of them: measure shards (run --shard), which"
-            " share the anchors"
-            if several
-            else "one card alone, or a device without a UUID: there is nothing to compare"
-        )
+        raise UserError(_why_none(records))
     if as_json:
         print_json(cards_document(compared))
     else:
         show(cards_table(compared, records))
     return 1 if any(card.off for card in compared.cards) else None
+
+
+def _why_none(records: list[Any]) -> str:
+    """Why no card can be held against another."""
+    from bench.results.environment import cards_in
+
+    environments = [record.environment for record in records]
+    if several := cards_in(environments):
+        return (
+            f"{several}; no point was measured on two of them: measure shards (run --shard), which"
+            " share the anchors"
+        )
+    if environments[0].device == "cpu":
+        return "this result is of a CPU, which has no UUID to tell it from another: cards are GPUs"
+    if environments[0].device_uuid_hash is None:
+        return "this result is of a GPU whose UUID is not known: it cannot be told from another"
+    return "this result is of one card alone: there is nothing to compare it with"

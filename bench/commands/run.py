@@ -133,10 +133,10 @@ def run(
     loaded = on_gpus(_suite(suite, resume, device, gpu, weights), gpus, nodes)
     if shards_here is not None:
         return _side_by_side(suite, shards_here, device, out, budget, as_json)
-    of_shard, root = with_shard(loaded, shard), _root(out, resume, mix_environments)
+    of_shard, root = with_shard(loaded, shard, resume), _root(out, resume, mix_environments)
     forecast = Forecaster(of_shard, root, calibration)
     if dry_run:
-        return _dry_run(forecast, device, gpu, price, budget_s, as_json)
+        return _dry_run(forecast, resume, device, gpu, price, budget_s, as_json)
     group = nodes_of(gpus, nodes, rendezvous)
     where = {"device": device, "root": out, "resume": resume}
     how = {"mix_environments": mix_environments, "nodes": group, "budget_s": budget_s}
@@ -211,10 +211,7 @@ def _measure(
         except (KeyboardInterrupt, Terminated):
             if progress.directory is not None:
                 with contextlib.suppress(OSError):  # a lost terminal has no lines
-                    progress.note(
-                        one_line(interrupted(progress.directory)),
-                        always=True,
-                    )
+                    progress.note(one_line(interrupted(progress.directory)), always=True)
             raise
         progress.say("calibrating and writing the report")
         summary, tables, records = _finish(directory, progress.note)
@@ -255,6 +252,7 @@ def _answers(summary: dict[str, Any]) -> bool:
 
 def _dry_run(
     forecast: Any,
+    resume: Path | None,
     device: str | None,
     gpu: str | None,
     price: float | None,
@@ -270,6 +268,7 @@ def _dry_run(
     from bench.run.documents import plan_document
     from bench.run.jobs import most_ranks
     from bench.run.plan_time import price_of
+    from bench.run.resume import jobs_left
     from bench.run.shards import jobs_here
 
     prices = price_of(None, price)
@@ -281,6 +280,7 @@ def _dry_run(
         jobs = jobs_here(forecast.suite, worker, "cpu" if name == "cpu" else "cuda")
         forecast.begin(worker, jobs, gpu=gpu, probe=gpu is None)
         prices = prices or price_of(datasheet(name), None, most_ranks(forecast.suite))
+        jobs = jobs_left(resume, forecast.suite, jobs)
         document = plan_document(forecast, jobs, worker, name, prices, budget_s)
     if not as_json and not verbosity.quiet:
         show(plan_table(document))

@@ -3,44 +3,52 @@
 import warnings
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from bench.core.errors import UserError
 from bench.core.specs.suite import Suite
 from bench.results.environment import Environment, cards_in
-from bench.results.records import CeilingsRecord, PointRecord
-from bench.results.store import SUITE, Store
+from bench.results.records import FINISHED, CeilingsRecord, PointRecord
+from bench.results.store import Store, read_suite
 from bench.run.jobs import Job, suite_jobs
 
 
-def check_resume(directory: Path, suite: Suite, jobs: list[Job]) -> None:
+def check_resume(directory: Path, suite: Suite) -> None:
     """A suite may have grown since, and nothing else: what is measured must still be part of it, in
-    the same way."""
-    path = directory / SUITE
-    if not path.is_file():
-        raise UserError(
-            f"--resume {directory}: no {SUITE} in it, so `ldt-bench run` did not make it"
-        )
-    try:
-        before = Suite.model_validate_json(path.read_bytes())
-    except ValidationError:
-        raise UserError(
-            f"--resume {directory}: {SUITE} is damaged, or was written by another version"
-        ) from None
+    the same way.  A shared one may not grow, since each share would be another then."""
+    before = read_suite(directory)
     if before.name != suite.name:
         raise UserError(f"--resume {directory}: it holds suite {before.name}, not {suite.name}")
     if before.sampling != suite.sampling:
         raise UserError(
             f"--resume {directory}: suite {suite.name} sampled otherwise then; start a new result"
         )
-    known = {job.fingerprint for job in jobs}
-    gone = [job.label for job in suite_jobs(before) if job.fingerprint not in known]
+    then, now = suite_jobs(before), suite_jobs(suite)  # of a share too: all that is shared
+    gone = _without(then, {job.fingerprint for job in now})
     if gone:
         raise UserError(
             f"--resume {directory}: suite {suite.name} had"
             f" {', '.join(gone[:3])}{f' and {len(gone) - 3} more' if len(gone) > 3 else ''} then,"
             " and has not now; start a new result"
         )
+    new = _without(now, {job.fingerprint for job in then})
+    if new and suite.shard is not None:
+        raise UserError(
+            f"--resume {directory}: suite {suite.name} has grown by {new[0]}, and is shared"
+            " otherwise now; start a new result"
+        )
+
+
+def _without(jobs: list[Job], fingerprints: set[str]) -> list[str]:
+    return [job.label for job in jobs if job.fingerprint not in fingerprints]
+
+
+def jobs_left(directory: Path | None, suite: Suite, jobs: list[Job]) -> list[Job]:
+    """Those that a run measures where it goes on with a result; all of them where with none."""
+    if directory is None:
+        return jobs
+    check_resume(directory, suite)
+    before = Store(directory).records()
+    finished = {record.fingerprint for record in before if record.outcome in FINISHED}
+    return [job for job in jobs if job.fingerprint not in finished]
 
 
 def check_environment(

@@ -70,7 +70,7 @@ class SuiteRun:
                 self.forecast.begin(worker, jobs)
             directory = self.resume or new_directory(self.root, worker.environment, self.suite)
             if self.resume is not None:
-                check_resume(directory, self.suite, jobs)
+                check_resume(directory, self.suite)
             with Store(directory) as store:
                 runner = Runner(self.suite, worker, store, budget, self.forecast)
                 todo = self._open(runner, jobs)

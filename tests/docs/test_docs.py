@@ -72,6 +72,24 @@ def test_a_broken_link_is_found(tmp_path):
     assert broken(page, tmp_path) == ["a.md#nowhere", "b.md", "none.png", "../../etc"]
 
 
+MEASURED_PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def suites_named(page: Path) -> set[str]:
+    """What stands after `ldt-bench run`, but options, files and the word that stands for any."""
+    named = re.findall(r"ldt-bench\s+run\s+([\w./-]+)", page.read_text())
+    return {n for n in named if not n.startswith("-") and not n.endswith(".yaml") and n != "SUITE"}
+
+
+def test_every_suite_that_is_named_exists():
+    from bench.core.presets import names
+
+    named = {page.name: suites_named(page) for page in MEASURED_PAGES}
+    assert {"smoke", "h100-rates", "scaling"} <= set().union(*named.values())
+    unknown = {page: found - set(names("suites")) for page, found in named.items()}
+    assert {page: found for page, found in unknown.items() if found} == {}
+
+
 def test_there_is_something_to_check():
     assert len(WALKS) == 6
     assert all(any(kind == "sh" for _, kind, _ in BLOCK.findall(p.read_text())) for p in WALKS)

@@ -119,3 +119,14 @@ def test_a_calibration_of_two_cards_is_the_typical_ones(measured, tmp_path, here
     code, out, err = here("calibrate", str(tmp_path / "m"), "--json")
     assert code == 0, err
     assert "further than 10% from the typical card" in err
+
+
+def test_cards_says_why_nothing_is_compared(measured, tmp_path, here):
+    one = on_card(measured[0], tmp_path / "one", "a", device="cuda")
+    for directory, words in (
+        (measured[0], "this result is of a CPU, which has no UUID"),
+        (one, "this result is of one card alone"),
+    ):
+        code, out, err = here("cards", str(directory))
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert words in err

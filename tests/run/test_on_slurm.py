@@ -62,5 +62,15 @@ def test_an_array_that_is_none(text):
         parse_slurm(text)
 
 
+def test_no_slurm_here_is_said_and_nothing_runs(here, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    out = tmp_path / "out"
+    code, said, err = here(
+        "run", "smoke", "--on", "slurm://gpu/2", "--device", "cpu", "--out", str(out)
+    )
+    assert (code, said, out.exists()) == (3, "", False)
+    assert err.splitlines()[-1].startswith("error: no sbatch here: ")
+
+
 def test_a_partition_and_its_shards():
     assert parse_slurm("slurm://gpu/10") == ("gpu", 10)

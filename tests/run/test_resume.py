@@ -16,7 +16,6 @@ from bench.core.errors import UserError
 from bench.core.load import load
 from bench.core.specs.suite import Suite
 from bench.results.store import RECORDS, SAMPLES, point_records, read_records
-from bench.run.jobs import suite_jobs
 from bench.run.resume import check_resume
 from support.cli import FIVE_POINTS, MICRO_SUITE, variant
 from support.paths import ROOT
@@ -177,13 +176,13 @@ def test_resume_takes_a_suite_that_grew_and_no_other_change(tmp_path, measured):
         path = tmp_path / "micro.yaml"
         path.write_text(yaml.safe_dump({**base, **change}))
         with pytest.raises(UserError, match=words):
-            check_resume(directory, load(Suite, str(path)), suite_jobs(load(Suite, str(path))))
+            check_resume(directory, load(Suite, str(path)))
     path.write_text(
         yaml.safe_dump(
             {**base, "points": [*base["points"], {**base["points"][1], "workload": "tiny-wide"}]}
         )
     )
-    check_resume(directory, load(Suite, str(path)), suite_jobs(load(Suite, str(path))))
+    check_resume(directory, load(Suite, str(path)))
 
 
 def test_what_failed_is_measured_again_on_resume(tmp_path, measured, micro_suite, unreported):

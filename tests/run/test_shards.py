@@ -1,5 +1,7 @@
 """Shards: every point is in one, whoever asks, and they take about equally long."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,9 +10,12 @@ from bench.core.errors import UserError
 from bench.core.load import load
 from bench.core.specs.suite import Shard, Suite
 from bench.measure.worker.jobs import ANSWERS
+from bench.results.store import RECORDS, read_suite
 from bench.run.jobs import suite_jobs
 from bench.run.shards import anchor_jobs, jobs_here, parse_shard, shares
+from support.cli import FIVE_POINTS, variant
 from support.records import environment
+from support.runs import lines
 
 names = st.text("abcdef0123456789", min_size=4, max_size=8)
 seconds_of_points = st.dictionaries(names, st.floats(0.01, 1e4), min_size=1, max_size=60)
@@ -79,3 +84,39 @@ def test_a_shards_result_keeps_which_it_is(here, tmp_path):
     code, _, err = here("run", "smoke", "--shards-here", "999", "--device", "cpu")
     assert code == 2
     assert "this machine has" in err
+
+
+def test_a_shard_goes_on_with_its_own_share(tmp_path, unreported):
+    suite = variant(tmp_path, "shared")
+    on_cpu = ("--device", "cpu", "--out", str(tmp_path))
+
+    def points() -> list[str]:
+        return [json.loads(line)["fingerprint"] for line in lines(directory / RECORDS)]
+
+    def planned(*more: str) -> int:
+        code, out, err = unreported("run", *more, "--dry-run", "--device", "cpu", "--quiet")
+        assert code == 0, err
+        return len(json.loads(out.splitlines()[-1])["points"])
+
+    code, _, err = unreported("run", str(suite), "--shard", "1/2", *on_cpu)
+    assert code == 0, err
+    directory = next(tmp_path.glob("cpu/*"))
+    share = points()
+    assert len(set(share)) == len(share) < 5 + 4  # of five points and four anchors
+    resumed = ("--resume", str(directory))
+    for kept, command in ((2, resumed), (3, (str(suite), *resumed, "--shard", "1/2"))):
+        (directory / RECORDS).write_text(
+            "".join(f"{line}\n" for line in lines(directory / RECORDS)[:kept])
+        )
+        assert planned(*command) == len(share) - kept
+        code, _, err = unreported("run", *command, "--device", "cpu")
+        assert code == 0, err
+        assert points() == share
+    assert planned(str(suite), *resumed) == 0  # the result says of which share it is
+    assert read_suite(directory).shard == Shard(index=1, count=2)
+
+    code, _, err = unreported("run", *resumed, "--shard", "2/2", "--device", "cpu")
+    assert (code, f"--shard 2/2: {directory} is of shard 1/2" in err) == (2, True)
+    grown = variant(tmp_path, "shared", points=[*FIVE_POINTS, {**FIVE_POINTS[1], "set": {}}])
+    code, _, err = unreported("run", str(grown), *resumed, "--device", "cpu")
+    assert (code, "is shared otherwise now" in err) == (2, True)

@@ -47,17 +47,19 @@ def check_alone(
     go_with("one run, not with --shards-here", shards_here is None, of_one)
 
 
-def with_shard(suite: Any, text: str | None) -> Any:
-    """The suite as the result of a share of it.  Raises UserError."""
+def with_shard(suite: Any, text: str | None, resume: Path | None) -> Any:
+    """The suite as a share of it: the one asked for, else the one that the result to go on with is
+    of.  Raises UserError."""
+    from bench.results.store import read_suite
     from bench.run.shards import parse_shard
 
-    if text is None:
-        return suite
-    shard = parse_shard(text)
-    if suite.shard not in (None, shard):
-        raise UserError(
-            f"--shard {text}: the result is of shard {suite.shard.index}/{suite.shard.count}"
-        )
+    shard = parse_shard(text) if text is not None else None
+    if resume is not None:
+        begun = read_suite(resume).shard
+        if shard not in (None, begun):
+            of = f"shard {begun.index}/{begun.count}" if begun else "the whole suite"
+            raise UserError(f"--shard {text}: {resume} is of {of}")
+        shard = begun
     return suite.model_copy(update={"shard": shard})
 
 

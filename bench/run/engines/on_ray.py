@@ -213,7 +213,7 @@ class RayRun:
             environment = _first_environment(pool)
             directory = self.resume or new_directory(self.root, environment, self.suite)
             if self.resume is not None:
-                check_resume(directory, self.suite, jobs)
+                check_resume(directory, self.suite)
             with Store(directory) as store:
                 before = store.records()
                 check_environment(before, environment, directory, self.mix_environments)

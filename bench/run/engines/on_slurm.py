@@ -2,6 +2,7 @@
 and merged when all are done."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -79,8 +80,8 @@ class SlurmRun:
     root: Path
     """On a file system that every node sees."""
     resume: Path | None = None
-    cluster: str | None = None
-    """submitit's: None finds Slurm; local runs the shards as processes here."""
+    cluster: str = "slurm"
+    """submitit's; local runs the shards as processes here."""
     watch: Callable[[int, int, str], None] = lambda done, total, label: None
     opened: Callable[[Path], None] = lambda directory: None
 
@@ -107,6 +108,11 @@ class SlurmRun:
         return self.root / found[0].parent.name / f"{found[0].name}-merged"
 
     def _submitted(self) -> list[Any]:
+        if self.cluster == "slurm" and shutil.which("sbatch") is None:
+            raise EnvironmentFault(
+                "no sbatch here: --on slurm:// submits jobs, so run it on a login node of the"
+                " cluster (--shards-here shares a suite among the GPUs of one machine)"
+            )
         try:
             import submitit
         except ImportError:
