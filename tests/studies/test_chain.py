@@ -3,6 +3,7 @@ that shows them."""
 
 import json
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -290,7 +291,8 @@ def test_the_document_and_tables_of_a_calibrated_chain():
     assert document["cross_model"][0]["calibrated_s"]["value"] == 18e3
     assert document["cross_model"][0]["calibrated_provenance"] == "extrapolated"
     assert document["training_flop_over_forward_flop"]["value"] == 1.25
-    assert len(analysis_tables(whole)) == 4
+    assert [t.title for t in analysis_tables(whole)] == ["What moves the answer, each alone"]
+    assert len(analysis_tables(replace(whole, swings=[]))) == 3
 
 
 def test_the_command_without_a_calibration(here):

@@ -13,7 +13,7 @@ from bench.core.errors import UserError
     [
         (None, ("eager", "eager"), "denoise_step"),
         (None, ("eager", "cache-whole-step"), "trajectory"),
-        (None, ("draft", "eager"), "trajectory"),
+        (None, ("draft-fp32", "eager"), "trajectory"),
         ("denoise_step", ("eager", "cache-whole-step"), "denoise_step"),
     ],
 )
