@@ -14,6 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from bench.calibrate.calibration import kind_of
 from bench.core.errors import UserError
 from bench.core.specs.point import Point
 from bench.explore.choices import own_clip, sizes_of
@@ -69,7 +70,8 @@ def asked_of(
         if "cards" in source:
             cards, wanted, lengths = tuple(source["cards"]), models or MODELS, SECONDS
         elif models or source["id"] == newest[source["device_name"]]:
-            cards, wanted = (None, *others), models or _first_model(source)
+            large = models if kind_of(source["gpu"]) != "cpu" else ()  # a CPU's records say nothing
+            cards, wanted = (None, *others), large or _first_model(source)
             lengths = SECONDS_TO_COUNT
         else:
             continue

@@ -47,13 +47,15 @@ def fitted(table: Table, console: Console) -> RenderableType:
 
 
 def shared(least: list[int], wanted: list[int], room: int) -> list[int]:
-    """Widths of columns that together take at most `room`: each its least, and of what is left a
-    part as large as its part of what all want.  `least` fits the room."""
-    wanting = [max(0, want - word) for want, word in zip(wanted, least, strict=True)]
-    spare, total = room - sum(least), sum(wanting)
-    if total <= spare:
-        return [word + want for word, want in zip(least, wanting, strict=True)]
-    return [word + spare * want // total for word, want in zip(least, wanting, strict=True)]
+    """Widths of columns that together take at most `room`: each its least, and what is left in
+    even parts, those that want little first, so that only long columns wrap.  `least` fits."""
+    widths, spare = list(least), room - sum(least)
+    wanting = {i: max(0, want - least[i]) for i, want in enumerate(wanted)}
+    for place, i in enumerate(sorted(wanting, key=lambda i: wanting[i])):
+        given = min(wanting[i], spare // (len(least) - place))
+        widths[i] += given
+        spare -= given
+    return widths
 
 
 def _cells(text: RenderableType) -> int:
