@@ -81,6 +81,8 @@ def _export(results: Path, path: Path, models: list[str], gpus: list[str], as_js
     from bench.report.progress import SuiteProgress
     from bench.results.store import disk_faults, write_whole
 
+    if path.is_dir():
+        raise UserError(f"--export {path}: expected a file, found a directory")
     for option, given, kind in (("--model", models, "models"), ("--gpu", gpus, "gpus")):
         for name in given:
             if name not in names(kind):

@@ -7,10 +7,11 @@ lengths; `left_out_errors` says how well.
 import contextlib
 import itertools
 import math
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +127,25 @@ def _answered(
         yield from ((part, cells_of(part, answers)) for part in asked)
         return
     with ProcessPoolExecutor(processes, get_context("spawn"), _begin, (results,)) as pool:
-        futures = {pool.submit(_cells_here, part): part for part in asked}
-        for done in as_completed(futures):
-            yield futures[done], done.result()
+        with _interrupts_are_ours():
+            futures = {pool.submit(_cells_here, part): part for part in asked}
+        try:
+            for done in as_completed(futures):
+                yield futures[done], done.result()
+        except BaseException:  # Ctrl-C: leaving the pool would wait for what it still computes
+            for process in active_children():
+                process.kill()
+            raise
+
+
+@contextlib.contextmanager
+def _interrupts_are_ours() -> Iterator[None]:
+    """A process that begins within ignores Ctrl-C: it prints nothing, and this one ends it."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 _ANSWERS: Answers | None = None  # of a process of the pool

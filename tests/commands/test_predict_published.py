@@ -176,7 +176,7 @@ def test_ones_own_price(here, tmp_path, monkeypatch, given, paid):
     assert d["price"]["source"] == "--price"
 
 
-@pytest.mark.parametrize("price", ["x", "-1", "0", "nan", "h200=", "h2000=3", "1e9"])
+@pytest.mark.parametrize("price", ["x", "-1", "0", "nan", "h200=", "=3", "h2000=3", "1e9"])
 def test_a_price_that_is_none(here, price):
     code, _, err = here(*WAN, "--gpu", "h100-sxm", f"--price={price}")
     assert code == 2

@@ -3,8 +3,13 @@
 import hashlib
 import http.client
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 import threading
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -22,6 +27,7 @@ from bench.explore.server import ExploreServer
 from bench.explore.whatif import Answers
 from bench.studies.pencil import demand
 from support.explore import EVIL, InProcess, ask, evil, lines, rewrite
+from support.paths import ROOT
 
 
 @pytest.fixture
@@ -238,6 +244,7 @@ def test_export_by_the_command(here, results, tmp_path, monkeypatch):
         (["--results", "/nowhere"], "no such directory"),
         (["--export", "x.html", "--results", ".", "-m", "tiney"], "did you mean tiny"),
         (["--results", ".", "--gpu", "h100-sxm"], "go with --export"),
+        (["--results", ".", "--export", "."], "expected a file, found a directory"),
     ],
 )
 def test_mistakes_are_said_in_one_line(here, arguments, said):
@@ -271,3 +278,31 @@ def test_two_hundred_connections_at_once_are_answered(server):
     with ThreadPoolExecutor(200) as pool:
         answers = list(pool.map(lambda _: get(server, "/explore.js")[0], range(200)))
     assert answers == [200] * 200
+
+
+def test_ctrl_c_ends_an_export_and_its_processes(tmp_path):
+    """It waited for ever once: the pool's processes had taken the signal too."""
+    page = tmp_path / "page.html"
+    asked = [sys.executable, "-m", "bench.cli", "explore", "--export", str(page)]
+    ran = subprocess.Popen(
+        asked, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True
+    )
+    assert ran.stderr.readline().startswith("[0/")  # the processes compute
+    os.killpg(ran.pid, signal.SIGINT)
+    _, said = ran.communicate(timeout=30)
+    assert ran.returncode == 130
+    assert "Traceback" not in said
+    assert not page.exists()
+    assert ends(ran.pid)  # none of its group is left
+
+
+def ends(group: int, within_s: float = 10.0) -> bool:
+    """Multiprocessing's own tracker takes a moment to see that the others are gone."""
+    until = time.monotonic() + within_s
+    while time.monotonic() < until:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False

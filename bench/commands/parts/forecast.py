@@ -33,7 +33,7 @@ def prices_of(given: list[str]) -> dict[str | None, float]:
     UserError."""
     found: dict[str | None, float] = {}
     for text in given:
-        card, _, amount = text.rpartition("=")
+        card, equals, amount = text.rpartition("=")
         try:
             usd = float(amount)
         except ValueError:
@@ -43,7 +43,7 @@ def prices_of(given: list[str]) -> dict[str | None, float]:
                 f"--price {brief(text)}: expected USD an hour, e.g. 3.20 or h200=3.20, up to"
                 f" {MOST_USD:,.0f}"
             )
-        if card and card not in names("gpus"):
+        if equals and card not in names("gpus"):
             raise UserError(f"--price {brief(text)}: no such card{nearest(card, names('gpus'))}")
         found[card or None] = usd
     return found

@@ -54,7 +54,8 @@ const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + ".";
 const tag = (word) => make("span", word, `tag ${word}`);
 
 function tile(title, q, format, note) {
-  const div = make("div"), small = make("dd", q.low > 0 ? `${ends(q, format)} (90 %)` : "at most", "small");
+  const div = make("div"), small = make("dd", q.low > 0 ? `${ends(q, format)} (90 %) ` : "at most ", "small");
+  small.append(tag(answer.provenance));
   div.append(make("dt", title), make("dd", format(q.value), "number"), small, ...(note ? [make("dd", note, "small")] : []));
   div.dataset.value = q.value;
   return div;

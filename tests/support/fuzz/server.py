@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
-import pytest
 from hypothesis import strategies as st
 
 from bench.explore.whatif import Question
@@ -49,7 +48,6 @@ def request(port: int, case: tuple) -> bytes:
 @contextlib.contextmanager
 def served(folder: Path) -> Iterator[Callable[[tuple], None]]:
     """A server of one committed result -> what sends it a case."""
-    pytest.importorskip("msgspec", reason="pip install -e '.[explore]'")
     from bench.explore.server import ExploreServer
     from support.explore import InProcess
 
